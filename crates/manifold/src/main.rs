@@ -1,0 +1,2 @@
+//! crates/manifold
+fn main() {}
