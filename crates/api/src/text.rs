@@ -1,0 +1,93 @@
+//! Serde helpers: values that JSON carries as text.
+
+/// A value written with its `Display` and read with its `FromStr`.
+pub(crate) mod display {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
+    where
+        T: FromStr,
+        T::Err: Display,
+        D: Deserializer<'de>,
+    {
+        let text = <std::borrow::Cow<'_, str>>::deserialize(from)?;
+        text.parse().map_err(|error| de::Error::custom(format_args!("\"{text}\": {error}")))
+    }
+}
+
+/// A list of such values.
+pub(crate) mod display_list {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(
+        values: &[T],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(values.iter().map(ToString::to_string))
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(from: D) -> Result<Vec<T>, D::Error>
+    where
+        T: FromStr,
+        T::Err: Display,
+        D: Deserializer<'de>,
+    {
+        let texts = Vec::<String>::deserialize(from)?;
+        let parse = |text: String| {
+            text.parse().map_err(|error| de::Error::custom(format_args!("\"{text}\": {error}")))
+        };
+        texts.into_iter().map(parse).collect()
+    }
+}
+
+/// The 4096 bytes of a configuration space as 8192 hexadecimal digits.
+pub(crate) mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::types::CONFIG_SPACE_SIZE;
+
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+    pub(crate) fn serialize<S: Serializer>(
+        bytes: &[u8; CONFIG_SPACE_SIZE],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut text = String::with_capacity(2 * bytes.len());
+        for byte in bytes {
+            for nibble in [byte >> 4, byte & 0xf] {
+                text.push(char::from(DIGITS[usize::from(nibble)]));
+            }
+        }
+        to.serialize_str(&text)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Box<[u8; CONFIG_SPACE_SIZE]>, D::Error> {
+        let text = <std::borrow::Cow<'_, str>>::deserialize(from)?;
+        if text.len() != 2 * CONFIG_SPACE_SIZE {
+            return Err(de::Error::invalid_length(text.len(), &"8192 hexadecimal digits"));
+        }
+        let mut bytes = Box::new([0; CONFIG_SPACE_SIZE]);
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            for &digit in pair {
+                let nibble = char::from(digit)
+                    .to_digit(16)
+                    .and_then(|value| u8::try_from(value).ok())
+                    .ok_or_else(|| de::Error::custom("not a hexadecimal digit"))?;
+                *byte = *byte << 4 | nibble;
+            }
+        }
+        Ok(bytes)
+    }
+}
