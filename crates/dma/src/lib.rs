@@ -1,1 +1,37 @@
-//! dma
+//! DMA domains: what an IOMMU does for a function, in software.
+//!
+//! A [`Domain`] belongs to one PCIe function. The VMM (through VFIO's map and unmap) says which I/O virtual addresses
+//! (IOVAs) lead to which memory; a data path worker translates through a [`Reader`] and gets [`Slice`]s of that
+//! memory, bounds and permissions checked, or a recorded [`Fault`]. There is no other way for a function to reach
+//! memory.
+//!
+//! ```text
+//!   VMM: map / unmap                      worker: one burst
+//!        |                                    |
+//!        v                                    v
+//!   Domain ---- publishes a new ------> Reader::pin -> Pinned --slice(iova, len)--> Slice<'_> (host memory)
+//!   (mappings,  immutable snapshot      (uncontended lock         \
+//!    files,     to every reader;         on the reader's           `-> Fault, recorded in the domain
+//!    faults)    unmap waits for pins)    own slot)
+//! ```
+//!
+//! - Snapshots are persistent B-trees that share structure, so one more mapping costs O(log n) however many there are.
+//! - Each file is mapped once, whole, however many IOVA ranges point into it: 100,000 one-page mappings cost no
+//!   100,000 `mmap`s.
+//! - A client that truncates a file under a running adapter gets zero pages put in place of the lost ones
+//!   ([`mod@sigbus`]); no one else notices.
+//!
+//! It is not a page table walker, it knows nothing of virtqueues, and it does not decide what a fault means for a
+//! device.
+
+mod domain;
+mod fault;
+mod memory;
+mod reader;
+pub mod sigbus;
+mod slice;
+
+pub use domain::{Backing, Domain, Error, PAGE_SIZE, Permissions, RemoteMemory, Stats};
+pub use fault::{Access, Fault, FaultReason, FaultReport};
+pub use reader::{Pinned, Reader};
+pub use slice::Slice;

@@ -1,0 +1,106 @@
+//! DMA faults: what a function tried to reach and may not.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// How many of the latest faults a domain keeps.
+const KEPT: usize = 64;
+
+/// Direction of an access, seen from the function: `Read` fetches from guest memory, `Write` stores into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// The function reads memory.
+    Read,
+    /// The function writes memory.
+    Write,
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Access::Read => "read",
+            Access::Write => "write",
+        })
+    }
+}
+
+/// Why an access was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FaultReason {
+    /// Bus Master Enable is clear: the function may issue no memory requests (PCIe Base 6.0, 7.5.1.1.3).
+    BusMasterDisabled,
+    /// No mapping covers the whole range.
+    NotMapped,
+    /// The range is mapped without the permission needed.
+    NotPermitted,
+    /// `iova + len` exceeds 64 bits.
+    AddressOverflow,
+    /// The range is mapped, but its memory was not shared with a file descriptor, so there is no direct path to it.
+    NotShared,
+    /// A ring is not naturally aligned.
+    Misaligned,
+}
+
+impl fmt::Display for FaultReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FaultReason::BusMasterDisabled => "bus master disabled",
+            FaultReason::NotMapped => "not mapped",
+            FaultReason::NotPermitted => "not permitted",
+            FaultReason::AddressOverflow => "address overflow",
+            FaultReason::NotShared => "memory not shared (start the VMM with share=on)",
+            FaultReason::Misaligned => "misaligned",
+        })
+    }
+}
+
+/// One refused access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("DMA fault: {access} of {len} bytes at IOVA {iova:#x}: {reason}")]
+pub struct Fault {
+    /// First I/O virtual address of the access.
+    pub iova: u64,
+    /// Length of the access in bytes.
+    pub len: u64,
+    /// Direction, seen from the function.
+    pub access: Access,
+    /// Why it was refused.
+    pub reason: FaultReason,
+}
+
+/// What a domain tells about its faults.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FaultReport {
+    /// Faults since the domain was made.
+    pub count: u64,
+    /// The latest of them, oldest first.
+    pub recent: Vec<Fault>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct FaultLog {
+    count: AtomicU64,
+    recent: Mutex<VecDeque<Fault>>,
+}
+
+impl FaultLog {
+    pub(crate) fn record(&self, fault: Fault) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let mut recent = self.recent.lock();
+        if recent.len() == KEPT {
+            recent.pop_front();
+        }
+        recent.push_back(fault);
+    }
+
+    pub(crate) fn report(&self) -> FaultReport {
+        let recent = self.recent.lock();
+        FaultReport {
+            count: self.count.load(Ordering::Relaxed),
+            recent: recent.iter().copied().collect(),
+        }
+    }
+}

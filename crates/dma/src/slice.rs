@@ -1,0 +1,116 @@
+//! A checked window on shared memory.
+
+use std::marker::PhantomData;
+use std::ptr;
+
+/// Host memory behind a range of IOVAs, valid for as long as the [`crate::Pinned`] it came from.
+///
+/// The memory is shared with a guest that may change it at any time, so no Rust reference to it ever exists: all access
+/// is by copies through raw pointers, and a value read twice may differ. Whatever is judged must be read once.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice<'p> {
+    ptr: *mut u8,
+    len: usize,
+    _pin: PhantomData<&'p ()>,
+}
+
+impl<'p> Slice<'p> {
+    /// A slice over `len` bytes at `ptr`.
+    ///
+    /// # Safety
+    /// `ptr..ptr + len` must be mapped, readable and, if the slice is written to, writable memory for all of `'p`, and
+    /// must never be covered by a Rust reference while the slice is used.
+    pub unsafe fn from_raw(ptr: *mut u8, len: usize) -> Self {
+        Slice { ptr, len, _pin: PhantomData }
+    }
+
+    /// A slice over private bytes, to be read from only through `&self` methods that do not write.
+    ///
+    /// Frames that do not come from guest memory (a TAP, a software segment) take the same path as those that do. Taking
+    /// `&mut` makes sure nothing else looks at the bytes meanwhile.
+    pub fn from_mut(bytes: &'p mut [u8]) -> Self {
+        Slice { ptr: bytes.as_mut_ptr(), len: bytes.len(), _pin: PhantomData }
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when it covers nothing.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The first byte's address. Reading or writing through it is subject to what the type's description says.
+    #[inline]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.ptr
+    }
+
+    /// The part from `offset` on; empty when `offset` is at or past the end.
+    #[inline]
+    pub fn skip(&self, offset: usize) -> Slice<'p> {
+        let offset = offset.min(self.len);
+        // SAFETY: offset is at most len, so the result stays inside (or one past the end of) the same memory.
+        unsafe { Slice::from_raw(self.ptr.add(offset), self.len - offset) }
+    }
+
+    /// At most the first `len` bytes.
+    #[inline]
+    pub fn take(&self, len: usize) -> Slice<'p> {
+        Slice { len: len.min(self.len), ..*self }
+    }
+
+    /// Copies from the start of the slice into `out`; returns how many bytes (the shorter length).
+    ///
+    /// The shared memory is read exactly once: what is later found in `out` is what was copied.
+    #[inline]
+    pub fn read(&self, out: &mut [u8]) -> usize {
+        let n = self.len.min(out.len());
+        // SAFETY: both ranges hold at least n bytes; `out` is exclusive private memory, so they cannot overlap.
+        unsafe { ptr::copy_nonoverlapping(self.ptr, out.as_mut_ptr(), n) };
+        read_once();
+        n
+    }
+
+    /// Copies `data` to the start of the slice; returns how many bytes (the shorter length).
+    #[inline]
+    pub fn write(&self, data: &[u8]) -> usize {
+        let n = self.len.min(data.len());
+        // SAFETY: both ranges hold at least n bytes; `data` is private memory that no Slice covers for writing.
+        unsafe { ptr::copy_nonoverlapping(data.as_ptr(), self.ptr, n) };
+        n
+    }
+
+    /// Copies from `source` to the start of this slice; returns how many bytes (the shorter length).
+    ///
+    /// The ranges may overlap: two functions of one VM can name the same memory.
+    #[inline]
+    pub fn copy_from(&self, source: &Slice<'_>) -> usize {
+        let n = self.len.min(source.len);
+        // SAFETY: both ranges hold at least n bytes and `ptr::copy` allows overlap.
+        unsafe { ptr::copy(source.ptr, self.ptr, n) };
+        n
+    }
+
+    /// Asks the processor to bring the first bytes into its cache.
+    #[inline]
+    pub fn prefetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch is a hint; it never faults and reads nothing into the program's state.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(self.ptr.cast());
+        }
+    }
+}
+
+/// Keeps the compiler from reading shared memory again in place of the private copy just made: an empty piece of
+/// assembly that, as far as the compiler knows, may have changed any memory.
+#[inline(always)]
+fn read_once() {
+    // SAFETY: no instruction is emitted.
+    unsafe { std::arch::asm!("", options(nostack, preserves_flags)) };
+}

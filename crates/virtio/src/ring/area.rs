@@ -1,0 +1,114 @@
+//! Host addresses of one part of a ring.
+
+use std::sync::atomic::AtomicU16;
+
+use manifold_dma::{Access, Fault, FaultReason, PAGE_SIZE, Pinned, Slice};
+
+/// A part of a ring, resolved to host memory. Valid only under the pin (by version) it was resolved with; [`super::split`]
+/// resolves again when the version has changed.
+#[derive(Debug, Default)]
+pub(super) struct Area {
+    /// Host address of the first byte, when all of it is contiguous.
+    base: usize,
+    /// Otherwise the host address of each page it touches, and the first byte's offset in the first of them.
+    pages: Vec<usize>,
+    skew: usize,
+    len: usize,
+}
+
+impl Area {
+    /// Resolves `len` bytes at `iova`, a multiple of `align`.
+    pub(super) fn resolve(
+        &mut self,
+        pin: &Pinned<'_>,
+        iova: u64,
+        len: usize,
+        align: u64,
+        access: Access,
+    ) -> Result<(), Fault> {
+        self.pages.clear();
+        self.base = 0;
+        self.len = 0;
+        if !iova.is_multiple_of(align) {
+            return Err(pin.fault(iova, len, access, FaultReason::Misaligned));
+        }
+        if let Some(slice) = pin.contiguous(iova, len, access)? {
+            self.base = slice.as_ptr() as usize;
+        } else {
+            let skew = iova % PAGE_SIZE;
+            self.skew = skew as usize;
+            let mut first = true;
+            let pages = &mut self.pages;
+            pin.slices(iova, len, access, |slice| {
+                // Mappings begin and end on page boundaries, so every piece but the first begins a page.
+                let mut at = slice.as_ptr() as usize;
+                let end = at + slice.len();
+                if std::mem::take(&mut first) {
+                    at -= skew as usize;
+                }
+                while at < end {
+                    pages.push(at);
+                    at += PAGE_SIZE as usize;
+                }
+            })?;
+        }
+        self.len = len;
+        Ok(())
+    }
+
+    /// Address of the `size` bytes at `offset`, which lie in one page because both are multiples of `size`.
+    #[inline]
+    fn at(&self, offset: usize, size: usize) -> *mut u8 {
+        debug_assert!(offset + size <= self.len, "ring offset in bounds by construction");
+        if self.pages.is_empty() {
+            (self.base + offset) as *mut u8
+        } else {
+            let offset = offset + self.skew;
+            (self.pages[offset / PAGE_SIZE as usize] + offset % PAGE_SIZE as usize) as *mut u8
+        }
+    }
+
+    /// The 16-bit word at `offset`, shared with the driver.
+    ///
+    /// # Safety
+    /// The pin the area was resolved with must be in force for `'p`.
+    #[inline]
+    pub(super) unsafe fn word<'p>(&self, offset: usize) -> &'p AtomicU16 {
+        let ptr = self.at(offset, 2);
+        // SAFETY: `at` checked the bounds; areas are at least 2-aligned and the offsets of words are even; the memory is
+        // mapped while the pin holds (the caller's promise) and an atomic may be shared with another process.
+        unsafe { AtomicU16::from_ptr(ptr.cast()) }
+    }
+
+    /// Reads a 16-byte descriptor, each half exactly once.
+    ///
+    /// # Safety
+    /// As [`Area::word`]; the area must be 16-aligned and `offset` a multiple of 16.
+    #[inline]
+    pub(super) unsafe fn descriptor(&self, offset: usize) -> [u64; 2] {
+        let ptr: *const u64 = self.at(offset, 16).cast();
+        // SAFETY: bounds checked by `at`, alignment and mapping promised by the caller.
+        unsafe { [ptr.read_volatile(), ptr.add(1).read_volatile()] }
+    }
+
+    /// Writes two 32-bit words at `offset` and `offset + 4` (a used element may straddle two pages).
+    ///
+    /// # Safety
+    /// As [`Area::word`]; the area must be 4-aligned, writable, and `offset` a multiple of 4.
+    #[inline]
+    pub(super) unsafe fn write_pair(&self, offset: usize, low: u32, high: u32) {
+        let (first, second) = (self.at(offset, 4), self.at(offset + 4, 4));
+        // SAFETY: bounds checked by `at`, alignment and mapping promised by the caller.
+        unsafe {
+            first.cast::<u32>().write_volatile(low.to_le());
+            second.cast::<u32>().write_volatile(high.to_le());
+        }
+    }
+
+    /// Asks for the cache line at `offset`.
+    #[inline]
+    pub(super) fn prefetch(&self, offset: usize) {
+        // SAFETY: prefetching does not access memory in any way the program can see, whatever the address.
+        unsafe { Slice::from_raw(self.at(offset, 1), 1) }.prefetch();
+    }
+}
