@@ -1,0 +1,93 @@
+//! The other end: a program that runs guest processes.
+
+use super::{Command, Event};
+use crate::{Error, Result};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::mpsc::Sender;
+
+/// A guest in a process of its own. Dropping it kills the process and waits for it.
+#[derive(Debug)]
+pub struct GuestProcess {
+    child: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl GuestProcess {
+    /// Starts `command`, which must end up in [`super::run_stdio`], and forwards every event to `events` as
+    /// `(tag, event)`, from a thread that ends with the process. Lines that are no event become
+    /// [`Event::Failed`]. The process' end is reported as `(tag, None)`.
+    pub fn spawn(
+        mut command: std::process::Command,
+        tag: usize,
+        events: Sender<(usize, Option<Event>)>,
+    ) -> Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| Error::io("starting a guest process", e))?;
+        let stdin = child.stdin.take();
+        if let Some(stdout) = child.stdout.take() {
+            std::thread::Builder::new()
+                .name(format!("guest-{tag}"))
+                .spawn(move || {
+                    for line in BufReader::new(stdout).lines() {
+                        let Ok(line) = line else { break };
+                        let event = serde_json::from_str(&line).unwrap_or_else(|e| Event::Failed {
+                            id: None,
+                            message: format!("not an event ({e}): {line}"),
+                        });
+                        if events.send((tag, Some(event))).is_err() {
+                            return;
+                        }
+                    }
+                    // Nobody to tell is no failure.
+                    let _ = events.send((tag, None));
+                })
+                .map_err(|e| Error::io("starting a thread", e))?;
+        }
+        Ok(Self { child, stdin })
+    }
+
+    /// Sends one command.
+    pub fn send(&mut self, command: &Command) -> Result<()> {
+        let mut line = serde_json::to_vec(command)
+            .map_err(|e| Error::Command(format!("command cannot be encoded: {e}")))?;
+        line.push(b'\n');
+        match &mut self.stdin {
+            Some(stdin) => {
+                stdin.write_all(&line).map_err(|e| Error::io("writing to a guest process", e))
+            }
+            None => Err(Error::Disconnected { command: "guest process" }),
+        }
+    }
+
+    /// The process' ID.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills the process at once, as a VMM dies by SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        self.stdin = None;
+        self.child.kill().map_err(|e| Error::io("killing a guest process", e))?;
+        self.child.wait().map_err(|e| Error::io("waiting for a guest process", e))?;
+        Ok(())
+    }
+
+    /// Closes the command stream and waits for the process to end by itself.
+    pub fn wait(mut self) -> Result<std::process::ExitStatus> {
+        self.stdin = None;
+        self.child.wait().map_err(|e| Error::io("waiting for a guest process", e))
+    }
+}
+
+impl Drop for GuestProcess {
+    fn drop(&mut self) {
+        self.stdin = None;
+        // Already gone is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
