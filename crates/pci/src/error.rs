@@ -1,0 +1,63 @@
+//! What can be wrong with a function's description or name.
+
+/// A description of a function that no configuration space can be built from, or a name of none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Text that is not a routing ID.
+    #[error("`{0}` is not a routing ID: write bus:device.function in hexadecimal, such as 01:00.0")]
+    InvalidRoutingId(String),
+    /// Text that does not name a function.
+    #[error("`{0}` is not a function: write pf, or vf0 to vf255")]
+    InvalidFunctionId(String),
+    /// A class code of more than 24 bits.
+    #[error("class code {0:#x} does not fit 24 bits")]
+    ClassCode(u32),
+    /// A BAR whose size no BAR can express.
+    #[error(
+        "BAR {index} of {size:#x} bytes: a BAR's size is a power of two of at least 4096, and \
+             at most 2 GiB for a 32-bit BAR"
+    )]
+    BarSize {
+        /// Index of the BAR.
+        index: usize,
+        /// The size asked for.
+        size: u64,
+    },
+    /// A 64-bit BAR whose upper half has no register.
+    #[error("64-bit BAR {index} needs the register after it, which is taken or does not exist")]
+    BarWidth {
+        /// Index of the BAR.
+        index: usize,
+    },
+    /// An MSI-X table of impossible length.
+    #[error("{0} MSI-X vectors: a function has 1 to 2048")]
+    MsixVectors(u16),
+    /// An MSI-X structure that is misaligned or not inside a BAR.
+    #[error(
+        "the MSI-X {structure} at offset {offset:#x} of BAR {bar} is not 8-byte aligned inside \
+             a BAR of the function, or overlaps the other structure"
+    )]
+    MsixPlacement {
+        /// `table` or `pending bit array`.
+        structure: &'static str,
+        /// The BAR named.
+        bar: u8,
+        /// The offset named.
+        offset: u32,
+    },
+    /// A vendor-specific capability whose parts disagree.
+    #[error(
+        "vendor-specific capability {0}: its first byte must be its length (body + 2), and the \
+             write mask as long as the body"
+    )]
+    VendorCapability(usize),
+    /// More capabilities than the 192 bytes after the header hold.
+    #[error("the capabilities need {0} bytes; the space after the header has 192")]
+    CapabilitySpace(usize),
+    /// A number of VFs out of range.
+    #[error("{0} VFs: TotalVFs is 1 to 256")]
+    TotalVfs(u16),
+    /// Supported Page Sizes without the 4 KiB page every device must support.
+    #[error("supported page sizes {0:#x} lack 4 KiB pages (bit 0)")]
+    PageSizes(u32),
+}
