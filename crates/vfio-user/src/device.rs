@@ -1,0 +1,308 @@
+//! What a device offers on its socket: the [`Device`] trait and the types of its methods.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::remote::RemoteDma;
+use crate::session::Disconnect;
+use crate::{Errno, spec};
+
+/// A device that a client attaches to, one socket each.
+///
+/// The order of calls is fixed. [`attached`](Self::attached) comes first; requests follow, one at a time and in the
+/// order the client sent them; [`detached`](Self::detached) comes last and exactly once. All of them run on the
+/// connection's own thread, so a method that takes its time delays this client and nobody else. The next client's
+/// `attached` comes after the previous one's `detached` has returned.
+///
+/// An `Err` becomes an error reply with that errno and leaves the connection as it is.
+///
+/// Inside these methods a [`RemoteDma`] of the same connection refuses to work: the thread that would receive the
+/// client's answer is the one that waits for it.
+pub trait Device: Send + Sync {
+    /// How many regions and interrupt types there are. Constant while a client is attached.
+    fn info(&self) -> DeviceInfo;
+
+    /// Region `index`, below [`DeviceInfo::regions`]. `None` is answered as a region of size 0. Size, permissions and
+    /// mapping are read once per client, when it attaches.
+    fn region_info(&self, index: u32) -> Option<RegionInfo>;
+
+    /// Interrupt type `index`, below [`DeviceInfo::irqs`]. `None` is answered as a type with no interrupts. Read once
+    /// per client, when it attaches.
+    fn irq_info(&self, index: u32) -> Option<IrqInfo>;
+
+    /// What the client is told about DMA mappings. Keeping to it is up to [`dma_map`](Self::dma_map).
+    fn dma_limits(&self) -> DmaLimits {
+        DmaLimits::default()
+    }
+
+    /// Reads `data.len()` bytes at `offset` of `region`. The range is inside the region, the region is readable and
+    /// the length is at least 1 and at most the negotiated transfer size.
+    ///
+    /// # Errors
+    /// The errno the client is to see.
+    fn region_read(&self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno>;
+
+    /// Writes `data` at `offset` of `region`; limits as for [`region_read`](Self::region_read).
+    ///
+    /// # Errors
+    /// The errno the client is to see, unless it posted the write.
+    fn region_write(&self, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno>;
+
+    /// Descriptors that stand for writes to parts of `region` (doorbells), so that a hypervisor can signal them without
+    /// the client. The client gets as many, from the first, as its limit on descriptors allows.
+    ///
+    /// # Errors
+    /// The errno the client is to see.
+    fn region_io_fds(&self, region: u32) -> Result<Vec<IoFd>, Errno> {
+        let _ = region;
+        Ok(Vec::new())
+    }
+
+    /// Configures or signals interrupts. `start` and `count` are inside the type's range.
+    ///
+    /// # Errors
+    /// The errno the client is to see.
+    fn set_irqs(&self, request: SetIrqs) -> Result<(), Errno>;
+
+    /// Adds a DMA mapping. `size` is not 0 and the range does not wrap; alignment and overlap are the device's to judge.
+    ///
+    /// # Errors
+    /// The errno the client is to see: `EEXIST` for a range that is mapped already, `ENOSPC` for too many mappings.
+    fn dma_map(&self, map: DmaMap) -> Result<(), Errno>;
+
+    /// Removes the mappings of `[iova, iova + size)`. On return nothing can touch that memory any more.
+    ///
+    /// # Errors
+    /// The errno the client is to see: `ENOENT` where nothing is mapped, `EINVAL` for a part of a mapping.
+    fn dma_unmap(&self, iova: u64, size: u64) -> Result<(), Errno>;
+
+    /// Removes all mappings, as [`dma_unmap`](Self::dma_unmap) does.
+    ///
+    /// # Errors
+    /// The errno the client is to see.
+    fn dma_unmap_all(&self) -> Result<(), Errno>;
+
+    /// Resets the function, as a function-level reset does. DMA mappings and interrupt eventfds stay.
+    ///
+    /// # Errors
+    /// The errno the client is to see.
+    fn reset(&self) -> Result<(), Errno>;
+
+    /// A client has agreed on a version and is about to be told so.
+    ///
+    /// # Errors
+    /// The errno the client is refused with, `EBUSY` for example; no other method is called for it then.
+    fn attached(&self, peer: &Peer) -> Result<(), Errno> {
+        let _ = peer;
+        Ok(())
+    }
+
+    /// The client is gone, for the reason given. Its mappings and eventfds must be let go of (vfio-user, "Client
+    /// Disconnection"); handles for its memory fail from now on.
+    fn detached(&self, how: &Disconnect);
+}
+
+/// Who is at the other end of a connection, as the kernel says (`SO_PEERCRED`) and as it says itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Process that connected; 0 where it is not visible from this process's PID namespace.
+    pub pid: i32,
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+    /// Protocol version agreed on: major, minor.
+    pub version: (u16, u16),
+}
+
+/// Answer to `VFIO_USER_DEVICE_GET_INFO`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Number of regions, at most [`MAX_REGIONS`](Self::MAX_REGIONS); more are not reported.
+    pub regions: u32,
+    /// Number of interrupt types, at most [`MAX_IRQS`](Self::MAX_IRQS); more are not reported.
+    pub irqs: u32,
+    /// Whether `VFIO_USER_DEVICE_RESET` works.
+    pub resettable: bool,
+}
+
+impl DeviceInfo {
+    /// Regions QEMU accepts from a server.
+    pub const MAX_REGIONS: u32 = 100;
+    /// Interrupt types QEMU accepts from a server.
+    pub const MAX_IRQS: u32 = 50;
+
+    /// A PCI device with the standard regions and interrupt types that can be reset.
+    #[must_use]
+    pub const fn pci() -> Self {
+        Self { regions: spec::PCI_NUM_REGIONS, irqs: spec::PCI_NUM_IRQS, resettable: true }
+    }
+}
+
+/// One region of a device.
+#[derive(Clone, Debug, Default)]
+pub struct RegionInfo {
+    /// Bytes; 0 for a region that does not exist.
+    pub size: u64,
+    /// The client may read it.
+    pub readable: bool,
+    /// The client may write it.
+    pub writable: bool,
+    /// How the client can map it, wholly or in part. `None`: by messages only.
+    ///
+    /// A mappable region costs: QEMU stops posting writes to a device that has one.
+    pub mapping: Option<RegionMapping>,
+}
+
+impl RegionInfo {
+    /// A region of `size` bytes that is read and written by messages.
+    #[must_use]
+    pub const fn messages(size: u64) -> Self {
+        Self { size, readable: true, writable: true, mapping: None }
+    }
+}
+
+/// Where a mappable region's memory is.
+#[derive(Clone, Debug)]
+pub struct RegionMapping {
+    /// File to map.
+    pub fd: Arc<OwnedFd>,
+    /// Offset in the file of the region's first byte; a multiple of the page size.
+    pub offset: u64,
+    /// Parts that can be mapped, page-aligned. Empty: the whole region.
+    pub areas: Vec<MmapArea>,
+}
+
+/// A part of a region that can be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MmapArea {
+    /// Bytes from the start of the region.
+    pub offset: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// One interrupt type of a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IrqInfo {
+    /// Interrupts of this type; 0 for a type that does not exist.
+    pub count: u32,
+    /// The client can mask and unmask them by message.
+    pub maskable: bool,
+    /// They mask themselves when they fire (INTx).
+    pub automasked: bool,
+    /// They are set up as a set: to add one, all have to be disabled first.
+    pub fixed_set: bool,
+}
+
+impl IrqInfo {
+    /// `count` interrupts, each signalled through an eventfd, that can be set up one by one.
+    #[must_use]
+    pub const fn eventfds(count: u32) -> Self {
+        Self { count, maskable: false, automasked: false, fixed_set: false }
+    }
+}
+
+/// Limits on DMA mappings that the client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaLimits {
+    /// Mappings that can exist at one time. The client is told the lower of this and its own number.
+    pub max_maps: u64,
+    /// Supported page sizes, or'ed together; the lowest bit is the granularity of addresses and sizes.
+    pub page_sizes: u64,
+}
+
+impl Default for DmaLimits {
+    /// What the protocol assumes: 65,535 mappings of 4 KiB pages.
+    fn default() -> Self {
+        Self { max_maps: spec::DEFAULT_MAX_DMA_MAPS, page_sizes: spec::DEFAULT_PAGE_SIZES }
+    }
+}
+
+/// A descriptor that stands for writes to a part of a region (an ioeventfd).
+#[derive(Clone, Debug)]
+pub struct IoFd {
+    /// Bytes from the start of the region.
+    pub offset: u64,
+    /// Width of the writes in bytes; 0 for any.
+    pub size: u64,
+    /// Signal only if this value is written.
+    pub datamatch: Option<u64>,
+    /// The eventfd. Entries that share one `Arc` share one descriptor in the message.
+    pub fd: Arc<OwnedFd>,
+}
+
+/// A `VFIO_USER_DEVICE_SET_IRQS` request.
+#[derive(Debug)]
+pub struct SetIrqs {
+    /// Interrupt type.
+    pub index: u32,
+    /// First interrupt.
+    pub start: u32,
+    /// Number of interrupts.
+    pub count: u32,
+    /// What to do.
+    pub action: IrqAction,
+    /// With what.
+    pub data: IrqData,
+}
+
+impl SetIrqs {
+    /// Whether the request disables all interrupts of the type and lets go of their eventfds.
+    #[must_use]
+    pub fn is_disable_all(&self) -> bool {
+        self.count == 0 && self.action == IrqAction::Trigger && matches!(self.data, IrqData::None)
+    }
+}
+
+/// What a [`SetIrqs`] request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IrqAction {
+    /// Mask interrupts, or set the eventfd that reports masking.
+    Mask,
+    /// Unmask interrupts, or set the eventfd that unmasks.
+    Unmask,
+    /// Fire interrupts, or set the eventfd that they fire through.
+    Trigger,
+}
+
+/// What a [`SetIrqs`] request brings along.
+#[derive(Debug)]
+pub enum IrqData {
+    /// Nothing: the action is done now, to the whole range. With `count` 0 and [`IrqAction::Trigger`]: disable all.
+    None,
+    /// The action is done now to the interrupts whose entry is true. `count` entries.
+    Bools(Vec<bool>),
+    /// The eventfd of each interrupt; `None` takes the present one away. `count` entries.
+    EventFds(Vec<Option<OwnedFd>>),
+}
+
+/// A `VFIO_USER_DMA_MAP` request.
+#[derive(Debug)]
+pub struct DmaMap {
+    /// First address, as the device sees it.
+    pub iova: u64,
+    /// Bytes, at least 1; `iova + size - 1` does not overflow.
+    pub size: u64,
+    /// The device may read.
+    pub readable: bool,
+    /// The device may write. At least one of the two is set.
+    pub writable: bool,
+    /// Where the memory is.
+    pub memory: DmaMemory,
+}
+
+/// Where the memory of a DMA mapping is.
+#[derive(Debug)]
+pub enum DmaMemory {
+    /// In a file to be mapped.
+    File {
+        /// The file.
+        fd: OwnedFd,
+        /// Offset of the mapping's first byte.
+        offset: u64,
+    },
+    /// With the client, which answers `VFIO_USER_DMA_READ` and `VFIO_USER_DMA_WRITE`. A VMM maps its memory without a
+    /// descriptor when that memory is not shared (QEMU: `memory-backend-memfd,share=on` is missing).
+    Remote(RemoteDma),
+}

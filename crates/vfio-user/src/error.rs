@@ -1,0 +1,56 @@
+//! Why a socket could not be served.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Errors of [`Server`](crate::Server).
+///
+/// What a client does wrong is none of these: it gets an error reply or loses its connection
+/// ([`Disconnect`](crate::Disconnect)).
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process (or this one) answers on the socket.
+    #[error("{} is in use: another server is listening on it; stop that one or choose another directory", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something else is where the socket should be.
+    #[error("{} exists and is not a socket; remove it or choose another directory", path.display())]
+    NotASocket {
+        /// What is in the way.
+        path: PathBuf,
+    },
+    /// The path does not fit a socket address.
+    #[error("the socket path {} has {length} bytes and at most {} fit; choose a shorter directory", path.display(), Self::MAX_PATH)]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The socket could not be made.
+    #[error("cannot listen on {}", path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A thread, an epoll instance or an eventfd could not be made.
+    #[error("cannot start the vfio-user server: {what}")]
+    Start {
+        /// What was missing.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The server was shut down.
+    #[error("the vfio-user server has been shut down")]
+    ShutDown,
+}
+
+impl Error {
+    /// Longest path of a socket in bytes (`sun_path` less its terminating zero).
+    pub const MAX_PATH: usize = 107;
+}
