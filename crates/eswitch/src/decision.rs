@@ -42,7 +42,8 @@ pub enum DropReason {
     InvalidSource,
     /// spoofchk: the source address is not one of the sender's.
     Spoofed,
-    /// The destination is reserved for the link's own protocols and never forwarded (pause, LACP, LLDP ...).
+    /// The destination is reserved for the link's own protocols and never forwarded (pause, LACP,
+    /// LLDP ...).
     LinkLocal,
     /// The destination is the sender's own address.
     ToSender,

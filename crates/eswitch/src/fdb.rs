@@ -9,20 +9,24 @@ const ATTEMPTS: u32 = 4;
 /// No entry: the broadcast address is never stored.
 const EMPTY: u64 = u64::MAX;
 
-/// A forwarding database: 48-bit address -> 16-bit value, immutable, open addressing with bounded probes.
+/// A forwarding database: 48-bit address -> 16-bit value, immutable, open addressing with bounded
+/// probes.
 ///
-/// Guests choose the addresses, so the multiplier of the hash is random, and building retries (then doubles) until no
-/// look-up probes more than [`PROBES`] entries: nobody can make another function's look-ups slow.
+/// Guests choose the addresses, so the multiplier of the hash is random, and building retries (then
+/// doubles) until no look-up probes more than [`PROBES`] entries: nobody can make another
+/// function's look-ups slow.
 #[derive(Debug)]
 pub(crate) struct Fdb {
-    /// Address in bits 63:16, value in 15:0. `PROBES - 1` entries longer than the hash reaches: no wrap-around.
+    /// Address in bits 63:16, value in 15:0. `PROBES - 1` entries longer than the hash reaches: no
+    /// wrap-around.
     entries: Box<[u64]>,
     multiplier: u64,
     shift: u32,
 }
 
 impl Fdb {
-    /// Builds the database from pairs of distinct [`MacAddr::key`](crate::MacAddr::key)s and values.
+    /// Builds the database from pairs of distinct [`MacAddr::key`](crate::MacAddr::key)s and
+    /// values.
     pub(crate) fn new(pairs: &[(u64, u16)]) -> Self {
         let mut bits = (pairs.len() * 2).next_power_of_two().max(16).trailing_zeros();
         let random = RandomState::new();

@@ -1,4 +1,5 @@
-//! The fuzz target's body: bytes in, a switch and frames out of them, the table held against the reference model.
+//! The fuzz target's body: bytes in, a switch and frames out of them, the table held against the
+//! reference model.
 
 use std::collections::BTreeSet;
 

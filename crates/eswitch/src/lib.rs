@@ -1,12 +1,13 @@
 //! The embedded switch: which of the adapter's functions, or the uplink, a frame goes to.
 //!
-//! What it is: an immutable forwarding [`Table`], built from every function's [`Policy`], and one question it answers
-//! about one Ethernet header: [`Table::classify`]. The table is replaced as a whole when a policy changes; a worker
-//! holds a snapshot for a burst, so the answer takes no lock, allocates nothing and writes no memory.
+//! What it is: an immutable forwarding [`Table`], built from every function's [`Policy`], and one
+//! question it answers about one Ethernet header: [`Table::classify`]. The table is replaced as a
+//! whole when a policy changes; a worker holds a snapshot for a burst, so the answer takes no lock,
+//! allocates nothing and writes no memory.
 //!
-//! What it is not: it reads no frame bodies, owns no queues and does no I/O. It does not learn addresses: a function's
-//! MAC addresses and filters are known, as in the Virtual Ethernet Bridge (VEB) of an SR-IOV adapter, and what is
-//! unknown belongs to the uplink.
+//! What it is not: it reads no frame bodies, owns no queues and does no I/O. It does not learn
+//! addresses: a function's MAC addresses and filters are known, as in the Virtual Ethernet Bridge
+//! (VEB) of an SR-IOV adapter, and what is unknown belongs to the uplink.
 //!
 //! ```text
 //!   Policy of pf, vf0, vf1, ...          header of one frame (destination, source, VLAN tag) + its sender
@@ -34,8 +35,8 @@
 //! | broadcast | every function that takes broadcasts; the uplink | the same, without the uplink |
 //! | 01:80:C2:00:00:00..0F | nobody | nobody |
 //!
-//! A frame never returns to its sender. A function whose link is down neither sends nor receives. A VLAN-tagged frame
-//! reaches only receivers whose VLAN filter admits the tag.
+//! A frame never returns to its sender. A function whose link is down neither sends nor receives. A
+//! VLAN-tagged frame reaches only receivers whose VLAN filter admits the tag.
 
 #![forbid(unsafe_code)]
 

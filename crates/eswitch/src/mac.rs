@@ -31,7 +31,8 @@ impl MacAddr {
         !self.is_group() && self.0 != [0; 6]
     }
 
-    /// The address as the number a header's little-endian load gives: octet 0 lowest, top 16 bits zero.
+    /// The address as the number a header's little-endian load gives: octet 0 lowest, top 16 bits
+    /// zero.
     pub(crate) const fn key(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
         u64::from_le_bytes([a, b, c, d, e, f, 0, 0])

@@ -1,6 +1,7 @@
 use crate::{MacAddr, VlanSet};
 
-/// What a function's driver asked to receive (virtio 1.3 section 5.1.6.5: the control queue's filters).
+/// What a function's driver asked to receive (virtio 1.3 section 5.1.6.5: the control queue's
+/// filters).
 ///
 /// The default asks for nothing but broadcast: no MAC address, no filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,7 +14,8 @@ pub struct Filters {
     pub all_multicast: bool,
     /// Receive every unicast frame.
     pub all_unicast: bool,
-    /// Receive no multicast frame; wins over `all_multicast` and `multicast`, does not touch broadcast.
+    /// Receive no multicast frame; wins over `all_multicast` and `multicast`, does not touch
+    /// broadcast.
     pub no_multicast: bool,
     /// Receive no unicast frame; wins over `all_unicast`, `mac` and `unicast`.
     pub no_unicast: bool,
@@ -25,15 +27,16 @@ pub struct Filters {
     pub multicast: Vec<MacAddr>,
     /// Whether `vlans` limits what is received. Off: every VLAN.
     pub vlan_filtering: bool,
-    /// With `vlan_filtering`: the VLANs received. Untagged and priority-tagged frames are always received.
+    /// With `vlan_filtering`: the VLANs received. Untagged and priority-tagged frames are always
+    /// received.
     pub vlans: VlanSet,
 }
 
 /// Everything the switch knows of one function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The MAC address the PF gave to the function. A function that uses its assigned address owns it, whatever
-    /// another function's driver claims.
+    /// The MAC address the PF gave to the function. A function that uses its assigned address owns
+    /// it, whatever another function's driver claims.
     pub assigned_mac: MacAddr,
     /// What the driver asked for (already limited by the PF to what it may ask).
     pub filters: Filters,

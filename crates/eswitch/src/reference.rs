@@ -1,5 +1,5 @@
-//! The rules of the switch, told once more without any of the table's machinery: ask every function about every
-//! frame. Tests and the fuzz target hold the table against it.
+//! The rules of the switch, told once more without any of the table's machinery: ask every function
+//! about every frame. Tests and the fuzz target hold the table against it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -51,8 +51,8 @@ struct Group {
     end: u32,
 }
 
-/// An immutable snapshot of everything that forwarding depends on. Built by [`TableBuilder`], asked with
-/// [`Table::classify`] by any number of threads.
+/// An immutable snapshot of everything that forwarding depends on. Built by [`TableBuilder`], asked
+/// with [`Table::classify`] by any number of threads.
 ///
 /// Functions are numbered by slot, dense and ascending by [`FunctionId`].
 #[derive(Debug)]
@@ -88,8 +88,9 @@ enum Sender {
 impl Table {
     /// Decides where a frame goes.
     ///
-    /// `header` is the first bytes of the frame, from the destination address on; 18 suffice. `frame_len` is the
-    /// frame's length in bytes without FCS; for a frame still to be segmented, that of its longest segment.
+    /// `header` is the first bytes of the frame, from the destination address on; 18 suffice.
+    /// `frame_len` is the frame's length in bytes without FCS; for a frame still to be segmented,
+    /// that of its longest segment.
     #[inline]
     pub fn classify(&self, source: Source, header: &[u8], frame_len: usize) -> Decision<'_> {
         match self.decide(source, header, frame_len) {

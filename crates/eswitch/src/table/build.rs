@@ -8,10 +8,11 @@ use crate::{DropReason, Filters, MacAddr, Policy, spec};
 
 /// Collects the functions' policies and builds a [`Table`] of them.
 ///
-/// Where several functions claim one unicast address, it belongs to the one whose claim has precedence: a function
-/// that uses the address the PF assigned to it; then a function whose driver chose it as its MAC address; then one
-/// that lists it among its unicast filters; and among equals the lowest function. So no driver takes over an address
-/// that another function was given and uses.
+/// Where several functions claim one unicast address, it belongs to the one whose claim has
+/// precedence: a function that uses the address the PF assigned to it; then a function whose driver
+/// chose it as its MAC address; then one that lists it among its unicast filters; and among equals
+/// the lowest function. So no driver takes over an address that another function was given and
+/// uses.
 #[derive(Debug)]
 pub struct TableBuilder<'a> {
     functions: BTreeMap<FunctionId, &'a Policy>,
@@ -37,7 +38,8 @@ impl<'a> TableBuilder<'a> {
         self
     }
 
-    /// The longest frame forwarded: bytes without FCS and without a VLAN tag, which may come on top.
+    /// The longest frame forwarded: bytes without FCS and without a VLAN tag, which may come on
+    /// top.
     pub fn max_frame_len(&mut self, bytes: u32) -> &mut Self {
         self.max_frame_len = bytes;
         self
@@ -170,8 +172,9 @@ impl Groups {
                 }
             }
         }
-        // The index holds 16-bit numbers. Whoever subscribes to what does not fit receives all multicast, as a NIC
-        // does whose filter table is full: a filter may let too much through, never too little.
+        // The index holds 16-bit numbers. Whoever subscribes to what does not fit receives all
+        // multicast, as a NIC does whose filter table is full: a filter may let too much through,
+        // never too little.
         for slots in subscribers.values().skip(usize::from(u16::MAX)) {
             always.extend(slots);
         }
