@@ -1,13 +1,13 @@
 //! What the server serves: an adapter, whatever it is made of.
 
-use manifold_pci::FunctionId;
+use manifold_pci::{CONFIG_SIZE, FunctionId};
 
 use crate::problem::Problem;
-use crate::types::{Adapter, CONFIG_SPACE_SIZE, Function, View, VfsDisabled};
+use crate::types::{Adapter, Function, VfsDisabled, View};
 
 /// An adapter as the API sees it.
 ///
-/// The software adapter is one ([`Software`](crate::Software)); SR-IOV hardware behind sysfs can be
+/// The software adapter is one (`Software`); SR-IOV hardware behind sysfs can be
 /// another. Calls may block (enabling VFs waits as long as the PCIe specification demands), so the
 /// server makes them away from its asynchronous tasks.
 pub trait Backend: Send + Sync + 'static {
@@ -21,7 +21,7 @@ pub trait Backend: Send + Sync + 'static {
     fn function(&self, id: FunctionId) -> Option<Function>;
 
     /// A function's configuration space in `view`, or `None` where there is no such function now.
-    fn config_space(&self, id: FunctionId, view: View) -> Option<Box<[u8; CONFIG_SPACE_SIZE]>>;
+    fn config_space(&self, id: FunctionId, view: View) -> Option<Box<[u8; CONFIG_SIZE]>>;
 
     /// Enables `count` VFs through the PF.
     ///

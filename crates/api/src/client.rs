@@ -62,7 +62,9 @@ pub enum Error {
         socket: PathBuf,
     },
     /// The answer is not what this client understands.
-    #[error("the daemon's answer to {call} (HTTP {status}) is not understood: is it of another version?")]
+    #[error(
+        "the daemon's answer to {call} (HTTP {status}) is not understood: is it of another version?"
+    )]
     Answer {
         /// Method and path.
         call: String,

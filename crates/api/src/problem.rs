@@ -80,7 +80,7 @@ impl Problem {
         );
         if count == 0 {
             problem.with_hint("to have no VFs, run `manifold vf disable`")
-        } else if count <= u32::from(crate::types::MAX_VFS) {
+        } else if count <= u32::from(manifold_pci::MAX_VFS) {
             problem.with_hint(format!(
                 "enable at most {total_vfs}, or start the daemon with `--total-vfs {count}`"
             ))
@@ -107,8 +107,12 @@ impl Problem {
     /// The adapter has no function `id` while `num_vfs` VFs are enabled.
     pub fn no_such_function(id: FunctionId, num_vfs: u16) -> Self {
         let problem = match num_vfs {
-            0 => Self::new(Code::NoSuchFunction, format!("{id} does not exist: no VFs are enabled")),
-            1 => Self::new(Code::NoSuchFunction, format!("{id} does not exist: only vf0 is enabled")),
+            0 => {
+                Self::new(Code::NoSuchFunction, format!("{id} does not exist: no VFs are enabled"))
+            }
+            1 => {
+                Self::new(Code::NoSuchFunction, format!("{id} does not exist: only vf0 is enabled"))
+            }
             _ => Self::new(
                 Code::NoSuchFunction,
                 format!("{id} does not exist: vf0 to vf{} are enabled", num_vfs - 1),

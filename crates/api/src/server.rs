@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Json, routing};
@@ -16,9 +16,7 @@ use utoipa_axum::routes;
 
 use crate::backend::Backend;
 use crate::problem::{Code, Problem};
-use crate::types::{
-    Adapter, ConfigQuery, ConfigSpace, EnableVfs, Function, Vfs, VfsDisabled,
-};
+use crate::types::{Adapter, ConfigQuery, ConfigSpace, EnableVfs, Function, Vfs, VfsDisabled};
 
 type Shared = State<Arc<dyn Backend>>;
 
@@ -96,9 +94,9 @@ async fn list_functions(State(backend): Shared) -> Result<Json<Vec<Function>>, P
     ))]
 async fn get_function(
     State(backend): Shared,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Function>, Problem> {
-    let id = parse_function(&id)?;
+    let id = function_id(id)?;
     blocking(move || backend.function(id).ok_or_else(|| missing(&*backend, id))).await
 }
 
@@ -112,11 +110,11 @@ async fn get_function(
     ))]
 async fn get_config(
     State(backend): Shared,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     query: Result<Query<ConfigQuery>, QueryRejection>,
 ) -> Result<Json<ConfigSpace>, Problem> {
     let Query(ConfigQuery { view }) = query?;
-    let id = parse_function(&id)?;
+    let id = function_id(id)?;
     blocking(move || {
         let function = backend.function(id).ok_or_else(|| missing(&*backend, id))?;
         let bytes = backend.config_space(id, view).ok_or_else(|| missing(&*backend, id))?;
@@ -186,11 +184,9 @@ fn missing(backend: &dyn Backend, id: FunctionId) -> Problem {
     Problem::no_such_function(id, backend.adapter().num_vfs)
 }
 
-fn parse_function(name: &str) -> Result<FunctionId, Problem> {
-    name.parse().map_err(|error| {
-        Problem::new(Code::BadRequest, format!("\"{name}\" names no function: {error}"))
-            .with_hint("functions are called pf, vf0, vf1 ... vf255")
-    })
+fn function_id(path: Result<Path<String>, PathRejection>) -> Result<FunctionId, Problem> {
+    let Path(name) = path.map_err(|e| Problem::new(Code::BadRequest, e.body_text()))?;
+    name.parse().map_err(|e: manifold_pci::Error| Problem::new(Code::BadRequest, e.to_string()))
 }
 
 /// Runs a backend call on a thread that may block.
@@ -211,8 +207,9 @@ where
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        Self::new(Code::BadRequest, rejection.body_text())
-            .with_hint("send `Content-Type: application/json` and a body as /v1/openapi.json describes")
+        Self::new(Code::BadRequest, rejection.body_text()).with_hint(
+            "send `Content-Type: application/json` and a body as /v1/openapi.json describes",
+        )
     }
 }
 

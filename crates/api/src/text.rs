@@ -7,7 +7,10 @@ pub(crate) mod display {
 
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    pub(crate) fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<T: Display, S: Serializer>(
+        value: &T,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.collect_str(value)
     }
 
@@ -54,12 +57,12 @@ pub(crate) mod display_list {
 pub(crate) mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    use crate::types::CONFIG_SPACE_SIZE;
+    use manifold_pci::CONFIG_SIZE;
 
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
     pub(crate) fn serialize<S: Serializer>(
-        bytes: &[u8; CONFIG_SPACE_SIZE],
+        bytes: &[u8; CONFIG_SIZE],
         to: S,
     ) -> Result<S::Ok, S::Error> {
         let mut text = String::with_capacity(2 * bytes.len());
@@ -73,12 +76,12 @@ pub(crate) mod hex {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
-    ) -> Result<Box<[u8; CONFIG_SPACE_SIZE]>, D::Error> {
+    ) -> Result<Box<[u8; CONFIG_SIZE]>, D::Error> {
         let text = <std::borrow::Cow<'_, str>>::deserialize(from)?;
-        if text.len() != 2 * CONFIG_SPACE_SIZE {
+        if text.len() != 2 * CONFIG_SIZE {
             return Err(de::Error::invalid_length(text.len(), &"8192 hexadecimal digits"));
         }
-        let mut bytes = Box::new([0; CONFIG_SPACE_SIZE]);
+        let mut bytes = Box::new([0; CONFIG_SIZE]);
         for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
             for &digit in pair {
                 let nibble = char::from(digit)

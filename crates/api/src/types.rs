@@ -8,17 +8,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use manifold_pci::{FunctionId, RoutingId};
+use manifold_pci::{CONFIG_SIZE, FunctionId, RoutingId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::text;
-
-/// Size of a PCI Express configuration space (PCI Express Base 6.0, section 7.2.2), in bytes.
-pub const CONFIG_SPACE_SIZE: usize = 4096;
-
-/// The most VFs one adapter can have: TotalVFs is at most this.
-pub const MAX_VFS: u16 = 256;
 
 /// The adapter as a whole: the PF's SR-IOV state and what the adapter was started with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -345,7 +339,7 @@ pub struct ConfigSpace {
     /// The 4096 bytes, as 8192 hexadecimal digits.
     #[serde(with = "text::hex")]
     #[schema(value_type = String, min_length = 8192, max_length = 8192)]
-    pub bytes: Box<[u8; CONFIG_SPACE_SIZE]>,
+    pub bytes: Box<[u8; CONFIG_SIZE]>,
 }
 
 /// The adapter's VFs.
@@ -392,7 +386,9 @@ impl fmt::Display for MacAddress {
 
 /// A text that is no MAC address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no MAC address: write six pairs of hexadecimal digits, as in 02:00:00:00:00:01")]
+#[error(
+    "\"{0}\" is no MAC address: write six pairs of hexadecimal digits, as in 02:00:00:00:00:01"
+)]
 pub struct MacAddressError(String);
 
 impl FromStr for MacAddress {
