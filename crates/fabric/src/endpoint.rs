@@ -1,0 +1,41 @@
+use manifold_pci::RoutingId;
+
+/// How a configuration request reaches a device (PCIe Base 5.0, section 7.3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigType {
+    /// For the device on this link. A function that completes a Type 0 write captures the request's
+    /// bus number as its own (section 2.2.6.2).
+    Type0,
+    /// For a bus beyond the link: behind an SR-IOV device, one of the buses its VFs reach into
+    /// (section 9.2.1.2).
+    Type1,
+}
+
+/// What sits at the far end of a root port's link: a multi-function device with one configuration
+/// space for each function.
+///
+/// The methods say whether a function claimed the request; an unclaimed read leaves `data` alone.
+/// They are called without a lock held and may be called from several threads at once.
+pub trait Endpoint: Send + Sync {
+    /// Reads 1, 2 or 4 bytes within one dword of a configuration space.
+    fn config_read(
+        &self,
+        kind: ConfigType,
+        target: RoutingId,
+        offset: u16,
+        data: &mut [u8],
+    ) -> bool;
+
+    /// Writes 1, 2 or 4 bytes within one dword of a configuration space.
+    fn config_write(&self, kind: ConfigType, target: RoutingId, offset: u16, data: &[u8]) -> bool;
+
+    /// Reads memory; the range crosses no 4 KiB boundary, so no BAR's end.
+    fn mem_read(&self, address: u64, data: &mut [u8]) -> bool;
+
+    /// Writes memory; the range crosses no 4 KiB boundary, so no BAR's end.
+    fn mem_write(&self, address: u64, data: &[u8]) -> bool;
+
+    /// The link went into hot reset (PCIe Base 5.0, section 6.6.1): every function resets, VFs
+    /// cease to exist.
+    fn hot_reset(&self);
+}

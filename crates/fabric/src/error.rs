@@ -1,0 +1,110 @@
+use manifold_pci::RoutingId;
+
+/// What can go wrong between the PF driver and the hardware in front of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No bridge on bus 0.
+    #[error("no root port on bus 0")]
+    NoRootPort,
+    /// Nothing answers behind the root port.
+    #[error("no device answers at {0}")]
+    NoDevice(RoutingId),
+    /// A function without a capability the driver needs.
+    #[error("{routing_id} has no {name} capability")]
+    NoCapability {
+        /// The function.
+        routing_id: RoutingId,
+        /// The capability's name.
+        name: &'static str,
+    },
+    /// A capability list that does not end.
+    #[error("{0}: the capability list loops")]
+    CapabilityLoop(RoutingId),
+    /// The device cannot work with pages of 4 KiB.
+    #[error("{routing_id} supports page sizes {supported:#x} (bit n: 4 KiB << n), not 4 KiB")]
+    PageSize {
+        /// The PF.
+        routing_id: RoutingId,
+        /// Supported Page Sizes.
+        supported: u32,
+    },
+    /// A BAR whose size mask makes no sense.
+    #[error("{routing_id}: BAR at {offset:#x} has no valid size (reads back {mask:#x})")]
+    InvalidBar {
+        /// The function.
+        routing_id: RoutingId,
+        /// The register's offset.
+        offset: u16,
+        /// What it read after all ones were written.
+        mask: u64,
+    },
+    /// The host's memory ranges are too small for the BARs.
+    #[error(
+        "{needed:#x} bytes of BARs do not fit the {available:#x} bytes of {range} memory space"
+    )]
+    OutOfAddresses {
+        /// `32-bit` or `64-bit`.
+        range: &'static str,
+        /// Bytes to place.
+        needed: u64,
+        /// Bytes there are.
+        available: u64,
+    },
+    /// The VFs' routing IDs go beyond the last bus number.
+    #[error("{total_vfs} VFs from {pf} on, offset {offset}, stride {stride}, do not fit 256 buses")]
+    OutOfBuses {
+        /// The PF.
+        pf: RoutingId,
+        /// VFs to name.
+        total_vfs: u16,
+        /// First VF Offset.
+        offset: u16,
+        /// VF Stride.
+        stride: u16,
+    },
+    /// `enable` while VFs are enabled.
+    #[error("{enabled} VFs are enabled already: disable them first (manifold vf disable)")]
+    AlreadyEnabled {
+        /// NumVFs.
+        enabled: u16,
+    },
+    /// `enable(0)`.
+    #[error(
+        "0 VFs asked for: name a number from 1 to {total_vfs}, or disable them (manifold vf disable)"
+    )]
+    ZeroVfs {
+        /// TotalVFs.
+        total_vfs: u16,
+    },
+    /// `enable` of more VFs than the PF has.
+    #[error(
+        "{asked} VFs asked for, but the PF has {total_vfs}: name a number from 1 to {total_vfs} (TotalVFs is set when the adapter starts: manifold serve --total-vfs)"
+    )]
+    TooManyVfs {
+        /// What was asked for.
+        asked: u16,
+        /// TotalVFs.
+        total_vfs: u16,
+    },
+    /// A register does not hold what was written.
+    #[error("{routing_id}: {register} reads {read:#x} after {written:#x} was written")]
+    NotTaken {
+        /// The function.
+        routing_id: RoutingId,
+        /// The register's name.
+        register: &'static str,
+        /// What was written.
+        written: u32,
+        /// What it reads.
+        read: u32,
+    },
+    /// VF Enable is set, but a VF does not answer.
+    #[error("VF {index} does not answer at {routing_id}, one second after VF Enable was set")]
+    VfAbsent {
+        /// The VF's index.
+        index: u16,
+        /// Where it should be.
+        routing_id: RoutingId,
+    },
+}
