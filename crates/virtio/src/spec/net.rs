@@ -6,7 +6,7 @@ pub const DEVICE_ID: u16 = 1;
 /// Most queue pairs the specification allows (5.1.4.1, 5.1.6.5.6.1).
 pub const QUEUE_PAIRS_MAX: u16 = 0x8000;
 
-/// Feature bits of network devices, as masks (5.1.3). Those this device model offers, and their kin to come.
+/// Feature bits of network devices that this device model offers, as masks (5.1.3).
 pub mod feature {
     /// The configuration's `mtu` is valid.
     pub const MTU: u64 = 1 << 3;

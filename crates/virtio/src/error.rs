@@ -1,0 +1,19 @@
+use crate::net::MacAddress;
+use crate::ring::MAX_QUEUE_SIZE;
+
+/// Why a device cannot be made as asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// More queue pairs than supported, or none.
+    #[error("{0} queue pairs: choose 1 to {max}", max = crate::net::MAX_QUEUE_PAIRS)]
+    QueuePairs(u16),
+    /// The queue size is no power of two or out of range.
+    #[error("queue size {0}: choose a power of two from 2 to {MAX_QUEUE_SIZE}")]
+    QueueSize(u16),
+    /// The MTU is out of the range of 5.1.4.1.
+    #[error("MTU {0}: choose 68 to 65535")]
+    Mtu(u16),
+    /// The MAC address is all zeros or a group address.
+    #[error("MAC address {0:02x?} is not one that a station can have: choose a unicast address")]
+    Mac(MacAddress),
+}

@@ -1,0 +1,36 @@
+//! Who serves the queues of a network device.
+
+use crate::net::Filters;
+use crate::transport::{QueueError, QueueSetup, QueueState};
+
+/// What a data queue carries (5.1.2). The number is that of the pair, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Frames to the driver: queue 2n.
+    Rx(u16),
+    /// Frames from the driver: queue 2n + 1.
+    Tx(u16),
+}
+
+/// The data path behind one network device. The control queue is the device model's own business.
+///
+/// Called from the thread that accesses the function's registers, one call at a time, with the device locked: an
+/// implementation must not wait for that lock.
+pub trait QueueHost: Send + Sync {
+    /// Begins to serve a queue. The driver may have made buffers available already: no notification need follow.
+    ///
+    /// # Errors
+    /// The device then needs a reset, and the queue counts as stopped.
+    fn start(&self, role: Role, setup: QueueSetup) -> Result<(), QueueError>;
+
+    /// Ends serving a started queue: on return no worker touches the queue's memory any more, nor calls its events. The
+    /// result is handed to [`QueueHost::start`] if the queue is to go on.
+    fn stop(&self, index: u16) -> QueueState;
+
+    /// The driver made buffers available in a started queue.
+    fn notify(&self, index: u16);
+
+    /// What the function is to receive, on how many queue pairs. Called before the queues of a new driver start and for
+    /// each change after that, a reset's included. On return the new filters are in force.
+    fn filters_changed(&self, filters: &Filters);
+}

@@ -1,0 +1,195 @@
+//! Device status (2.1), feature negotiation (2.2) and which queues run (2.6).
+
+use super::common::Selectors;
+use super::{QueueInfo, QueueSetup, QueueState, VirtioDevice, VirtioPci};
+use crate::ring::QueueAddresses;
+use crate::spec::{feature, status};
+
+/// The registers of one queue, and whether it is being served.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// What the driver wrote; `None`: the largest there is.
+    size: Option<u16>,
+    pub(super) enabled: bool,
+    pub(super) descriptors: u64,
+    pub(super) driver: u64,
+    pub(super) device: u64,
+    running: bool,
+    /// Where to go on, if the queue ran before and was not reset since.
+    resume: Option<QueueState>,
+}
+
+impl<D: VirtioDevice> VirtioPci<D> {
+    pub(super) fn features_ok(&self) -> bool {
+        self.signals.status() & status::FEATURES_OK != 0
+    }
+
+    /// Zero resets the device. Otherwise bits can only be added (2.1.1), and only those that are the driver's.
+    pub(super) fn write_status(&mut self, value: u8) {
+        if value == 0 {
+            self.reset_device();
+            return;
+        }
+        let mut added = value & status::DRIVER_BITS & !self.signals.status();
+        if added & status::FEATURES_OK != 0 {
+            match self.negotiated() {
+                Ok(features) => self.features = features,
+                Err(reason) => {
+                    tracing::debug!(features = ?self.driver_features, reason, "FEATURES_OK refused");
+                    added &= !status::FEATURES_OK;
+                }
+            }
+        }
+        if (self.signals.status() | added) & status::FEATURES_OK == 0 {
+            added &= !status::DRIVER_OK;
+        }
+        self.signals.add_status(added);
+        if added & status::DRIVER_OK != 0 {
+            self.device.activate(self.features);
+            self.update_queues();
+        }
+    }
+
+    /// The features the driver chose, if the device can work with them (2.2.2).
+    fn negotiated(&self) -> Result<u64, &'static str> {
+        let [low, high, beyond @ ..] = self.driver_features;
+        let features = u64::from(high) << 32 | u64::from(low);
+        if features & !self.device.features() != 0 || beyond != [0; 2] {
+            return Err("a feature that was not offered");
+        }
+        if features & feature::VERSION_1 == 0 {
+            return Err("VIRTIO_F_VERSION_1 is missing: there is no legacy interface");
+        }
+        self.device.check_features(features)?;
+        Ok(features)
+    }
+
+    /// Back to status 0: all queues stopped, all registers as after power-on (2.4.1).
+    pub(super) fn reset_device(&mut self) {
+        for index in 0..self.facts.queues {
+            self.stop_queue(index);
+            if let Some(queue) = self.queues.get_mut(usize::from(index)) {
+                *queue = Queue::default();
+            }
+        }
+        self.selectors = Selectors::default();
+        self.driver_features = [0; 4];
+        self.features = 0;
+        self.device.reset();
+        // Last, so that whoever reads status 0 finds the rest done.
+        self.signals.reset();
+    }
+
+    /// The queue, if it exists with the features negotiated so far.
+    pub(super) fn queue(&self, index: u16) -> Option<&Queue> {
+        self.queues
+            .get(usize::from(index))
+            .filter(|_| self.device.queue_max_size(index, self.features) != 0)
+    }
+
+    pub(super) fn queue_mut(&mut self, index: u16) -> Option<&mut Queue> {
+        self.queue(index)?;
+        self.queues.get_mut(usize::from(index))
+    }
+
+    pub(super) fn is_running(&self, index: u16) -> bool {
+        self.queues.get(usize::from(index)).is_some_and(|queue| queue.running)
+            && self.signals.status() & status::DEVICE_NEEDS_RESET == 0
+    }
+
+    pub(super) fn queue_size(&self, index: u16) -> u16 {
+        let chosen = self.queues.get(usize::from(index)).and_then(|queue| queue.size);
+        chosen.unwrap_or_else(|| self.device.queue_max_size(index, self.features))
+    }
+
+    /// A driver can make a queue smaller (4.1.4.3). Sizes that make no split queue are not taken; it can read that.
+    pub(super) fn write_queue_size(&mut self, size: u16) {
+        let index = self.selectors.queue;
+        let max = self.device.queue_max_size(index, self.features);
+        if let Some(queue) = self.queue_mut(index).filter(|queue| !queue.enabled)
+            && size <= max
+            && size.is_power_of_two()
+        {
+            queue.size = Some(size);
+        }
+    }
+
+    /// Enables a queue; before FEATURES_OK nobody knows what it is.
+    pub(super) fn enable_queue(&mut self, index: u16) {
+        if !self.features_ok() {
+            return;
+        }
+        if let Some(queue) = self.queue_mut(index) {
+            queue.enabled = true;
+            self.update_queues();
+        }
+    }
+
+    /// Back to an unconfigured queue (2.6.1.1), if VIRTIO_F_RING_RESET was negotiated. Done on return, so `queue_reset`
+    /// always reads 0.
+    pub(super) fn reset_queue(&mut self, index: u16) {
+        if self.features & feature::RING_RESET == 0 || self.queue(index).is_none() {
+            return;
+        }
+        self.stop_queue(index);
+        if let Some(queue) = self.queue_mut(index) {
+            *queue = Queue::default();
+        }
+        self.signals.set_queue_vector(index, crate::spec::pci::NO_VECTOR);
+    }
+
+    /// Starts and stops queues so that those run which should. Once the device needs a reset nothing starts any more.
+    pub(super) fn update_queues(&mut self) {
+        for index in 0..self.facts.queues {
+            let enabled = self.queue(index).is_some_and(|queue| queue.enabled);
+            let status = self.signals.status();
+            if !enabled || !self.bus_master || status & status::DRIVER_OK == 0 {
+                self.stop_queue(index);
+            } else if status & status::DEVICE_NEEDS_RESET == 0 {
+                self.start_queue(index);
+            }
+        }
+    }
+
+    fn start_queue(&mut self, index: u16) {
+        let addresses = self.addresses(index);
+        let features = self.features;
+        let Some(queue) = self.queue_mut(index).filter(|queue| !queue.running) else { return };
+        let resume = queue.resume.take();
+        queue.running = true;
+        let events = self.signals.queue_events(index);
+        let setup = QueueSetup { index, addresses, features, resume, events: events.clone() };
+        if let Err(error) = self.device.start_queue(setup) {
+            if let Some(queue) = self.queue_mut(index) {
+                queue.running = false;
+            }
+            events.fail(&error);
+        }
+    }
+
+    fn stop_queue(&mut self, index: u16) {
+        let Some(queue) = self.queues.get_mut(usize::from(index)) else { return };
+        if std::mem::take(&mut queue.running) {
+            queue.resume = Some(self.device.stop_queue(index));
+        }
+    }
+
+    fn addresses(&self, index: u16) -> QueueAddresses {
+        let size = self.queue_size(index);
+        self.queue(index).map_or_else(QueueAddresses::default, |queue| QueueAddresses {
+            size,
+            descriptors: queue.descriptors,
+            driver: queue.driver,
+            device: queue.device,
+        })
+    }
+
+    pub(super) fn queue_infos(&self) -> Vec<QueueInfo> {
+        (0..self.facts.queues)
+            .filter_map(|index| {
+                let Queue { enabled, running, .. } = *self.queue(index)?;
+                Some(QueueInfo { index, addresses: self.addresses(index), enabled, running })
+            })
+            .collect()
+    }
+}

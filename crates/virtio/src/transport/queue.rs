@@ -1,0 +1,75 @@
+//! What a device model is told when a virtqueue starts, and how whoever serves the queue answers back.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::ring::{QueueAddresses, RingError, RingFeatures};
+use crate::spec::feature;
+
+/// A virtqueue that its driver has enabled on a live device.
+#[derive(Clone)]
+pub struct QueueSetup {
+    /// The queue's number.
+    pub index: u16,
+    /// Size and place of the rings, as the driver wrote them: nothing is checked yet.
+    pub addresses: QueueAddresses,
+    /// All feature bits the driver accepted, as masks of [`crate::spec`].
+    pub features: u64,
+    /// Where to go on after the queue was stopped without being reset; `None`: from the beginning.
+    pub resume: Option<QueueState>,
+    /// The way back to the driver. Valid until the queue is stopped.
+    pub events: Arc<dyn QueueEvents>,
+}
+
+impl QueueSetup {
+    /// The negotiated features that concern the ring.
+    pub fn ring_features(&self) -> RingFeatures {
+        RingFeatures {
+            event_index: self.features & feature::EVENT_IDX != 0,
+            indirect: self.features & feature::INDIRECT_DESC != 0,
+        }
+    }
+}
+
+impl fmt::Debug for QueueSetup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueueSetup")
+            .field("index", &self.index)
+            .field("addresses", &self.addresses)
+            .field("features", &format_args!("{:#x}", self.features))
+            .field("resume", &self.resume)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far a stopped queue was: what it takes to go on elsewhere. For a packed ring, bit 15 of each is the wrap counter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueState {
+    /// The next entry of the available ring to take.
+    pub next_avail: u16,
+    /// The next entry of the used ring to write.
+    pub next_used: u16,
+}
+
+/// From a queue to its driver. Callable from any thread; neither method takes a lock that is held while a queue is
+/// stopped, so a worker may call them at any time before [`VirtioDevice::stop_queue`](super::VirtioDevice::stop_queue)
+/// has returned.
+pub trait QueueEvents: Send + Sync {
+    /// Tells the driver that buffers were used (2.3: used buffer notification), through the vector the driver chose
+    /// for the queue. Whether it wants to know is the ring's business.
+    fn interrupt(&self);
+
+    /// Says that the queue broke the rules and is not served any more: the device needs a reset (2.1.2).
+    fn fail(&self, reason: &dyn fmt::Display);
+}
+
+/// Why a queue could not be started. The device then needs a reset.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The driver's rings are not usable.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The adapter cannot serve the queue.
+    #[error("the queue cannot be served: {0}")]
+    Unserved(String),
+}

@@ -1,0 +1,154 @@
+//! What both the register file and the queues' workers touch: device status, ISR status and interrupt vectors. Atomics
+//! only, so that a worker can raise an interrupt or give up on a queue while another thread, holding the device, waits
+//! for that worker to stop.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+
+use manifold_pci::{Msix, Vector};
+use parking_lot::Mutex;
+
+use super::QueueEvents;
+use crate::spec::pci::{NO_VECTOR, isr};
+use crate::spec::status;
+
+/// Device status in the low byte, the number of resets above it: a worker's verdict on a queue of an earlier life cannot
+/// hit the present one.
+const EPOCH: u64 = 1 << 8;
+
+pub(super) struct Signals {
+    name: String,
+    state: AtomicU64,
+    isr: AtomicU8,
+    config_vector: AtomicU16,
+    queue_vectors: Box<[AtomicU16]>,
+    vectors: Box<[Vector]>,
+    /// Why the device needs a reset. Never held while calling anything.
+    failure: Mutex<Option<String>>,
+}
+
+impl Signals {
+    pub(super) fn new(name: String, queues: u16, vectors: u16, msix: &Msix) -> Self {
+        Signals {
+            name,
+            state: AtomicU64::new(0),
+            isr: AtomicU8::new(0),
+            config_vector: AtomicU16::new(NO_VECTOR),
+            queue_vectors: (0..queues).map(|_| AtomicU16::new(NO_VECTOR)).collect(),
+            vectors: (0..vectors).filter_map(|n| msix.vector(n)).collect(),
+            failure: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn status(&self) -> u8 {
+        self.state.load(Ordering::Acquire) as u8
+    }
+
+    pub(super) fn add_status(&self, bits: u8) {
+        self.state.fetch_or(u64::from(bits), Ordering::AcqRel);
+    }
+
+    /// Everything as after power-on. All queues are stopped.
+    pub(super) fn reset(&self) {
+        // Only DEVICE_NEEDS_RESET can be added meanwhile, and it is lost with the rest.
+        let epoch = self.state.load(Ordering::Acquire) & !(EPOCH - 1);
+        self.state.store(epoch.wrapping_add(EPOCH), Ordering::Release);
+        self.isr.store(0, Ordering::Release);
+        self.config_vector.store(NO_VECTOR, Ordering::Release);
+        for vector in &self.queue_vectors {
+            vector.store(NO_VECTOR, Ordering::Release);
+        }
+        *self.failure.lock() = None;
+    }
+
+    /// The ISR status, which reading clears (4.1.4.5).
+    pub(super) fn take_isr(&self) -> u8 {
+        self.isr.swap(0, Ordering::AcqRel)
+    }
+
+    pub(super) fn config_vector(&self) -> u16 {
+        self.config_vector.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_config_vector(&self, vector: u16) {
+        self.config_vector.store(self.mapped(vector), Ordering::Release);
+    }
+
+    pub(super) fn queue_vector(&self, queue: u16) -> u16 {
+        self.queue_vectors
+            .get(usize::from(queue))
+            .map_or(NO_VECTOR, |vector| vector.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_queue_vector(&self, queue: u16, vector: u16) {
+        if let Some(register) = self.queue_vectors.get(usize::from(queue)) {
+            register.store(self.mapped(vector), Ordering::Release);
+        }
+    }
+
+    /// A vector that does not exist reads back as NO_VECTOR (4.1.5.1.2.1).
+    fn mapped(&self, vector: u16) -> u16 {
+        if usize::from(vector) < self.vectors.len() { vector } else { NO_VECTOR }
+    }
+
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    /// Tells a live driver that configuration or status changed (4.1.5.4).
+    pub(super) fn notify_config(&self) {
+        if self.status() & status::DRIVER_OK != 0 {
+            self.isr.fetch_or(isr::CONFIG, Ordering::AcqRel);
+            self.raise(self.config_vector());
+        }
+    }
+
+    fn raise(&self, vector: u16) {
+        if let Some(vector) = self.vectors.get(usize::from(vector)) {
+            vector.raise();
+        }
+    }
+
+    /// What a queue that starts now gets.
+    pub(super) fn queue_events(self: &Arc<Self>, queue: u16) -> Arc<dyn QueueEvents> {
+        let epoch = self.state.load(Ordering::Acquire) & !(EPOCH - 1);
+        Arc::new(QueueLine { signals: Arc::clone(self), queue, epoch })
+    }
+
+    fn fail(&self, epoch: u64, queue: u16, reason: &dyn fmt::Display) {
+        let needs_reset = u64::from(status::DEVICE_NEEDS_RESET);
+        let first = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+            (state & !(EPOCH - 1) == epoch && state & needs_reset == 0)
+                .then_some(state | needs_reset)
+        });
+        if first.is_ok() {
+            // A guest can get here as often as it likes: no louder than debug.
+            tracing::debug!(function = %self.name, queue, %reason, "device needs a reset");
+            *self.failure.lock() = Some(format!("queue {queue}: {reason}"));
+            self.notify_config();
+        }
+    }
+}
+
+/// One queue's way to the driver.
+struct QueueLine {
+    signals: Arc<Signals>,
+    queue: u16,
+    epoch: u64,
+}
+
+impl QueueEvents for QueueLine {
+    fn interrupt(&self) {
+        let signals = &*self.signals;
+        // With MSI-X nobody reads the ISR status, so the bit stays set and costs a load of a line that is not written.
+        if signals.isr.load(Ordering::Relaxed) & isr::QUEUE == 0 {
+            signals.isr.fetch_or(isr::QUEUE, Ordering::AcqRel);
+        }
+        signals.raise(signals.queue_vector(self.queue));
+    }
+
+    fn fail(&self, reason: &dyn fmt::Display) {
+        self.signals.fail(self.epoch, self.queue, reason);
+    }
+}
