@@ -1,0 +1,439 @@
+//! One virtual machine: a QEMU process, its kernel's console in a file, an agent that runs scripts in it.
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::Setup;
+use crate::agent::{Agent, JobId, Output};
+use crate::qmp;
+use crate::run::tail;
+use crate::setup::Acceleration;
+
+/// Long enough for the slowest machine under emulation with others booting beside it.
+pub(crate) const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
+/// What a script in a guest gets unless told otherwise.
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a guest shall have. Made by [`crate::Lab::guest`].
+#[derive(Debug, Clone)]
+pub struct Builder<'a> {
+    pub(crate) setup: &'a Setup,
+    pub(crate) name: String,
+    /// The console's and QEMU's log go here.
+    pub(crate) logs: PathBuf,
+    /// Sockets go here; their paths must stay below 108 bytes.
+    pub(crate) sockets: PathBuf,
+    pub(crate) memory_mib: u32,
+    pub(crate) viommu: bool,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) acceleration: Acceleration,
+    pub(crate) boot_timeout: Duration,
+}
+
+/// A PCIe device, behind a root port of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Device {
+    /// Properties of `-device`, without bus.
+    properties: Value,
+    /// Further arguments it needs before it, such as its `-netdev`.
+    arguments: Vec<String>,
+}
+
+impl<'a> Builder<'a> {
+    /// Memory in MiB; 256 unless told.
+    #[must_use]
+    pub fn memory(mut self, mib: u32) -> Self {
+        self.memory_mib = mib;
+        self
+    }
+
+    /// Attaches the PCIe function served at a vfio-user socket.
+    #[must_use]
+    pub fn vfio_user(self, socket: &Path) -> Self {
+        let id = format!("function{}", self.devices.len());
+        self.device(json!({
+            "driver": "vfio-user-pci",
+            "id": id,
+            "socket": { "type": "unix", "path": socket },
+        }))
+    }
+
+    /// Attaches any device of QEMU's, given as `-device` takes it in JSON, without its bus.
+    #[must_use]
+    pub fn device(mut self, properties: Value) -> Self {
+        self.devices.push(Device { properties, arguments: Vec::new() });
+        self
+    }
+
+    /// Attaches QEMU's own virtio-net device; two guests given the two ends of one socket are connected.
+    #[must_use]
+    pub fn qemu_nic(mut self, mac: &str, listen: bool, socket: &Path) -> Self {
+        let netdev = json!({
+            "type": "stream", "id": "wire", "server": listen,
+            "addr": { "type": "unix", "path": socket },
+        });
+        self.devices.push(Device {
+            properties: json!({ "driver": "virtio-net-pci", "netdev": "wire", "mac": mac, "romfile": "" }),
+            arguments: vec!["-netdev".to_owned(), netdev.to_string()],
+        });
+        self
+    }
+
+    /// Puts an Intel IOMMU between the devices and memory, and has the kernel use it strictly: every DMA mapping
+    /// is made for one transfer and gone, with its IOTLB entry, when the transfer is done.
+    #[must_use]
+    pub fn viommu(mut self) -> Self {
+        self.viommu = true;
+        self
+    }
+
+    /// Boots it and waits until the agent answers.
+    ///
+    /// # Errors
+    /// When QEMU refuses its arguments or the guest does not come up; the error quotes console and QEMU.
+    pub fn boot(self) -> Result<Guest<'a>> {
+        Guest::boot(self)
+    }
+
+    /// Boots it with its console on this terminal and a shell in it, and waits for its end.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started or fails.
+    pub fn interactive(&self) -> Result<()> {
+        let mut command = self.qemu();
+        command.args(["-serial", "mon:stdio", "-no-reboot"]);
+        command.arg("-append").arg(self.kernel_arguments() + " manifold.shell");
+        let status = command.status().context("cannot start QEMU")?;
+        if !status.success() {
+            bail!("QEMU ended with {status}");
+        }
+        Ok(())
+    }
+
+    fn kernel_arguments(&self) -> String {
+        // Warnings and worse go to the console; the rest is there for dmesg.
+        let mut arguments = format!("console=ttyS0 loglevel=5 manifold.name={}", self.name);
+        if self.viommu {
+            arguments.push_str(" intel_iommu=on iommu.passthrough=0 iommu.strict=1");
+        }
+        arguments
+    }
+
+    /// QEMU with the machine's hardware, without serial ports and kernel arguments.
+    fn qemu(&self) -> Command {
+        let mut command = self.setup.qemu().command();
+        command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
+        command.args(["-M", "q35,memory-backend=ram,usb=off,sata=off,smbus=off,vmport=off"]);
+        command.args(self.acceleration.arguments());
+        command.args(["-smp", "1", "-m", &format!("{}M", self.memory_mib)]);
+        // The adapter reads and writes guest memory, so that must be a file it can share.
+        command.args([
+            "-object",
+            &format!("memory-backend-memfd,id=ram,share=on,size={}M", self.memory_mib),
+        ]);
+        if self.viommu {
+            // Caching mode: the guest also flushes what becomes valid, which is how QEMU learns of new mappings.
+            command.args(["-device", "intel-iommu,caching-mode=on"]);
+        }
+        for (slot, device) in (1..).zip(&self.devices) {
+            let port = format!("port{slot}");
+            command
+                .args(["-device", &format!("pcie-root-port,id={port},chassis={slot},slot={slot}")]);
+            command.args(&device.arguments);
+            let mut properties = device.properties.clone();
+            if let Some(map) = properties.as_object_mut() {
+                map.insert("bus".to_owned(), port.into());
+            }
+            command.arg("-device").arg(properties.to_string());
+        }
+        let image = self.setup.image();
+        command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
+        command
+    }
+}
+
+/// A running guest. Dropping it kills it.
+#[derive(Debug)]
+pub struct Guest<'a> {
+    builder: Builder<'a>,
+    child: Child,
+    agent: Agent,
+    boot_time: Duration,
+}
+
+/// A script running in a guest.
+#[derive(Debug)]
+pub struct Job<'a> {
+    guest: &'a Guest<'a>,
+    id: JobId,
+}
+
+impl<'a> Guest<'a> {
+    fn boot(builder: Builder<'a>) -> Result<Self> {
+        let begin = Instant::now();
+        for dir in [&builder.logs, &builder.sockets] {
+            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        }
+        let path = |name: &str| builder.sockets.join(format!("{}.{name}", builder.name));
+        let agent_path = path("agent");
+        let mut command = builder.qemu();
+        command.arg("-append").arg(builder.kernel_arguments());
+        command.arg("-serial").arg(format!("file:{}", builder.log("console").display()));
+        command.arg("-serial").arg(format!("unix:{},server=on,wait=off", agent_path.display()));
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", path("qmp").display()));
+        let log = File::create(builder.log("qemu"))?;
+        let line: Vec<_> = std::iter::once(command.get_program())
+            .chain(command.get_args())
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        fs::write(builder.log("command"), line.join(" \\\n  "))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut child = command.spawn().context("cannot start QEMU")?;
+        let agent = connect(&mut child, &agent_path)
+            .and_then(Agent::new)
+            .and_then(|agent| agent.wait_boot(0, builder.boot_timeout).map(|()| agent));
+        match agent {
+            Ok(agent) => Ok(Self { builder, child, agent, boot_time: begin.elapsed() }),
+            Err(error) => {
+                let status = child.try_wait().ok().flatten();
+                // Already ended is as good.
+                let _ = child.kill();
+                let _ = child.wait();
+                let status = status.map_or_else(String::new, |status| format!(", QEMU: {status}"));
+                Err(error.context(format!(
+                    "guest {} did not come up{status}\n{}",
+                    builder.name,
+                    builder.last_words()
+                )))
+            }
+        }
+    }
+
+    /// The name it was given.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.builder.name
+    }
+
+    /// From QEMU's start until the agent answered.
+    #[must_use]
+    pub fn boot_time(&self) -> Duration {
+        self.boot_time
+    }
+
+    /// The process ID of its QEMU.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs a shell script in the guest and returns how it ended, within a minute.
+    ///
+    /// # Errors
+    /// When the guest does not answer.
+    pub fn run(&self, script: &str) -> Result<Output> {
+        self.spawn(script)?.wait(SCRIPT_TIMEOUT)
+    }
+
+    /// Runs a shell script that must succeed and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails or the guest does not answer.
+    pub fn sh(&self, script: &str) -> Result<String> {
+        let output = self.run(script)?;
+        self.expect_success(script, output)
+    }
+
+    /// Starts a shell script in the guest.
+    ///
+    /// # Errors
+    /// When QEMU has ended.
+    pub fn spawn(&self, script: &str) -> Result<Job<'_>> {
+        let id = self
+            .agent
+            .start(script)
+            .with_context(|| format!("cannot start \"{script}\" in {}", self.name()))?;
+        Ok(Job { guest: self, id })
+    }
+
+    /// Kills QEMU with SIGKILL: the machine is gone without a goodbye to anything attached.
+    ///
+    /// # Errors
+    /// When the process cannot be killed.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("cannot kill QEMU")?;
+        self.child.wait().context("cannot wait for QEMU")?;
+        Ok(())
+    }
+
+    /// Has the guest's kernel restart the machine, as `reboot` does, and waits until it is up again.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn reboot(&mut self) -> Result<()> {
+        let script = "sync; (sleep 0.2; reboot -f) </dev/null >/dev/null 2>&1 &";
+        self.restart(|guest| guest.sh(script).map(drop))
+    }
+
+    /// Presses the machine's reset button and waits until it is up again.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn reset(&mut self) -> Result<()> {
+        self.restart(|guest| guest.monitor("system_reset", &json!({})).map(drop))
+    }
+
+    fn restart(&mut self, trigger: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        let begin = Instant::now();
+        let boots = self.agent.boots();
+        trigger(self)?;
+        self.agent.wait_boot(boots, self.builder.boot_timeout).with_context(|| {
+            format!("{} did not come back\n{}", self.name(), self.builder.last_words())
+        })?;
+        self.boot_time = begin.elapsed();
+        Ok(())
+    }
+
+    /// Runs a command of QEMU's monitor (QMP).
+    ///
+    /// # Errors
+    /// What QEMU says against it.
+    pub fn monitor(&self, command: &str, arguments: &Value) -> Result<Value> {
+        let socket = self.builder.sockets.join(format!("{}.qmp", self.name()));
+        qmp::execute(&socket, command, arguments)
+    }
+
+    /// What the kernel said on the console: warnings and worse.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn console(&self) -> Result<String> {
+        let bytes =
+            fs::read(self.builder.log("console")).context("cannot read the console's log")?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Fails where the kernel has found a fault in itself, a driver or a device.
+    ///
+    /// # Errors
+    /// The console's lines about it.
+    pub fn expect_quiet_kernel(&self) -> Result<()> {
+        const SIGNS: [&str; 8] = [
+            "Call Trace",
+            "WARNING:",
+            "BUG:",
+            "Oops",
+            "Kernel panic",
+            "DMAR: DRHD: handling fault",
+            "NETDEV WATCHDOG",
+            "is not a head!",
+        ];
+        let console = self.console()?;
+        if let Some(line) =
+            console.lines().find(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+        {
+            bail!("the kernel of {} complains: {line}\n{}", self.name(), tail(&console, 40));
+        }
+        Ok(())
+    }
+
+    fn expect_success(&self, script: &str, output: Output) -> Result<String> {
+        if output.status != 0 {
+            bail!(
+                "in {}: \"{script}\" ended with status {}\n{}\n{}",
+                self.name(),
+                output.status,
+                tail(&output.stdout, 30),
+                tail(&output.stderr, 30)
+            );
+        }
+        Ok(output.stdout)
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        // One that was killed before is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Job<'_> {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end in time, the guest reboots or QEMU ends.
+    pub fn wait(self, timeout: Duration) -> Result<Output> {
+        self.guest.agent.wait(&self.id, timeout).with_context(|| {
+            format!(
+                "waiting for a script in {}\n{}",
+                self.guest.name(),
+                self.guest.builder.last_words()
+            )
+        })
+    }
+
+    /// Waits for its end, which must be a good one, and returns what it printed.
+    ///
+    /// # Errors
+    /// As [`Job::wait`], and when it fails.
+    pub fn success(self, timeout: Duration) -> Result<String> {
+        let guest = self.guest;
+        let output = self.wait(timeout)?;
+        guest.expect_success("a script", output)
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.guest.agent.is_finished(&self.id)
+    }
+
+    /// Sends SIGTERM to the script and all it started.
+    ///
+    /// # Errors
+    /// When QEMU has ended.
+    pub fn terminate(&self) -> Result<()> {
+        self.guest.agent.kill(&self.id)
+    }
+}
+
+impl Builder<'_> {
+    fn log(&self, kind: &str) -> PathBuf {
+        self.logs.join(format!("{}.{kind}.log", self.name))
+    }
+
+    fn last_words(&self) -> String {
+        ["console", "qemu"]
+            .map(|kind| {
+                let bytes = fs::read(self.log(kind)).unwrap_or_default();
+                format!("--- end of {kind} ---\n{}", tail(&String::from_utf8_lossy(&bytes), 15))
+            })
+            .join("\n")
+    }
+}
+
+/// Connects to a socket that QEMU is about to make.
+fn connect(child: &mut Child, path: &Path) -> Result<UnixStream> {
+    let deadline = Instant::now() + BOOT_TIMEOUT;
+    loop {
+        if let Ok(stream) = UnixStream::connect(path) {
+            return Ok(stream);
+        }
+        if child.try_wait().context("cannot wait for QEMU")?.is_some() {
+            bail!("QEMU ended at once");
+        }
+        if Instant::now() > deadline {
+            bail!("QEMU does not open {}", path.display());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}

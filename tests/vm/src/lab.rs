@@ -1,0 +1,87 @@
+//! One test's guests and adapter, with a folder for their sockets and one for their logs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::guest::{Builder, Guest};
+use crate::setup::Setup;
+
+/// Where a test's machines run. Sockets go with it; logs stay in the build tree until the test runs again.
+#[derive(Debug)]
+pub struct Lab {
+    setup: &'static Setup,
+    logs: PathBuf,
+    sockets: PathBuf,
+}
+
+impl Lab {
+    /// A lab for the test `name`.
+    ///
+    /// # Errors
+    /// What could not be prepared.
+    pub fn new(name: &str) -> Result<Self> {
+        let setup = Setup::get()?;
+        let logs = setup.logs(name);
+        if logs.exists() {
+            fs::remove_dir_all(&logs)
+                .with_context(|| format!("cannot clear {}", logs.display()))?;
+        }
+        fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
+        Ok(Self { setup, logs, sockets: scratch(name)? })
+    }
+
+    /// A guest to be configured and booted.
+    #[must_use]
+    pub fn guest(&self, name: &str) -> Builder<'_> {
+        self.setup.builder(name, &self.logs, &self.sockets)
+    }
+
+    /// The folder for sockets.
+    #[must_use]
+    pub fn sockets(&self) -> &Path {
+        &self.sockets
+    }
+
+    /// The folder for logs.
+    #[must_use]
+    pub fn logs(&self) -> &Path {
+        &self.logs
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Left-over sockets in the temporary folder do no harm.
+        let _ = fs::remove_dir_all(&self.sockets);
+    }
+}
+
+/// Boots several guests at once.
+///
+/// # Errors
+/// The first guest's error, after all have been tried.
+pub fn boot_all<'a, const N: usize>(builders: [Builder<'a>; N]) -> Result<[Guest<'a>; N]> {
+    let guests: Vec<Guest<'a>> = thread::scope(|scope| {
+        let booting = builders.map(|builder| scope.spawn(move || builder.boot()));
+        let results = booting.map(|thread| {
+            thread.join().unwrap_or_else(|_| Err(anyhow!("a guest's thread panicked")))
+        });
+        results.into_iter().collect::<Result<_>>()
+    })?;
+    guests.try_into().map_err(|_| anyhow!("guests got lost"))
+}
+
+/// A fresh folder with a short path, as the paths of Unix sockets must be short.
+pub(crate) fn scratch(name: &str) -> Result<PathBuf> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let short: String = name.chars().take(20).collect();
+    let path =
+        std::env::temp_dir().join(format!("manifold-{}-{count}-{short}", std::process::id()));
+    fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    Ok(path)
+}

@@ -1,0 +1,106 @@
+//! A QEMU that speaks vfio-user (10.1 or newer): the machine's own, or one prepared in the build tree.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+use crate::cache::Cache;
+use crate::debian::{Archive, RELEASE};
+use crate::run::output;
+
+const BINARY: &str = "qemu-system-x86_64";
+/// The device that makes a QEMU new enough.
+const NEEDED_DEVICE: &str = "vfio-user-pci";
+
+/// How to start QEMU.
+#[derive(Debug, Clone)]
+pub struct Qemu {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    version: String,
+}
+
+impl Qemu {
+    pub(crate) fn prepare(
+        cache: &Cache,
+        archive: impl FnOnce() -> Result<Archive>,
+    ) -> Result<Self> {
+        let own = Self { program: BINARY.into(), arguments: Vec::new(), version: String::new() };
+        if own.speaks_vfio_user() {
+            return own.with_version();
+        }
+        let packages = ["qemu-system-x86"];
+        let suite = format!("{RELEASE}-backports");
+        let root = cache.entry("qemu", &(&suite, packages), |dir| {
+            archive()?.unpack(&packages, Some(&suite), dir)
+        })?;
+        let prepared = Self::unpacked(&root)?;
+        if !prepared.speaks_vfio_user() {
+            bail!(
+                "the QEMU in {} knows no {NEEDED_DEVICE}; remove the folder and try again",
+                root.display()
+            );
+        }
+        prepared.with_version()
+    }
+
+    /// The QEMU of an unpacked package, run through the loader and libraries it came with. It sees the machine's
+    /// own file system, so that socket paths mean the same inside and outside.
+    fn unpacked(root: &Path) -> Result<Self> {
+        let libraries = root.join("usr/lib/x86_64-linux-gnu");
+        // Some libraries live in folders of their own, which the system's loader configuration would name.
+        let mut search = OsString::from(&libraries);
+        for entry in fs::read_dir(&libraries)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                search.push(":");
+                search.push(path);
+            }
+        }
+        let mut arguments =
+            vec!["--library-path".into(), search, root.join("usr/bin").join(BINARY).into()];
+        for data in ["usr/share/qemu", "usr/share/seabios"] {
+            arguments.extend(["-L".into(), root.join(data).into()]);
+        }
+        Ok(Self {
+            program: root.join("usr/lib64/ld-linux-x86-64.so.2"),
+            arguments,
+            version: String::new(),
+        })
+    }
+
+    /// The command that runs it, without arguments for a machine.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments);
+        command
+    }
+
+    /// What `--version` says, for example "11.1.3".
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn speaks_vfio_user(&self) -> bool {
+        let status = self
+            .command()
+            .args(["-M", "none", "-device", &format!("{NEEDED_DEVICE},help")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        status.is_ok_and(|status| status.success())
+    }
+
+    fn with_version(mut self) -> Result<Self> {
+        let text = output(self.command().arg("--version"))?;
+        let word = text.split(' ').nth(3).unwrap_or_default();
+        word.clone_into(&mut self.version);
+        Ok(self)
+    }
+}

@@ -1,0 +1,154 @@
+//! Everything guests need, found or prepared once and shared.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+
+use crate::cache::Cache;
+use crate::debian::Archive;
+use crate::guest::{BOOT_TIMEOUT, Builder};
+use crate::image::Image;
+use crate::qemu::Qemu;
+
+/// Forces `tcg` or `kvm` where the probe's choice is not wanted.
+const ACCELERATION_VARIABLE: &str = "MANIFOLD_VM_ACCEL";
+/// With a KVM that works a guest is up in a second or two.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A QEMU, a kernel with its initramfs, and what makes guests fast here.
+#[derive(Debug)]
+pub struct Setup {
+    cache: Cache,
+    qemu: Qemu,
+    image: Image,
+    acceleration: Acceleration,
+}
+
+/// What runs a guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acceleration {
+    /// The processor, by way of Linux's KVM.
+    Kvm,
+    /// QEMU's translator.
+    Tcg,
+}
+
+impl Acceleration {
+    pub(crate) fn arguments(self) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        [Self::Kvm, Self::Tcg].into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl Setup {
+    /// This process's setup, prepared at the first call: the very first in a build tree downloads packages and
+    /// takes about a minute.
+    ///
+    /// # Errors
+    /// What could not be prepared, and what would help.
+    pub fn get() -> Result<&'static Self> {
+        static SETUP: OnceLock<Setup> = OnceLock::new();
+        static PREPARING: Mutex<()> = Mutex::new(());
+        let _one = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(setup) = SETUP.get() {
+            return Ok(setup);
+        }
+        let setup = Self::prepare()?;
+        Ok(SETUP.get_or_init(|| setup))
+    }
+
+    fn prepare() -> Result<Self> {
+        if !cfg!(target_arch = "x86_64") {
+            bail!("the VM tests run on x86-64 only");
+        }
+        let cache = Cache::open()?;
+        // Opened only where something has to be fetched.
+        let archive = || Archive::open(&cache.dir().join("apt"));
+        let qemu = Qemu::prepare(&cache, archive)?;
+        let image = Image::prepare(&cache, archive)?;
+        let mut setup = Self { cache, qemu, image, acceleration: Acceleration::Tcg };
+        setup.acceleration = setup.choose_acceleration()?;
+        Ok(setup)
+    }
+
+    /// KVM where it boots a guest, else TCG. A KVM device that is there need not work (nested or restricted
+    /// virtualisation), so it is tried, once per build tree.
+    fn choose_acceleration(&self) -> Result<Acceleration> {
+        if let Ok(name) = std::env::var(ACCELERATION_VARIABLE) {
+            return Acceleration::parse(&name)
+                .ok_or_else(|| anyhow!("{ACCELERATION_VARIABLE} is \"{name}\": say tcg or kvm"));
+        }
+        if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
+            return Ok(Acceleration::Tcg);
+        }
+        let dir = self.cache.entry("acceleration", &self.image.kernel.file_name(), |dir| {
+            let builder = Builder {
+                acceleration: Acceleration::Kvm,
+                boot_timeout: PROBE_TIMEOUT,
+                ..self.builder("kvm-probe", &dir.join("logs"), &crate::lab::scratch("probe")?)
+            };
+            let sockets = builder.sockets.clone();
+            let chosen = match builder.boot() {
+                Ok(_) => Acceleration::Kvm,
+                Err(_) => Acceleration::Tcg,
+            };
+            fs::remove_dir_all(sockets)?;
+            Ok(fs::write(dir.join("chosen"), chosen.name())?)
+        })?;
+        let chosen = fs::read_to_string(dir.join("chosen"))?;
+        Ok(Acceleration::parse(&chosen).unwrap_or(Acceleration::Tcg))
+    }
+
+    pub(crate) fn builder(&self, name: &str, logs: &Path, sockets: &Path) -> Builder<'_> {
+        Builder {
+            setup: self,
+            name: name.to_owned(),
+            logs: logs.to_owned(),
+            sockets: sockets.to_owned(),
+            memory_mib: 256,
+            viommu: false,
+            devices: Vec::new(),
+            acceleration: self.acceleration,
+            boot_timeout: BOOT_TIMEOUT,
+        }
+    }
+
+    /// The QEMU that runs guests.
+    #[must_use]
+    pub fn qemu(&self) -> &Qemu {
+        &self.qemu
+    }
+
+    /// What guests boot.
+    #[must_use]
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// What runs the guests' instructions.
+    #[must_use]
+    pub fn acceleration(&self) -> Acceleration {
+        self.acceleration
+    }
+
+    /// Where the logs of `test` go.
+    pub(crate) fn logs(&self, test: &str) -> PathBuf {
+        self.cache.dir().join("logs").join(test)
+    }
+}

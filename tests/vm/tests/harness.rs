@@ -1,0 +1,74 @@
+//! The harness itself, with QEMU's own virtio-net on both sides: what fails here is not the adapter's fault.
+
+use std::time::Duration;
+
+use manifold_vm::{Lab, boot_all};
+
+type Result<T> = anyhow::Result<T>;
+
+#[test]
+fn guests_boot_and_obey() -> Result<()> {
+    let lab = Lab::new("harness")?;
+    let wire = lab.sockets().join("wire");
+    let listener = lab.guest("alice").qemu_nic("02:00:00:00:00:01", true, &wire);
+    let caller = lab.guest("bob").qemu_nic("02:00:00:00:00:02", false, &wire);
+    let alice = listener.boot()?;
+    let mut bob = caller.boot()?;
+    println!("alice up in {:?}, bob in {:?}", alice.boot_time(), bob.boot_time());
+    // Output and status come back as they are, however odd.
+    let odd = alice.run("printf 'a\\tb\\\\\\n%s' \"$(hostname)\"; echo oops >&2\nexit 7")?;
+    assert_eq!(
+        (odd.status, odd.stdout.as_str(), odd.stderr.as_str()),
+        (7, "a\tb\\\nalice", "oops\n")
+    );
+    assert_eq!(alice.sh("seq 20000")?.lines().count(), 20_000);
+    // A job is ended with all it started.
+    let job = alice.spawn("sleep 1000; true")?;
+    job.terminate()?;
+    assert_eq!(job.wait(Duration::from_secs(20))?.status, 128 + 15);
+    alice.sh("! pidof sleep")?;
+    for (guest, address) in [(&alice, "10.0.0.1/24"), (&bob, "10.0.0.2/24")] {
+        guest.sh(&format!("ip addr add {address} dev eth0; ip link set eth0 up"))?;
+        assert!(guest.sh("ethtool -i eth0")?.contains("driver: virtio_net"));
+    }
+    alice.sh("ping -c 3 -i 0.2 -w 20 10.0.0.2")?;
+    bob.sh("iperf3 -s -D")?;
+    alice.sh("iperf3 -c 10.0.0.2 -t 2 -J")?;
+    let before = bob.sh("cat /proc/sys/kernel/random/boot_id")?;
+    bob.reboot()?;
+    println!("bob rebooted in {:?}", bob.boot_time());
+    let after = bob.sh("cat /proc/sys/kernel/random/boot_id")?;
+    assert_ne!(before, after);
+    bob.reset()?;
+    assert_ne!(after, bob.sh("cat /proc/sys/kernel/random/boot_id")?);
+    alice.expect_quiet_kernel()?;
+    bob.expect_quiet_kernel()?;
+    bob.kill()?;
+    assert!(bob.run("true").is_err());
+    Ok(())
+}
+
+#[test]
+fn a_guest_that_cannot_boot_says_why() -> Result<()> {
+    let lab = Lab::new("harness_failure")?;
+    let nowhere = lab.sockets().join("nowhere.sock");
+    let Err(error) = lab.guest("carol").vfio_user(&nowhere).boot() else {
+        anyhow::bail!("a guest booted with a device that is not there");
+    };
+    let text = format!("{error:#}");
+    assert!(text.contains("nowhere.sock"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn virtual_iommu_is_in_charge() -> Result<()> {
+    let lab = Lab::new("harness_viommu")?;
+    let wire = lab.sockets().join("wire");
+    let [guest] =
+        boot_all([lab.guest("dora").viommu().qemu_nic("02:00:00:00:00:03", true, &wire)])?;
+    println!("dora up in {:?}", guest.boot_time());
+    let device = guest.sh("readlink -f /sys/class/net/eth0/device/..")?;
+    let kind = guest.sh(&format!("cat {}/iommu_group/type", device.trim()))?;
+    assert_eq!(kind.trim(), "DMA");
+    Ok(())
+}
