@@ -95,6 +95,20 @@ impl SplitQueue {
         })
     }
 
+    /// The same queue where another server of it stopped: the next available entry to take and the next used entry to
+    /// write, as [`SplitQueue::position`] gave them.
+    pub fn resume(mut self, next_avail: u16, next_used: u16) -> Self {
+        self.next_avail = next_avail;
+        self.next_used = next_used;
+        self.published = next_used;
+        self
+    }
+
+    /// The next available entry to take and the next used entry to write.
+    pub fn position(&self) -> (u16, u16) {
+        (self.next_avail, self.next_used)
+    }
+
     /// The queue's size in descriptors.
     pub fn size(&self) -> u16 {
         self.addresses.size
