@@ -60,8 +60,8 @@ pub enum Sent {
     Full,
     /// The interface is down (`ip link set NAME up`); the frame is lost.
     Down,
-    /// The host finds fault with the frame or its header, or the frame has more than 1024 parts;
-    /// the frame is lost.
+    /// The host does not take this frame: it finds fault with it or its header, it lacks memory,
+    /// or there are more than 1024 parts; the frame is lost.
     Refused,
 }
 
@@ -190,32 +190,40 @@ impl Tap {
         let iovec =
             |part: &Slice<'_>| libc::iovec { iov_base: part.as_ptr().cast(), iov_len: part.len() };
         if parts.len() <= FEW_PARTS {
-            self.write(&parts.iter().map(iovec).collect::<ArrayVec<_, FEW_PARTS>>())
+            let iovecs: ArrayVec<_, FEW_PARTS> = parts.iter().map(iovec).collect();
+            // SAFETY: each iovec is a Slice borrowed by this call: mapped, readable memory.
+            unsafe { self.writev(&iovecs) }
         } else if parts.len() <= MAX_PARTS {
-            self.write(&parts.iter().map(iovec).collect::<Vec<_>>())
+            let iovecs: Vec<_> = parts.iter().map(iovec).collect();
+            // SAFETY: as above.
+            unsafe { self.writev(&iovecs) }
         } else {
             Ok(Sent::Refused)
         }
     }
 
-    /// `iovecs` must come from `Slice`s that are still borrowed.
-    fn write(&self, iovecs: &[libc::iovec]) -> io::Result<Sent> {
+    /// # Safety
+    ///
+    /// Each of `iovecs`, at most [`MAX_PARTS`], must name mapped, readable memory.
+    unsafe fn writev(&self, iovecs: &[libc::iovec]) -> io::Result<Sent> {
         loop {
-            // SAFETY: each iovec is a Slice of the caller's, memory that stays mapped and readable
-            // during the call; the kernel copies from it and holds on to nothing. Their number is
-            // at most MAX_PARTS, which an int holds.
+            // SAFETY: the caller vouches for the memory; the kernel copies from it and holds on to
+            // nothing. MAX_PARTS fits an int.
             let written = unsafe {
                 libc::writev(self.file.as_raw_fd(), iovecs.as_ptr(), iovecs.len() as libc::c_int)
             };
             if written >= 0 {
-                return Ok(Sent::Done);
+                // The file takes a frame whole; of no bytes it is not even asked.
+                return Ok(if written == 0 { Sent::Refused } else { Sent::Done });
             }
             let error = io::Error::last_os_error();
             return match error.raw_os_error() {
                 Some(libc::EINTR) => continue,
-                Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Ok(Sent::Full),
+                Some(libc::EAGAIN) => Ok(Sent::Full),
                 Some(libc::EIO) => Ok(Sent::Down),
-                Some(libc::EINVAL | libc::EFAULT | libc::EMSGSIZE) => Ok(Sent::Refused),
+                Some(
+                    libc::EINVAL | libc::EFAULT | libc::EMSGSIZE | libc::ENOMEM | libc::ENOBUFS,
+                ) => Ok(Sent::Refused),
                 _ => Err(error),
             };
         }
