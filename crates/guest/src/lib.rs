@@ -30,6 +30,10 @@
 pub mod agent;
 mod error;
 pub mod hostile;
+pub mod memory;
+pub mod net;
 pub mod rawgen;
+pub mod vfio;
+pub mod virtio;
 
 pub use error::{Error, Result};

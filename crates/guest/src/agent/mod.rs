@@ -3,10 +3,9 @@
 pub mod process;
 mod protocol;
 
-pub use protocol::{
-    ClientKind, Command, Config, Counters, Direction, DmaMode, Event, Incoming, Neighbour,
-    Outgoing, Rtt,
-};
+pub use crate::vfio::{ClientKind, DmaMode};
+pub use crate::virtio::Counters;
+pub use protocol::{Command, Config, Direction, Event, Incoming, Neighbour, Outgoing, Rtt};
 
 use crate::{Error, Result};
 use std::io::Write;

@@ -1,31 +1,10 @@
 //! What the agent is told and what it answers: one JSON object per line, each way.
 
+use crate::vfio::{ClientKind, DmaMode};
+use crate::virtio::Counters;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-
-/// Which vfio-user client the guest connects with; see [`crate::vfio`] for how they differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClientKind {
-    /// This crate's own client: timeouts, posted doorbells, doorbell eventfds, DMA without descriptors.
-    #[default]
-    Own,
-    /// The rust-vmm project's `vfio_user::Client`: written by others, so a check on the server.
-    RustVmm,
-}
-
-/// How the device reaches guest memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DmaMode {
-    /// The memory's file descriptor goes with `VFIO_USER_DMA_MAP`; the device maps it.
-    #[default]
-    Shared,
-    /// No descriptor: the device sends `VFIO_USER_DMA_READ` and `VFIO_USER_DMA_WRITE` messages.
-    /// Only the own client serves those.
-    Messages,
-}
 
 /// How a guest process is set up. Everything but `socket` has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,27 +186,6 @@ pub struct Rtt {
     pub median: f64,
     /// The longest.
     pub max: f64,
-}
-
-/// What the guest's driver counted since it started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Counters {
-    /// Frames received.
-    pub rx_frames: u64,
-    /// Bytes received, without the virtio-net header.
-    pub rx_bytes: u64,
-    /// Frames sent.
-    pub tx_frames: u64,
-    /// Bytes sent, without the virtio-net header.
-    pub tx_bytes: u64,
-    /// Frames not sent because the ring was full.
-    pub tx_dropped: u64,
-    /// Doorbells rung.
-    pub kicks: u64,
-    /// Interrupts taken.
-    pub interrupts: u64,
-    /// Times the process slept.
-    pub sleeps: u64,
 }
 
 /// What the agent reports.

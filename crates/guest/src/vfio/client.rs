@@ -1,0 +1,557 @@
+//! This crate's own vfio-user client.
+
+use super::spec::{self, command, flags, irq_set};
+use super::wire::{Fields, Header, Message};
+use super::{DmaMap, Doorbell, Region, Transport};
+use crate::memory::Arena;
+use crate::{Error, Result};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Descriptors that this client takes in one message.
+const MAX_MSG_FDS: usize = 64;
+/// Bytes of the largest message that this client takes.
+const MAX_MESSAGE: usize = spec::HEADER_SIZE + 64 + spec::DEFAULT_MAX_DATA_XFER_SIZE;
+
+/// A connection to a function. Commands are sent one at a time, each waits for its answer.
+#[derive(Debug)]
+pub struct Client {
+    socket: UnixStream,
+    timeout: Duration,
+    next_id: u16,
+    max_msg_fds: usize,
+    max_data_xfer_size: usize,
+    regions: Vec<Region>,
+    memory: Option<Arc<Arena>>,
+}
+
+/// A message from the server.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) header: Header,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+impl Client {
+    /// Connects, negotiates, and asks for the regions. `timeout` bounds the wait for every answer.
+    pub fn connect(path: &Path, timeout: Duration) -> Result<Self> {
+        let mut client = Self::connect_only(path, timeout)?;
+        client.negotiate()?;
+        client.read_regions()?;
+        Ok(client)
+    }
+
+    /// Connects and says nothing; what follows is up to the caller.
+    pub(crate) fn connect_only(path: &Path, timeout: Duration) -> Result<Self> {
+        let socket = UnixStream::connect(path)
+            .map_err(|source| Error::Connect { path: path.to_owned(), source })?;
+        socket
+            .set_read_timeout(Some(timeout))
+            .and_then(|()| socket.set_write_timeout(Some(timeout)))
+            .map_err(|e| Error::io("setting a socket timeout", e))?;
+        Ok(Self {
+            socket,
+            timeout,
+            next_id: 0,
+            max_msg_fds: spec::DEFAULT_MAX_MSG_FDS,
+            max_data_xfer_size: spec::DEFAULT_MAX_DATA_XFER_SIZE,
+            regions: Vec::new(),
+            memory: None,
+        })
+    }
+
+    /// `VFIO_USER_VERSION`.
+    pub(crate) fn negotiate(&mut self) -> Result<()> {
+        let capabilities = format!(
+            "{{\"capabilities\":{{\"max_msg_fds\":{MAX_MSG_FDS},\"max_data_xfer_size\":{}}}}}\0",
+            spec::DEFAULT_MAX_DATA_XFER_SIZE
+        );
+        let (major, minor) = spec::VERSION;
+        let version = u32::from(major) | u32::from(minor) << 16;
+        let reply =
+            self.request(command::VERSION, |m| m.u32(version).bytes(capabilities.as_bytes()), &[])?;
+        let mut fields = Fields(&reply.payload);
+        let (their_major, their_minor) = (fields.u16(), fields.u16());
+        if their_major != Some(major) || their_minor.is_none_or(|theirs| theirs > minor) {
+            return Err(protocol(
+                command::VERSION,
+                format!(
+                    "version {their_major:?}.{their_minor:?} for a proposal of {major}.{minor}"
+                ),
+            ));
+        }
+        let json = fields.rest();
+        let json = json.strip_suffix(&[0]).unwrap_or(json);
+        if !json.is_empty() {
+            let value: serde_json::Value = serde_json::from_slice(json)
+                .map_err(|e| protocol(command::VERSION, format!("capabilities: {e}")))?;
+            let limit = |name: &str, default: usize| {
+                value
+                    .get("capabilities")
+                    .and_then(|c| c.get(name))
+                    .and_then(serde_json::Value::as_u64)
+                    .map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX))
+            };
+            self.max_msg_fds = limit("max_msg_fds", self.max_msg_fds);
+            self.max_data_xfer_size = limit("max_data_xfer_size", self.max_data_xfer_size);
+        }
+        Ok(())
+    }
+
+    fn read_regions(&mut self) -> Result<()> {
+        let reply =
+            self.request(command::DEVICE_GET_INFO, |m| m.u32(16).u32(0).u32(0).u32(0), &[])?;
+        let mut fields = Fields(&reply.payload);
+        let (Some(_), Some(device_flags), Some(regions), Some(_irqs)) =
+            (fields.u32(), fields.u32(), fields.u32(), fields.u32())
+        else {
+            return Err(short(command::DEVICE_GET_INFO));
+        };
+        if device_flags & spec::DEVICE_IS_PCI == 0 {
+            return Err(Error::Device("not a PCI device".into()));
+        }
+        if regions > 64 {
+            return Err(protocol(command::DEVICE_GET_INFO, format!("{regions} regions")));
+        }
+        for index in 0..regions {
+            let region = self.region_info(index)?;
+            self.regions.push(region);
+        }
+        Ok(())
+    }
+
+    /// `VFIO_USER_DEVICE_GET_REGION_INFO`. Mappable areas are not asked for: nothing here maps BARs.
+    fn region_info(&mut self, index: u32) -> Result<Region> {
+        let request = |m: Message| m.u32(32).u32(0).u32(index).u32(0).u64(0).u64(0);
+        let reply = self.request(command::DEVICE_GET_REGION_INFO, request, &[])?;
+        let mut fields = Fields(&reply.payload);
+        match (fields.u32(), fields.u32(), fields.u32(), fields.u32(), fields.u64()) {
+            (Some(_), Some(flags), Some(i), Some(_), Some(size)) if i == index => {
+                Ok(Region { size, flags })
+            }
+            _ => Err(short(command::DEVICE_GET_REGION_INFO)),
+        }
+    }
+
+    /// Sends one command and waits for its reply, serving the server's own commands meanwhile.
+    pub(crate) fn request(
+        &mut self,
+        command: u16,
+        payload: impl FnOnce(Message) -> Message,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Received> {
+        let id = self.take_id();
+        let message = payload(Message::new(id, command, flags::TYPE_COMMAND)).finish();
+        self.send(command, &message, fds)?;
+        self.wait_for(id, command)
+    }
+
+    /// Waits for the reply to command `id`.
+    pub(crate) fn wait_for(&mut self, id: u16, command: u16) -> Result<Received> {
+        loop {
+            let received = self.receive(command)?;
+            if received.header.is_command() {
+                self.serve(&received)?;
+                continue;
+            }
+            if !received.header.is_reply() || received.header.id != id {
+                return Err(protocol(
+                    command,
+                    format!("a reply to message {id} expected, {:?} came", received.header),
+                ));
+            }
+            if received.header.is_error() {
+                return Err(Error::Refused {
+                    command: command::name(command),
+                    errno: received.header.errno.cast_signed(),
+                });
+            }
+            if received.header.command != command {
+                return Err(protocol(command, format!("{:?} came", received.header)));
+            }
+            return Ok(received);
+        }
+    }
+
+    pub(crate) fn take_id(&mut self) -> u16 {
+        let id = self.next_id;
+        self.next_id = id.wrapping_add(1);
+        id
+    }
+
+    /// Sends bytes, with descriptors beside the first of them.
+    pub(crate) fn send(&self, command: u16, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let mut rest = bytes;
+        if !fds.is_empty() {
+            let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(fds.len()))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !control.push(SendAncillaryMessage::ScmRights(fds)) {
+                return Err(Error::Unsupported("that many descriptors in one message"));
+            }
+            let sent = rustix::net::sendmsg(
+                &self.socket,
+                &[IoSlice::new(bytes)],
+                &mut control,
+                SendFlags::NOSIGNAL,
+            )
+            .map_err(|e| self.failed(command, e.into()))?;
+            rest = bytes.get(sent..).unwrap_or_default();
+        }
+        (&self.socket).write_all(rest).map_err(|e| self.failed(command, e))
+    }
+
+    /// Receives one message of any kind; `command` is what is being waited for.
+    pub(crate) fn receive(&self, command: u16) -> Result<Received> {
+        let mut fds = Vec::new();
+        let mut header = [0; spec::HEADER_SIZE];
+        self.fill(command, &mut header, &mut fds)?;
+        let header = Header::decode(&header);
+        let size = header.size as usize;
+        if !(spec::HEADER_SIZE..=MAX_MESSAGE).contains(&size) {
+            return Err(protocol(command, format!("a message of {size} bytes")));
+        }
+        let mut payload = vec![0; size - spec::HEADER_SIZE];
+        (&self.socket).read_exact(&mut payload).map_err(|e| self.failed(command, e))?;
+        Ok(Received { header, payload, fds })
+    }
+
+    /// Reads exactly `bytes`, collecting descriptors.
+    fn fill(&self, command: u16, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<()> {
+        let mut done = 0;
+        while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_MSG_FDS))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let got = rustix::net::recvmsg(
+                &self.socket,
+                &mut [IoSliceMut::new(rest)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            )
+            .map_err(|e| self.failed(command, e.into()))?;
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(rights) = message {
+                    fds.extend(rights);
+                }
+            }
+            if got.flags.contains(ReturnFlags::CTRUNC) {
+                return Err(protocol(command, "more descriptors than were agreed on".into()));
+            }
+            if got.bytes == 0 {
+                return Err(Error::Disconnected { command: command::name(command) });
+            }
+            done += got.bytes;
+        }
+        Ok(())
+    }
+
+    /// What a failed read or write of the socket means.
+    fn failed(&self, command: u16, source: std::io::Error) -> Error {
+        use std::io::ErrorKind as Kind;
+        let command = command::name(command);
+        match source.kind() {
+            Kind::WouldBlock | Kind::TimedOut => Error::Timeout { command, after: self.timeout },
+            Kind::UnexpectedEof | Kind::BrokenPipe | Kind::ConnectionReset => {
+                Error::Disconnected { command }
+            }
+            _ => Error::Io { what: command, source },
+        }
+    }
+
+    /// Carries out a command of the server.
+    fn serve(&mut self, received: &Received) -> Result<()> {
+        let Header { id, command, .. } = received.header;
+        let mut fields = Fields(&received.payload);
+        let answer = match (command, fields.u64(), fields.u64()) {
+            (command::DMA_READ, Some(address), Some(count)) => {
+                self.dma_read(address, count).map(|data| {
+                    Message::new(id, command, flags::TYPE_REPLY)
+                        .u64(address)
+                        .u64(count)
+                        .bytes(&data)
+                })
+            }
+            (command::DMA_WRITE, Some(address), Some(count)) => {
+                let data = fields.rest();
+                let exact = data.len() as u64 == count;
+                exact.then(|| self.dma_write(address, data)).flatten().map(|()| {
+                    // The specification gives the reply a 4-byte count; the structure that every
+                    // implementation sends has 8 bytes.
+                    Message::new(id, command, flags::TYPE_REPLY).u64(address).u64(count)
+                })
+            }
+            _ => None,
+        };
+        if received.header.flags & flags::NO_REPLY != 0 {
+            return Ok(());
+        }
+        let bytes = match answer {
+            Some(message) => message.finish(),
+            None => Header {
+                id,
+                command,
+                size: spec::HEADER_SIZE as u32,
+                flags: flags::TYPE_REPLY | flags::ERROR,
+                errno: libc::EINVAL.cast_unsigned(),
+            }
+            .encode()
+            .to_vec(),
+        };
+        self.send(command, &bytes, &[])
+    }
+
+    fn dma_read(&self, address: u64, count: u64) -> Option<Vec<u8>> {
+        let arena = self.memory.as_ref()?;
+        let count =
+            usize::try_from(count).ok().filter(|n| *n <= spec::DEFAULT_MAX_DATA_XFER_SIZE)?;
+        let offset = usize::try_from(address.checked_sub(arena.iova())?).ok()?;
+        let mut data = vec![0; count];
+        arena.read(offset, &mut data).ok()?;
+        Some(data)
+    }
+
+    fn dma_write(&self, address: u64, data: &[u8]) -> Option<()> {
+        let arena = self.memory.as_ref()?;
+        let offset = usize::try_from(address.checked_sub(arena.iova())?).ok()?;
+        arena.write(offset, data).ok()
+    }
+
+    /// `VFIO_USER_DEVICE_SET_IRQS` with any contents; `argsz` is filled in.
+    pub(crate) fn set_irqs(
+        &mut self,
+        [set_flags, index, start, count]: [u32; 4],
+        data: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<()> {
+        let argsz = 20 + data.len() as u32;
+        self.request(
+            command::DEVICE_SET_IRQS,
+            |m| m.u32(argsz).u32(set_flags).u32(index).u32(start).u32(count).bytes(data),
+            fds,
+        )
+        .map(drop)
+    }
+
+    /// The socket, for misuse.
+    pub(crate) fn socket(&self) -> &UnixStream {
+        &self.socket
+    }
+}
+
+impl Transport for Client {
+    fn region(&self, index: u32) -> Option<Region> {
+        self.regions.get(index as usize).copied()
+    }
+
+    fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> Result<()> {
+        let limit = self.max_data_xfer_size.max(1);
+        let mut at = offset;
+        for part in data.chunks_mut(limit) {
+            let count = part.len();
+            let reply = self.request(
+                command::REGION_READ,
+                |m| m.u64(at).u32(region).u32(count as u32),
+                &[],
+            )?;
+            let mut fields = Fields(&reply.payload);
+            let head = (fields.u64(), fields.u32(), fields.u32());
+            let body = fields.rest();
+            if head != (Some(at), Some(region), Some(count as u32)) || body.len() != count {
+                return Err(protocol(
+                    command::REGION_READ,
+                    format!("{head:?} with {} bytes for {count} at {at:#x}", body.len()),
+                ));
+            }
+            part.copy_from_slice(body);
+            at = at.wrapping_add(count as u64);
+        }
+        Ok(())
+    }
+
+    fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<()> {
+        let limit = self.max_data_xfer_size.max(1);
+        let mut at = offset;
+        for part in data.chunks(limit) {
+            let count = part.len() as u32;
+            let reply = self.request(
+                command::REGION_WRITE,
+                |m| m.u64(at).u32(region).u32(count).bytes(part),
+                &[],
+            )?;
+            let mut fields = Fields(&reply.payload);
+            let head = (fields.u64(), fields.u32(), fields.u32());
+            if head != (Some(at), Some(region), Some(count)) {
+                return Err(protocol(
+                    command::REGION_WRITE,
+                    format!("{head:?} for {count} bytes at {at:#x}"),
+                ));
+            }
+            at = at.wrapping_add(u64::from(count));
+        }
+        Ok(())
+    }
+
+    fn region_post(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<()> {
+        let message = Message::new(
+            self.take_id(),
+            command::REGION_WRITE,
+            flags::TYPE_COMMAND | flags::NO_REPLY,
+        )
+        .u64(offset)
+        .u32(region)
+        .u32(data.len() as u32)
+        .bytes(data)
+        .finish();
+        self.send(command::REGION_WRITE, &message, &[])
+    }
+
+    fn doorbells(&mut self, region: u32) -> Result<Vec<Doorbell>> {
+        const FIXED: usize = 16;
+        const ENTRY: usize = 40;
+        // Room for what any function here has; a server with more says so in argsz.
+        let mut argsz = (FIXED + MAX_MSG_FDS * ENTRY) as u32;
+        let reply = loop {
+            let asked = argsz;
+            let reply = match self.request(
+                command::DEVICE_GET_REGION_IO_FDS,
+                |m| m.u32(asked).u32(0).u32(region).u32(0),
+                &[],
+            ) {
+                Ok(reply) => reply,
+                // Optional for a server, and optional for a region.
+                Err(Error::Refused { .. }) => return Ok(Vec::new()),
+                Err(e) => return Err(e),
+            };
+            argsz = Fields(&reply.payload).u32().ok_or_else(|| short(6))?;
+            if argsz as usize <= asked as usize || argsz as usize > MAX_MESSAGE {
+                break reply;
+            }
+        };
+        let bad = || short(command::DEVICE_GET_REGION_IO_FDS);
+        let mut fields = Fields(&reply.payload);
+        let (_, _, _, count) = (fields.u32(), fields.u32(), fields.u32(), fields.u32());
+        let count = count.ok_or_else(bad)? as usize;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let fds: Vec<Arc<OwnedFd>> = reply.fds.into_iter().map(Arc::new).collect();
+        let entries = fields.rest();
+        let stride = entries.len() / count;
+        if stride < ENTRY {
+            return Err(bad());
+        }
+        let mut doorbells = Vec::new();
+        for entry in entries.chunks_exact(stride) {
+            let mut fields = Fields(entry);
+            let (Some(offset), Some(size)) = (fields.u64(), fields.u64()) else {
+                return Err(bad());
+            };
+            let (Some(fd), Some(kind)) = (fields.u32(), fields.u32()) else { return Err(bad()) };
+            let (Some(io_flags), Some(_), Some(value)) = (fields.u32(), fields.u32(), fields.u64())
+            else {
+                return Err(bad());
+            };
+            let fd = fds.get(fd as usize).ok_or_else(bad)?.clone();
+            if kind == spec::IO_FD_TYPE_IOEVENTFD {
+                let value = (io_flags & spec::IOEVENTFD_DATAMATCH != 0).then_some(value);
+                doorbells.push(Doorbell { offset, size, value, fd });
+            }
+        }
+        Ok(doorbells)
+    }
+
+    fn dma_map(&mut self, map: &DmaMap, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        let permissions = if map.readable { spec::DMA_READABLE } else { 0 }
+            | if map.writable { spec::DMA_WRITEABLE } else { 0 };
+        let request =
+            |m: Message| m.u32(32).u32(permissions).u64(map.offset).u64(map.iova).u64(map.size);
+        self.request(command::DMA_MAP, request, fd.as_slice()).map(drop)
+    }
+
+    fn dma_unmap(&mut self, iova: u64, size: u64) -> Result<()> {
+        let reply =
+            self.request(command::DMA_UNMAP, |m| m.u32(24).u32(0).u64(iova).u64(size), &[])?;
+        if reply.payload.len() < 24 {
+            return Err(short(command::DMA_UNMAP));
+        }
+        Ok(())
+    }
+
+    fn irq_count(&mut self, index: u32) -> Result<u32> {
+        let reply = self.request(
+            command::DEVICE_GET_IRQ_INFO,
+            |m| m.u32(16).u32(0).u32(index).u32(0),
+            &[],
+        )?;
+        let mut fields = Fields(&reply.payload);
+        let (_, _, _) = (fields.u32(), fields.u32(), fields.u32());
+        fields.u32().ok_or_else(|| short(command::DEVICE_GET_IRQ_INFO))
+    }
+
+    fn set_irq_eventfds(&mut self, index: u32, start: u32, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let mut first = start;
+        for part in fds.chunks(self.max_msg_fds.max(1)) {
+            let count = part.len() as u32;
+            let set_flags = irq_set::DATA_EVENTFD | irq_set::ACTION_TRIGGER;
+            self.set_irqs([set_flags, index, first, count], &[], part)?;
+            first += count;
+        }
+        Ok(())
+    }
+
+    fn disable_irqs(&mut self, index: u32) -> Result<()> {
+        self.set_irqs([irq_set::DATA_NONE | irq_set::ACTION_TRIGGER, index, 0, 0], &[], &[])
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        self.request(command::DEVICE_RESET, |m| m, &[]).map(drop)
+    }
+
+    fn serve_dma(&mut self, arena: Arc<Arena>) -> Result<()> {
+        self.memory = Some(arena);
+        Ok(())
+    }
+
+    fn watch(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.socket.as_fd())
+    }
+
+    fn service(&mut self) -> Result<()> {
+        let mut peek = [0; 1];
+        loop {
+            let ready = rustix::net::recv(
+                &self.socket,
+                &mut peek[..],
+                RecvFlags::PEEK | RecvFlags::DONTWAIT,
+            );
+            match ready {
+                Ok((0, _)) => return Err(Error::Disconnected { command: "idle connection" }),
+                Ok(_) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(()),
+                Err(e) => return Err(self.failed(0, e.into())),
+            }
+            let received = self.receive(0)?;
+            if !received.header.is_command() {
+                return Err(protocol(0, format!("an unasked {:?}", received.header)));
+            }
+            self.serve(&received)?;
+        }
+    }
+}
+
+fn protocol(command: u16, reason: String) -> Error {
+    Error::Protocol { command: command::name(command), reason }
+}
+
+fn short(command: u16) -> Error {
+    protocol(command, "the reply is too short or of another kind".into())
+}

@@ -1,0 +1,157 @@
+//! A PCI function behind a vfio-user socket, from the client's side.
+//!
+//! [`Function`] is what a driver sees: configuration space, BARs, MSI-X, memory. Below it is a [`Transport`],
+//! of which there are two:
+//!
+//! - [`Independent`], the rust-vmm project's `vfio_user::Client` (0.1.7). It was written by others from the same
+//!   specification, so traffic through it says something about the server. It brings a function up and
+//!   carries traffic, but it cannot be the only client here:
+//!   - it reads every reply as if it were a success: the error flag is never looked at (a refused `DMA_MAP` is
+//!     `Ok`), and as an error reply is a bare header, a refused `REGION_READ` or `REGION_WRITE` leaves it waiting
+//!     for bytes that never come; there are no timeouts, and its socket is private, so none can be added;
+//!   - mappings are always readable and writable, so read-only memory cannot be tried;
+//!   - no write without a reply (a doorbell costs a round trip), no `DEVICE_GET_REGION_IO_FDS`;
+//!   - a `DMA_READ` from the server is taken for the awaited reply;
+//!   - partial writes are not continued, and the limits that the server names are not kept.
+//! - [`Client`], this crate's own and the default, which does these.
+//!
+//! ```text
+//!   Function ── dyn Transport ─┬─ Client ──────── wire ── socket
+//!                              └─ Independent ─── vfio_user::Client ── socket
+//! ```
+
+mod client;
+mod function;
+mod independent;
+pub(crate) mod pci;
+pub(crate) mod spec;
+pub(crate) mod wire;
+
+pub use client::Client;
+pub use function::{Bar, Function};
+pub use independent::Independent;
+
+use crate::memory::Arena;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+/// Which vfio-user client the guest connects with; see the module for how they differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientKind {
+    /// This crate's own client: timeouts, posted doorbells, doorbell eventfds, DMA without descriptors.
+    #[default]
+    Own,
+    /// The rust-vmm project's `vfio_user::Client`: written by others, so a check on the server.
+    RustVmm,
+}
+
+/// How the device reaches guest memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DmaMode {
+    /// The memory's file descriptor goes with `VFIO_USER_DMA_MAP`; the device maps it.
+    #[default]
+    Shared,
+    /// No descriptor: the device sends `VFIO_USER_DMA_READ` and `VFIO_USER_DMA_WRITE` messages.
+    /// Only the own client serves those.
+    Messages,
+}
+
+/// A region of a function: a BAR or configuration space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// Bytes; 0 where the function has no such region.
+    pub size: u64,
+    /// `VFIO_REGION_INFO_FLAG_*`: 1 read, 2 write, 4 mmap, 8 capabilities.
+    pub flags: u32,
+}
+
+/// A mapping of guest memory for the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DmaMap {
+    /// Where the device is to see it.
+    pub iova: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Bytes into the file.
+    pub offset: u64,
+    /// The device may read.
+    pub readable: bool,
+    /// The device may write.
+    pub writable: bool,
+}
+
+/// An eventfd that stands for a write to a doorbell.
+#[derive(Debug, Clone)]
+pub struct Doorbell {
+    /// Bytes into the region.
+    pub offset: u64,
+    /// Width of the write it stands for; 0 for any.
+    pub size: u64,
+    /// The one value it stands for, where it does not stand for all.
+    pub value: Option<u64>,
+    /// The eventfd.
+    pub fd: Arc<OwnedFd>,
+}
+
+/// A vfio-user client's operations. Offsets and sizes are in bytes; every call may fail with whatever the
+/// server answers.
+pub trait Transport: Send {
+    /// What the server says of a region; `None` where it has none of that index.
+    fn region(&self, index: u32) -> Option<Region>;
+
+    /// Reads a region.
+    fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> Result<()>;
+
+    /// Writes a region and waits for the answer.
+    fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<()>;
+
+    /// Writes a region without waiting, where the client can.
+    fn region_post(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<()> {
+        self.region_write(region, offset, data)
+    }
+
+    /// The doorbells that the server takes as eventfds. Empty where client or server has none.
+    fn doorbells(&mut self, region: u32) -> Result<Vec<Doorbell>> {
+        let _ = region;
+        Ok(Vec::new())
+    }
+
+    /// Maps memory. Without a descriptor the server has to ask for every byte.
+    fn dma_map(&mut self, map: &DmaMap, fd: Option<BorrowedFd<'_>>) -> Result<()>;
+
+    /// Unmaps memory; on return the device does not touch it any more.
+    fn dma_unmap(&mut self, iova: u64, size: u64) -> Result<()>;
+
+    /// How many interrupts of a kind the function has.
+    fn irq_count(&mut self, index: u32) -> Result<u32>;
+
+    /// Has interrupts `start..` of a kind signal these eventfds.
+    fn set_irq_eventfds(&mut self, index: u32, start: u32, fds: &[BorrowedFd<'_>]) -> Result<()>;
+
+    /// Takes all eventfds of a kind away.
+    fn disable_irqs(&mut self, index: u32) -> Result<()>;
+
+    /// `VFIO_USER_DEVICE_RESET`.
+    fn reset(&mut self) -> Result<()>;
+
+    /// Serves the server's own commands from this memory from now on.
+    fn serve_dma(&mut self, arena: Arc<Arena>) -> Result<()> {
+        let _ = arena;
+        Err(Error::Unsupported("DMA by messages"))
+    }
+
+    /// A descriptor that becomes readable when the server sends something unasked or goes away; then
+    /// [`Self::service`] is to be called.
+    fn watch(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Handles what the server sent unasked, without waiting. [`Error::Disconnected`] where it went away.
+    fn service(&mut self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! The virtio-net driver: a virtio-pci device brought up as a kernel driver does it, split virtqueues from
+//! the driver's side, frames in and out.
+//!
+//! ```text
+//!   VirtioNet   frames ── RxQueue, TxQueue, ControlQueue   (buffers, virtio-net headers)
+//!       │                    │
+//!       │                  Queue                           (descriptors, rings, event indices)
+//!       ▼                    ▼
+//!   VirtioPci   status, features, queue set-up, doorbells  (registers)
+//! ```
+
+mod control;
+mod device;
+mod net;
+pub(crate) mod queue;
+pub(crate) mod spec;
+
+pub use control::ControlQueue;
+pub use device::VirtioPci;
+pub use net::{NetInfo, NetOptions, RxQueue, TxQueue, VirtioNet};
+pub use queue::{Layout, Queue, Used};
+pub use spec::{feature, status};
+
+use serde::{Deserialize, Serialize};
+
+/// What the guest's driver counted since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Bytes received, without the virtio-net header.
+    pub rx_bytes: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes sent, without the virtio-net header.
+    pub tx_bytes: u64,
+    /// Frames not sent because the ring was full.
+    pub tx_dropped: u64,
+    /// Doorbells rung.
+    pub kicks: u64,
+    /// Interrupts taken.
+    pub interrupts: u64,
+    /// Times the process slept.
+    pub sleeps: u64,
+}

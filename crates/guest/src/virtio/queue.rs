@@ -1,0 +1,272 @@
+//! A split virtqueue, from the driver's side (virtio 1.3, section 2.7).
+//!
+//! Descriptors are written once where that is possible: a buffer keeps its descriptor for life, and sending
+//! it again takes one entry in the available ring.
+//!
+//! ```text
+//!   set_descriptor(i, ..)          the table
+//!   offer(i) … offer(j)            the available ring, not yet visible
+//!   publish()                      one index update for all of them -> ring the doorbell?
+//!                ┄ device ┄
+//!   take() … take()                what the device is done with
+//!   arm() / disarm()               whether the device is to interrupt when there is more
+//! ```
+
+use super::spec::ring as spec;
+use crate::memory::Arena;
+use crate::{Error, Result};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+/// Where a queue's three parts are, as offsets into the arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Entries, a power of two.
+    pub size: u16,
+    /// Descriptor table.
+    pub desc: usize,
+    /// Available ring.
+    pub avail: usize,
+    /// Used ring.
+    pub used: usize,
+}
+
+impl Layout {
+    /// Takes memory for a queue and clears it.
+    pub fn alloc(arena: &Arena, size: u16) -> Result<Self> {
+        if !size.is_power_of_two() || size > spec::MAX_SIZE {
+            return Err(Error::Command(format!(
+                "a queue of {size} entries; a power of two up to {} is wanted",
+                spec::MAX_SIZE
+            )));
+        }
+        let n = usize::from(size);
+        let desc = arena.alloc(spec::DESC * n, spec::DESC_ALIGN)?;
+        let avail = arena.alloc(spec::AVAIL_RING + 2 * n + 2, spec::AVAIL_ALIGN)?;
+        // Not on the line that the driver writes.
+        let used = arena.alloc(spec::USED_RING + spec::USED_ELEMENT * n + 2, 64)?;
+        for span in [desc, avail, used] {
+            arena.clear(span)?;
+        }
+        Ok(Self { size, desc: desc.offset, avail: avail.offset, used: used.offset })
+    }
+}
+
+/// A descriptor that the device is done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Used {
+    /// The chain's first descriptor.
+    pub head: u16,
+    /// Bytes that the device wrote.
+    pub len: u32,
+}
+
+/// A split virtqueue.
+#[derive(Debug)]
+pub struct Queue {
+    arena: Arc<Arena>,
+    layout: Layout,
+    event_idx: bool,
+    /// Next available index to write; wraps at 2^16.
+    avail_next: u16,
+    /// The available index that the device sees.
+    avail_seen: u16,
+    /// Next used index to read; wraps at 2^16.
+    used_next: u16,
+    /// The used index as last read.
+    used_seen: u16,
+    /// Heads that the device has.
+    lent: Box<[bool]>,
+}
+
+impl Queue {
+    /// A queue that nobody has used yet, on cleared memory.
+    pub fn new(arena: Arc<Arena>, layout: Layout, event_idx: bool) -> Self {
+        Self {
+            arena,
+            layout,
+            event_idx,
+            avail_next: 0,
+            avail_seen: 0,
+            used_next: 0,
+            used_seen: 0,
+            lent: vec![false; usize::from(layout.size)].into_boxed_slice(),
+        }
+    }
+
+    /// Entries.
+    pub fn size(&self) -> u16 {
+        self.layout.size
+    }
+
+    /// Where its parts are.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Writes a whole descriptor: device address, bytes, flags, next.
+    pub fn set_descriptor(
+        &self,
+        index: u16,
+        iova: u64,
+        len: u32,
+        flags: u16,
+        next: u16,
+    ) -> Result<()> {
+        write_descriptor(&self.arena, self.layout.desc, index, iova, len, flags, next)
+    }
+
+    /// Changes the length of a descriptor, and its flags to `flags`.
+    #[inline]
+    pub fn set_length(&self, index: u16, len: u32, flags: u16) -> Result<()> {
+        let at = self.layout.desc + usize::from(index) * spec::DESC + 8;
+        self.arena.store_u64(at, u64::from(len) | u64::from(flags) << 32)
+    }
+
+    /// Puts a chain into the available ring; [`Self::publish`] shows it to the device.
+    #[inline]
+    pub fn offer(&mut self, head: u16) -> Result<()> {
+        let slot = usize::from(self.avail_next & (self.layout.size - 1));
+        let at = self.layout.avail + spec::AVAIL_RING + 2 * slot;
+        match self.lent.get_mut(usize::from(head)) {
+            Some(lent) if !*lent => *lent = true,
+            _ => return Err(Error::Command(format!("descriptor {head} is not free to offer"))),
+        }
+        self.arena.store_u16(at, head, Ordering::Relaxed)?;
+        self.avail_next = self.avail_next.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Chains offered and not yet published.
+    pub fn unpublished(&self) -> u16 {
+        self.avail_next.wrapping_sub(self.avail_seen)
+    }
+
+    /// Shows the device what was offered. True where it wants its doorbell rung (2.7.10, 2.7.13).
+    pub fn publish(&mut self) -> Result<bool> {
+        let (old, new) = (self.avail_seen, self.avail_next);
+        if old == new {
+            return Ok(false);
+        }
+        self.arena.store_u16(self.layout.avail + spec::AVAIL_IDX, new, Ordering::Release)?;
+        self.avail_seen = new;
+        // The index must be visible before the device's wish is read: the device does the mirror image.
+        fence(Ordering::SeqCst);
+        if self.event_idx {
+            let at = self.layout.used
+                + spec::USED_RING
+                + spec::USED_ELEMENT * usize::from(self.layout.size);
+            let event = self.arena.load_u16(at, Ordering::Relaxed)?;
+            Ok(need_event(event, new, old))
+        } else {
+            let flags =
+                self.arena.load_u16(self.layout.used + spec::USED_FLAGS, Ordering::Relaxed)?;
+            Ok(flags & spec::USED_F_NO_NOTIFY == 0)
+        }
+    }
+
+    /// The next chain that the device is done with.
+    #[inline]
+    pub fn take(&mut self) -> Result<Option<Used>> {
+        if self.used_next == self.used_seen && !self.look()? {
+            return Ok(None);
+        }
+        let slot = usize::from(self.used_next & (self.layout.size - 1));
+        let at = self.layout.used + spec::USED_RING + spec::USED_ELEMENT * slot;
+        let (id, len) = (self.arena.load_u32(at)?, self.arena.load_u32(at + 4)?);
+        match self.lent.get_mut(id as usize) {
+            Some(lent) if *lent => *lent = false,
+            _ => {
+                return Err(Error::Device(format!(
+                    "used descriptor {id}, which the device does not have"
+                )));
+            }
+        }
+        self.used_next = self.used_next.wrapping_add(1);
+        Ok(Some(Used { head: id as u16, len }))
+    }
+
+    /// Reads the used index again; true where there is something to take.
+    fn look(&mut self) -> Result<bool> {
+        let seen = self.arena.load_u16(self.layout.used + spec::USED_IDX, Ordering::Acquire)?;
+        if seen.wrapping_sub(self.used_next) > self.layout.size {
+            return Err(Error::Device(format!(
+                "used index {seen} where {} was expected, in a queue of {}",
+                self.used_next, self.layout.size
+            )));
+        }
+        self.used_seen = seen;
+        Ok(seen != self.used_next)
+    }
+
+    /// True where [`Self::take`] would return something.
+    pub fn has_used(&mut self) -> Result<bool> {
+        Ok(self.used_next != self.used_seen || self.look()?)
+    }
+
+    /// Asks for an interrupt for the next used chain. True where one is there already, so that no interrupt
+    /// may come for it.
+    pub fn arm(&mut self) -> Result<bool> {
+        if self.event_idx {
+            self.set_used_event(self.used_next)?;
+        } else {
+            self.arena.store_u16(self.layout.avail + spec::AVAIL_FLAGS, 0, Ordering::Relaxed)?;
+        }
+        // The wish must be visible before the index is read: the device does the mirror image.
+        fence(Ordering::SeqCst);
+        self.has_used()
+    }
+
+    /// Asks for no interrupts. The device may still send some.
+    pub fn disarm(&mut self) -> Result<()> {
+        if self.event_idx {
+            // As far ahead as the index goes.
+            self.set_used_event(self.used_next.wrapping_sub(1))
+        } else {
+            let at = self.layout.avail + spec::AVAIL_FLAGS;
+            self.arena.store_u16(at, spec::AVAIL_F_NO_INTERRUPT, Ordering::Relaxed)
+        }
+    }
+
+    fn set_used_event(&self, event: u16) -> Result<()> {
+        let at = self.layout.avail + spec::AVAIL_RING + 2 * usize::from(self.layout.size);
+        self.arena.store_u16(at, event, Ordering::Relaxed)
+    }
+
+    /// Sets the published index as is. For misuse.
+    pub(crate) fn force_avail_idx(&self, index: u16) -> Result<()> {
+        self.arena.store_u16(self.layout.avail + spec::AVAIL_IDX, index, Ordering::Release)
+    }
+
+    /// Puts any value into the available ring. For misuse.
+    pub(crate) fn force_offer(&mut self, head: u16) -> Result<()> {
+        let slot = usize::from(self.avail_next & (self.layout.size - 1));
+        let at = self.layout.avail + spec::AVAIL_RING + 2 * slot;
+        self.arena.store_u16(at, head, Ordering::Relaxed)?;
+        self.avail_next = self.avail_next.wrapping_add(1);
+        Ok(())
+    }
+}
+
+/// Writes a descriptor into a table at an offset of the arena, ring or indirect.
+pub(crate) fn write_descriptor(
+    arena: &Arena,
+    table: usize,
+    index: u16,
+    iova: u64,
+    len: u32,
+    flags: u16,
+    next: u16,
+) -> Result<()> {
+    let at = table + usize::from(index) * spec::DESC;
+    arena.store_u64(at, iova)?;
+    arena.store_u64(at + 8, u64::from(len) | u64::from(flags) << 32 | u64::from(next) << 48)
+}
+
+/// Whether moving an index from `old` to `new` passes `event` (2.7.7.1, 2.7.10.1).
+fn need_event(event: u16, new: u16, old: u16) -> bool {
+    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+}
+
+#[cfg(test)]
+mod tests;

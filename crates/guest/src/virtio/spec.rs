@@ -1,0 +1,144 @@
+//! Registers, bits and layouts of virtio 1.3 that a network driver uses, each with its section.
+
+/// Structures that vendor capabilities point at (4.1.4): the capability's `cfg_type`.
+pub(crate) mod cfg_type {
+    pub(crate) const COMMON: u8 = 1;
+    pub(crate) const NOTIFY: u8 = 2;
+    pub(crate) const ISR: u8 = 3;
+    pub(crate) const DEVICE: u8 = 4;
+}
+
+/// `struct virtio_pci_cap` (4.1.4): offsets from the capability's start.
+pub(crate) mod cap {
+    pub(crate) const LEN: u16 = 2;
+    pub(crate) const CFG_TYPE: u16 = 3;
+    pub(crate) const BAR: u16 = 4;
+    pub(crate) const OFFSET: u16 = 8;
+    pub(crate) const LENGTH: u16 = 12;
+    /// `struct virtio_pci_notify_cap` (4.1.4.4).
+    pub(crate) const NOTIFY_MULTIPLIER: u16 = 16;
+}
+
+/// `struct virtio_pci_common_cfg` (4.1.4.3).
+pub(crate) mod common {
+    pub(crate) const DEVICE_FEATURE_SELECT: u64 = 0x00;
+    pub(crate) const DEVICE_FEATURE: u64 = 0x04;
+    pub(crate) const DRIVER_FEATURE_SELECT: u64 = 0x08;
+    pub(crate) const DRIVER_FEATURE: u64 = 0x0c;
+    pub(crate) const CONFIG_MSIX_VECTOR: u64 = 0x10;
+    pub(crate) const NUM_QUEUES: u64 = 0x12;
+    pub(crate) const DEVICE_STATUS: u64 = 0x14;
+    pub(crate) const CONFIG_GENERATION: u64 = 0x15;
+    pub(crate) const QUEUE_SELECT: u64 = 0x16;
+    pub(crate) const QUEUE_SIZE: u64 = 0x18;
+    pub(crate) const QUEUE_MSIX_VECTOR: u64 = 0x1a;
+    pub(crate) const QUEUE_ENABLE: u64 = 0x1c;
+    pub(crate) const QUEUE_NOTIFY_OFF: u64 = 0x1e;
+    pub(crate) const QUEUE_DESC: u64 = 0x20;
+    pub(crate) const QUEUE_DRIVER: u64 = 0x28;
+    pub(crate) const QUEUE_DEVICE: u64 = 0x30;
+    /// Bytes up to here exist in every version.
+    pub(crate) const SIZE: u64 = 0x38;
+}
+
+/// `VIRTIO_MSI_NO_VECTOR` (4.1.5.1.2).
+pub(crate) const NO_VECTOR: u16 = 0xffff;
+
+/// Device status bits (2.1).
+pub mod status {
+    /// The driver has noticed the device.
+    pub const ACKNOWLEDGE: u8 = 1;
+    /// The driver knows how to drive it.
+    pub const DRIVER: u8 = 2;
+    /// The driver is set up.
+    pub const DRIVER_OK: u8 = 4;
+    /// Features are agreed on.
+    pub const FEATURES_OK: u8 = 8;
+    /// The device cannot go on.
+    pub const DEVICE_NEEDS_RESET: u8 = 64;
+    /// The driver has given up.
+    pub const FAILED: u8 = 128;
+}
+
+/// Feature bits (5.1.3 and 6), as masks.
+pub mod feature {
+    /// `VIRTIO_NET_F_MTU`: the device says its MTU.
+    pub const MTU: u64 = 1 << 3;
+    /// `VIRTIO_NET_F_MAC`: the device has an address.
+    pub const MAC: u64 = 1 << 5;
+    /// `VIRTIO_NET_F_MRG_RXBUF`: a received frame may span buffers.
+    pub const MRG_RXBUF: u64 = 1 << 15;
+    /// `VIRTIO_NET_F_STATUS`: link status.
+    pub const STATUS: u64 = 1 << 16;
+    /// `VIRTIO_NET_F_CTRL_VQ`: there is a control queue.
+    pub const CTRL_VQ: u64 = 1 << 17;
+    /// `VIRTIO_NET_F_CTRL_RX`: receive modes.
+    pub const CTRL_RX: u64 = 1 << 18;
+    /// `VIRTIO_NET_F_CTRL_VLAN`: VLAN filtering.
+    pub const CTRL_VLAN: u64 = 1 << 19;
+    /// `VIRTIO_NET_F_MQ`: several queue pairs.
+    pub const MQ: u64 = 1 << 22;
+    /// `VIRTIO_NET_F_CTRL_MAC_ADDR`: the address can be set through the control queue.
+    pub const CTRL_MAC_ADDR: u64 = 1 << 23;
+    /// `VIRTIO_F_INDIRECT_DESC`.
+    pub const INDIRECT_DESC: u64 = 1 << 28;
+    /// `VIRTIO_F_EVENT_IDX`.
+    pub const EVENT_IDX: u64 = 1 << 29;
+    /// `VIRTIO_F_VERSION_1`.
+    pub const VERSION_1: u64 = 1 << 32;
+    /// `VIRTIO_F_ACCESS_PLATFORM`: the device uses the addresses of its DMA domain.
+    pub const ACCESS_PLATFORM: u64 = 1 << 33;
+    /// `VIRTIO_F_ORDER_PLATFORM`: the device orders memory as real hardware does.
+    pub const ORDER_PLATFORM: u64 = 1 << 36;
+}
+
+/// `struct virtio_net_config` (5.1.4).
+pub(crate) mod net_config {
+    pub(crate) const MAC: u64 = 0;
+    pub(crate) const STATUS: u64 = 6;
+    pub(crate) const MAX_VIRTQUEUE_PAIRS: u64 = 8;
+    pub(crate) const MTU: u64 = 10;
+    pub(crate) const STATUS_LINK_UP: u16 = 1;
+}
+
+/// `struct virtio_net_hdr` (5.1.6) in bytes, with VERSION_1.
+pub(crate) const NET_HEADER: usize = 12;
+/// Offset of `num_buffers` in it.
+pub(crate) const NET_HEADER_NUM_BUFFERS: usize = 10;
+
+/// Split virtqueues (2.7).
+pub(crate) mod ring {
+    /// Bytes per descriptor (2.7.5): address 8, length 4, flags 2, next 2.
+    pub(crate) const DESC: usize = 16;
+    pub(crate) const DESC_ALIGN: usize = 16;
+    pub(crate) const AVAIL_ALIGN: usize = 2;
+    pub(crate) const F_NEXT: u16 = 1;
+    pub(crate) const F_WRITE: u16 = 2;
+    pub(crate) const F_INDIRECT: u16 = 4;
+    /// Available ring (2.7.6): flags, idx, ring[size], used_event.
+    pub(crate) const AVAIL_FLAGS: usize = 0;
+    pub(crate) const AVAIL_IDX: usize = 2;
+    pub(crate) const AVAIL_RING: usize = 4;
+    pub(crate) const AVAIL_F_NO_INTERRUPT: u16 = 1;
+    /// Used ring (2.7.8): flags, idx, ring[size] of (id 4, len 4), avail_event.
+    pub(crate) const USED_FLAGS: usize = 0;
+    pub(crate) const USED_IDX: usize = 2;
+    pub(crate) const USED_RING: usize = 4;
+    pub(crate) const USED_ELEMENT: usize = 8;
+    pub(crate) const USED_F_NO_NOTIFY: u16 = 1;
+    /// The largest queue (2.7).
+    pub(crate) const MAX_SIZE: u16 = 32768;
+}
+
+/// Control queue commands (5.1.6.5): class and command.
+pub(crate) mod ctrl {
+    pub(crate) const RX_PROMISC: (u8, u8) = (0, 0);
+    pub(crate) const RX_ALLMULTI: (u8, u8) = (0, 1);
+    pub(crate) const MAC_TABLE_SET: (u8, u8) = (1, 0);
+    pub(crate) const MAC_ADDR_SET: (u8, u8) = (1, 1);
+    pub(crate) const VLAN_ADD: (u8, u8) = (2, 0);
+    pub(crate) const VLAN_DEL: (u8, u8) = (2, 1);
+    pub(crate) const MQ_VQ_PAIRS_SET: (u8, u8) = (4, 0);
+    /// `VIRTIO_NET_OK`.
+    pub(crate) const OK: u8 = 0;
+}
