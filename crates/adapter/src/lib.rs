@@ -1,1 +1,39 @@
-//! adapter
+//! The adapter: every part of Manifold put together.
+//!
+//! What it is: one PF and up to 256 VFs with their configuration spaces, device models, DMA domains and queues; the host
+//! side that drives them (root complex and PF driver); the sockets on which VMMs attach; the switch's policies.
+//!
+//! What it is not: a command line or an API (those are above it), and none of the mechanisms (those are below).
+//!
+//! ```text
+//!   management --> Adapter --> PfDriver --> RootComplex --> Device (config and memory requests by routing ID, address)
+//!                    |                                        |  creates and removes VFs as VF Enable says
+//!                    |                                        v
+//!   VMM <--vfio-user--> Attachment ------------------------> Function
+//!                    (what vfio-pci does: DMA maps,          configuration space, MSI-X, device model,
+//!                     eventfds, reset)                       DMA domain, counters
+//!                                                             |
+//!                                            Queues (start, stop, kick) --> Datapath workers
+//!                                            Switch (policies -> Table) --/
+//! ```
+//!
+//! Locks, in the order they are taken: [`Adapter`]'s driver, a function's registers, the switch's policies, a domain's
+//! mappings. Workers take none of them.
+
+#![forbid(unsafe_code)]
+
+mod adapter;
+mod attachment;
+mod config;
+mod device;
+mod error;
+mod function;
+mod info;
+mod interrupt;
+mod queues;
+mod switch;
+
+pub use adapter::{Adapter, View};
+pub use config::{Config, Uplink};
+pub use error::Error;
+pub use info::{AdapterInfo, BarInfo, DmaInfo, FunctionInfo, PeerInfo};

@@ -1,0 +1,217 @@
+//! The adapter's life: start, enable, disable, stop.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use manifold_datapath::Datapath;
+use manifold_fabric::{BarInfo as PlacedBar, PfDriver, RootComplex};
+use manifold_pci::{CONFIG_SIZE, FunctionId};
+use manifold_port::Tap;
+use manifold_vfio_user::{Config as ServerConfig, Endpoint as Socket, Server};
+use parking_lot::Mutex;
+
+use crate::Error;
+use crate::attachment::Attachment;
+use crate::config::{Config, Uplink};
+use crate::device::Device;
+use crate::function::{Factory, Function};
+use crate::info::{AdapterInfo, BarInfo, DmaInfo, FunctionInfo};
+use crate::switch::{Switch, empty_table};
+
+/// Whose eyes a configuration space is seen with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// The bus: a VF's IDs are FFFFh and its BARs zero.
+    Bus,
+    /// Linux (and a VMM that vfio-pci serves): a VF's IDs and BARs are filled in.
+    Linux,
+}
+
+/// A running adapter. Dropping it disconnects every VMM, removes the sockets and stops the workers.
+pub struct Adapter {
+    config: Config,
+    device: Arc<Device>,
+    host: Mutex<Host>,
+    server: Server,
+    /// Last, so that queues are stopped while workers still run.
+    _datapath: Arc<Datapath>,
+}
+
+/// The host side: what the hypervisor's kernel and its VFIO are on real hardware.
+struct Host {
+    driver: PfDriver,
+    sockets: BTreeMap<FunctionId, Socket>,
+}
+
+impl Adapter {
+    /// Builds the adapter, lets the PF driver enumerate it, and serves the PF's socket. No VF is enabled.
+    ///
+    /// # Errors
+    /// When `config` is out of range, the uplink cannot be opened, a socket is in use, or the system is out of
+    /// resources. Nothing is left behind then.
+    pub fn start(config: Config) -> Result<Self, Error> {
+        config.check()?;
+        let datapath = Arc::new(Datapath::start(empty_table())?);
+        let uplink = match &config.uplink {
+            Uplink::None => None,
+            Uplink::Tap(name) => Some(Tap::open(name)?),
+        };
+        let switch = Switch::new(Arc::clone(&datapath), config.mtu, uplink.is_some());
+        datapath.set_uplink(uplink)?;
+        let factory = Factory {
+            config: config.clone(),
+            datapath: Arc::clone(&datapath),
+            switch: Arc::new(switch),
+        };
+        let device = Arc::new(Device::new(factory)?);
+        let root = Arc::new(RootComplex::new(Arc::clone(&device) as Arc<_>));
+        let driver = PfDriver::probe(root)?;
+        let server = Server::start(ServerConfig::default())
+            .map_err(|source| Error::Socket { path: config.run_dir.clone(), source })?;
+        let host = Mutex::new(Host { driver, sockets: BTreeMap::new() });
+        let adapter = Adapter { config, device, host, server, _datapath: datapath };
+        adapter.serve(&mut adapter.host.lock(), FunctionId::Pf)?;
+        Ok(adapter)
+    }
+
+    /// Enables `count` VFs through the PF and serves their sockets.
+    ///
+    /// # Errors
+    /// When VFs are enabled already, `count` is 0 or above TotalVFs, or a socket cannot be served (no VF is enabled
+    /// then).
+    pub fn enable_vfs(&self, count: u16) -> Result<(), Error> {
+        let mut host = self.host.lock();
+        host.driver.enable(count)?;
+        for index in 0..count {
+            if let Err(error) = self.serve(&mut host, FunctionId::Vf(index)) {
+                Self::disable(&mut host);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Disables all VFs; VMMs that hold one are disconnected. Says how many there were, and how many of them were
+    /// attached.
+    pub fn disable_vfs(&self) -> (u16, u16) {
+        let mut host = self.host.lock();
+        let vfs = host.driver.vfs().len() as u16;
+        let attached = host.sockets.iter().filter(|(id, _)| **id != FunctionId::Pf);
+        let attached = attached.filter(|(_, socket)| socket.peer().is_some()).count() as u16;
+        Self::disable(&mut host);
+        (vfs, attached)
+    }
+
+    fn disable(host: &mut Host) {
+        let vfs = host.sockets.split_off(&FunctionId::Vf(0));
+        for (_, socket) in vfs {
+            socket.close();
+        }
+        host.driver.disable();
+    }
+
+    fn serve(&self, host: &mut Host, id: FunctionId) -> Result<(), Error> {
+        let Some(function) = self.device.function(id) else { return Ok(()) };
+        let path = self.socket_path(id);
+        let attachment = Arc::new(Attachment::new(function));
+        let socket = self
+            .server
+            .serve(&path, &id.to_string(), attachment)
+            .map_err(|source| Error::Socket { path, source })?;
+        host.sockets.insert(id, socket);
+        Ok(())
+    }
+
+    fn socket_path(&self, id: FunctionId) -> PathBuf {
+        self.config.run_dir.join(format!("{id}.sock"))
+    }
+
+    /// The adapter as a whole.
+    pub fn info(&self) -> AdapterInfo {
+        let host = self.host.lock();
+        let pf = host.driver.info().routing_id;
+        let sriov =
+            self.device.function(FunctionId::Pf).and_then(|pf| pf.with_space(|s| s.sriov()));
+        AdapterInfo {
+            pf,
+            total_vfs: host.driver.info().total_vfs,
+            num_vfs: host.driver.vfs().len() as u16,
+            first_vf_offset: sriov.map_or(0, |sriov| sriov.first_vf_offset),
+            vf_stride: sriov.map_or(0, |sriov| sriov.vf_stride),
+            uplink: self.config.uplink.clone(),
+            mtu: self.config.mtu,
+            queue_pairs: self.config.queue_pairs,
+            run_dir: self.config.run_dir.clone(),
+        }
+    }
+
+    /// All functions: the PF, then the VFs in order.
+    pub fn functions(&self) -> Vec<FunctionInfo> {
+        let host = self.host.lock();
+        self.device.functions().iter().filter_map(|f| self.describe(&host, f)).collect()
+    }
+
+    /// One function, if it exists now.
+    pub fn function(&self, id: FunctionId) -> Option<FunctionInfo> {
+        let host = self.host.lock();
+        self.describe(&host, &*self.device.function(id)?)
+    }
+
+    fn describe(&self, host: &Host, function: &Function) -> Option<FunctionInfo> {
+        let id = function.id;
+        let info = host.driver.info();
+        let (routing_id, placed) = match id {
+            FunctionId::Pf => (info.routing_id, info.bars),
+            FunctionId::Vf(index) => {
+                let vf = host.driver.vfs().get(usize::from(index))?;
+                (vf.routing_id, vf.bars)
+            }
+        };
+        let (device_status, link_up, mac) = function.with_model(|model| {
+            (model.state().status, model.link_up(), model.filters().mac)
+        });
+        Some(FunctionInfo {
+            id,
+            routing_id,
+            identity: function.spec.identity,
+            bars: bars(&placed),
+            socket: self.socket_path(id),
+            mac,
+            mtu: self.config.mtu,
+            link_up,
+            attached: function.peer.lock().clone(),
+            device_status,
+            counters: function.counters.total(),
+            dma: DmaInfo { stats: function.domain.stats(), faults: function.domain.faults() },
+        })
+    }
+
+    /// A function's configuration space, if it exists now.
+    pub fn config_space(&self, id: FunctionId, view: View) -> Option<Box<[u8; CONFIG_SIZE]>> {
+        Some(self.device.function(id)?.config_bytes(view))
+    }
+
+    /// Disconnects every VMM, disables the VFs, removes the sockets and stops the workers.
+    pub fn shutdown(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Adapter {
+    fn drop(&mut self) {
+        let mut host = self.host.lock();
+        Self::disable(&mut host);
+        host.sockets.clear();
+    }
+}
+
+fn bars(placed: &[Option<PlacedBar>; 6]) -> Vec<BarInfo> {
+    (0u8..)
+        .zip(placed)
+        .filter_map(|(index, bar)| {
+            let PlacedBar { address, size, width64, prefetchable } = (*bar)?;
+            Some(BarInfo { index, address, size, width64, prefetchable })
+        })
+        .collect()
+}

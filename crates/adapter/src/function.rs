@@ -1,0 +1,292 @@
+//! One PCIe function: registers, device model and DMA domain behind one door.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use manifold_datapath::{Datapath, FunctionCounters};
+use manifold_dma::Domain;
+use manifold_pci::{
+    CONFIG_SIZE, ConfigSpace, DeviceModel, Event, Events, FunctionId, FunctionSpec, Msix,
+    Passthrough, Reset, SriovSpec,
+};
+use manifold_virtio::net::{NetConfig, NetDevice};
+use parking_lot::Mutex;
+
+use crate::config::{Config, function_mac, serial};
+use crate::info::PeerInfo;
+use crate::queues::Queues;
+use crate::switch::Switch;
+use crate::{Error, View};
+
+/// What functions are made from.
+pub(crate) struct Factory {
+    pub(crate) config: Config,
+    pub(crate) datapath: Arc<Datapath>,
+    pub(crate) switch: Arc<Switch>,
+}
+
+impl Factory {
+    pub(crate) fn mac(&self, id: FunctionId) -> [u8; 6] {
+        function_mac(self.config.base_mac(), id)
+    }
+
+    fn net_config(&self, id: FunctionId) -> NetConfig {
+        let mac = self.mac(id);
+        let mut net = NetConfig::new(id.to_string(), mac);
+        net.mtu = self.config.mtu;
+        net.queue_pairs = self.config.queue_pairs;
+        net.queue_size = self.config.queue_size;
+        net.serial = serial(mac);
+        net.sr_iov = id == FunctionId::Pf;
+        net
+    }
+
+    /// The PF, with TotalVFs as configured.
+    pub(crate) fn pf(&self) -> Result<Arc<Function>, Error> {
+        let net = self.net_config(FunctionId::Pf);
+        let spec = net.function_spec();
+        let sriov = SriovSpec {
+            total_vfs: self.config.total_vfs,
+            vf_device_id: spec.identity.device_id,
+            vf_bars: spec.bars,
+            supported_page_sizes: SUPPORTED_PAGE_SIZES,
+        };
+        let space = ConfigSpace::physical(&spec, Some(&sriov))?;
+        self.function(FunctionId::Pf, net, spec, space)
+    }
+
+    /// A VF.
+    pub(crate) fn vf(&self, index: u16) -> Result<Arc<Function>, Error> {
+        let id = FunctionId::Vf(index);
+        let net = self.net_config(id);
+        let spec = net.function_spec();
+        let space = ConfigSpace::virtual_function(&spec)?;
+        self.function(id, net, spec, space)
+    }
+
+    fn function(
+        &self,
+        id: FunctionId,
+        net: NetConfig,
+        spec: FunctionSpec,
+        space: ConfigSpace,
+    ) -> Result<Arc<Function>, Error> {
+        let domain = Domain::new(id.to_string());
+        let counters = FunctionCounters::new(self.config.queue_pairs);
+        self.datapath.add_function(id, &domain, counters.clone())?;
+        let queues = Arc::new(Queues::new(
+            id,
+            self.config.queue_pairs,
+            Arc::clone(&self.datapath),
+            Arc::clone(&self.switch),
+        )?);
+        let msix = space.msix().clone();
+        let host = Arc::clone(&queues) as Arc<_>;
+        let model = NetDevice::new(net, Arc::clone(&domain), &msix, host)?;
+        let view = Passthrough::new(&space, &spec);
+        Ok(Arc::new(Function {
+            id,
+            spec,
+            domain,
+            counters,
+            queues,
+            msix,
+            present: AtomicBool::new(true),
+            peer: Mutex::new(None),
+            registers: Mutex::new(Registers { space, view, model }),
+        }))
+    }
+}
+
+/// Supported Page Sizes: 4 KiB, 8 KiB, 64 KiB, 256 KiB, 1 MiB and 4 MiB, which every SR-IOV device must support (PCIe
+/// Base 6.0, 9.3.3.12).
+const SUPPORTED_PAGE_SIZES: u32 = 0x553;
+
+/// A PCIe function of the adapter.
+pub(crate) struct Function {
+    pub(crate) id: FunctionId,
+    pub(crate) spec: FunctionSpec,
+    pub(crate) domain: Arc<Domain>,
+    pub(crate) counters: FunctionCounters,
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) msix: Msix,
+    /// Who is attached.
+    pub(crate) peer: Mutex<Option<PeerInfo>>,
+    /// False once the function has ceased to exist, although a VMM may still hold its socket.
+    present: AtomicBool,
+    registers: Mutex<Registers>,
+}
+
+struct Registers {
+    space: ConfigSpace,
+    view: Passthrough,
+    model: NetDevice,
+}
+
+/// A part of a BAR that is not the device model's.
+enum MsixPart {
+    Table(u64),
+    Pba(u64),
+}
+
+impl Function {
+    /// Whether the function still exists on the bus.
+    pub(crate) fn is_present(&self) -> bool {
+        self.present.load(Ordering::Acquire)
+    }
+
+    /// Reads configuration space as `view` shows it.
+    pub(crate) fn config_read(&self, view: View, offset: u16, data: &mut [u8]) {
+        let mut registers = self.registers.lock();
+        let Registers { space, view: passthrough, model } = &mut *registers;
+        if let Some((capability, at)) = space.vendor_capability_at(offset)
+            && model.config_read(capability, at, data)
+        {
+            return;
+        }
+        match view {
+            View::Bus => space.read(offset, data),
+            View::Linux => passthrough.read(space, offset, data),
+        }
+    }
+
+    /// Writes configuration space as `view` lets through. What concerns VFs is for the caller to act on.
+    pub(crate) fn config_write(&self, view: View, offset: u16, data: &[u8]) -> Events {
+        let mut registers = self.registers.lock();
+        let Registers { space, view: passthrough, .. } = &mut *registers;
+        let events = match view {
+            View::Bus => space.write(offset, data),
+            View::Linux => passthrough.write(space, offset, data),
+        };
+        self.act(&mut registers, &events, offset, data);
+        events
+    }
+
+    /// Reads a BAR.
+    pub(crate) fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
+        match self.msix_part(bar, offset) {
+            Some(MsixPart::Table(at)) => self.msix.table_read(at, data),
+            Some(MsixPart::Pba(at)) => self.msix.pba_read(at, data),
+            None => self.registers.lock().model.read(bar, offset, data),
+        }
+    }
+
+    /// Writes a BAR.
+    pub(crate) fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) {
+        match self.msix_part(bar, offset) {
+            Some(MsixPart::Table(at)) => self.msix.table_write(at, data),
+            // The pending bits are read-only (PCIe Base 6.0, 7.7.2).
+            Some(MsixPart::Pba(_)) => {}
+            None => self.registers.lock().model.write(bar, offset, data),
+        }
+    }
+
+    /// Resets the function as VFIO_DEVICE_RESET does: its device and registers, not what belongs to the PF's SR-IOV
+    /// capability.
+    pub(crate) fn reset_by_vmm(&self) {
+        let mut registers = self.registers.lock();
+        registers.model.reset();
+        let Registers { space, view, .. } = &mut *registers;
+        let events = view.reset(space);
+        self.act(&mut registers, &events, 0, &[]);
+    }
+
+    /// Conventional reset of the function, from the bus.
+    pub(crate) fn hot_reset(&self) -> Events {
+        let mut registers = self.registers.lock();
+        registers.model.reset();
+        let events = registers.space.reset(Reset::Conventional);
+        self.act(&mut registers, &events, 0, &[]);
+        events
+    }
+
+    /// The function ceases to exist: its queues stop, and it answers nobody any more.
+    pub(crate) fn remove(&self) {
+        self.present.store(false, Ordering::Release);
+        let mut registers = self.registers.lock();
+        registers.model.reset();
+        drop(registers);
+        self.domain.set_bus_master(false);
+        self.domain.unmap_all();
+    }
+
+    /// The VMM is gone: everything it set up goes with it.
+    pub(crate) fn release(&self) {
+        self.reset_by_vmm();
+        for number in 0..self.msix.vectors() {
+            if let Some(vector) = self.msix.vector(number) {
+                vector.set_sink(None);
+                vector.host_release();
+            }
+        }
+        self.domain.unmap_all();
+        let mut registers = self.registers.lock();
+        registers.model.offer_sr_iov(self.id == FunctionId::Pf);
+    }
+
+    /// A VMM takes the function: it sees a plain endpoint.
+    pub(crate) fn take(&self) {
+        self.reset_by_vmm();
+        self.registers.lock().model.offer_sr_iov(false);
+    }
+
+    /// What the PF's registers say, for decoding requests.
+    pub(crate) fn with_space<T>(&self, look: impl FnOnce(&ConfigSpace) -> T) -> T {
+        look(&self.registers.lock().space)
+    }
+
+    /// The whole configuration space.
+    pub(crate) fn config_bytes(&self, view: View) -> Box<[u8; CONFIG_SIZE]> {
+        let registers = self.registers.lock();
+        match view {
+            View::Bus => registers.space.to_bytes(),
+            View::Linux => registers.view.to_bytes(&registers.space),
+        }
+    }
+
+    /// Looks at the device model.
+    pub(crate) fn with_model<T>(&self, look: impl FnOnce(&NetDevice) -> T) -> T {
+        look(&self.registers.lock().model)
+    }
+
+    fn msix_part(&self, bar: u8, offset: u64) -> Option<MsixPart> {
+        let msix = &self.spec.msix;
+        let inside = |of_bar: u8, start: u32, len: u32| {
+            let at = offset.checked_sub(u64::from(start))?;
+            (bar == of_bar && at < u64::from(len)).then_some(at)
+        };
+        inside(msix.table_bar, msix.table_offset, msix.table_size())
+            .map(MsixPart::Table)
+            .or_else(|| inside(msix.pba_bar, msix.pba_offset, msix.pba_size()).map(MsixPart::Pba))
+    }
+
+    /// Carries register changes to the model and the DMA domain.
+    fn act(&self, registers: &mut Registers, events: &Events, offset: u16, data: &[u8]) {
+        for event in events {
+            match *event {
+                Event::BusMaster(on) => {
+                    // Off: queues stop first, so that none of them faults.
+                    if on {
+                        self.domain.set_bus_master(true);
+                    }
+                    registers.model.bus_master_changed(on);
+                    if !on {
+                        self.domain.set_bus_master(false);
+                    }
+                }
+                Event::Flr => registers.model.reset(),
+                Event::VendorWrite { capability, offset: at, len } => {
+                    let first = registers.space.vendor_capability_offset(capability);
+                    let skip = first
+                        .and_then(|first| (first + u16::from(at)).checked_sub(offset))
+                        .map_or(0, usize::from);
+                    let bytes = data.get(skip..).unwrap_or_default();
+                    let bytes = bytes.get(..usize::from(len)).unwrap_or(bytes);
+                    registers.model.config_write(capability, at, bytes);
+                }
+                // The registers' own business, or the adapter's.
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The switch's policies: from what each function may and wants to receive to the workers' forwarding table.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use manifold_datapath::Datapath;
+use manifold_eswitch::{Filters, MacAddr, Policy, Table, TableBuilder, VlanSet};
+use manifold_pci::FunctionId;
+use manifold_virtio::net;
+use parking_lot::Mutex;
+
+/// Ethernet header with one VLAN tag, on top of the MTU.
+const FRAME_OVERHEAD: u32 = 18;
+
+/// Every function's policy. A change builds a new table and hands it to the workers before it returns.
+pub(crate) struct Switch {
+    datapath: Arc<Datapath>,
+    max_frame_len: u32,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    policies: BTreeMap<FunctionId, Policy>,
+    uplink: bool,
+}
+
+impl Switch {
+    pub(crate) fn new(datapath: Arc<Datapath>, mtu: u16, uplink: bool) -> Self {
+        Switch {
+            datapath,
+            max_frame_len: u32::from(mtu) + FRAME_OVERHEAD,
+            state: Mutex::new(State { policies: BTreeMap::new(), uplink }),
+        }
+    }
+
+    /// Functions come into being, each with the address the PF gives it.
+    pub(crate) fn add(&self, functions: impl IntoIterator<Item = (FunctionId, [u8; 6])>) {
+        let mut state = self.state.lock();
+        for (id, mac) in functions {
+            state.policies.insert(id, Policy::new(MacAddr(mac)));
+        }
+        self.publish(&state);
+    }
+
+    /// Functions cease to exist.
+    pub(crate) fn remove(&self, gone: impl Fn(FunctionId) -> bool) {
+        let mut state = self.state.lock();
+        state.policies.retain(|id, _| !gone(*id));
+        self.publish(&state);
+    }
+
+    /// A function's driver changed what it wants to receive.
+    pub(crate) fn set_filters(&self, id: FunctionId, filters: &net::Filters) {
+        let mut state = self.state.lock();
+        let Some(policy) = state.policies.get_mut(&id) else { return };
+        let filters = convert(filters);
+        if policy.filters != filters {
+            policy.filters = filters;
+            self.publish(&state);
+        }
+    }
+
+    fn publish(&self, state: &State) {
+        let table = build(state, self.max_frame_len);
+        for conflict in table.conflicts() {
+            tracing::warn!(
+                mac = %conflict.mac, owner = %conflict.owner, refused = %conflict.refused,
+                "two functions claim one MAC address"
+            );
+        }
+        if let Err(error) = self.datapath.set_table(Arc::new(table)) {
+            tracing::error!(%error, "the forwarding table cannot be replaced");
+        }
+    }
+}
+
+fn build(state: &State, max_frame_len: u32) -> Table {
+    let mut builder = TableBuilder::new();
+    builder.uplink(state.uplink).max_frame_len(max_frame_len);
+    for (id, policy) in &state.policies {
+        builder.function(*id, policy);
+    }
+    builder.build()
+}
+
+/// The table of an adapter without functions.
+pub(crate) fn empty_table() -> Arc<Table> {
+    Arc::new(TableBuilder::new().build())
+}
+
+fn convert(filters: &net::Filters) -> Filters {
+    let mut vlans = VlanSet::EMPTY;
+    for vid in filters.vlans.iter() {
+        vlans.insert(vid);
+    }
+    Filters {
+        mac: MacAddr(filters.mac),
+        promiscuous: filters.promiscuous,
+        all_multicast: filters.all_multicast,
+        all_unicast: filters.all_unicast,
+        no_multicast: filters.no_multicast,
+        no_unicast: filters.no_unicast,
+        no_broadcast: filters.no_broadcast,
+        unicast: filters.unicast.iter().copied().map(MacAddr).collect(),
+        multicast: filters.multicast.iter().copied().map(MacAddr).collect(),
+        vlan_filtering: filters.vlan_filtering,
+        vlans,
+    }
+}
