@@ -1,2 +1,98 @@
-//! xtask
-fn main() {}
+//! Developer commands: `cargo xtask setup`, `test`, `fuzz`, `vm`.
+//!
+//! Plain programs run one after the other; what they need, they install or name. It is not part of what is
+//! shipped, and nothing else depends on it.
+//!
+//! ```text
+//!   cargo xtask test = setup (what is missing: apt, QEMU and kernel for guests)
+//!                        -> lint   fmt, clippy, doc, licences
+//!                        -> unit   nextest (or cargo test) of the workspace
+//!                        -> vm     tests/vm against the manifold binary
+//!                        -> fuzz   every target of fuzz/ for a while
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod fuzz;
+mod lint;
+mod run;
+mod setup;
+mod test;
+mod vm;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::test::Part;
+
+/// Developer commands of Manifold.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Get what `test` needs: Debian packages (as root, else it says which), QEMU and a kernel for guests.
+    Setup,
+    /// Run everything that must pass before a change lands.
+    Test {
+        /// Only this part; may be given several times.
+        #[arg(long, value_name = "PART")]
+        only: Vec<Part>,
+        /// How long each fuzz target runs.
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        fuzz_seconds: u32,
+    },
+    /// Run one fuzz target until it finds something or time is up. New inputs and findings stay in fuzz/.
+    Fuzz {
+        /// config_space, vfio_user, virtqueue or frame_header.
+        target: String,
+        /// Stop after so many seconds; 0 goes on until interrupted.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        seconds: u32,
+    },
+    /// Virtual machines like those of the tests.
+    Vm {
+        #[command(subcommand)]
+        command: VmCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum VmCommand {
+    /// Boot a guest with a shell on this terminal. `poweroff -f` or Ctrl-A X ends it.
+    Shell {
+        /// A function's vfio-user socket, such as RUN_DIR/vf0.sock; may be given several times.
+        #[arg(long, value_name = "SOCKET")]
+        attach: Vec<PathBuf>,
+        /// Put the functions behind an Intel IOMMU.
+        #[arg(long)]
+        viommu: bool,
+        /// Memory in MiB.
+        #[arg(long, value_name = "MIB", default_value_t = 256)]
+        memory: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup => setup::everything(),
+        Command::Test { only, fuzz_seconds } => test::run(&only, fuzz_seconds),
+        Command::Fuzz { target, seconds } => fuzz::one(&target, seconds),
+        Command::Vm { command: VmCommand::Shell { attach, viommu, memory } } => {
+            vm::shell(&attach, viommu, memory)
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `cargo xtask test`: the parts, in the order in which they are likely to fail quickly.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::run::{answers, cargo, step, target_dir};
+use crate::{fuzz, lint, setup};
+
+/// A part of the tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Formatting, clippy, documentation, licences.
+    Lint,
+    /// Tests beside the code, property tests, the command line, the demo.
+    Unit,
+    /// Virtual machines with stock kernels.
+    Vm,
+    /// Fuzz targets, each for a while.
+    Fuzz,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 4] = [Self::Lint, Self::Unit, Self::Vm, Self::Fuzz];
+}
+
+/// Runs `only`, or all parts where it is empty. A part whose requirements cannot be met fails; none is skipped.
+pub(crate) fn run(only: &[Part], fuzz_seconds: u32) -> Result<()> {
+    let begin = Instant::now();
+    let parts: Vec<Part> =
+        Part::ALL.into_iter().filter(|part| only.is_empty() || only.contains(part)).collect();
+    setup::packages(&parts)?;
+    for part in &parts {
+        match part {
+            Part::Lint => lint::run()?,
+            Part::Unit => unit()?,
+            Part::Vm => vm()?,
+            Part::Fuzz => fuzz::all(fuzz_seconds)?,
+        }
+    }
+    println!("==> all passed in {:.0} s: {parts:?}", begin.elapsed().as_secs_f32());
+    Ok(())
+}
+
+fn unit() -> Result<()> {
+    if has_nextest() {
+        step("unit tests", &mut cargo(&["nextest", "run", "--workspace", "--locked"]))?;
+        // Which nextest does not run.
+        step("documentation tests", &mut cargo(&["test", "--workspace", "--doc", "--locked"]))
+    } else {
+        step(
+            "unit tests",
+            &mut cargo(&["test", "--workspace", "--exclude", "manifold-vm", "--locked"]),
+        )
+    }
+}
+
+fn vm() -> Result<()> {
+    // The development build: it has all checks on, and the unit tests have built most of it.
+    step("manifold", &mut cargo(&["build", "--package", "manifold", "--locked"]))?;
+    setup::guests()?;
+    let arguments: &[&str] = if has_nextest() {
+        &["nextest", "run", "--profile", "vm", "--package", "manifold-vm", "--locked"]
+    } else {
+        &["test", "--package", "manifold-vm", "--locked", "--", "--test-threads", "1"]
+    };
+    let binary = target_dir().join("debug/manifold");
+    step("virtual machines", cargo(arguments).env("MANIFOLD_BIN", binary))
+}
+
+/// cargo-nextest shows more and ends tests that hang; plain `cargo test` runs the same tests.
+fn has_nextest() -> bool {
+    answers("cargo-nextest", "--version")
+}
