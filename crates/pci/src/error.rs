@@ -57,7 +57,7 @@ pub enum Error {
     /// A number of VFs out of range.
     #[error("{0} VFs: TotalVFs is 1 to 256")]
     TotalVfs(u16),
-    /// Supported Page Sizes without the 4 KiB page every device must support.
-    #[error("supported page sizes {0:#x} lack 4 KiB pages (bit 0)")]
+    /// Supported Page Sizes without the ones that every PF must support.
+    #[error("supported page sizes {0:#x} lack some of 4K, 8K, 64K, 256K, 1M and 4M (bits 0x553)")]
     PageSizes(u32),
 }

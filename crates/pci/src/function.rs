@@ -139,7 +139,8 @@ pub struct SriovSpec {
     pub vf_device_id: u16,
     /// VF BARs: the size of each is what one VF gets. A 64-bit BAR leaves the next place `None`.
     pub vf_bars: [Option<BarSpec>; 6],
-    /// Supported Page Sizes: bit n set for pages of 2^(n+12) bytes; bit 0 must be set.
+    /// Supported Page Sizes: bit n set for pages of 2^(n+12) bytes. At least
+    /// [`REQUIRED_PAGE_SIZES`](crate::spec::sriov::REQUIRED_PAGE_SIZES).
     pub supported_page_sizes: u32,
 }
 

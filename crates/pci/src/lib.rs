@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod bars;
+mod capability;
 mod config;
 pub mod dump;
 mod error;
@@ -11,9 +13,12 @@ mod model;
 mod msix;
 mod passthrough;
 mod power;
+mod registers;
 mod routing_id;
+pub mod spec;
 
-pub use config::{Bar, ConfigSpace, ErrorMessage, Reset, SriovView, UncorrectableError, VfBar};
+pub use capability::{SriovView, VfBar};
+pub use config::{Bar, ConfigSpace, ErrorMessage, Reset, UncorrectableError};
 pub use error::Error;
 pub use event::{Event, Events};
 pub use function::{

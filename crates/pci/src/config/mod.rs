@@ -1,14 +1,34 @@
-//! A function's configuration space.
+//! A function's 4 KiB configuration space as the bus sees it.
 
-use crate::{CONFIG_SIZE, Error, Events, FunctionSpec, Msix, PowerState, RoutingId, SriovSpec};
+mod errors;
+mod header;
+mod list;
+mod state;
 
-/// A reset that reaches the function.
+pub use errors::{ErrorMessage, UncorrectableError};
+pub(crate) use header::bar_index;
+pub(crate) use list::{Kind, List, Placed};
+
+use header::Header;
+use list::Capabilities;
+use state::State;
+
+use crate::bars::Bars;
+use crate::capability::{Request, Role};
+use crate::registers::{Write, dwords};
+use crate::spec;
+use crate::{
+    CONFIG_SIZE, Error, Event, Events, FunctionSpec, Msix, MsixSpec, PowerState, SriovSpec,
+    SriovView,
+};
+
+/// A reset that reaches a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
-    /// Function-level reset (PCIe Base 5.0, section 6.6.2): sticky bits and what belongs to the
-    /// link survive.
+    /// Function-level reset (PCIe Base 5.0, section 6.6.2): sticky bits survive, and what belongs to
+    /// the link rather than to the function.
     Flr,
-    /// Conventional hot reset (section 6.6.1): sticky bits survive.
+    /// Conventional hot reset (section 6.6.1), as from the port above: sticky bits survive.
     Conventional,
 }
 
@@ -21,145 +41,89 @@ pub struct Bar {
     pub size: u64,
 }
 
-/// A VF BAR as it is programmed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VfBar {
-    /// Address of the aperture: VF 0's BAR.
-    pub base: u64,
-    /// Bytes each VF gets: the BAR's size, or System Page Size where that is larger. VF n's BAR is
-    /// at `base + n * size`.
-    pub size: u64,
-}
-
-/// The SR-IOV capability as it is programmed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SriovView {
-    /// TotalVFs.
-    pub total_vfs: u16,
-    /// NumVFs. With `vf_enable` set, in 1..=`total_vfs`.
-    pub num_vfs: u16,
-    /// VF Enable: the VFs exist.
-    pub vf_enable: bool,
-    /// VF MSE, the register's bit.
-    pub vf_mse: bool,
-    /// VFs answer memory requests: VF Enable and VF MSE are set, and the PF is in D0.
-    pub vf_memory: bool,
-    /// ARI Capable Hierarchy.
-    pub ari: bool,
-    /// First VF Offset.
-    pub first_vf_offset: u16,
-    /// VF Stride.
-    pub vf_stride: u16,
-    /// System Page Size, in bytes.
-    pub system_page_size: u64,
-    vf_bars: [Option<VfBar>; 6],
-}
-
-impl SriovView {
-    /// The VF BAR of this index, if there is one.
-    pub fn vf_bar(&self, index: usize) -> Option<VfBar> {
-        self.vf_bars.get(index).copied().flatten()
-    }
-
-    /// The routing ID of a VF that exists, given the PF's.
-    pub fn vf_routing_id(&self, pf: RoutingId, vf: u16) -> Option<RoutingId> {
-        if !self.vf_enable || vf >= self.num_vfs {
-            return None;
-        }
-        pf.checked_add(self.first_vf_offset)?.checked_add(self.vf_stride.checked_mul(vf)?)
-    }
-
-    /// The VF that exists at a routing ID, given the PF's.
-    pub fn vf_at(&self, pf: RoutingId, rid: RoutingId) -> Option<u16> {
-        let distance = rid.raw().checked_sub(pf.checked_add(self.first_vf_offset)?.raw())?;
-        let vf = distance.checked_div(self.vf_stride)?;
-        (self.vf_routing_id(pf, vf) == Some(rid)).then_some(vf)
-    }
-}
-
-/// An uncorrectable error a function can detect (PCIe Base 5.0, section 7.8.4.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UncorrectableError {
-    /// Poisoned TLP Received.
-    PoisonedTlp,
-    /// Completion Timeout.
-    CompletionTimeout,
-    /// Completer Abort.
-    CompleterAbort,
-    /// Unexpected Completion.
-    UnexpectedCompletion,
-    /// Malformed TLP.
-    MalformedTlp,
-    /// Unsupported Request.
-    UnsupportedRequest,
-    /// Uncorrectable Internal Error.
-    Internal,
-}
-
-/// The error message a function sends to the root complex.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorMessage {
-    /// ERR_COR.
-    Correctable,
-    /// ERR_NONFATAL.
-    NonFatal,
-    /// ERR_FATAL.
-    Fatal,
-}
-
 /// One function's 4 KiB configuration space as the bus sees it.
+///
+/// A register file: it has no idea of devices and performs no I/O. A write answers with the
+/// [`Events`] that others have to act on. The one thing it drives itself is the function's [`Msix`],
+/// since Message Control, Bus Master Enable and the resets are its own.
 #[derive(Debug)]
 pub struct ConfigSpace {
+    role: Role,
+    header: Header,
+    capabilities: Capabilities,
+    list: List,
     msix: Msix,
 }
 
 impl ConfigSpace {
-    /// A physical function, with an SR-IOV capability or (an ordinary endpoint) without.
+    /// A physical function: with an SR-IOV capability, or (an ordinary endpoint) without.
+    ///
+    /// # Errors
+    /// What is wrong with the specs.
     pub fn physical(spec: &FunctionSpec, sriov: Option<&SriovSpec>) -> Result<Self, Error> {
-        let _ = sriov;
-        Self::virtual_function(spec)
+        Self::new(spec, Role::Physical, sriov)
     }
 
-    /// A virtual function: IDs FFFFh, BARs zero, no Memory Space Enable.
+    /// A virtual function: IDs FFFFh, BARs zero, no Memory Space Enable, no SR-IOV capability
+    /// (PCIe Base 5.0, sections 9.3.4 to 9.3.7).
+    ///
+    /// # Errors
+    /// What is wrong with the spec.
     pub fn virtual_function(spec: &FunctionSpec) -> Result<Self, Error> {
-        Ok(Self { msix: Msix::new(spec.msix.vectors)? })
+        Self::new(spec, Role::Virtual, None)
+    }
+
+    fn new(spec: &FunctionSpec, role: Role, sriov: Option<&SriovSpec>) -> Result<Self, Error> {
+        check_msix(spec)?;
+        list::check_vendor(spec)?;
+        let capabilities = Capabilities::new(spec, role, sriov)?;
+        let list = List::new(&capabilities)?;
+        let header = Header::new(spec, role, list.first())?;
+        let msix = Msix::new(spec.msix.vectors)?;
+        msix.set_bus_master(false);
+        Ok(Self { role, header, capabilities, list, msix })
     }
 
     /// Reads `data.len()` bytes at any alignment. Bytes beyond the space read as ones.
     pub fn read(&self, offset: u16, data: &mut [u8]) {
-        let _ = offset;
-        data.fill(0xff);
+        read_dwords(offset, data, |dword| self.read_dword(dword));
     }
 
     /// Writes at any alignment, lowest dword first. Bytes beyond the space are dropped.
     pub fn write(&mut self, offset: u16, data: &[u8]) -> Events {
-        let _ = (offset, data);
-        Events::default()
+        let mut events = Events::default();
+        for (dword, first, range) in dwords(offset, data.len()) {
+            if let Some(bytes) = data.get(range) {
+                self.write_dword(dword, Write::bytes(first, bytes), &mut events);
+            }
+        }
+        events
     }
 
-    /// Resets the registers, and the MSI-X table with them.
+    /// Resets all registers and the MSI-X table. Says what that changed; the reset itself is no
+    /// event to whoever called for it.
     pub fn reset(&mut self, kind: Reset) -> Events {
-        let _ = kind;
-        Events::default()
+        let mut events = Events::default();
+        self.reset_except(kind, None, &mut events);
+        events
     }
 
-    /// The function may send memory requests, MSI-X among them: Bus Master Enable is set and it is
-    /// in D0.
+    /// The function may send memory requests, MSI-X messages among them: Bus Master Enable is set
+    /// and it is in D0.
     pub fn bus_master(&self) -> bool {
-        false
+        self.header.command(spec::header::COMMAND_BUS_MASTER) && self.on()
     }
 
-    /// The function answers memory requests to its own BARs. Always false for a VF, which the PF's
-    /// VF MSE governs ([`SriovView::vf_memory`]).
+    /// The function answers memory requests to its own BARs: Memory Space Enable is set and it is in
+    /// D0. Always false for a VF, whose memory [`SriovView::vf_memory`] governs.
     pub fn memory_enable(&self) -> bool {
-        false
+        self.header.command(spec::header::COMMAND_MEMORY) && self.on()
     }
 
     /// The BAR of this index as programmed, if there is one. None for a VF: its addresses come from
     /// the PF's VF BARs.
     pub fn bar(&self, index: usize) -> Option<Bar> {
-        let _ = index;
-        None
+        self.header.bar(index)
     }
 
     /// The address in the BAR of this index, if there is one.
@@ -167,54 +131,45 @@ impl ConfigSpace {
         self.bar(index).map(|bar| bar.address)
     }
 
-    /// The power state.
+    /// The power state. A VF has no register for it and is in D0.
     pub fn power_state(&self) -> PowerState {
-        PowerState::D0
+        self.capabilities.power.as_ref().map_or(PowerState::D0, |power| power.state())
     }
 
-    /// The function's MSI-X vectors. Enable, Function Mask and Bus Master Enable of this space act
-    /// on them by themselves.
+    /// The function's MSI-X vectors. Message Control, Bus Master Enable and resets of this space act
+    /// on them without anyone's help.
     pub fn msix(&self) -> &Msix {
         &self.msix
     }
 
     /// MSI-X Enable.
     pub fn msix_enabled(&self) -> bool {
-        false
+        self.capabilities.msix.enabled()
     }
 
     /// MSI-X Function Mask.
     pub fn msix_masked(&self) -> bool {
-        false
+        self.capabilities.msix.masked()
     }
 
-    /// Where the vendor-specific capability of this index is.
+    /// Where the vendor-specific capability of this index (into [`FunctionSpec::vendor`]) is.
     pub fn vendor_capability_offset(&self, index: usize) -> Option<u16> {
-        let _ = index;
-        None
+        self.list.offset(Kind::Vendor(index))
     }
 
-    /// The vendor-specific capability a byte of the space belongs to, and the byte's offset counted
-    /// from its ID.
+    /// The vendor-specific capability that a byte of the space belongs to, and the byte's offset
+    /// counted from the capability's ID.
     pub fn vendor_capability_at(&self, offset: u16) -> Option<(usize, u8)> {
-        let _ = offset;
-        None
+        let placed = self.list.at(offset)?;
+        match placed.kind {
+            Kind::Vendor(index) => Some((index, u8::try_from(offset - placed.offset).ok()?)),
+            _ => None,
+        }
     }
 
     /// The SR-IOV capability as programmed; none for a VF or an ordinary endpoint.
     pub fn sriov(&self) -> Option<SriovView> {
-        None
-    }
-
-    /// Records an error the function detected while handling a request, with the header of the
-    /// offending TLP, in AER and Device Status. Returns the message it sends to the root complex.
-    pub fn record_error(
-        &mut self,
-        error: UncorrectableError,
-        tlp_header: [u32; 4],
-    ) -> Option<ErrorMessage> {
-        let _ = (error, tlp_header);
-        None
+        self.capabilities.sriov.as_ref().map(|sriov| sriov.view(self.on()))
     }
 
     /// The whole space as it reads now.
@@ -223,4 +178,135 @@ impl ConfigSpace {
         self.read(0, bytes.as_mut_slice());
         bytes
     }
+
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The BARs, or what a VF's would be if they were in its header.
+    pub(crate) fn bars(&self) -> &Bars {
+        self.header.bars()
+    }
+
+    pub(crate) fn list(&self) -> &List {
+        &self.list
+    }
+
+    fn on(&self) -> bool {
+        self.power_state() == PowerState::D0
+    }
+
+    pub(crate) fn read_dword(&self, offset: u16) -> u32 {
+        if offset < spec::header::SIZE {
+            return self.header.read(offset);
+        }
+        let Some(placed) = self.list.at(offset) else { return 0 };
+        let own = self
+            .capabilities
+            .get(placed.kind)
+            .map_or(0, |capability| capability.read(offset - placed.offset));
+        if offset == placed.offset {
+            let next = self.list.next(placed, |_| true);
+            own & !placed.list_bits() | placed.list_header(next)
+        } else {
+            own
+        }
+    }
+
+    pub(crate) fn write_dword(&mut self, offset: u16, write: Write, events: &mut Events) {
+        if write.is_empty() {
+            return;
+        }
+        let before = self.state();
+        let mut request = Request::Nothing;
+        if offset < spec::header::SIZE {
+            self.header.write(offset, write);
+        } else if let Some(&placed) = self.list.at(offset) {
+            let at = offset - placed.offset;
+            if let Some(capability) = self.capabilities.get_mut(placed.kind) {
+                request = capability.write(at, write);
+            }
+            if let Kind::Vendor(capability) = placed.kind {
+                let (first, len) = write.span();
+                // Vendor-specific capabilities are within the first 256 bytes.
+                events.push(Event::VendorWrite { capability, offset: (at + first) as u8, len });
+            }
+        }
+        self.settle(&before, events);
+        if request == Request::FunctionLevelReset {
+            self.reset_except(Reset::Flr, None, events);
+            events.push(Event::Flr);
+        }
+    }
+
+    /// Resets all registers but those of one capability.
+    pub(crate) fn reset_except(&mut self, kind: Reset, except: Option<Kind>, events: &mut Events) {
+        let before = self.state();
+        self.header.reset(kind);
+        self.capabilities.reset(kind, except);
+        self.settle(&before, events);
+        self.msix.reset();
+    }
+
+    fn state(&self) -> State {
+        State {
+            power: self.power_state(),
+            bus_master: self.bus_master(),
+            memory_enable: self.memory_enable(),
+            bars: std::array::from_fn(|index| self.bar_address(index)),
+            msix_enabled: self.msix_enabled(),
+            msix_masked: self.msix_masked(),
+            sriov: self.sriov(),
+        }
+    }
+
+    /// Makes known what changed.
+    fn settle(&self, before: &State, events: &mut Events) {
+        let now = self.state();
+        if (before.msix_enabled, before.msix_masked) != (now.msix_enabled, now.msix_masked) {
+            self.msix.set_control(now.msix_enabled, now.msix_masked);
+        }
+        if before.bus_master != now.bus_master {
+            self.msix.set_bus_master(now.bus_master);
+        }
+        before.events(&now, events);
+    }
+}
+
+/// Fills `data` from dwords; bytes beyond configuration space are ones.
+pub(crate) fn read_dwords(offset: u16, data: &mut [u8], read: impl Fn(u16) -> u32) {
+    data.fill(0xff);
+    for (dword, first, range) in dwords(offset, data.len()) {
+        let bytes = read(dword).to_le_bytes();
+        if let Some(place) = data.get_mut(range) {
+            for (place, byte) in place.iter_mut().zip(bytes.iter().skip(first)) {
+                *place = *byte;
+            }
+        }
+    }
+}
+
+/// Table and pending bit array must be inside BARs and apart from each other.
+fn check_msix(spec: &FunctionSpec) -> Result<(), Error> {
+    let MsixSpec { table_bar, table_offset, pba_bar, pba_offset, .. } = spec.msix;
+    let placed = |structure, bar: u8, offset: u32, size: u32| {
+        let inside = spec.bars.get(usize::from(bar)).copied().flatten().is_some_and(|bar| {
+            u64::from(offset).checked_add(u64::from(size)).is_some_and(|end| end <= bar.size)
+        });
+        if inside && offset.is_multiple_of(8) {
+            Ok(u64::from(offset)..u64::from(offset) + u64::from(size))
+        } else {
+            Err(Error::MsixPlacement { structure, bar, offset })
+        }
+    };
+    let table = placed("table", table_bar, table_offset, spec.msix.table_size())?;
+    let pba = placed("pending bit array", pba_bar, pba_offset, spec.msix.pba_size())?;
+    if table_bar == pba_bar && table.start < pba.end && pba.start < table.end {
+        return Err(Error::MsixPlacement {
+            structure: "pending bit array",
+            bar: pba_bar,
+            offset: pba_offset,
+        });
+    }
+    Ok(())
 }

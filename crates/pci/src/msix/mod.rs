@@ -1,92 +1,179 @@
-//! MSI-X.
+//! MSI-X vectors: table, pending bits, and raising (PCIe Base 5.0, sections 6.1.4 and 7.7.2).
+//!
+//! ```text
+//!   guest or host                          worker thread
+//!   table_write, pba_read, set_control     Vector::raise
+//!          │                                     │
+//!          ▼                                     ▼
+//!   ┌ Msix ──────────────────────────────────────────┐
+//!   │ vector 0: address, data, mask, pending │ sink ─┼──▶ MsiSink::deliver
+//!   │ vector 1: ...                                  │     (eventfd, memory write)
+//!   └────────────────────────────────────────────────┘
+//! ```
+//!
+//! Each vector has a lock and a cache line of its own, and carries a copy of what holds for the
+//! whole function (Enable, Function Mask, Bus Master Enable). So raising takes one lock that nobody
+//! else wants in the common case, and still no message slips past a mask: when a call that masks
+//! returns, no message is on its way.
 
+mod vector;
+
+use std::fmt;
 use std::sync::Arc;
 
-use crate::Error;
+use parking_lot::Mutex;
 
-/// Where a message goes: a doorbell of the host, an eventfd, a memory write.
-pub trait MsiSink: Send + Sync {
-    /// Delivers one message. Called with the vector locked: it must not block, nor touch the same
-    /// vector.
-    fn deliver(&self, address: u64, data: u32);
-}
+use crate::Error;
+use crate::registers::Write;
+use crate::spec::msix as spec;
+use vector::{Cell, Gate};
+pub use vector::{MsiSink, Vector};
 
 /// A function's MSI-X table and pending bits, shared by register access and whoever raises
 /// interrupts. Clones are handles to the same vectors.
-#[derive(Clone, Debug)]
-pub struct Msix;
+#[derive(Clone)]
+pub struct Msix(Arc<Shared>);
+
+struct Shared {
+    /// What holds for the whole function. Locked before any vector, so that two changes cannot
+    /// reach the vectors in different orders.
+    gate: Mutex<Gate>,
+    cells: Box<[Arc<Cell>]>,
+}
 
 impl Msix {
-    /// So many vectors (1 to 2048), all masked.
+    /// So many vectors, all masked, with MSI-X disabled.
+    ///
+    /// # Errors
+    /// [`Error::MsixVectors`] unless there are 1 to 2048.
     pub fn new(vectors: u16) -> Result<Self, Error> {
-        let _ = vectors;
-        Ok(Self)
+        if vectors == 0 || vectors > spec::MAX_VECTORS {
+            return Err(Error::MsixVectors(vectors));
+        }
+        let gate = Gate { enabled: false, masked: false, bus_master: true };
+        let cells = (0..vectors).map(|_| Arc::new(Cell::new(gate))).collect();
+        Ok(Self(Arc::new(Shared { gate: Mutex::new(gate), cells })))
     }
 
-    /// Number of vectors.
+    /// Number of vectors, 1 to 2048.
     pub fn vectors(&self) -> u16 {
-        0
+        self.0.cells.len() as u16
     }
 
-    /// Reads the table; `offset` in bytes from its start. Bytes outside read as zero.
-    pub fn table_read(&self, offset: u64, data: &mut [u8]) {
-        let _ = (offset, data);
-    }
-
-    /// Writes the table; a vector unmasked with an interrupt pending delivers it.
-    pub fn table_write(&self, offset: u64, data: &[u8]) {
-        let _ = (offset, data);
-    }
-
-    /// Reads the pending bit array; `offset` in bytes from its start.
-    pub fn pba_read(&self, offset: u64, data: &mut [u8]) {
-        let _ = (offset, data);
-    }
-
-    /// MSI-X Enable and Function Mask. A [`ConfigSpace`](crate::ConfigSpace) does this for its own.
-    pub fn set_control(&self, enabled: bool, masked: bool) {
-        let _ = (enabled, masked);
-    }
-
-    /// Whether the function may send messages at all (Bus Master Enable). True to begin with; a
-    /// [`ConfigSpace`](crate::ConfigSpace) does this for its own.
-    pub fn set_bus_master(&self, on: bool) {
-        let _ = on;
-    }
-
-    /// Table and pending bits as after power-on; sinks and host control stay.
-    pub fn reset(&self) {}
-
-    /// The vector of this number.
+    /// The vector of this number, for whoever raises it.
     pub fn vector(&self, number: u16) -> Option<Vector> {
-        let _ = number;
-        None
+        self.0.cells.get(usize::from(number)).cloned().map(Vector)
+    }
+
+    /// Reads the table: any bytes, `offset` counted from its start. Bytes outside read as zero.
+    pub fn table_read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        for (cell, piece) in self.pieces(offset, data.len()) {
+            let value = cell.table_read(piece.register).to_le_bytes();
+            if let (Some(place), Some(value)) =
+                (data.get_mut(piece.range), value.get(piece.first..))
+            {
+                for (place, byte) in place.iter_mut().zip(value) {
+                    *place = *byte;
+                }
+            }
+        }
+    }
+
+    /// Writes the table: any bytes, `offset` counted from its start. A vector that this unmasks with
+    /// a message pending sends it.
+    pub fn table_write(&self, offset: u64, data: &[u8]) {
+        for (cell, piece) in self.pieces(offset, data.len()) {
+            if let Some(bytes) = data.get(piece.range) {
+                cell.table_write(piece.register, Write::bytes(piece.first, bytes));
+            }
+        }
+    }
+
+    /// Reads the pending bit array: any bytes, `offset` counted from its start. Bytes outside read
+    /// as zero. (Writes to it have no effect.)
+    pub fn pba_read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        let Some(first) = offset.checked_mul(8).and_then(|bit| usize::try_from(bit).ok()) else {
+            return;
+        };
+        let Some(cells) = self.0.cells.get(first..) else { return };
+        for (byte, cells) in data.iter_mut().zip(cells.chunks(8)) {
+            for (bit, cell) in cells.iter().enumerate() {
+                *byte |= u8::from(cell.pending()) << bit;
+            }
+        }
+    }
+
+    /// MSI-X Enable and Function Mask, as Message Control has them. Done by
+    /// [`ConfigSpace`](crate::ConfigSpace) for its own vectors.
+    pub fn set_control(&self, enabled: bool, masked: bool) {
+        self.change(|gate| {
+            gate.enabled = enabled;
+            gate.masked = masked;
+        });
+    }
+
+    /// Whether the function may send messages at all: Bus Master Enable. On to begin with. Done by
+    /// [`ConfigSpace`](crate::ConfigSpace) for its own vectors.
+    pub fn set_bus_master(&self, on: bool) {
+        self.change(|gate| gate.bus_master = on);
+    }
+
+    /// A reset of the function: table entries as after power-on (masked, zero), nothing pending.
+    /// Sinks and host control are the host's and stay. Done by [`ConfigSpace`](crate::ConfigSpace)
+    /// for its own vectors.
+    pub fn reset(&self) {
+        for cell in &self.0.cells {
+            cell.reset();
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Gate)) {
+        let mut gate = self.0.gate.lock();
+        change(&mut gate);
+        for cell in &self.0.cells {
+            cell.set_gate(*gate);
+        }
+    }
+
+    /// The parts of table entries that an access touches.
+    fn pieces(&self, offset: u64, len: usize) -> impl Iterator<Item = (&Arc<Cell>, Piece)> {
+        let table = self.0.cells.len() as u64 * spec::ENTRY_SIZE;
+        let mut at = offset;
+        let end = offset.saturating_add(len as u64).min(table);
+        std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let stop = ((at & !3) + 4).min(end);
+            let cell = self.0.cells.get((at / spec::ENTRY_SIZE) as usize)?;
+            let piece = Piece {
+                register: (at % spec::ENTRY_SIZE / 4) as u8,
+                first: (at % 4) as usize,
+                range: (at - offset) as usize..(stop - offset) as usize,
+            };
+            at = stop;
+            Some((cell, piece))
+        })
     }
 }
 
-/// One MSI-X vector: a cheap handle for whoever raises it.
-#[derive(Clone)]
-pub struct Vector(Arc<()>);
-
-impl Vector {
-    /// Sends the message, or leaves it pending while the vector is masked or may not send. Without
-    /// MSI-X enabled (and not under host control) nothing happens.
-    pub fn raise(&self) {
-        let _ = &self.0;
-    }
-
-    /// Where messages go from now on. On return the previous sink is not in use any more.
-    pub fn set_sink(&self, sink: Option<Arc<dyn MsiSink>>) {
-        let _ = sink;
-    }
-
-    /// Takes the vector under host control, as VFIO_DEVICE_SET_IRQS does, and masks it. MSI-X
-    /// Enable, Function Mask and the table's mask bit do not apply until [`Self::host_release`].
-    pub fn host_mask(&self) {}
-
-    /// Takes the vector under host control and unmasks it, delivering what is pending.
-    pub fn host_unmask(&self) {}
-
-    /// Gives the vector back to the table.
-    pub fn host_release(&self) {}
+/// One dword of a table entry as an access touches it.
+struct Piece {
+    /// Which of the entry's four dwords.
+    register: u8,
+    /// The first byte in it.
+    first: usize,
+    /// The bytes of the access.
+    range: std::ops::Range<usize>,
 }
+
+impl fmt::Debug for Msix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Msix").field("vectors", &self.vectors()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! Power management (PCIe Base 5.0, section 7.5.2).
+
+use super::{Capability, CapabilityId, Request};
+use crate::PowerState;
+use crate::registers::{Bank, Register, Write, in_high, in_low};
+use crate::spec::power;
+
+/// D0 and D3hot, without PME. No_Soft_Reset is set: the way back from D3hot keeps all registers.
+#[derive(Debug)]
+pub(crate) struct PowerManagement {
+    bank: Bank,
+}
+
+impl PowerManagement {
+    pub(crate) fn new() -> Self {
+        let bank = Bank::new(power::SIZE)
+            .with(power::PMC, Register::new(in_high(power::PMC_VERSION)))
+            .with(
+                power::PMCSR,
+                Register::new(in_low(power::PMCSR_NO_SOFT_RESET))
+                    .writable(in_low(power::PMCSR_STATE)),
+            );
+        Self { bank }
+    }
+
+    pub(crate) fn state(&self) -> PowerState {
+        match self.bank.get(power::PMCSR) & in_low(power::PMCSR_STATE) {
+            0 => PowerState::D0,
+            _ => PowerState::D3Hot,
+        }
+    }
+}
+
+impl Capability for PowerManagement {
+    fn id(&self) -> CapabilityId {
+        CapabilityId::Standard(power::ID)
+    }
+
+    super::bank!();
+
+    fn write(&mut self, offset: u16, write: Write) -> Request {
+        // A write of a state that is not supported is completed and discarded (section 7.5.2.2).
+        let state = in_low(power::PMCSR_STATE);
+        let asked = write.over(self.bank.get(offset)) & state;
+        let supported = asked == 0 || asked == in_low(power::PMCSR_D3HOT);
+        self.bank.write(offset, if supported { write } else { write.only(!state) });
+        Request::Nothing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_supported_states_are_entered() {
+        let mut power = PowerManagement::new();
+        for (written, state) in [
+            (1, PowerState::D0),
+            (3, PowerState::D3Hot),
+            (2, PowerState::D3Hot),
+            (0, PowerState::D0),
+        ] {
+            power.write(power::PMCSR, Write::bytes(0, &[written]));
+            assert_eq!(power.state(), state, "after writing {written}");
+        }
+    }
+}

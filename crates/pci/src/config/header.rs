@@ -1,0 +1,109 @@
+//! The type 0 header (PCIe Base 5.0, sections 7.5.1.1 and 7.5.1.2; of a VF, section 9.3.4).
+
+use crate::bars::Bars;
+use crate::capability::Role;
+use crate::registers::{Bank, Register, Write, in_high, in_low, low};
+use crate::spec::header::*;
+use crate::{Bar, Error, FunctionSpec, Reset};
+
+/// The first 64 bytes.
+///
+/// There is no I/O space, no expansion ROM and no INTx. A VF's IDs read FFFFh (software derives them
+/// from the PF's and from VF Device ID), its BARs read zero and of its Command register only Bus
+/// Master Enable is there.
+#[derive(Debug)]
+pub(super) struct Header {
+    role: Role,
+    bank: Bank,
+    /// Implemented in the header of a PF only.
+    bars: Bars,
+}
+
+impl Header {
+    /// `first_capability` is what the Capabilities Pointer says.
+    pub(super) fn new(
+        spec: &FunctionSpec,
+        role: Role,
+        first_capability: u8,
+    ) -> Result<Self, Error> {
+        let id = &spec.identity;
+        if id.class_code >> 24 != 0 {
+            return Err(Error::ClassCode(id.class_code));
+        }
+        let command = match role {
+            Role::Physical => COMMAND_PHYSICAL,
+            Role::Virtual => COMMAND_BUS_MASTER,
+        };
+        let mut bank = Bank::new(SIZE)
+            .with(
+                COMMAND,
+                Register::pair(0, STATUS_CAPABILITIES)
+                    .writable(in_low(command))
+                    .clearable(in_high(STATUS_CLEARABLE)),
+            )
+            .with(CLASS_REVISION, Register::new(id.class_code << 8 | u32::from(id.revision)))
+            .with(SUBSYSTEM, Register::pair(id.subsystem_vendor_id, id.subsystem_id))
+            .with(CAPABILITIES, Register::new(u32::from(first_capability)));
+        bank = match role {
+            Role::Physical => bank
+                .with(VENDOR_ID, Register::pair(id.vendor_id, id.device_id))
+                .with(CACHE_LINE_SIZE, Register::new(0).writable(0xff))
+                .with(INTERRUPT_LINE, Register::new(0).writable(0xff)),
+            Role::Virtual => bank.with(VENDOR_ID, Register::pair(0xffff, 0xffff)),
+        };
+        Ok(Self { role, bank, bars: Bars::new(&spec.bars)? })
+    }
+
+    pub(super) fn read(&self, offset: u16) -> u32 {
+        match self.implemented_bar(offset) {
+            Some(index) => self.bars.read(index, 1),
+            None => self.bank.get(offset),
+        }
+    }
+
+    pub(super) fn write(&mut self, offset: u16, write: Write) {
+        match self.implemented_bar(offset) {
+            Some(index) => self.bars.write(index, write),
+            None => self.bank.write(offset, write),
+        }
+    }
+
+    pub(super) fn reset(&mut self, kind: Reset) {
+        self.bank.reset(kind);
+        self.bars.reset();
+    }
+
+    /// The BARs, or what a VF's would be if they were here.
+    pub(super) fn bars(&self) -> &Bars {
+        &self.bars
+    }
+
+    fn implemented_bar(&self, offset: u16) -> Option<usize> {
+        bar_index(offset).filter(|_| self.role == Role::Physical)
+    }
+
+    /// Whether a bit of the Command register is set.
+    pub(super) fn command(&self, bit: u16) -> bool {
+        low(self.bank.get(COMMAND)) & bit != 0
+    }
+
+    /// Sets bits of the Status register.
+    pub(super) fn record(&mut self, status: u16) {
+        self.bank.set(COMMAND, in_high(status), in_high(status));
+    }
+
+    pub(super) fn bar(&self, index: usize) -> Option<Bar> {
+        if self.role == Role::Virtual {
+            return None;
+        }
+        Some(Bar { address: self.bars.address(index, 1)?, size: self.bars.size(index, 1)? })
+    }
+}
+
+const COMMAND_PHYSICAL: u16 =
+    COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_PARITY | COMMAND_SERR | COMMAND_INTX_DISABLE;
+
+/// The BAR whose register is at `offset`.
+pub(crate) fn bar_index(offset: u16) -> Option<usize> {
+    (BAR0..BAR5 + 4).contains(&offset).then(|| usize::from((offset - BAR0) / 4))
+}

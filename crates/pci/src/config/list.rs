@@ -1,0 +1,220 @@
+//! The function's capabilities, where they are, and how they are linked.
+
+use crate::capability::*;
+use crate::spec::list::*;
+use crate::spec::{header, vendor};
+use crate::{Error, FunctionSpec, Reset, SriovSpec};
+
+/// Which of a function's capabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Power,
+    Msix,
+    Express,
+    Vendor(usize),
+    AdvancedErrorReporting,
+    SerialNumber,
+    AlternativeRoutingId,
+    AccessControl,
+    Sriov,
+}
+
+/// The capabilities a function has.
+#[derive(Debug)]
+pub(super) struct Capabilities {
+    /// Not in a VF: its power state follows the PF's.
+    pub(super) power: Option<PowerManagement>,
+    pub(super) msix: MsixControl,
+    pub(super) express: Express,
+    pub(super) vendor: Vec<Vendor>,
+    pub(super) aer: AdvancedErrorReporting,
+    /// Not in a VF: it is the adapter's.
+    pub(super) serial: Option<SerialNumber>,
+    pub(super) ari: AlternativeRoutingId,
+    pub(super) acs: AccessControl,
+    pub(super) sriov: Option<Sriov>,
+}
+
+impl Capabilities {
+    /// From a spec whose MSI-X and vendor parts were found valid.
+    pub(super) fn new(
+        spec: &FunctionSpec,
+        role: Role,
+        sriov: Option<&SriovSpec>,
+    ) -> Result<Self, Error> {
+        let physical = role == Role::Physical;
+        Ok(Self {
+            power: physical.then(PowerManagement::new),
+            msix: MsixControl::new(&spec.msix),
+            express: Express::new(role),
+            vendor: spec.vendor.iter().map(Vendor::new).collect(),
+            aer: AdvancedErrorReporting::new(role),
+            serial: physical.then(|| SerialNumber::new(spec.serial)),
+            ari: AlternativeRoutingId::new(),
+            acs: AccessControl::new(),
+            sriov: sriov.map(Sriov::new).transpose()?,
+        })
+    }
+
+    pub(super) fn get(&self, kind: Kind) -> Option<&dyn Capability> {
+        Some(match kind {
+            Kind::Power => self.power.as_ref()?,
+            Kind::Msix => &self.msix,
+            Kind::Express => &self.express,
+            Kind::Vendor(index) => self.vendor.get(index)?,
+            Kind::AdvancedErrorReporting => &self.aer,
+            Kind::SerialNumber => self.serial.as_ref()?,
+            Kind::AlternativeRoutingId => &self.ari,
+            Kind::AccessControl => &self.acs,
+            Kind::Sriov => self.sriov.as_ref()?,
+        })
+    }
+
+    pub(super) fn get_mut(&mut self, kind: Kind) -> Option<&mut dyn Capability> {
+        Some(match kind {
+            Kind::Power => self.power.as_mut()?,
+            Kind::Msix => &mut self.msix,
+            Kind::Express => &mut self.express,
+            Kind::Vendor(index) => self.vendor.get_mut(index)?,
+            Kind::AdvancedErrorReporting => &mut self.aer,
+            Kind::SerialNumber => self.serial.as_mut()?,
+            Kind::AlternativeRoutingId => &mut self.ari,
+            Kind::AccessControl => &mut self.acs,
+            Kind::Sriov => self.sriov.as_mut()?,
+        })
+    }
+
+    /// All there could be, in the order of the lists. Every function has AER, so the extended list
+    /// starts at 100h as it must.
+    fn order(&self) -> impl Iterator<Item = Kind> {
+        [Kind::Power, Kind::Msix, Kind::Express]
+            .into_iter()
+            .chain((0..self.vendor.len()).map(Kind::Vendor))
+            .chain([
+                Kind::AdvancedErrorReporting,
+                Kind::SerialNumber,
+                Kind::AlternativeRoutingId,
+                Kind::AccessControl,
+                Kind::Sriov,
+            ])
+    }
+
+    pub(super) fn reset(&mut self, kind: Reset, except: Option<Kind>) {
+        let kinds: Vec<Kind> = self.order().filter(|&each| Some(each) != except).collect();
+        for each in kinds {
+            if let Some(capability) = self.get_mut(each) {
+                capability.reset(kind);
+            }
+        }
+    }
+}
+
+/// A capability's place in configuration space.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placed {
+    pub(crate) kind: Kind,
+    pub(crate) offset: u16,
+    size: u16,
+    id: CapabilityId,
+}
+
+impl Placed {
+    pub(crate) fn contains(&self, offset: u16) -> bool {
+        (self.offset..self.offset + self.size).contains(&offset)
+    }
+
+    /// The bits of the first dword that belong to the list: ID, version, next pointer. The others
+    /// are the capability's.
+    pub(crate) fn list_bits(&self) -> u32 {
+        match self.id {
+            CapabilityId::Standard(_) => 0xffff,
+            CapabilityId::Extended { .. } => u32::MAX,
+        }
+    }
+
+    /// Those bits, with `next` (0 for none) the place of the next capability.
+    pub(crate) fn list_header(&self, next: u16) -> u32 {
+        match self.id {
+            CapabilityId::Standard(id) => u32::from(id) | u32::from(next) << (8 * NEXT),
+            CapabilityId::Extended { id, version } => {
+                u32::from(id)
+                    | u32::from(version) << EXTENDED_VERSION_SHIFT
+                    | u32::from(next) << EXTENDED_NEXT_SHIFT
+            }
+        }
+    }
+
+    fn extended(&self) -> bool {
+        matches!(self.id, CapabilityId::Extended { .. })
+    }
+}
+
+/// Both lists of a function.
+#[derive(Debug)]
+pub(crate) struct List(Vec<Placed>);
+
+impl List {
+    /// Places the capabilities: one directly after the other behind the header, on 16-byte
+    /// boundaries in extended space.
+    pub(super) fn new(capabilities: &Capabilities) -> Result<Self, Error> {
+        let (mut standard, mut extended) = (header::SIZE, EXTENDED);
+        let mut placed = Vec::new();
+        for kind in capabilities.order() {
+            let Some(capability) = capabilities.get(kind) else { continue };
+            let (id, size) = (capability.id(), capability.bank().size());
+            let next = match id {
+                CapabilityId::Standard(_) => &mut standard,
+                CapabilityId::Extended { .. } => &mut extended,
+            };
+            placed.push(Placed { kind, offset: *next, size, id });
+            *next = match id {
+                CapabilityId::Standard(_) => next.saturating_add(size),
+                CapabilityId::Extended { .. } => next.saturating_add(size).next_multiple_of(16),
+            };
+        }
+        if standard > EXTENDED {
+            return Err(Error::CapabilitySpace(usize::from(standard - header::SIZE)));
+        }
+        Ok(Self(placed))
+    }
+
+    /// The capability that a byte belongs to.
+    pub(crate) fn at(&self, offset: u16) -> Option<&Placed> {
+        self.0.iter().find(|placed| placed.contains(offset))
+    }
+
+    /// Where this capability is.
+    pub(crate) fn offset(&self, kind: Kind) -> Option<u16> {
+        self.0.iter().find(|placed| placed.kind == kind).map(|placed| placed.offset)
+    }
+
+    /// What the Capabilities Pointer says.
+    pub(crate) fn first(&self) -> u8 {
+        // Standard capabilities are below 100h.
+        self.0.first().map_or(0, |placed| placed.offset as u8)
+    }
+
+    /// What the next pointer of a capability says, if only those that `shown` says yes to are in
+    /// the list.
+    pub(crate) fn next(&self, of: &Placed, shown: impl Fn(Kind) -> bool) -> u16 {
+        self.0
+            .iter()
+            .skip_while(|placed| placed.offset <= of.offset)
+            .find(|placed| shown(placed.kind))
+            .filter(|placed| placed.extended() == of.extended())
+            .map_or(0, |placed| placed.offset)
+    }
+}
+
+/// A vendor-specific capability has at least its length byte, which must be right, and a mask of
+/// the body's length.
+pub(super) fn check_vendor(spec: &FunctionSpec) -> Result<(), Error> {
+    for (index, capability) in spec.vendor.iter().enumerate() {
+        let length = capability.body.len() + usize::from(vendor::LENGTH);
+        let says = capability.body.first().map(|&length| usize::from(length));
+        if says != Some(length) || capability.writable.len() != capability.body.len() {
+            return Err(Error::VendorCapability(index));
+        }
+    }
+    Ok(())
+}
