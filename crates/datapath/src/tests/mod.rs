@@ -1,0 +1,301 @@
+mod driver;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use manifold_dma::Slice;
+use manifold_eswitch::{MacAddr, Policy, Table, TableBuilder};
+use manifold_pci::FunctionId::{self, Vf};
+use manifold_virtio::transport::QueueState;
+use proptest::prelude::*;
+
+use crate::frame::{Frame, NET_HEADER, Pieces};
+use crate::{Datapath, Direction};
+use driver::{Driver, SIZE, eventually, memfd};
+
+const BROADCAST: [u8; 6] = [0xff; 6];
+
+fn mac(id: FunctionId) -> [u8; 6] {
+    match id {
+        FunctionId::Pf => [2, 0, 0, 0, 0, 0],
+        Vf(index) => [2, 0, 0, 0, 1, index as u8],
+    }
+}
+
+fn table(functions: &[FunctionId]) -> Arc<Table> {
+    let policies: Vec<_> = functions.iter().map(|id| Policy::new(MacAddr(mac(*id)))).collect();
+    let mut builder = TableBuilder::new();
+    for (id, policy) in functions.iter().zip(&policies) {
+        builder.function(*id, policy);
+    }
+    Arc::new(builder.build())
+}
+
+/// A data path with running functions vf0, vf1 ...
+fn switch(count: u16, mergeable: bool) -> (Datapath, Vec<Driver>) {
+    let ids: Vec<_> = (0..count).map(Vf).collect();
+    let datapath = Datapath::start(table(&ids)).unwrap();
+    let drivers = ids.iter().map(|id| Driver::start(&datapath, *id, mergeable)).collect();
+    (datapath, drivers)
+}
+
+fn frame(to: [u8; 6], from: FunctionId, len: usize) -> Vec<u8> {
+    let mut frame = [&to[..], &mac(from), &[0x88, 0xb5]].concat();
+    frame.extend((0..len - 14).map(|i| (i * 7 + len) as u8));
+    frame
+}
+
+#[test]
+fn a_unicast_frame_arrives_whole_with_a_clean_header() {
+    let (_datapath, mut vfs) = switch(3, true);
+    for len in [14, 60, 63, 64, 65, 1514] {
+        for vf in &mut vfs {
+            vf.post(4096);
+        }
+        let sent = frame(mac(Vf(1)), Vf(0), len);
+        vfs[0].send(&sent);
+        let received = vfs[1].receive();
+        assert_eq!(received[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+        assert_eq!(received[12..], sent);
+        vfs[0].wait_sent();
+    }
+    assert!(vfs[2].take_received().is_none());
+    let (tx, rx) = (vfs[0].counters.total(), vfs[1].counters.total());
+    assert_eq!((tx.tx_frames, tx.rx_frames), (6, 0));
+    assert_eq!((rx.rx_frames, rx.rx_bytes), (6, tx.tx_bytes));
+    assert!(rx.drops.is_empty());
+    assert!(vfs[1].rx.events.interrupts.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn broadcast_reaches_all_but_the_sender_and_keeps_its_place() {
+    let (_datapath, mut vfs) = switch(4, true);
+    for vf in &mut vfs {
+        for _ in 0..8 {
+            vf.post(2048);
+        }
+    }
+    let unicast = frame(mac(Vf(3)), Vf(0), 100);
+    let broadcast = frame(BROADCAST, Vf(0), 200);
+    for sent in [&unicast, &broadcast, &unicast, &broadcast] {
+        vfs[0].send(sent);
+    }
+    for expected in [&unicast, &broadcast, &unicast, &broadcast] {
+        assert_eq!(vfs[3].receive()[12..], expected[..]);
+    }
+    for vf in &mut vfs[1..3] {
+        assert_eq!(vf.receive()[12..], broadcast[..]);
+        assert_eq!(vf.receive()[12..], broadcast[..]);
+    }
+    vfs[0].wait_sent();
+    assert!(vfs.iter_mut().all(|vf| vf.take_received().is_none()));
+}
+
+#[test]
+fn a_long_frame_spans_merged_buffers() {
+    let (_datapath, mut vfs) = switch(2, true);
+    for _ in 0..5 {
+        vfs[1].post(2000);
+    }
+    let sent = frame(mac(Vf(1)), Vf(0), 9014);
+    vfs[0].send(&sent);
+    let first = vfs[1].receive();
+    assert_eq!(u16::from_le_bytes([first[10], first[11]]), 5);
+    let mut whole = first[12..].to_vec();
+    for _ in 1..5 {
+        whole.extend(vfs[1].receive());
+    }
+    assert_eq!(whole, sent);
+}
+
+#[test]
+fn what_does_not_fit_is_dropped_and_counted_at_the_receiver() {
+    // Without merged buffers each frame needs one that is large enough.
+    let (_datapath, mut vfs) = switch(2, false);
+    vfs[1].post(100);
+    vfs[0].send(&frame(mac(Vf(1)), Vf(0), 500));
+    vfs[0].wait_sent();
+    assert_eq!(vfs[1].drops("buffer_too_small"), 1);
+    // The buffer is still there for a frame that fits.
+    vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
+    assert_eq!(vfs[1].receive().len(), 72);
+    vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
+    vfs[0].wait_sent();
+    assert_eq!(vfs[1].drops("no_buffer"), 1);
+
+    // With merged buffers too few are the same as none, and none is lost.
+    let (_datapath, mut vfs) = switch(2, true);
+    vfs[1].post(1000);
+    vfs[1].post(1000);
+    vfs[0].send(&frame(mac(Vf(1)), Vf(0), 4000));
+    vfs[0].wait_sent();
+    assert_eq!(vfs[1].drops("no_buffer"), 1);
+    vfs[0].send(&frame(mac(Vf(1)), Vf(0), 1500));
+    assert_eq!(vfs[1].receive().len(), 1000);
+    assert_eq!(vfs[1].receive().len(), 512);
+}
+
+#[test]
+fn an_offload_that_was_not_negotiated_is_refused() {
+    let (_datapath, mut vfs) = switch(2, true);
+    vfs[1].post(2048);
+    let good = frame(mac(Vf(1)), Vf(0), 60);
+    let gso = [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    vfs[0].send_with_header(gso, &good);
+    // Shorter than the header.
+    vfs[0].descriptor(&vfs[0].tx, 1, (0x10_0000, 11, 0, 0));
+    vfs[0].offer_tx(1);
+    vfs[0].send(&good);
+    assert_eq!(vfs[1].receive()[12..], good[..]);
+    vfs[0].wait_sent();
+    assert_eq!(vfs[0].drops("bad_header"), 2);
+}
+
+#[test]
+fn a_malformed_ring_stops_its_own_queue_only() {
+    let (_datapath, mut vfs) = switch(4, true);
+    for _ in 0..SIZE {
+        vfs[3].post(2048);
+    }
+    // A good frame before the bad chain still arrives.
+    let good = frame(mac(Vf(3)), Vf(0), 60);
+    vfs[0].send(&good);
+    assert_eq!(vfs[3].receive()[12..], good[..]);
+    // vf0's transmit chain loops.
+    vfs[0].descriptor(&vfs[0].tx, 1, (0x10_0000, 16, 1, 1));
+    vfs[0].offer_tx(1);
+    eventually("vf0's failure", || vfs[0].tx.events.failure.lock().is_some());
+    assert!(vfs[0].tx.events.failure.lock().as_ref().unwrap().contains("loops"));
+
+    // vf1's receive buffer is not its memory.
+    vfs[1].descriptor(&vfs[1].rx, 0, (1 << 40, 2048, 2, 0));
+    vfs[1].write(vfs[1].rx.base + 0x1004, &0u16.to_le_bytes());
+    vfs[1].write(vfs[1].rx.base + 0x1002, &1u16.to_le_bytes());
+    vfs[2].send(&frame(mac(Vf(1)), Vf(2), 60));
+    eventually("vf1's failure", || vfs[1].rx.events.failure.lock().is_some());
+    assert_eq!(vfs[1].domain.faults().count, 1);
+    assert_eq!(vfs[1].domain.faults().recent[0].iova, 1 << 40);
+
+    // The others go on.
+    for len in 60..90 {
+        let sent = frame(mac(Vf(3)), Vf(2), len);
+        vfs[2].send(&sent);
+        assert_eq!(vfs[3].receive()[12..], sent[..]);
+    }
+    assert!(vfs[2].tx.events.failure.lock().is_none());
+}
+
+#[test]
+fn a_receiver_without_a_driver_drops() {
+    let ids = [Vf(0), Vf(1)];
+    let datapath = Datapath::start(table(&ids)).unwrap();
+    let mut sender = Driver::start(&datapath, Vf(0), true);
+    let receiver = Driver::new(&datapath, Vf(1));
+    sender.send(&frame(mac(Vf(1)), Vf(0), 60));
+    sender.wait_sent();
+    assert_eq!(receiver.drops("not_ready"), 1);
+}
+
+#[test]
+fn a_stopped_queue_goes_on_where_it_was() {
+    let (datapath, mut vfs) = switch(2, true);
+    for _ in 0..20 {
+        vfs[1].post(2048);
+    }
+    let mut state = QueueState::default();
+    for len in 60..80 {
+        if len == 70 {
+            let stopped = datapath.stop_queue(Vf(0), 0, Direction::Transmit).unwrap();
+            state = stopped.unwrap();
+            assert_eq!(state, QueueState { next_avail: 10, next_used: 10 });
+            // Nobody serves the queue now.
+            vfs[0].send(&frame(mac(Vf(1)), Vf(0), len));
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(vfs[1].take_received().is_none());
+            vfs[0].start_queue(&datapath, Direction::Transmit, true, state);
+        } else {
+            vfs[0].send(&frame(mac(Vf(1)), Vf(0), len));
+        }
+        assert_eq!(vfs[1].receive().len(), 12 + len);
+        vfs[0].wait_sent();
+    }
+    assert_ne!(state, QueueState::default());
+    assert_eq!(datapath.stop_queue(Vf(9), 0, Direction::Receive).unwrap(), None);
+}
+
+#[test]
+fn an_idle_worker_sleeps_and_a_kick_wakes_it() {
+    let (_datapath, mut vfs) = switch(2, true);
+    for round in 0..50 {
+        vfs[1].post(2048);
+        vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60 + round));
+        assert_eq!(vfs[1].receive().len(), 72 + round);
+        vfs[0].wait_sent();
+        // Long enough to fall asleep: the driver is asked to notify of exactly the next frame.
+        let asked = vfs[0].tx.base + 0x2000 + 4 + 8 * u64::from(SIZE);
+        let next = vfs[0].tx.available.to_le_bytes();
+        eventually("the queue to be armed", || vfs[0].read(asked, 2) == next);
+    }
+}
+
+#[test]
+fn after_unmap_nothing_is_written() {
+    let (_datapath, mut vfs) = switch(2, true);
+    let fd = memfd(1 << 20);
+    let watch = std::fs::File::from(fd.try_clone().unwrap());
+    let at = 1 << 32;
+    let backing = manifold_dma::Backing::File { fd, offset: 0 };
+    let both = manifold_dma::Permissions::READ_WRITE;
+    vfs[1].domain.map(at, 1 << 20, both, backing).unwrap();
+    for index in 0..SIZE {
+        let iova = at + u64::from(index) * 4096;
+        vfs[1].descriptor(&vfs[1].rx, index, (iova, 2048, 2, 0));
+        let slot = vfs[1].rx.base + 0x1004 + 2 * u64::from(index);
+        vfs[1].write(slot, &index.to_le_bytes());
+    }
+    vfs[1].write(vfs[1].rx.base + 0x1002, &SIZE.to_le_bytes());
+    for _ in 0..32 {
+        vfs[0].send(&frame(mac(Vf(1)), Vf(0), 1000));
+    }
+    vfs[1].domain.unmap(at, 1 << 20).unwrap();
+    // Whatever was delivered was delivered before unmap returned.
+    let zeros = vec![0; 1 << 20];
+    std::os::unix::fs::FileExt::write_all_at(&watch, &zeros, 0).unwrap();
+    vfs[0].wait_sent();
+    let mut now = vec![1; 1 << 20];
+    std::os::unix::fs::FileExt::read_exact_at(&watch, &mut now, 0).unwrap();
+    assert_eq!(now, zeros);
+}
+
+proptest! {
+    /// However a chain is cut into pieces, the frame read from it is the same.
+    #[test]
+    fn the_cut_of_a_chain_does_not_matter(
+        len in 0usize..300,
+        cuts in proptest::collection::vec(0usize..312, 0..12),
+    ) {
+        let body: Vec<u8> = (0..len).map(|i| i as u8).collect();
+        let mut bytes = [&[0; NET_HEADER][..], &body].concat();
+        let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut % (bytes.len() + 1)).collect();
+        cuts.sort_unstable();
+        let mut pieces = Pieces::new();
+        let (mut rest, mut at) = (&mut bytes[..], 0);
+        for cut in cuts {
+            let (piece, tail) = rest.split_at_mut(cut - at);
+            pieces.push(Slice::from_mut(piece));
+            (rest, at) = (tail, cut);
+        }
+        pieces.push(Slice::from_mut(rest));
+        let mut frame = Frame::read(&pieces, 0, NET_HEADER + len, 0).unwrap();
+        prop_assert_eq!(frame.len(), len);
+        let mut out = frame.delivered_head(7).to_vec();
+        prop_assert_eq!(&out[..NET_HEADER], &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0]);
+        for piece in frame.rest(&pieces) {
+            let mut part = vec![0; piece.len()];
+            piece.read(&mut part);
+            out.extend(part);
+        }
+        prop_assert_eq!(&out[NET_HEADER..], &body[..]);
+    }
+}
