@@ -3,16 +3,17 @@
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use imbl::OrdMap;
 use parking_lot::Mutex;
-use std::collections::HashMap;
 
+use crate::error::Error;
 use crate::fault::{Access, Fault, FaultLog, FaultReport};
-use crate::memory::{FileKey, MappedFile, inspect};
-use crate::reader::{Reader, View};
+use crate::memory::{Files, HostAddress, MappedFile};
+use crate::pin::Slot;
+use crate::reader::Reader;
 
 /// Granularity of mappings in bytes.
 pub const PAGE_SIZE: u64 = 4096;
@@ -78,72 +79,6 @@ impl fmt::Debug for Backing {
     }
 }
 
-/// Why a mapping could not be made or removed. The conditions are those of Linux's VFIO type 1 (v2) IOMMU.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Zero size, or address, size or offset not a multiple of [`PAGE_SIZE`].
-    #[error(
-        "IOVA {iova:#x}, size {size:#x}: both must be multiples of {PAGE_SIZE:#x} and the size not zero"
-    )]
-    Unaligned {
-        /// The address asked for.
-        iova: u64,
-        /// The size asked for.
-        size: u64,
-    },
-    /// The file offset is not a multiple of [`PAGE_SIZE`].
-    #[error("file offset {0:#x} is not a multiple of {PAGE_SIZE:#x}")]
-    UnalignedOffset(u64),
-    /// The range ends beyond 64 bits.
-    #[error("IOVA {iova:#x}, size {size:#x}: the range wraps around")]
-    Wraps {
-        /// The address asked for.
-        iova: u64,
-        /// The size asked for.
-        size: u64,
-    },
-    /// Neither reading nor writing was permitted.
-    #[error("a mapping needs read or write permission")]
-    NoPermission,
-    /// Part of the range is mapped already.
-    #[error("IOVA {iova:#x}, size {size:#x}: overlaps the mapping at {other:#x}")]
-    Overlap {
-        /// The address asked for.
-        iova: u64,
-        /// The size asked for.
-        size: u64,
-        /// First IOVA of the mapping in the way.
-        other: u64,
-    },
-    /// The range to unmap begins or ends inside a mapping.
-    #[error("IOVA {iova:#x}, size {size:#x}: would cut the mapping at {other:#x} in two")]
-    Splits {
-        /// The address asked for.
-        iova: u64,
-        /// The size asked for.
-        size: u64,
-        /// First IOVA of the mapping.
-        other: u64,
-    },
-    /// The file is shorter than the mapping needs.
-    #[error("the mapping needs {needed:#x} bytes of a file that has {size:#x}")]
-    BeyondEnd {
-        /// Offset plus size.
-        needed: u64,
-        /// The file's size.
-        size: u64,
-    },
-    /// A mapping to be written by the function, of a file that is open for reading only.
-    #[error("the file is open for reading only and the mapping is to be written")]
-    ReadOnlyFile,
-    /// More mappings than a domain takes.
-    #[error("more than {0} mappings")]
-    TooMany(usize),
-    /// The file cannot be mapped.
-    #[error("cannot map the file: {0}")]
-    Map(#[from] io::Error),
-}
-
 /// What a domain holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -164,28 +99,13 @@ pub(crate) enum Target {
     Host {
         address: HostAddress,
         /// Keeps the memory mapped.
-        _file: Arc<MappedFile>,
+        file: Arc<MappedFile>,
     },
     Remote(
         #[allow(dead_code, reason = "kept for its owner; direct translation refuses it")]
         Arc<dyn RemoteMemory>,
     ),
 }
-
-/// A host address; the [`MappedFile`] beside it keeps it valid.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HostAddress(NonNull<u8>);
-
-impl HostAddress {
-    pub(crate) fn as_ptr(self) -> *mut u8 {
-        self.0.as_ptr()
-    }
-}
-
-// SAFETY: an address is a number; what makes using it sound is stated where it is used.
-unsafe impl Send for HostAddress {}
-// SAFETY: as above.
-unsafe impl Sync for HostAddress {}
 
 #[derive(Clone)]
 pub(crate) struct Mapping {
@@ -195,11 +115,13 @@ pub(crate) struct Mapping {
     pub(crate) target: Target,
 }
 
-/// The mappings at one moment. Cloning shares everything.
+/// The mappings at one moment; what it says never changes. Cloning shares everything.
 #[derive(Clone)]
 pub(crate) struct Snapshot {
     map: OrdMap<u64, Mapping>,
     pub(crate) bus_master: bool,
+    /// Different for every snapshot of every domain in this process, so that what was derived from one is never taken
+    /// for derived from another.
     pub(crate) version: u64,
 }
 
@@ -210,16 +132,27 @@ impl fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
+    fn new(map: OrdMap<u64, Mapping>, bus_master: bool) -> Arc<Self> {
+        static VERSIONS: AtomicU64 = AtomicU64::new(0);
+        let version = VERSIONS.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Snapshot { map, bus_master, version })
+    }
+
     /// The mapping that holds `iova`, with its first IOVA.
     pub(crate) fn find(&self, iova: u64) -> Option<(u64, &Mapping)> {
+        // One-page mappings are what there can be many of, and looking for a key is cheaper than for its neighbour.
+        let page = iova - iova % PAGE_SIZE;
+        if let Some(mapping) = self.map.get(&page) {
+            return Some((page, mapping));
+        }
         self.map.get_prev(&iova).filter(|(_, m)| m.last >= iova).map(|(first, m)| (*first, m))
     }
 }
 
 struct State {
-    snapshot: Snapshot,
-    readers: Vec<Weak<Mutex<View>>>,
-    files: HashMap<FileKey, Weak<MappedFile>>,
+    current: Arc<Snapshot>,
+    readers: Vec<Weak<Slot>>,
+    files: Files,
     stats: Stats,
 }
 
@@ -244,13 +177,12 @@ impl Domain {
 
     /// An empty domain, Bus Master Enable clear, for the function called `name`.
     pub fn new(name: impl Into<String>) -> Arc<Self> {
-        let snapshot = Snapshot { map: OrdMap::new(), bus_master: false, version: 0 };
         Arc::new(Domain {
             name: name.into(),
             state: Mutex::new(State {
-                snapshot,
+                current: Snapshot::new(OrdMap::new(), false),
                 readers: Vec::new(),
-                files: HashMap::new(),
+                files: Files::default(),
                 stats: Stats::default(),
             }),
             faults: FaultLog::default(),
@@ -278,22 +210,27 @@ impl Domain {
             return Err(Error::NoPermission);
         }
         let mut state = self.state.lock();
-        if state.snapshot.map.len() >= Self::MAX_MAPPINGS {
+        let mut map = state.current.map.clone();
+        if map.len() >= Self::MAX_MAPPINGS {
             return Err(Error::TooMany(Self::MAX_MAPPINGS));
         }
-        if let Some((other, mapping)) = state.snapshot.map.get_prev(&last)
+        if let Some((other, mapping)) = map.get_prev(&last)
             && mapping.last >= iova
         {
             return Err(Error::Overlap { iova, size, other: *other });
         }
         let target = match backing {
             Backing::Remote(remote) => Target::Remote(remote),
-            Backing::File { fd, offset } => state.open(&fd, offset, size, permissions.write)?,
+            Backing::File { fd, offset } => {
+                let (address, file) = state.files.map(&fd, offset, size, permissions.write)?;
+                Target::Host { address, file }
+            }
         };
-        state.snapshot.map.insert(iova, Mapping { last, permissions, target });
+        map.insert(iova, Mapping { last, permissions, target });
         state.stats.maps += 1;
         state.stats.bytes += size;
-        state.publish();
+        let bus_master = state.current.bus_master;
+        state.publish(Snapshot::new(map, bus_master));
         Ok(())
     }
 
@@ -306,24 +243,26 @@ impl Domain {
         let last = check_range(iova, size)?;
         let mut state = self.state.lock();
         for edge in [iova, last] {
-            if let Some((first, mapping)) = state.snapshot.find(edge)
+            if let Some((first, mapping)) = state.current.find(edge)
                 && (first < iova || mapping.last > last)
             {
                 return Err(Error::Splits { iova, size, other: first });
             }
         }
-        let inside: Vec<u64> = state.snapshot.map.range(iova..=last).map(|(key, _)| *key).collect();
+        let mut map = state.current.map.clone();
+        let inside: Vec<u64> = map.range(iova..=last).map(|(first, _)| *first).collect();
         let mut bytes = 0;
-        for first in inside {
-            if let Some(mapping) = state.snapshot.map.remove(&first) {
+        for first in &inside {
+            if let Some(mapping) = map.remove(first) {
                 bytes += mapping.last - first + 1;
-                state.stats.unmaps += 1;
             }
         }
         if bytes > 0 {
+            state.stats.unmaps += inside.len() as u64;
             state.stats.bytes -= bytes;
-            state.publish();
-            state.forget_files();
+            let bus_master = state.current.bus_master;
+            state.publish(Snapshot::new(map, bus_master));
+            state.files.forget();
         }
         Ok(bytes)
     }
@@ -331,19 +270,20 @@ impl Domain {
     /// Removes all mappings; as [`Domain::unmap`], complete when it returns.
     pub fn unmap_all(&self) {
         let mut state = self.state.lock();
-        state.stats.unmaps += state.snapshot.map.len() as u64;
+        state.stats.unmaps += state.current.map.len() as u64;
         state.stats.bytes = 0;
-        state.snapshot.map = OrdMap::new();
-        state.publish();
-        state.forget_files();
+        let bus_master = state.current.bus_master;
+        state.publish(Snapshot::new(OrdMap::new(), bus_master));
+        state.files.forget();
     }
 
-    /// Follows the Bus Master Enable bit. While it is clear every access faults.
+    /// Follows the Bus Master Enable bit. While it is clear every access faults; once it is cleared and this has
+    /// returned, no reader can touch any memory.
     pub fn set_bus_master(&self, enabled: bool) {
         let mut state = self.state.lock();
-        if state.snapshot.bus_master != enabled {
-            state.snapshot.bus_master = enabled;
-            state.publish();
+        if state.current.bus_master != enabled {
+            let map = state.current.map.clone();
+            state.publish(Snapshot::new(map, enabled));
         }
     }
 
@@ -351,9 +291,9 @@ impl Domain {
     pub fn reader(self: &Arc<Self>) -> Reader {
         let mut state = self.state.lock();
         state.readers.retain(|reader| reader.strong_count() > 0);
-        let view = Arc::new(Mutex::new(View::new(state.snapshot.clone())));
-        state.readers.push(Arc::downgrade(&view));
-        Reader::new(Arc::clone(self), view)
+        let slot = Arc::new(Slot::new(Arc::clone(&state.current)));
+        state.readers.push(Arc::downgrade(&slot));
+        Reader::new(Arc::clone(self), slot)
     }
 
     /// Records a fault.
@@ -369,72 +309,26 @@ impl Domain {
     /// Counts of mappings.
     pub fn stats(&self) -> Stats {
         let state = self.state.lock();
-        let mut stats = state.stats;
-        stats.mappings = state.snapshot.map.len();
-        stats.truncated_files =
-            state.files.values().filter_map(Weak::upgrade).filter(|file| file.truncated()).count();
-        stats
+        Stats {
+            mappings: state.current.map.len(),
+            truncated_files: state.files.truncated(),
+            ..state.stats
+        }
     }
 }
 
 impl State {
-    /// Puts the current snapshot into every reader. Taking a reader's lock waits for its burst to end, so afterwards the
-    /// previous snapshot is out of use.
-    fn publish(&mut self) {
-        self.snapshot.version += 1;
-        let snapshot = &self.snapshot;
+    /// Puts a new snapshot into every reader and waits until none can use the previous one.
+    fn publish(&mut self, snapshot: Arc<Snapshot>) {
+        self.current = snapshot;
+        let current = &self.current;
         self.readers.retain(|reader| match reader.upgrade() {
-            Some(view) => {
-                view.lock().replace(snapshot.clone());
+            Some(slot) => {
+                drop(slot.replace(Arc::clone(current)));
                 true
             }
             None => false,
         });
-    }
-
-    fn open(&mut self, fd: &OwnedFd, offset: u64, size: u64, write: bool) -> Result<Target, Error> {
-        if !offset.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::UnalignedOffset(offset));
-        }
-        let info = inspect(fd)?;
-        if write && !info.writable {
-            return Err(Error::ReadOnlyFile);
-        }
-        let needed = offset.checked_add(size).ok_or(Error::Wraps { iova: offset, size })?;
-        if let Some(length) = info.size
-            && needed > length
-        {
-            return Err(Error::BeyondEnd { needed, size: length });
-        }
-        let known = self.files.get(&info.key).and_then(Weak::upgrade);
-        let known =
-            known.and_then(|file| file.address(offset, size, write).map(|address| (address, file)));
-        let (address, file) = match known {
-            Some(found) => found,
-            None => {
-                // The whole file, so that the next mapping of it needs no mmap and neighbours stay contiguous; just the
-                // range where the whole is too large for the address space or has no size.
-                let whole = info.size.map(|length| length - length % PAGE_SIZE);
-                let file = match whole.filter(|length| *length >= needed) {
-                    Some(length) => MappedFile::new(fd, 0, length, info.writable)
-                        .or_else(|_| MappedFile::new(fd, offset, size, info.writable))?,
-                    None => MappedFile::new(fd, offset, size, info.writable)?,
-                };
-                let file = Arc::new(file);
-                let address = file
-                    .address(offset, size, write)
-                    .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-                self.files.insert(info.key, Arc::downgrade(&file));
-                (address, file)
-            }
-        };
-        let address =
-            NonNull::new(address).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        Ok(Target::Host { address: HostAddress(address), _file: file })
-    }
-
-    fn forget_files(&mut self) {
-        self.files.retain(|_, file| file.strong_count() > 0);
     }
 }
 

@@ -42,6 +42,8 @@ pub enum FaultReason {
     NotShared,
     /// A ring is not naturally aligned.
     Misaligned,
+    /// The file behind the range was made shorter while it was mapped.
+    Lost,
 }
 
 impl fmt::Display for FaultReason {
@@ -53,6 +55,7 @@ impl fmt::Display for FaultReason {
             FaultReason::AddressOverflow => "address overflow",
             FaultReason::NotShared => "memory not shared (start the VMM with share=on)",
             FaultReason::Misaligned => "misaligned",
+            FaultReason::Lost => "memory lost (its file was truncated while mapped)",
         })
     }
 }

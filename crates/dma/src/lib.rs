@@ -10,28 +10,33 @@
 //!        |                                    |
 //!        v                                    v
 //!   Domain ---- publishes a new ------> Reader::pin -> Pinned --slice(iova, len)--> Slice<'_> (host memory)
-//!   (mappings,  immutable snapshot      (uncontended lock         \
-//!    files,     to every reader;         on the reader's           `-> Fault, recorded in the domain
-//!    faults)    unmap waits for pins)    own slot)
+//!   (mappings,  immutable snapshot      (marks the reader's       \
+//!    files,     to every reader;         own slot, never            `-> Fault, recorded in the domain
+//!    faults)    unmap waits for pins)    waits)
 //! ```
 //!
 //! - Snapshots are persistent B-trees that share structure, so one more mapping costs O(log n) however many there are.
 //! - Each file is mapped once, whole, however many IOVA ranges point into it: 100,000 one-page mappings cost no
 //!   100,000 `mmap`s.
-//! - A client that truncates a file under a running adapter gets zero pages put in place of the lost ones
+//! - A client that truncates a file under a running adapter has zeros put in its place and its accesses refused
 //!   ([`mod@sigbus`]); no one else notices.
 //!
 //! It is not a page table walker, it knows nothing of virtqueues, and it does not decide what a fault means for a
 //! device.
 
 mod domain;
+mod error;
 mod fault;
 mod memory;
+mod pin;
 mod reader;
 pub mod sigbus;
 mod slice;
+#[doc(hidden)]
+pub mod testing;
 
-pub use domain::{Backing, Domain, Error, PAGE_SIZE, Permissions, RemoteMemory, Stats};
+pub use domain::{Backing, Domain, PAGE_SIZE, Permissions, RemoteMemory, Stats};
+pub use error::Error;
 pub use fault::{Access, Fault, FaultReason, FaultReport};
 pub use reader::{Pinned, Reader};
 pub use slice::Slice;

@@ -1,20 +1,27 @@
 //! Translation for those who move data: pin a snapshot, translate, let go.
 
 use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
-
-use crate::domain::{Domain, Snapshot, Target};
+use crate::domain::{Domain, Mapping, Snapshot, Target};
 use crate::fault::{Access, Fault, FaultReason};
+use crate::pin::Slot;
+use crate::sigbus;
 use crate::slice::Slice;
 
 /// How many translations a reader remembers. Guest RAM is two or three ranges; a virtual IOMMU makes many, and then the
 /// tree is searched.
 const REMEMBERED: usize = 4;
 
+/// How many mappings at most are joined into one piece. It bounds the work for one piece, whatever lengths a hostile
+/// driver writes into descriptors.
+const JOINED: usize = 64;
+
 /// A remembered translation: IOVAs `first..=last` are at `host`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct Recent {
     first: u64,
     last: u64,
@@ -24,42 +31,61 @@ struct Recent {
 }
 
 const NOTHING: Recent =
-    Recent { first: 1, last: 0, host: std::ptr::null_mut(), writable: false, readable: false };
+    Recent { first: 1, last: 0, host: ptr::null_mut(), writable: false, readable: false };
 
-/// What one reader translates with. Its lock is the pin: the reader holds it for a burst, the domain takes it to put a
-/// new snapshot in, and so an unmap ends only after the burst that might use the old mapping.
-#[derive(Debug)]
-pub(crate) struct View {
-    snapshot: Snapshot,
+/// Translations of one snapshot that are likely to be asked for again.
+struct Memo {
+    /// The snapshot they are from, and how many files had been lost by then.
+    valid: Cell<(u64, usize)>,
     recent: [Cell<Recent>; REMEMBERED],
     next: Cell<usize>,
 }
 
-// SAFETY: the raw pointers in `recent` point into mappings that the snapshot in the same View keeps alive.
-unsafe impl Send for View {}
-
-impl View {
-    pub(crate) fn new(snapshot: Snapshot) -> Self {
-        View { snapshot, recent: std::array::from_fn(|_| Cell::new(NOTHING)), next: Cell::new(0) }
-    }
-
-    pub(crate) fn replace(&mut self, snapshot: Snapshot) {
-        *self = View::new(snapshot);
+impl Memo {
+    /// Forgets everything if it is from another snapshot or a file was lost since.
+    #[inline]
+    fn check(&self, version: u64) {
+        let now = (version, sigbus::hits());
+        if self.valid.get() != now {
+            self.recent.iter().for_each(|recent| recent.set(NOTHING));
+            self.valid.set(now);
+        }
     }
 }
 
 /// One translator of a domain, owned by one worker (or one control thread).
-///
-/// Cheap to pin: the lock is contended only while mappings change.
-#[derive(Debug)]
 pub struct Reader {
     domain: Arc<Domain>,
-    view: Arc<Mutex<View>>,
+    slot: Arc<Slot>,
+    /// How many [`Pinned`] there are, and the snapshot they share.
+    pins: Cell<usize>,
+    pinned: Cell<*const Snapshot>,
+    memo: Memo,
+}
+
+// SAFETY: the pointers are used only while `pins` is not zero. A `Pinned` borrows the reader, so the reader is moved to
+// another thread only when there is none left, or when one was leaked: then the slot stays marked and they stay valid.
+unsafe impl Send for Reader {}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("domain", &self.domain).finish_non_exhaustive()
+    }
 }
 
 impl Reader {
-    pub(crate) fn new(domain: Arc<Domain>, view: Arc<Mutex<View>>) -> Self {
-        Reader { domain, view }
+    pub(crate) fn new(domain: Arc<Domain>, slot: Arc<Slot>) -> Self {
+        Reader {
+            domain,
+            slot,
+            pins: Cell::new(0),
+            pinned: Cell::new(ptr::null()),
+            memo: Memo {
+                valid: Cell::new((u64::MAX, 0)),
+                recent: std::array::from_fn(|_| Cell::new(NOTHING)),
+                next: Cell::new(0),
+            },
+        }
     }
 
     /// The domain this reader translates for.
@@ -67,26 +93,62 @@ impl Reader {
         &self.domain
     }
 
-    /// Pins the current mappings until the result is dropped. Hold it for a burst, never across a sleep: map and unmap
-    /// wait for it.
+    /// Pins the current mappings until the result is dropped. Never waits.
+    ///
+    /// Hold it for a burst, never across a sleep: map and unmap wait for it. For the same reason whoever holds it must not
+    /// call [`Domain`]'s methods that change mappings or count them. A second pin at the same time sees the mappings of
+    /// the first.
     #[inline]
     pub fn pin(&self) -> Pinned<'_> {
-        Pinned { view: self.view.lock(), domain: &self.domain }
+        let pins = self.pins.get();
+        if pins == 0 {
+            // SAFETY: a reader is not `Sync`, so this thread alone pins, and nothing is pinned now.
+            let snapshot = unsafe { self.slot.pin() };
+            self.pinned.set(snapshot);
+            // SAFETY: just pinned.
+            self.memo.check(unsafe { (*snapshot).version });
+        }
+        self.pins.set(pins + 1);
+        Pinned { reader: self, _one_thread: PhantomData }
     }
 }
 
 /// Mappings that stay as they are while this exists.
-#[derive(Debug)]
 pub struct Pinned<'r> {
-    view: MutexGuard<'r, View>,
-    domain: &'r Domain,
+    reader: &'r Reader,
+    _one_thread: PhantomData<*const ()>,
+}
+
+impl fmt::Debug for Pinned<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pinned").field(self.snapshot()).finish()
+    }
+}
+
+impl Drop for Pinned<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let pins = self.reader.pins.get() - 1;
+        self.reader.pins.set(pins);
+        if pins == 0 {
+            // SAFETY: this was the last pin of this thread's reader, and no slice outlives it.
+            unsafe { self.reader.slot.release() };
+        }
+    }
 }
 
 impl Pinned<'_> {
-    /// Changes whenever any mapping or Bus Master Enable changes; whoever keeps derived addresses compares it.
+    #[inline]
+    fn snapshot(&self) -> &Snapshot {
+        // SAFETY: the slot is marked for as long as `self` exists, so the snapshot it gave is valid.
+        unsafe { &*self.reader.pinned.get() }
+    }
+
+    /// Changes whenever any mapping or Bus Master Enable changes, and is different for different domains: whoever keeps
+    /// derived addresses compares it.
     #[inline]
     pub fn version(&self) -> u64 {
-        self.view.snapshot.version
+        self.snapshot().version
     }
 
     /// Host memory of `len` bytes at `iova`, if all of it is mapped, permits `access` and is contiguous on the host.
@@ -106,21 +168,10 @@ impl Pinned<'_> {
         if let Some(slice) = self.recall(iova, len, access) {
             return Ok(Some(slice));
         }
-        let mut only = None;
-        let mut pieces = 0;
-        self.walk(iova, len, access, &mut |slice| {
-            only = Some(slice);
-            pieces += 1;
-        })?;
-        Ok(match pieces {
-            // SAFETY: an empty slice covers no memory.
-            0 => Some(unsafe { Slice::from_raw(std::ptr::NonNull::dangling().as_ptr(), 0) }),
-            1 => only,
-            _ => None,
-        })
+        self.whole(iova, len, access)
     }
 
-    /// Calls `each` with the host memory of `len` bytes at `iova`, in order, in as few contiguous pieces as possible.
+    /// Calls `each` with the host memory of `len` bytes at `iova`, in order, in a few contiguous pieces.
     ///
     /// # Errors
     /// A [`Fault`], also recorded in the domain; `each` is not called then.
@@ -136,7 +187,39 @@ impl Pinned<'_> {
             each(slice);
             return Ok(());
         }
-        self.walk(iova, len, access, &mut each)
+        // First every check, then the pieces, so that a fault half way has no effect.
+        match self.whole(iova, len, access)? {
+            Some(slice) if slice.is_empty() => {}
+            Some(slice) => each(slice),
+            None => {
+                self.walk(iova, len, access, &mut |slice| {
+                    each(slice);
+                    true
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Pinned::slices`], until `each` returns false; true when it never did.
+    ///
+    /// The work is bounded by the number of calls, however large `len` is. A fault is found when its turn comes: `each`
+    /// may have been called before.
+    ///
+    /// # Errors
+    /// A [`Fault`], also recorded in the domain.
+    #[inline]
+    pub fn slices_while<'s>(
+        &'s self,
+        iova: u64,
+        len: usize,
+        access: Access,
+        mut each: impl FnMut(Slice<'s>) -> bool,
+    ) -> Result<bool, Fault> {
+        match self.recall(iova, len, access) {
+            Some(slice) => Ok(each(slice)),
+            None => self.walk(iova, len, access, &mut each),
+        }
     }
 
     /// Copies from memory at `iova` into `out`.
@@ -162,16 +245,17 @@ impl Pinned<'_> {
     }
 
     /// Records a fault that the caller found (a misaligned ring, say) and returns it.
+    #[cold]
     pub fn fault(&self, iova: u64, len: usize, access: Access, reason: FaultReason) -> Fault {
         let fault = Fault { iova, len: len as u64, access, reason };
-        self.domain.record(fault);
+        self.reader.domain.record(fault);
         fault
     }
 
     #[inline]
     fn recall(&self, iova: u64, len: usize, access: Access) -> Option<Slice<'_>> {
         let last = iova.checked_add((len as u64).checked_sub(1)?)?;
-        for cell in &self.view.recent {
+        for cell in &self.reader.memo.recent {
             let recent = cell.get();
             let permitted = match access {
                 Access::Read => recent.readable,
@@ -187,79 +271,107 @@ impl Pinned<'_> {
         None
     }
 
+    /// Translates all of the range; the result if it is one piece (empty, if the range is).
+    fn whole(&self, iova: u64, len: usize, access: Access) -> Result<Option<Slice<'_>>, Fault> {
+        // SAFETY: an empty slice covers no memory.
+        let mut only = Some(unsafe { Slice::from_raw(NonNull::dangling().as_ptr(), 0) });
+        let mut pieces = 0;
+        self.walk(iova, len, access, &mut |slice| {
+            pieces += 1;
+            only = (pieces == 1).then_some(slice);
+            true
+        })?;
+        Ok(only)
+    }
+
+    /// Translates piece by piece until `each` returns false (the result, then) or a fault is found.
     fn walk<'s>(
         &'s self,
         iova: u64,
         len: usize,
         access: Access,
-        each: &mut dyn FnMut(Slice<'s>),
-    ) -> Result<(), Fault> {
-        let snapshot = &self.view.snapshot;
-        if !snapshot.bus_master {
+        each: &mut dyn FnMut(Slice<'s>) -> bool,
+    ) -> Result<bool, Fault> {
+        if !self.snapshot().bus_master {
             return Err(self.fault(iova, len, access, FaultReason::BusMasterDisabled));
         }
-        let Some(rest) = (len as u64).checked_sub(1) else { return Ok(()) };
+        let Some(rest) = (len as u64).checked_sub(1) else { return Ok(true) };
         let Some(last) = iova.checked_add(rest) else {
             return Err(self.fault(iova, len, access, FaultReason::AddressOverflow));
         };
-        // Twice over the range: first every check, then the pieces, so that a fault half way has no effect.
+        let mut run = Run::default();
         let mut at = iova;
         loop {
-            let reason = match snapshot.find(at) {
-                None => FaultReason::NotMapped,
-                Some((_, mapping)) if !mapping.permissions.allow(access) => {
-                    FaultReason::NotPermitted
-                }
-                Some((_, mapping)) if matches!(mapping.target, Target::Remote(_)) => {
-                    FaultReason::NotShared
-                }
-                Some((_, mapping)) if mapping.last >= last => break,
-                Some((_, mapping)) => {
-                    at = mapping.last + 1;
-                    continue;
-                }
-            };
-            return Err(self.fault(iova, len, access, reason));
-        }
-        let mut at = iova;
-        let mut run: Option<(*mut u8, usize)> = None;
-        while let Some((first, mapping)) = snapshot.find(at) {
-            let Target::Host { address, .. } = &mapping.target else { break };
-            let piece = (mapping.last.min(last) - at + 1) as usize;
+            let (first, mapping, base) =
+                self.find(at, access).map_err(|reason| self.fault(iova, len, access, reason))?;
             // SAFETY: `at` is in first..=last of the mapping, whose host memory is as long as the mapping.
-            let host = unsafe { address.as_ptr().add((at - first) as usize) };
-            run = match run {
-                Some((start, length)) if start.wrapping_add(length) == host => {
-                    Some((start, length + piece))
+            let host = unsafe { base.add((at - first) as usize) };
+            let piece = (mapping.last.min(last) - at + 1) as usize;
+            if let Some((start, length)) = run.add(host, piece) {
+                // SAFETY: a run is made of mapped memory of the pinned snapshot, which outlives `'s`.
+                if !each(unsafe { Slice::from_raw(start, length) }) {
+                    return Ok(false);
                 }
-                Some((start, length)) => {
-                    // SAFETY: the run is made of mapped memory of the pinned snapshot.
-                    each(unsafe { Slice::from_raw(start, length) });
-                    Some((host, piece))
-                }
-                None => {
-                    self.remember(first, mapping.last, address.as_ptr(), mapping.permissions);
-                    Some((host, piece))
-                }
-            };
+            }
             if mapping.last >= last {
-                break;
+                if at == iova {
+                    self.remember(first, mapping, base);
+                }
+                // SAFETY: as above.
+                return Ok(each(unsafe { Slice::from_raw(run.start, run.length) }));
             }
             at = mapping.last + 1;
         }
-        if let Some((start, length)) = run {
-            // SAFETY: as above.
-            each(unsafe { Slice::from_raw(start, length) });
-        }
-        Ok(())
     }
 
-    fn remember(&self, first: u64, last: u64, host: *mut u8, permissions: crate::Permissions) {
-        let next = self.view.next.get();
-        if let Some(cell) = self.view.recent.get(next % REMEMBERED) {
-            let (readable, writable) = (permissions.read, permissions.write);
-            cell.set(Recent { first, last, host, writable, readable });
+    /// The mapping at `iova` with its first IOVA and host address, if it may be accessed.
+    fn find(&self, iova: u64, access: Access) -> Result<(u64, &Mapping, *mut u8), FaultReason> {
+        let (first, mapping) = self.snapshot().find(iova).ok_or(FaultReason::NotMapped)?;
+        if !mapping.permissions.allow(access) {
+            return Err(FaultReason::NotPermitted);
         }
-        self.view.next.set(next.wrapping_add(1));
+        match &mapping.target {
+            Target::Remote(_) => Err(FaultReason::NotShared),
+            Target::Host { file, .. } if sigbus::hits() != 0 && file.truncated() => {
+                Err(FaultReason::Lost)
+            }
+            Target::Host { address, .. } => Ok((first, mapping, address.as_ptr())),
+        }
+    }
+
+    fn remember(&self, first: u64, mapping: &Mapping, host: *mut u8) {
+        let memo = &self.reader.memo;
+        let next = memo.next.get();
+        if let Some(cell) = memo.recent.get(next % REMEMBERED) {
+            let (readable, writable) = (mapping.permissions.read, mapping.permissions.write);
+            cell.set(Recent { first, last: mapping.last, host, writable, readable });
+        }
+        memo.next.set(next.wrapping_add(1));
+    }
+}
+
+/// Host memory that goes on without a gap.
+struct Run {
+    start: *mut u8,
+    length: usize,
+    joined: usize,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Run { start: ptr::null_mut(), length: 0, joined: 0 }
+    }
+}
+
+impl Run {
+    /// Makes the run longer if `host` is where it ends; otherwise begins a new one and returns the finished one.
+    fn add(&mut self, host: *mut u8, length: usize) -> Option<(*mut u8, usize)> {
+        if self.start.wrapping_add(self.length) == host && (1..JOINED).contains(&self.joined) {
+            self.length += length;
+            self.joined += 1;
+            return None;
+        }
+        let finished = std::mem::replace(self, Run { start: host, length, joined: 1 });
+        (finished.joined > 0).then_some((finished.start, finished.length))
     }
 }

@@ -1,67 +1,118 @@
 //! Survives a client that truncates a file the adapter has mapped.
 //!
 //! Touching a page past a file's end raises SIGBUS, which would end the process, and with it every other function's
-//! traffic. The handler puts a private zero page in place of the lost one, so the access goes on with zeros and only
-//! the client that cut its own memory sees the consequence.
+//! traffic. The handler puts private zero memory in place of the whole mapping of that file, so the access goes on with
+//! zeros; from the next pin on, translation refuses the mapping ([`crate::FaultReason::Lost`]). Only the client that cut
+//! its own memory sees the consequence.
+//!
+//! All of the mapping, not just the page: each page replaced alone would split the kernel's list of mappings, of which a
+//! process has 65,530, and a hostile client could use them all up.
 
 use std::io;
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use parking_lot::Mutex;
 
-/// How many file mappings can be protected at once: 257 functions with room for a few files each.
-const SLOTS: usize = 4096;
+use crate::domain::PAGE_SIZE;
+use crate::memory::MAX_FILES;
 
+/// How many file mappings can be protected at once: what one PF and 256 VFs may have, twice over.
+const SLOTS: usize = 2 * 257 * MAX_FILES;
+
+/// One protected range, written under [`WRITERS`] and read by the handler at any moment, which is why there is a
+/// sequence number: odd while the slot is being written, different after every change.
 struct Slot {
-    /// 0: free. Written last when taken and first when released, so that the handler never sees half an entry.
+    sequence: AtomicUsize,
+    /// 0: free.
     start: AtomicUsize,
-    end: AtomicUsize,
-    page: AtomicUsize,
+    len: AtomicUsize,
     hit: AtomicBool,
 }
 
 static TABLE: [Slot; SLOTS] = [const {
     Slot {
+        sequence: AtomicUsize::new(0),
         start: AtomicUsize::new(0),
-        end: AtomicUsize::new(0),
-        page: AtomicUsize::new(0),
+        len: AtomicUsize::new(0),
         hit: AtomicBool::new(false),
     }
 }; SLOTS];
+/// What the lost memory is replaced with.
+const PROTECTION: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
+const FLAGS: libc::c_int =
+    libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+const PAGE: usize = PAGE_SIZE as usize;
+
 static WRITERS: Mutex<()> = Mutex::new(());
 static INSTALL: Once = Once::new();
+static HITS: AtomicUsize = AtomicUsize::new(0);
 
-/// Keeps a range protected.
+/// How many mappings have been lost in this process. Whoever keeps translations looks here first.
+#[inline]
+pub(crate) fn hits() -> usize {
+    HITS.load(Ordering::Relaxed)
+}
+
+impl Slot {
+    /// Changes the range; under [`WRITERS`].
+    fn set(&self, start: usize, len: usize) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.start.store(start, Ordering::Relaxed);
+        self.len.store(len, Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
+    }
+
+    /// The range, if it holds `address`. A slot that is changing is not the one: the range that is being accessed stays
+    /// protected until after the access.
+    fn range_with(&self, address: usize) -> Option<(usize, usize)> {
+        let before = self.sequence.load(Ordering::Acquire);
+        let start = self.start.load(Ordering::Relaxed);
+        let len = self.len.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        let stable = before.is_multiple_of(2) && before == self.sequence.load(Ordering::Relaxed);
+        let inside = start != 0 && address.checked_sub(start).is_some_and(|offset| offset < len);
+        (stable && inside).then_some((start, len))
+    }
+}
+
+/// Keeps a range protected until it is dropped, which must be before the range is unmapped.
 #[derive(Debug)]
 pub(crate) struct Guard {
     slot: usize,
 }
 
 impl Guard {
+    /// True once the range's content was lost.
+    #[inline]
     pub(crate) fn hit(&self) -> bool {
         TABLE[self.slot].hit.load(Ordering::Relaxed)
     }
+}
 
-    /// Ends the protection; called before the range is unmapped.
-    pub(crate) fn release(&self) {
-        TABLE[self.slot].start.store(0, Ordering::Release);
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _writers = WRITERS.lock();
+        TABLE[self.slot].set(0, 0);
     }
 }
 
-/// Protects `len` bytes at `start`; `page` is the mapping's page size (2 MiB for huge pages).
-pub(crate) fn protect(start: usize, len: usize, page: usize) -> io::Result<Guard> {
+/// Protects `len` bytes at `start`.
+///
+/// # Safety
+/// The range must be one whole file mapping that only raw copies touch: when the file turns out to be shorter, the
+/// memory is replaced.
+pub(crate) unsafe fn protect(start: usize, len: usize) -> io::Result<Guard> {
     INSTALL.call_once(install);
     let _writers = WRITERS.lock();
     let free = TABLE.iter().position(|slot| slot.start.load(Ordering::Relaxed) == 0);
     let Some(index) = free else {
         return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many mapped files"));
     };
-    let slot = &TABLE[index];
-    slot.end.store(start + len, Ordering::Relaxed);
-    slot.page.store(page, Ordering::Relaxed);
-    slot.hit.store(false, Ordering::Relaxed);
-    slot.start.store(start, Ordering::Release);
+    TABLE[index].hit.store(false, Ordering::Relaxed);
+    TABLE[index].set(start, len);
     Ok(Guard { slot: index })
 }
 
@@ -81,32 +132,36 @@ extern "C" fn handle(
     _context: *mut libc::c_void,
 ) {
     // SAFETY: the kernel passes a valid siginfo_t for a handler installed with SA_SIGINFO.
-    let address = unsafe { (*info).si_addr() } as usize;
-    for slot in &TABLE {
-        let start = slot.start.load(Ordering::Acquire);
-        if start == 0 || address < start || address >= slot.end.load(Ordering::Relaxed) {
-            continue;
-        }
-        let page = slot.page.load(Ordering::Relaxed);
-        let aligned = address - address % page;
-        // SAFETY: the page lies inside a mapping that this module protects, whose content is lost; replacing it keeps
-        // the range mapped, and only raw copies ever touch it.
-        let replaced = unsafe {
-            libc::mmap(
-                aligned as *mut libc::c_void,
-                page,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        if replaced != libc::MAP_FAILED {
-            slot.hit.store(true, Ordering::Relaxed);
-            return;
+    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
+    // A positive code is the kernel's, about an access; others were sent by somebody and have no address.
+    if code > 0 {
+        for slot in &TABLE {
+            let Some((start, len)) = slot.range_with(address) else { continue };
+            // First the mark, then the zeros: who reads a zero of the replacement can know that it is one.
+            if !slot.hit.swap(true, Ordering::Relaxed) {
+                HITS.fetch_add(1, Ordering::Relaxed);
+            }
+            // All of it; where the system has not that much memory to promise, at least the page.
+            for (start, len) in [(start, len), (address & !(PAGE - 1), PAGE)] {
+                // SAFETY: `protect`'s caller said that the range is a mapping of its own, touched by raw copies only; it
+                // is still mapped, because the access that brought us here goes through it. Putting other memory there
+                // keeps every pointer into it valid.
+                let replaced =
+                    unsafe { libc::mmap(start as *mut _, len, PROTECTION, FLAGS, -1, 0) };
+                if replaced != libc::MAP_FAILED {
+                    return;
+                }
+            }
+            break;
         }
     }
-    // Not ours: let the default action (end the process, dump core) take place when the access is repeated.
-    // SAFETY: resetting a signal to its default is async-signal-safe.
-    unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+    // Not ours, or not to be helped: the default action (end the process, dump core) takes place when the access is
+    // repeated, or at once where there was none.
+    // SAFETY: both calls are async-signal-safe.
+    unsafe {
+        libc::signal(libc::SIGBUS, libc::SIG_DFL);
+        if code <= 0 {
+            libc::raise(libc::SIGBUS);
+        }
+    }
 }

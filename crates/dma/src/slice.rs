@@ -24,10 +24,8 @@ impl<'p> Slice<'p> {
         Slice { ptr, len, _pin: PhantomData }
     }
 
-    /// A slice over private bytes, to be read from only through `&self` methods that do not write.
-    ///
-    /// Frames that do not come from guest memory (a TAP, a software segment) take the same path as those that do. Taking
-    /// `&mut` makes sure nothing else looks at the bytes meanwhile.
+    /// A slice over private bytes: frames that do not come from guest memory (from a TAP, or segmented in software) take
+    /// the same path as those that do. `&mut` makes sure that no reference looks at the bytes meanwhile.
     pub fn from_mut(bytes: &'p mut [u8]) -> Self {
         Slice { ptr: bytes.as_mut_ptr(), len: bytes.len(), _pin: PhantomData }
     }
@@ -93,6 +91,7 @@ impl<'p> Slice<'p> {
         let n = self.len.min(source.len);
         // SAFETY: both ranges hold at least n bytes and `ptr::copy` allows overlap.
         unsafe { ptr::copy(source.ptr, self.ptr, n) };
+        read_once();
         n
     }
 

@@ -1,0 +1,91 @@
+//! How a worker pins what a VMM is about to change.
+//!
+//! This is read-copy-update. The worker never waits: it marks its slot, reads the current snapshot's address, and clears
+//! the mark when its burst is over. Whoever changes mappings puts a new snapshot in the slot and waits until the burst
+//! that may still use the old one has ended. A guest that maps and unmaps without pause thus delays itself and no one
+//! else on the same worker.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
+use std::thread;
+use std::time::Duration;
+
+use crate::domain::Snapshot;
+
+/// Looks at a busy slot before going to sleep: about as long as a long burst takes.
+const SPINS: u32 = 1024;
+/// One sleep of a wait for a reader that holds its pin, or has lost the processor, for longer.
+const SLEEP: Duration = Duration::from_micros(20);
+
+/// What one reader translates with; shared by the reader and its domain. On cache lines of its own, since a worker writes
+/// to it twice per burst.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Slot {
+    /// Odd while pinned; grows with every pin and every release.
+    sequence: AtomicU64,
+    /// The current snapshot, from [`Arc::into_raw`]: the slot owns one reference.
+    current: AtomicPtr<Snapshot>,
+}
+
+impl Slot {
+    pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
+        Slot {
+            sequence: AtomicU64::new(0),
+            current: AtomicPtr::new(Arc::into_raw(snapshot).cast_mut()),
+        }
+    }
+
+    /// Marks the slot and returns the current snapshot, which stays valid until [`Slot::release`].
+    ///
+    /// # Safety
+    /// One thread at a time, and not again before the release.
+    #[inline]
+    pub(crate) unsafe fn pin(&self) -> *const Snapshot {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Ordering::Release);
+        // Mark, fence, read the address; `replace` writes the address, fences and looks for the mark. One of the two
+        // sees what the other wrote: either this is the new snapshot, or `replace` waits.
+        fence(Ordering::SeqCst);
+        self.current.load(Ordering::Acquire)
+    }
+
+    /// Ends the pin.
+    ///
+    /// # Safety
+    /// By the thread that pinned; the snapshot must not be used any more.
+    #[inline]
+    pub(crate) unsafe fn release(&self) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Ordering::Release);
+    }
+
+    /// Puts in a new snapshot; returns the old one once no pin can refer to it. One thread at a time (the domain's lock).
+    pub(crate) fn replace(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        let new = Arc::into_raw(snapshot).cast_mut();
+        let old = self.current.swap(new, Ordering::AcqRel);
+        fence(Ordering::SeqCst);
+        let seen = self.sequence.load(Ordering::Acquire);
+        if !seen.is_multiple_of(2) {
+            // Any other value will do: a later pin already reads the new address.
+            let mut looks = 0;
+            while self.sequence.load(Ordering::Acquire) == seen {
+                if looks < SPINS {
+                    looks += 1;
+                    std::hint::spin_loop();
+                } else {
+                    thread::sleep(SLEEP);
+                }
+            }
+        }
+        // SAFETY: `old` came from `Arc::into_raw`, the slot owned that reference, and the swap took it out.
+        unsafe { Arc::from_raw(old) }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // SAFETY: the slot owns this reference; it is no longer shared, so nobody has it pinned.
+        drop(unsafe { Arc::from_raw(*self.current.get_mut()) });
+    }
+}
