@@ -93,7 +93,7 @@ impl Factory {
             msix,
             present: AtomicBool::new(true),
             peer: Mutex::new(None),
-            registers: Mutex::new(Registers { space, view, model }),
+            registers: Mutex::new(Registers { space, view, model, host_command: None }),
         }))
     }
 }
@@ -121,7 +121,12 @@ struct Registers {
     space: ConfigSpace,
     view: Passthrough,
     model: NetDevice,
+    /// The Command register as the host left it, while a VMM has the function.
+    host_command: Option<[u8; 2]>,
 }
+
+/// Offset of the Command register (PCIe Base 6.0, 7.5.1.1.3).
+const COMMAND: u16 = 0x04;
 
 /// A part of a BAR that is not the device model's.
 enum MsixPart {
@@ -138,7 +143,7 @@ impl Function {
     /// Reads configuration space as `view` shows it.
     pub(crate) fn config_read(&self, view: View, offset: u16, data: &mut [u8]) {
         let mut registers = self.registers.lock();
-        let Registers { space, view: passthrough, model } = &mut *registers;
+        let Registers { space, view: passthrough, model, .. } = &mut *registers;
         if let Some((capability, at)) = space.vendor_capability_at(offset)
             && model.config_read(capability, at, data)
         {
@@ -210,6 +215,18 @@ impl Function {
         self.domain.unmap_all();
     }
 
+    /// A VMM takes the function: it finds it as after a reset, and sees a plain endpoint.
+    pub(crate) fn take(&self) {
+        self.reset_by_vmm();
+        let mut registers = self.registers.lock();
+        let Registers { space, view, model, host_command } = &mut *registers;
+        *view = Passthrough::new(space, &self.spec);
+        model.offer_sr_iov(false);
+        let mut command = [0; 2];
+        space.read(COMMAND, &mut command);
+        *host_command = Some(command);
+    }
+
     /// The VMM is gone: everything it set up goes with it.
     pub(crate) fn release(&self) {
         self.reset_by_vmm();
@@ -219,15 +236,14 @@ impl Function {
                 vector.host_release();
             }
         }
-        self.domain.unmap_all();
         let mut registers = self.registers.lock();
         registers.model.offer_sr_iov(self.id == FunctionId::Pf);
-    }
-
-    /// A VMM takes the function: it sees a plain endpoint.
-    pub(crate) fn take(&self) {
-        self.reset_by_vmm();
-        self.registers.lock().model.offer_sr_iov(false);
+        if let Some(command) = registers.host_command.take() {
+            let events = registers.space.write(COMMAND, &command);
+            self.act(&mut registers, &events, COMMAND, &command);
+        }
+        drop(registers);
+        self.domain.unmap_all();
     }
 
     /// What the PF's registers say, for decoding requests.
