@@ -1,1 +1,305 @@
-//! x
+//! A TCP/IP host on a virtio-net device: ARP, ICMP echo, and bulk transfers over TCP.
+//!
+//! Nothing here waits. [`Stack::poll`] does what can be done; whoever calls it decides whether to look again
+//! at once, or to sleep until an interrupt or [`Stack::next_deadline`].
+//!
+//! ```text
+//!   Pinger      Transfer (TCP: send random bytes / receive and hash)
+//!        └──┬───────┘
+//!       smoltcp sockets, Interface
+//!           │  frames
+//!         Port ── VirtioNet
+//! ```
+
+mod arp;
+mod device;
+mod ping;
+mod transfer;
+
+pub use ping::PingOptions;
+
+use crate::agent::{Event, Incoming, Neighbour, Outgoing};
+use crate::virtio::VirtioNet;
+use crate::{Error, Result};
+use device::Port;
+use ping::Pinger;
+use smoltcp::iface::{Config, Interface, SocketSet};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv4Cidr};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+use transfer::Transfer;
+
+/// How often an unanswered ARP request is repeated.
+const ARP_INTERVAL: Duration = Duration::from_millis(200);
+/// How often progress is reported.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A host on the network.
+pub struct Stack {
+    port: Port,
+    iface: Interface,
+    sockets: SocketSet<'static>,
+    address: Option<Ipv4Addr>,
+    pingers: Vec<Pinger>,
+    transfers: Vec<Transfer>,
+    resolver: Resolver,
+    events: Vec<Event>,
+    /// Bytes of finished transfers: received, sent.
+    finished: (u64, u64),
+    next_progress: Instant,
+    next_port: u16,
+    epoch: Instant,
+}
+
+impl std::fmt::Debug for Stack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stack").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Addresses that somebody waits for.
+#[derive(Debug)]
+struct Resolver {
+    wanted: Vec<Ipv4Addr>,
+    next: Instant,
+}
+
+impl Stack {
+    /// A host without an address. `seed` makes sequence numbers and ports differ between guests.
+    pub fn new(net: VirtioNet, seed: u64) -> Self {
+        let epoch = Instant::now();
+        let mut port = Port::new(net);
+        let mac = EthernetAddress(port.net.info().mac);
+        let mut config = Config::new(HardwareAddress::Ethernet(mac));
+        config.random_seed = seed;
+        let iface = Interface::new(config, &mut port, smoltcp::time::Instant::ZERO);
+        Self {
+            port,
+            iface,
+            sockets: SocketSet::new(Vec::new()),
+            address: None,
+            pingers: Vec::new(),
+            transfers: Vec::new(),
+            resolver: Resolver { wanted: Vec::new(), next: epoch },
+            events: Vec::new(),
+            finished: (0, 0),
+            next_progress: epoch,
+            next_port: 49152 + (seed % 16384) as u16,
+            epoch,
+        }
+    }
+
+    /// The driver below.
+    pub fn net(&mut self) -> &mut VirtioNet {
+        &mut self.port.net
+    }
+
+    /// The driver below, to look at.
+    pub fn net_ref(&self) -> &VirtioNet {
+        &self.port.net
+    }
+
+    /// Sets the host's one address and the neighbours that need not be asked for.
+    pub fn configure(
+        &mut self,
+        address: Ipv4Addr,
+        prefix: u8,
+        neighbours: &[Neighbour],
+    ) -> Result<()> {
+        if prefix > 32 {
+            return Err(Error::Command(format!("a prefix of {prefix} bits; IPv4 has 32")));
+        }
+        self.iface.update_ip_addrs(|addresses| {
+            addresses.clear();
+            // One always fits.
+            let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(address, prefix)));
+        });
+        self.address = Some(address);
+        for neighbour in neighbours {
+            self.port.inject_neighbour(neighbour.address, neighbour.mac, address);
+        }
+        self.events.push(Event::Configured { address });
+        Ok(())
+    }
+
+    /// Pings all targets at once; the results come as events.
+    pub fn ping(&mut self, targets: &[Ipv4Addr], options: &PingOptions) -> Result<()> {
+        self.own_address()?;
+        self.resolve(targets.iter().copied());
+        let ident = self.unused_port();
+        let pinger = Pinger::new(&mut self.sockets, ident, targets, options)?;
+        self.pingers.push(pinger);
+        Ok(())
+    }
+
+    /// Listens for transfers; their ends come as events.
+    pub fn receive(&mut self, transfers: &[Incoming]) -> Result<()> {
+        self.own_address()?;
+        let segment = usize::from(self.port.net.info().mtu).saturating_sub(40);
+        let (_, rx, _) = self.port.net.parts();
+        let capacity = rx.iter().map(|queue| queue.room_for(segment + 54) * segment).sum();
+        let window = transfer::window(capacity, transfers.len());
+        for incoming in transfers {
+            let transfer = Transfer::listen(&mut self.sockets, incoming, window)?;
+            self.transfers.push(transfer);
+        }
+        self.events.push(Event::Listening { transfers: transfers.len() });
+        Ok(())
+    }
+
+    /// Sends transfers; their ends come as events.
+    pub fn send(&mut self, transfers: &[Outgoing]) -> Result<()> {
+        self.own_address()?;
+        self.resolve(transfers.iter().map(|transfer| transfer.to));
+        for outgoing in transfers {
+            let port = self.unused_port();
+            let buffer = transfer::send_buffer(transfers.len());
+            self.transfers.push(Transfer::send(&mut self.sockets, outgoing, port, buffer));
+        }
+        Ok(())
+    }
+
+    /// Asks every address for its MAC address, if it is not known.
+    pub fn resolve(&mut self, addresses: impl Iterator<Item = Ipv4Addr>) {
+        self.resolver.wanted.extend(addresses);
+        self.resolver.next = Instant::now();
+    }
+
+    /// Asks all known neighbours for their addresses again, so that frames come back.
+    pub(crate) fn provoke_answers(&mut self) -> Result<()> {
+        let Some(own) = self.address else { return Ok(()) };
+        let mac = self.port.net.info().mac;
+        let targets: Vec<_> = self.port.neighbours.keys().copied().collect();
+        for target in targets {
+            self.port.send(&arp::request(mac, own, target))?;
+        }
+        self.port.net.flush()
+    }
+
+    fn own_address(&self) -> Result<Ipv4Addr> {
+        self.address
+            .ok_or_else(|| Error::Command("the guest has no address yet; configure it".into()))
+    }
+
+    fn unused_port(&mut self) -> u16 {
+        let port = self.next_port;
+        self.next_port = if port == u16::MAX { 49152 } else { port + 1 };
+        port
+    }
+
+    /// Does what can be done: frames in, sockets, frames out. True where anything happened.
+    pub fn poll(&mut self) -> Result<bool> {
+        let now = Instant::now();
+        let before = self.port.net.counters();
+        self.port.begin()?;
+        self.ask_neighbours(now)?;
+        let timestamp = self.timestamp(now);
+        self.iface.poll(timestamp, &mut self.port, &mut self.sockets);
+        let busy = self.serve_sockets();
+        if busy {
+            // What the sockets were given goes out in this round, not in the next.
+            while self.iface.poll_egress(timestamp, &mut self.port, &mut self.sockets)
+                != smoltcp::iface::PollResult::None
+            {}
+        }
+        self.port.end()?;
+        let after = self.port.net.counters();
+        Ok(busy || after.rx_frames != before.rx_frames || after.tx_frames != before.tx_frames)
+    }
+
+    fn timestamp(&self, now: Instant) -> smoltcp::time::Instant {
+        let micros = now.saturating_duration_since(self.epoch).as_micros();
+        smoltcp::time::Instant::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+    }
+
+    fn ask_neighbours(&mut self, now: Instant) -> Result<()> {
+        let Some(own) = self.address else { return Ok(()) };
+        if self.resolver.wanted.is_empty() || now < self.resolver.next {
+            return Ok(());
+        }
+        let known = &self.port.neighbours;
+        self.resolver.wanted.retain(|address| !known.contains_key(address) && *address != own);
+        self.resolver.wanted.sort_unstable();
+        self.resolver.wanted.dedup();
+        self.resolver.next = now + ARP_INTERVAL;
+        let mac = self.port.net.info().mac;
+        for i in 0..self.resolver.wanted.len() {
+            if let Some(target) = self.resolver.wanted.get(i) {
+                let frame = arp::request(mac, own, *target);
+                self.port.send(&frame)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets pings and transfers have a look at their sockets.
+    fn serve_sockets(&mut self) -> bool {
+        let now = Instant::now();
+        let mut busy = false;
+        for pinger in &mut self.pingers {
+            busy |= pinger.poll(&mut self.sockets, &self.port.neighbours, now, &mut self.events);
+        }
+        let sockets = &mut self.sockets;
+        self.pingers.retain(|pinger| !pinger.is_done() || !pinger.close(sockets));
+        for transfer in &mut self.transfers {
+            busy |= transfer.poll(
+                &mut self.sockets,
+                self.iface.context(),
+                &self.port.neighbours,
+                now,
+                &mut self.events,
+            );
+        }
+        let (sockets, finished) = (&mut self.sockets, &mut self.finished);
+        self.transfers.retain(|transfer| {
+            if !transfer.is_gone(sockets, now) {
+                return true;
+            }
+            let (received, sent) = transfer.progress();
+            *finished = (finished.0 + received, finished.1 + sent);
+            transfer.close(sockets);
+            false
+        });
+        if now >= self.next_progress && self.transfers.iter().any(Transfer::is_running) {
+            self.next_progress = now + PROGRESS_INTERVAL;
+            let (received, sent) = self.progress();
+            self.events.push(Event::Progress { received, sent });
+        }
+        busy
+    }
+
+    /// Bytes received and sent so far, all transfers together.
+    fn progress(&self) -> (u64, u64) {
+        self.transfers
+            .iter()
+            .map(Transfer::progress)
+            .fold(self.finished, |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// How long nothing will happen by itself. `None`: until something arrives.
+    pub fn next_deadline(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let timestamp = self.timestamp(now);
+        let smoltcp = self.iface.poll_delay(timestamp, &self.sockets).map(Duration::from);
+        let resolver = (!self.resolver.wanted.is_empty())
+            .then(|| self.resolver.next.saturating_duration_since(now));
+        let pings = self.pingers.iter().filter_map(|pinger| pinger.next_deadline(now));
+        let transfers = self.transfers.iter().filter_map(|transfer| transfer.next_deadline(now));
+        pings.chain(transfers).chain(smoltcp).chain(resolver).min()
+    }
+
+    /// Asks for interrupts before sleeping. True where there is something to do already.
+    pub fn arm(&mut self) -> Result<bool> {
+        self.port.arm()
+    }
+
+    /// No more interrupts: the caller polls again.
+    pub fn disarm(&mut self) -> Result<()> {
+        self.port.disarm()
+    }
+
+    /// What happened since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+}

@@ -244,11 +244,15 @@ impl VirtioPci {
         Err(Error::Device("the configuration does not hold still".into()))
     }
 
+    pub(crate) fn read_device_u16(&mut self, offset: u64) -> Result<u16> {
+        let mut data = [0; 2];
+        self.read_device(offset, &mut data)?;
+        Ok(u16::from_le_bytes(data))
+    }
+
     /// True while the device says that its link is up. Meaningless without [`feature::STATUS`].
     pub fn link_up(&mut self) -> Result<bool> {
-        let mut link = [0; 2];
-        self.read_device(net_config::STATUS, &mut link)?;
-        Ok(u16::from_le_bytes(link) & net_config::STATUS_LINK_UP != 0)
+        Ok(self.read_device_u16(net_config::STATUS)? & net_config::STATUS_LINK_UP != 0)
     }
 
     /// Reads and so clears the ISR status (4.1.4.5).

@@ -13,13 +13,17 @@ mod control;
 mod device;
 mod net;
 pub(crate) mod queue;
+mod rx;
 pub(crate) mod spec;
+mod tx;
 
 pub use control::ControlQueue;
 pub use device::VirtioPci;
-pub use net::{NetInfo, NetOptions, RxQueue, TxQueue, VirtioNet};
+pub use net::{NetInfo, NetOptions, VirtioNet};
 pub use queue::{Layout, Queue, Used};
+pub use rx::RxQueue;
 pub use spec::{feature, status};
+pub use tx::TxQueue;
 
 use serde::{Deserialize, Serialize};
 

@@ -3,20 +3,19 @@
 use super::Counters;
 use super::control::ControlQueue;
 use super::device::VirtioPci;
-use super::queue::{Queue, write_descriptor};
-use super::spec::{
-    NET_HEADER, NET_HEADER_NUM_BUFFERS, NO_VECTOR, ctrl, feature, net_config, ring, status,
-};
-use crate::memory::Arena;
+use super::rx::RxQueue;
+use super::spec::{NET_HEADER, NO_VECTOR, ctrl, feature, net_config, ring, status};
+use super::tx::{TX_SLOTS, TxQueue};
 use crate::vfio::Function;
 use crate::{Error, Result};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 /// Bytes before the payload of an Ethernet frame.
 const ETHERNET_HEADER: usize = 14;
 /// The MTU where the device names none.
 const DEFAULT_MTU: u16 = 1500;
+/// Entries in the control queue, at most.
+const CONTROL_QUEUE: u16 = 64;
 /// Room in a frame beyond the MTU: Ethernet header and a VLAN tag.
 const OVERHEAD: usize = ETHERNET_HEADER + 4;
 
@@ -33,8 +32,8 @@ pub struct NetOptions {
     pub indirect: bool,
     /// Features not to accept.
     pub refuse: u64,
-    /// Reserve one descriptor of the first RX and TX queue for [`VirtioNet::rogue_dma`].
-    pub spare: bool,
+    /// Give the device receive buffers; without, it can receive nothing.
+    pub fill_rx: bool,
 }
 
 impl Default for NetOptions {
@@ -45,7 +44,7 @@ impl Default for NetOptions {
             rx_buffer: 4096,
             indirect: false,
             refuse: 0,
-            spare: false,
+            fill_rx: true,
         }
     }
 }
@@ -61,9 +60,6 @@ impl NetOptions {
         usize::from(self.queue_pairs.max(1)) * (rings + rx + tx) + 16 * 1024
     }
 }
-
-/// The most frames in flight per TX queue; more memory than this buys nothing.
-const TX_SLOTS: usize = 128;
 
 /// What the device says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,10 +85,22 @@ pub struct VirtioNet {
 }
 
 impl VirtioNet {
-    /// Resets the device and brings it up. The arena is rewound: nobody else may use it.
+    /// Resets the device and brings it up. The function's arena is rewound: nobody else may use it.
     pub fn start(function: Function, options: &NetOptions) -> Result<Self> {
-        function.arena().rewind();
-        let mut device = VirtioPci::probe(function)?;
+        let device = VirtioPci::probe(function)?;
+        let info = NetInfo { mac: [0; 6], mtu: DEFAULT_MTU, features: 0, queue_pairs: 1 };
+        let mut net = Self { device, info, rx: Vec::new(), tx: Vec::new(), control: None };
+        net.restart(options)?;
+        Ok(net)
+    }
+
+    /// As [`Self::start`], for a device that was up before. After an error nothing works but this.
+    pub fn restart(&mut self, options: &NetOptions) -> Result<()> {
+        self.rx.clear();
+        self.tx.clear();
+        self.control = None;
+        let device = &mut self.device;
+        device.function().arena().rewind();
         device.function().enable()?;
         let mut wanted = feature::VERSION_1
             | feature::ACCESS_PLATFORM
@@ -112,56 +120,52 @@ impl VirtioNet {
         }
         let features = device.negotiate(wanted & !options.refuse)?;
         let has = |bit| features & bit != 0;
-        let mut info = NetInfo { mac: [0; 6], mtu: DEFAULT_MTU, features, queue_pairs: 1 };
         if !has(feature::MAC) {
             return Err(Error::Device("no MAC address".into()));
         }
-        device.read_device(net_config::MAC, &mut info.mac)?;
+        let mut mac = [0; 6];
+        device.read_device(net_config::MAC, &mut mac)?;
+        let mut mtu = DEFAULT_MTU;
         if has(feature::MTU) {
-            let mut mtu = [0; 2];
-            device.read_device(net_config::MTU, &mut mtu)?;
-            info.mtu = u16::from_le_bytes(mtu);
+            mtu = device.read_device_u16(net_config::MTU)?;
         }
         let mut max_pairs = 1;
         if has(feature::MQ) {
-            let mut pairs = [0; 2];
-            device.read_device(net_config::MAX_VIRTQUEUE_PAIRS, &mut pairs)?;
-            max_pairs = u16::from_le_bytes(pairs);
-            if !(1..=0x8000).contains(&max_pairs) {
+            max_pairs = device.read_device_u16(net_config::MAX_VIRTQUEUE_PAIRS)?;
+            if !(1..=0x4000).contains(&max_pairs) {
                 return Err(Error::Device(format!("{max_pairs} queue pairs")));
             }
         }
-        info.queue_pairs = options.queue_pairs.clamp(1, max_pairs);
-        // One vector for configuration changes and one per queue, or all of them on the last.
-        let vectors = device.function().enable_msix(1 + 2 * info.queue_pairs)?;
+        let pairs = options.queue_pairs.clamp(1, max_pairs);
+        self.info = NetInfo { mac, mtu, features, queue_pairs: pairs };
+        // One vector for configuration changes and one per queue, or all the rest on the last.
+        let vectors = device.function().enable_msix(1 + 2 * pairs)?;
         let vector = |n: u16| n.min(vectors - 1);
         device.set_config_vector(0)?;
-        let mut net = Self { device, info, rx: Vec::new(), tx: Vec::new(), control: None };
-        for pair in 0..info.queue_pairs {
-            net.setup_pair(pair, options, [vector(1 + 2 * pair), vector(2 + 2 * pair)])?;
+        for pair in 0..pairs {
+            self.setup_pair(pair, options, [vector(1 + 2 * pair), vector(2 + 2 * pair)])?;
         }
+        let device = &mut self.device;
         if has(feature::CTRL_VQ) {
             let index = 2 * if has(feature::MQ) { max_pairs } else { 1 };
-            let queue = net.device.setup_queue(
-                index,
-                options.queue_size.min(64),
-                NO_VECTOR,
-                has(feature::EVENT_IDX),
-            )?;
-            net.control = Some(ControlQueue::new(index, queue, &mut net.device)?);
+            let size = options.queue_size.min(CONTROL_QUEUE);
+            let queue = device.setup_queue(index, size, NO_VECTOR, has(feature::EVENT_IDX))?;
+            self.control = Some(ControlQueue::new(index, queue, device)?);
         }
-        net.device.add_status(status::DRIVER_OK)?;
-        for rx in &mut net.rx {
+        device.add_status(status::DRIVER_OK)?;
+        for rx in &mut self.rx {
             rx.queue.disarm()?;
-            rx.fill(&mut net.device)?;
+            if options.fill_rx {
+                rx.fill(device)?;
+            }
         }
-        for tx in &mut net.tx {
+        for tx in &mut self.tx {
             tx.queue.disarm()?;
         }
-        if info.queue_pairs > 1 {
-            net.set_queue_pairs(info.queue_pairs)?;
+        if pairs > 1 {
+            self.set_queue_pairs(pairs)?;
         }
-        Ok(net)
+        Ok(())
     }
 
     fn setup_pair(&mut self, pair: u16, options: &NetOptions, vectors: [u16; 2]) -> Result<()> {
@@ -170,14 +174,13 @@ impl VirtioNet {
         let (merge, indirect) = (has(feature::MRG_RXBUF), has(feature::INDIRECT_DESC));
         let frame = usize::from(self.info.mtu) + OVERHEAD;
         let arena = self.device.function().arena().clone();
-        let spare = u16::from(options.spare && pair == 0);
         let size = options.queue_size;
         let rx = self.device.setup_queue(2 * pair, size, vectors[0], event_idx)?;
         let buffer = options.rx_buffer as usize;
         let buffer = if merge { buffer } else { buffer.max(NET_HEADER + frame) };
-        self.rx.push(RxQueue::new(2 * pair, vectors[0], rx, &arena, buffer, merge, spare)?);
+        self.rx.push(RxQueue::new(2 * pair, vectors[0], rx, &arena, buffer, merge)?);
         let tx = self.device.setup_queue(2 * pair + 1, size, vectors[1], event_idx)?;
-        self.tx.push(TxQueue::new(2 * pair + 1, vectors[1], tx, &arena, frame, indirect, spare)?);
+        self.tx.push(TxQueue::new(2 * pair + 1, vectors[1], tx, &arena, frame, indirect)?);
         Ok(())
     }
 
@@ -298,331 +301,30 @@ impl VirtioNet {
         self.command("VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET", ctrl::MQ_VQ_PAIRS_SET, &pairs.to_le_bytes())
     }
 
-    /// Offers the device, on its first TX queue (`write` false) or RX queue (`write` true), one buffer of
-    /// `len` bytes at an address of any kind. Needs [`NetOptions::spare`]; works once.
-    pub fn rogue_dma(&mut self, write: bool, iova: u64, len: u32) -> Result<()> {
-        let flags = if write { ring::F_WRITE } else { 0 };
-        let (queue, index) = match (write, self.rx.first_mut(), self.tx.first_mut()) {
-            (true, Some(rx), _) => (&mut rx.queue, rx.index),
-            (false, _, Some(tx)) => (&mut tx.queue, tx.index),
-            _ => return Err(Error::Command("the device has no queues".into())),
-        };
-        let spare = queue.size() - 1;
-        queue.set_descriptor(spare, iova, len, flags, 0)?;
-        queue.offer(spare)?;
-        queue.publish()?;
+    /// Offers the device, on its first TX queue, a frame of `len` bytes at an address of any kind. One slot of
+    /// the queue is lost to this.
+    pub fn rogue_read(&mut self, iova: u64, len: u32) -> Result<()> {
+        let tx = self.tx.first_mut().ok_or_else(no_queues)?;
+        tx.reclaim()?;
+        let slot = tx.free.pop().ok_or_else(|| Error::Command("the TX queue is full".into()))?;
+        tx.queue.set_descriptor(slot, iova, len, 0, 0)?;
+        tx.queue.offer(slot)?;
+        tx.queue.publish()?;
         // Whether it wants to know or not.
-        self.device.kick(index)
+        self.device.kick(tx.index)
+    }
+
+    /// Offers the device, on its first RX queue, a buffer of `len` bytes at an address of any kind. Needs
+    /// [`NetOptions::fill_rx`] to be off.
+    pub fn rogue_write(&mut self, iova: u64, len: u32) -> Result<()> {
+        let rx = self.rx.first_mut().ok_or_else(no_queues)?;
+        rx.queue.set_descriptor(0, iova, len, ring::F_WRITE, 0)?;
+        rx.queue.offer(0)?;
+        rx.queue.publish()?;
+        self.device.kick(rx.index)
     }
 }
 
-/// A receive queue: buffers out, frames in.
-#[derive(Debug)]
-pub struct RxQueue {
-    index: u16,
-    vector: u16,
-    pub(crate) queue: Queue,
-    arena: Arc<Arena>,
-    /// Offset of buffer 0 in the arena.
-    base: usize,
-    /// Bytes per buffer.
-    buffer: usize,
-    merge: bool,
-    /// Buffers, one per descriptor.
-    buffers: u16,
-    frames: u64,
-    bytes: u64,
-}
-
-impl RxQueue {
-    fn new(
-        index: u16,
-        vector: u16,
-        queue: Queue,
-        arena: &Arc<Arena>,
-        buffer: usize,
-        merge: bool,
-        spare: u16,
-    ) -> Result<Self> {
-        let buffer = buffer.max(NET_HEADER + 64).next_multiple_of(64);
-        let buffers = queue.size() - spare;
-        let base = arena.alloc(buffer * usize::from(buffers), 64)?.offset;
-        for i in 0..buffers {
-            let iova = arena.iova_of(base + usize::from(i) * buffer);
-            queue.set_descriptor(i, iova, buffer as u32, ring::F_WRITE, 0)?;
-        }
-        let arena = arena.clone();
-        let (frames, bytes) = (0, 0);
-        Ok(Self { index, vector, queue, arena, base, buffer, merge, buffers, frames, bytes })
-    }
-
-    /// Offers all buffers.
-    fn fill(&mut self, device: &mut VirtioPci) -> Result<()> {
-        for i in 0..self.buffers {
-            self.queue.offer(i)?;
-        }
-        self.flush(device)
-    }
-
-    /// The MSI-X vector of this queue.
-    pub fn vector(&self) -> u16 {
-        self.vector
-    }
-
-    /// Bytes of frames that fit all the buffers together.
-    pub fn capacity(&self) -> usize {
-        self.buffer * usize::from(self.buffers)
-    }
-
-    /// Copies the next frame into `frame` and returns its length; `None` where there is none. A frame that
-    /// does not fit is an error of the device.
-    pub fn receive(&mut self, frame: &mut [u8]) -> Result<Option<usize>> {
-        let Some(first) = self.queue.take()? else { return Ok(None) };
-        let at = self.offset(first.head)?;
-        let short = || Error::Device(format!("a used length of {} bytes", first.len));
-        let mut part = (first.len as usize).checked_sub(NET_HEADER).ok_or_else(short)?;
-        let more = match self.merge {
-            true => self
-                .arena
-                .load_u16(at + NET_HEADER_NUM_BUFFERS, std::sync::atomic::Ordering::Relaxed)?,
-            false => 1,
-        };
-        let mut from = at + NET_HEADER;
-        let mut head = first.head;
-        let mut done = 0;
-        for left in (0..more.max(1)).rev() {
-            if from + part > self.offset(head)? + self.buffer {
-                return Err(Error::Device(format!("{part} bytes in a buffer of {}", self.buffer)));
-            }
-            let place = frame.get_mut(done..done + part).ok_or_else(|| {
-                Error::Device(format!("a frame of more than {} bytes", done + part))
-            })?;
-            self.arena.read(from, place)?;
-            done += part;
-            self.queue.offer(head)?;
-            if left > 0 {
-                let next = self.queue.take()?.ok_or_else(|| {
-                    Error::Device(format!("a frame lacks {left} of its {more} buffers"))
-                })?;
-                head = next.head;
-                part = next.len as usize;
-                from = self.offset(head)?;
-            }
-        }
-        self.frames += 1;
-        self.bytes += done as u64;
-        Ok(Some(done))
-    }
-
-    /// Takes up to `limit` frames without looking at them, and returns how many there were. Only for frames
-    /// that fit one buffer.
-    pub fn discard(&mut self, limit: usize) -> Result<usize> {
-        let mut frames = 0;
-        while frames < limit {
-            let Some(used) = self.queue.take()? else { break };
-            self.bytes += u64::from(used.len).saturating_sub(NET_HEADER as u64);
-            self.queue.offer(used.head)?;
-            frames += 1;
-        }
-        self.frames += frames as u64;
-        Ok(frames)
-    }
-
-    fn offset(&self, head: u16) -> Result<usize> {
-        if head < self.buffers {
-            Ok(self.base + usize::from(head) * self.buffer)
-        } else {
-            Err(Error::Device(format!("RX descriptor {head} holds no buffer")))
-        }
-    }
-
-    /// Gives the buffers back that were taken.
-    pub fn flush(&mut self, device: &mut VirtioPci) -> Result<()> {
-        if self.queue.publish()? { device.kick(self.index) } else { Ok(()) }
-    }
-
-    /// As [`Self::flush`], but only when a quarter of the ring has come together.
-    pub fn flush_if_many(&mut self, device: &mut VirtioPci) -> Result<()> {
-        if self.queue.unpublished() >= self.queue.size() / 4 { self.flush(device) } else { Ok(()) }
-    }
-
-    /// See [`Queue::arm`].
-    pub fn arm(&mut self) -> Result<bool> {
-        self.queue.arm()
-    }
-
-    /// See [`Queue::disarm`].
-    pub fn disarm(&mut self) -> Result<()> {
-        self.queue.disarm()
-    }
-}
-
-/// A transmit queue.
-#[derive(Debug)]
-pub struct TxQueue {
-    index: u16,
-    vector: u16,
-    pub(crate) queue: Queue,
-    arena: Arc<Arena>,
-    /// Offset of slot 0 in the arena: header, then frame.
-    base: usize,
-    /// Bytes per slot.
-    slot: usize,
-    /// Offset of the indirect tables, two descriptors per slot, where used.
-    tables: Option<usize>,
-    /// Slots that the device does not have.
-    free: Vec<u16>,
-    frames: u64,
-    bytes: u64,
-    dropped: u64,
-}
-
-impl TxQueue {
-    fn new(
-        index: u16,
-        vector: u16,
-        queue: Queue,
-        arena: &Arc<Arena>,
-        frame: usize,
-        indirect: bool,
-        spare: u16,
-    ) -> Result<Self> {
-        let slot = (NET_HEADER + frame).next_multiple_of(64);
-        let slots = (queue.size() - spare).min(TX_SLOTS as u16);
-        let base = arena.alloc(slot * usize::from(slots), 64)?;
-        let mut tables = None;
-        if indirect {
-            tables = Some(arena.alloc(2 * ring::DESC * usize::from(slots), ring::DESC)?.offset);
-        }
-        for i in 0..slots {
-            let at = base.offset + usize::from(i) * slot;
-            // The header says: no checksum, no segmentation. It never changes.
-            arena.write(at, &[0; NET_HEADER])?;
-            let iova = arena.iova_of(at);
-            if let Some(tables) = tables {
-                let table = tables + 2 * ring::DESC * usize::from(i);
-                write_descriptor(arena, table, 0, iova, NET_HEADER as u32, ring::F_NEXT, 1)?;
-                write_descriptor(arena, table, 1, iova + NET_HEADER as u64, 0, 0, 0)?;
-                let bytes = 2 * ring::DESC as u32;
-                queue.set_descriptor(i, arena.iova_of(table), bytes, ring::F_INDIRECT, 0)?;
-            } else {
-                queue.set_descriptor(i, iova, 0, 0, 0)?;
-            }
-        }
-        Ok(Self {
-            index,
-            vector,
-            queue,
-            arena: arena.clone(),
-            base: base.offset,
-            slot,
-            tables,
-            free: (0..slots).rev().collect(),
-            frames: 0,
-            bytes: 0,
-            dropped: 0,
-        })
-    }
-
-    /// The MSI-X vector of this queue.
-    pub fn vector(&self) -> u16 {
-        self.vector
-    }
-
-    /// True where a frame can be sent now.
-    pub fn has_room(&mut self) -> Result<bool> {
-        if self.free.is_empty() {
-            self.reclaim()?;
-        }
-        Ok(!self.free.is_empty())
-    }
-
-    /// Takes back the slots that the device is done with, and returns how many are free.
-    pub fn reclaim(&mut self) -> Result<usize> {
-        while let Some(used) = self.queue.take()? {
-            self.free.push(used.head);
-        }
-        Ok(self.free.len())
-    }
-
-    /// Frames that the device has and is not done with, as far as known.
-    pub fn in_flight(&self) -> usize {
-        usize::from(self.queue.size().min(TX_SLOTS as u16)).saturating_sub(self.free.len())
-    }
-
-    /// Queues a frame; [`Self::flush`] shows it to the device. False, and counted, where there is no room.
-    pub fn send(&mut self, frame: &[u8]) -> Result<bool> {
-        if NET_HEADER + frame.len() > self.slot {
-            return Err(Error::Command(format!(
-                "a frame of {} bytes; the device takes {}",
-                frame.len(),
-                self.slot - NET_HEADER
-            )));
-        }
-        if !self.has_room()? {
-            self.dropped += 1;
-            return Ok(false);
-        }
-        let Some(slot) = self.free.pop() else { return Ok(false) };
-        self.arena.write(self.base + usize::from(slot) * self.slot + NET_HEADER, frame)?;
-        self.offer(slot, frame.len())?;
-        Ok(true)
-    }
-
-    /// Writes a frame into every free slot, for [`Self::resend`].
-    pub fn prefill(&mut self, frame: &[u8]) -> Result<()> {
-        for &slot in &self.free {
-            self.arena.write(self.base + usize::from(slot) * self.slot + NET_HEADER, frame)?;
-            self.set_length(slot, frame.len())?;
-        }
-        Ok(())
-    }
-
-    /// Queues up to `count` of the frames that [`Self::prefill`] wrote; returns how many.
-    pub fn resend(&mut self, count: usize, len: usize) -> Result<usize> {
-        if self.free.len() < count {
-            self.reclaim()?;
-        }
-        let count = count.min(self.free.len());
-        for _ in 0..count {
-            let Some(slot) = self.free.pop() else { break };
-            self.queue.offer(slot)?;
-        }
-        self.frames += count as u64;
-        self.bytes += (count * len) as u64;
-        Ok(count)
-    }
-
-    fn set_length(&self, slot: u16, len: usize) -> Result<()> {
-        match self.tables {
-            Some(tables) => {
-                let at = tables + ring::DESC * (2 * usize::from(slot) + 1) + 8;
-                self.arena.store_u64(at, len as u64)
-            }
-            None => self.queue.set_length(slot, (NET_HEADER + len) as u32, 0),
-        }
-    }
-
-    fn offer(&mut self, slot: u16, len: usize) -> Result<()> {
-        self.set_length(slot, len)?;
-        self.queue.offer(slot)?;
-        self.frames += 1;
-        self.bytes += len as u64;
-        Ok(())
-    }
-
-    /// Shows the device what was queued.
-    pub fn flush(&mut self, device: &mut VirtioPci) -> Result<()> {
-        if self.queue.publish()? { device.kick(self.index) } else { Ok(()) }
-    }
-
-    /// See [`Queue::arm`].
-    pub fn arm(&mut self) -> Result<bool> {
-        self.queue.arm()
-    }
-
-    /// See [`Queue::disarm`].
-    pub fn disarm(&mut self) -> Result<()> {
-        self.queue.disarm()
-    }
+fn no_queues() -> Error {
+    Error::Command("the device has no queues".into())
 }

@@ -1,0 +1,45 @@
+//! One attempt to reach memory that is not the guest's own.
+
+use super::{Direction, Event};
+use crate::Result;
+use crate::net::Stack;
+use crate::virtio::{NetOptions, status};
+use std::time::{Duration, Instant};
+
+/// Bytes that the device is to read, or may write.
+const LEN: u32 = 2048;
+/// How long the device gets to notice.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Tries, reports what the device said, and brings the device up again.
+pub(super) fn attempt(
+    stack: &mut Stack,
+    options: &NetOptions,
+    iova: u64,
+    direction: Direction,
+) -> Result<Event> {
+    match direction {
+        Direction::Read => stack.net().rogue_read(iova, LEN)?,
+        Direction::Write => {
+            // The one receive buffer the device gets is the rogue one; any frame will be written there.
+            stack.net().restart(&NetOptions { fill_rx: false, ..*options })?;
+            stack.net().rogue_write(iova, LEN)?;
+            stack.provoke_answers()?;
+        }
+    }
+    let begin = Instant::now();
+    let mut said = stack.net().device().status()?;
+    while said & status::DEVICE_NEEDS_RESET == 0 && begin.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(2));
+        said = stack.net().device().status()?;
+    }
+    stack.net().restart(options)?;
+    let healthy = stack.net().device().status()?;
+    Ok(Event::RogueDma {
+        iova,
+        direction,
+        status: said,
+        needs_reset: said & status::DEVICE_NEEDS_RESET != 0,
+        recovered: healthy & status::DRIVER_OK != 0 && healthy & status::DEVICE_NEEDS_RESET == 0,
+    })
+}

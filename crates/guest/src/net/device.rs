@@ -1,0 +1,249 @@
+//! The virtio-net device as smoltcp sees it.
+
+use super::arp;
+use crate::virtio::{RxQueue, TxQueue, VirtioNet, VirtioPci};
+use crate::{Error, Result};
+use smoltcp::phy::{self, DeviceCapabilities, Medium};
+use smoltcp::time::Instant;
+use std::collections::{HashMap, VecDeque};
+use std::net::Ipv4Addr;
+
+/// Received frames per round, after which the sockets get their turn.
+const RX_BUDGET: usize = 64;
+/// Frames sent before the device is told of them, unless the round ends first.
+const TX_BATCH: u16 = 16;
+/// Bytes of the largest frame: the largest MTU with its Ethernet header and a VLAN tag.
+const MAX_FRAME: usize = 65535 + 18;
+
+/// A virtio-net device, with one frame's worth of memory of the stack's own each way.
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) net: VirtioNet,
+    rx_frame: Vec<u8>,
+    tx_frame: Vec<u8>,
+    /// Frames that the stack is to believe it received.
+    injected: VecDeque<Vec<u8>>,
+    budget: usize,
+    /// The pair to look at first.
+    turn: usize,
+    /// Who told us a MAC address, or has been injected.
+    pub(crate) neighbours: HashMap<Ipv4Addr, [u8; 6]>,
+    /// What went wrong while smoltcp was polling, which cannot be told.
+    error: Option<Error>,
+}
+
+impl Port {
+    pub(crate) fn new(net: VirtioNet) -> Self {
+        Self {
+            rx_frame: vec![0; MAX_FRAME],
+            tx_frame: vec![0; usize::from(net.info().mtu) + 18],
+            net,
+            injected: VecDeque::new(),
+            budget: RX_BUDGET,
+            turn: 0,
+            neighbours: HashMap::new(),
+            error: None,
+        }
+    }
+
+    /// Has the stack learn a neighbour.
+    pub(crate) fn inject_neighbour(&mut self, address: Ipv4Addr, mac: [u8; 6], own: Ipv4Addr) {
+        self.neighbours.insert(address, mac);
+        self.injected.push_back(arp::reply(mac, address, self.net.info().mac, own));
+    }
+
+    /// Sends a frame past the stack.
+    pub(crate) fn send(&mut self, frame: &[u8]) -> Result<()> {
+        let (_, _, tx) = self.net.parts();
+        match tx.first_mut() {
+            Some(tx) => tx.send(frame).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts a round. Fails with what went wrong in the one before.
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        self.budget = RX_BUDGET;
+        self.error.take().map_or(Ok(()), Err)
+    }
+
+    /// Ends a round: the device gets to see everything.
+    pub(crate) fn end(&mut self) -> Result<()> {
+        self.error.take().map_or(Ok(()), Err)?;
+        self.net.flush()
+    }
+
+    /// The next received frame's length; the frame is in `rx_frame`.
+    fn next_frame(&mut self) -> Result<Option<usize>> {
+        if let Some(frame) = self.injected.pop_front() {
+            if let Some(place) = self.rx_frame.get_mut(..frame.len()) {
+                place.copy_from_slice(&frame);
+            }
+            return Ok(Some(frame.len()));
+        }
+        let (device, rx, _) = self.net.parts();
+        let pairs = rx.len().max(1);
+        for step in 0..pairs {
+            let which = (self.turn + step) % pairs;
+            let Some(queue) = rx.get_mut(which) else { break };
+            if let Some(len) = queue.receive(&mut self.rx_frame)? {
+                queue.flush_if_many(device)?;
+                self.turn = which + 1;
+                return Ok(Some(len));
+            }
+        }
+        Ok(None)
+    }
+
+    fn room(&mut self) -> Result<bool> {
+        let (_, _, tx) = self.net.parts();
+        for queue in tx {
+            if !queue.has_room()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notes an error for [`Self::end`].
+    fn note<T: Default>(&mut self, result: Result<T>) -> T {
+        result.unwrap_or_else(|e| {
+            self.error.get_or_insert(e);
+            T::default()
+        })
+    }
+
+    fn tokens(&mut self, len: usize) -> (RxToken<'_>, TxToken<'_>) {
+        let (device, _, queues) = self.net.parts();
+        let rx = RxToken { frame: self.rx_frame.get(..len).unwrap_or_default() };
+        let tx = TxToken { device, queues, scratch: &mut self.tx_frame, error: &mut self.error };
+        (rx, tx)
+    }
+}
+
+impl phy::Device for Port {
+    type RxToken<'a> = RxToken<'a>;
+    type TxToken<'a> = TxToken<'a>;
+
+    fn receive(&mut self, _: Instant) -> Option<(RxToken<'_>, TxToken<'_>)> {
+        if self.budget == 0 || self.error.is_some() {
+            return None;
+        }
+        // Every received frame may want an answer.
+        let room = self.room();
+        if !self.note(room) {
+            return None;
+        }
+        let next = self.next_frame();
+        let len = self.note(next)?;
+        self.budget -= 1;
+        if let Some((address, mac)) = self.rx_frame.get(..len).and_then(arp::sender) {
+            self.neighbours.insert(address, mac);
+        }
+        Some(self.tokens(len))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<TxToken<'_>> {
+        if self.error.is_some() {
+            return None;
+        }
+        let room = self.room();
+        if self.note(room) { Some(self.tokens(0).1) } else { None }
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = usize::from(self.net.info().mtu) + 14;
+        capabilities
+    }
+}
+
+/// A received frame.
+#[derive(Debug)]
+pub(crate) struct RxToken<'a> {
+    frame: &'a [u8],
+}
+
+impl phy::RxToken for RxToken<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.frame)
+    }
+}
+
+/// The right to send a frame.
+#[derive(Debug)]
+pub(crate) struct TxToken<'a> {
+    device: &'a mut VirtioPci,
+    queues: &'a mut [TxQueue],
+    scratch: &'a mut [u8],
+    error: &'a mut Option<Error>,
+}
+
+impl phy::TxToken for TxToken<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let Some(frame) = self.scratch.get_mut(..len) else {
+            // smoltcp keeps to the MTU; if it ever did not, the frame is lost and not this process.
+            self.error
+                .get_or_insert(Error::Command(format!("the stack made a frame of {len} bytes")));
+            return f(&mut vec![0; len]);
+        };
+        let result = f(frame);
+        let which = flow_hash(frame) % self.queues.len().max(1);
+        if let Some(queue) = self.queues.get_mut(which) {
+            let sent = queue.send(frame).and_then(|_| queue.flush_if(self.device, TX_BATCH));
+            if let Err(e) = sent {
+                self.error.get_or_insert(e);
+            }
+        }
+        result
+    }
+}
+
+/// Frames of one connection give one number: IPv4 addresses and the first four bytes behind.
+fn flow_hash(frame: &[u8]) -> usize {
+    let fields = frame.get(26..38).unwrap_or_default();
+    let sum = fields.iter().fold(0u32, |sum, b| sum.wrapping_mul(31).wrapping_add((*b).into()));
+    (sum ^ sum >> 16) as usize
+}
+
+impl Port {
+    /// Asks for interrupts before sleeping: for received frames, and for room where a TX ring is full. True
+    /// where there is something to do already.
+    pub(crate) fn arm(&mut self) -> Result<bool> {
+        let (_, rx, tx) = self.net.parts();
+        let mut pending = !self.injected.is_empty();
+        for queue in rx {
+            pending |= queue.arm()?;
+        }
+        for queue in tx {
+            if !queue.has_room()? {
+                pending |= queue.arm()?;
+            }
+        }
+        Ok(pending)
+    }
+
+    /// No more interrupts: this process looks by itself.
+    pub(crate) fn disarm(&mut self) -> Result<()> {
+        let (_, rx, tx) = self.net.parts();
+        rx.iter_mut().try_for_each(RxQueue::disarm)?;
+        tx.iter_mut().try_for_each(TxQueue::disarm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_stays_on_its_queue() {
+        let mut frame = vec![7; 100];
+        let hash = flow_hash(&frame);
+        frame[60] = 1;
+        assert_eq!(flow_hash(&frame), hash);
+        frame[35] = 1;
+        assert_ne!(flow_hash(&frame), hash);
+        assert_eq!(flow_hash(&[]), 0);
+    }
+}

@@ -1,0 +1,147 @@
+//! Receiving: buffers out, frames in (virtio 1.3, section 5.1.6.3).
+
+use super::device::VirtioPci;
+use super::queue::Queue;
+use super::spec::{NET_HEADER, NET_HEADER_NUM_BUFFERS, ring};
+use crate::memory::Arena;
+use crate::{Error, Result};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A receive queue: buffers out, frames in.
+#[derive(Debug)]
+pub struct RxQueue {
+    pub(super) index: u16,
+    vector: u16,
+    pub(crate) queue: Queue,
+    arena: Arc<Arena>,
+    /// Offset of buffer 0 in the arena.
+    base: usize,
+    /// Bytes per buffer.
+    buffer: usize,
+    merge: bool,
+    /// Buffers, one per descriptor.
+    buffers: u16,
+    pub(super) frames: u64,
+    pub(super) bytes: u64,
+}
+
+impl RxQueue {
+    pub(super) fn new(
+        index: u16,
+        vector: u16,
+        queue: Queue,
+        arena: &Arc<Arena>,
+        buffer: usize,
+        merge: bool,
+    ) -> Result<Self> {
+        let buffer = buffer.max(NET_HEADER + 64).next_multiple_of(64);
+        let buffers = queue.size();
+        let base = arena.alloc(buffer * usize::from(buffers), 64)?.offset;
+        for i in 0..buffers {
+            let iova = arena.iova_of(base + usize::from(i) * buffer);
+            queue.set_descriptor(i, iova, buffer as u32, ring::F_WRITE, 0)?;
+        }
+        let arena = arena.clone();
+        let (frames, bytes) = (0, 0);
+        Ok(Self { index, vector, queue, arena, base, buffer, merge, buffers, frames, bytes })
+    }
+
+    /// Offers all buffers.
+    pub(super) fn fill(&mut self, device: &mut VirtioPci) -> Result<()> {
+        for i in 0..self.buffers {
+            self.queue.offer(i)?;
+        }
+        self.flush(device)
+    }
+
+    /// The MSI-X vector of this queue.
+    pub fn vector(&self) -> u16 {
+        self.vector
+    }
+
+    /// How many frames of `len` bytes the buffers hold.
+    pub fn room_for(&self, len: usize) -> usize {
+        usize::from(self.buffers) / (NET_HEADER + len).div_ceil(self.buffer).max(1)
+    }
+
+    /// Copies the next frame into `frame` and returns its length; `None` where there is none. A frame that
+    /// does not fit is an error of the device.
+    pub fn receive(&mut self, frame: &mut [u8]) -> Result<Option<usize>> {
+        let Some(first) = self.queue.take()? else { return Ok(None) };
+        let at = self.offset(first.head)?;
+        let short = || Error::Device(format!("a used length of {} bytes", first.len));
+        let mut part = (first.len as usize).checked_sub(NET_HEADER).ok_or_else(short)?;
+        let more = match self.merge {
+            true => self.arena.load_u16(at + NET_HEADER_NUM_BUFFERS, Ordering::Relaxed)?,
+            false => 1,
+        };
+        let mut from = at + NET_HEADER;
+        let mut head = first.head;
+        let mut done = 0;
+        for left in (0..more.max(1)).rev() {
+            if from + part > self.offset(head)? + self.buffer {
+                return Err(Error::Device(format!("{part} bytes in a buffer of {}", self.buffer)));
+            }
+            let place = frame.get_mut(done..done + part).ok_or_else(|| {
+                Error::Device(format!("a frame of more than {} bytes", done + part))
+            })?;
+            self.arena.read(from, place)?;
+            done += part;
+            self.queue.offer(head)?;
+            if left > 0 {
+                let next = self.queue.take()?.ok_or_else(|| {
+                    Error::Device(format!("a frame lacks {left} of its {more} buffers"))
+                })?;
+                head = next.head;
+                part = next.len as usize;
+                from = self.offset(head)?;
+            }
+        }
+        self.frames += 1;
+        self.bytes += done as u64;
+        Ok(Some(done))
+    }
+
+    /// Takes up to `limit` frames without looking at them, and returns how many there were. Only for frames
+    /// that fit one buffer.
+    pub fn discard(&mut self, limit: usize) -> Result<usize> {
+        let mut frames = 0;
+        while frames < limit {
+            let Some(used) = self.queue.take()? else { break };
+            self.bytes += u64::from(used.len).saturating_sub(NET_HEADER as u64);
+            self.queue.offer(used.head)?;
+            frames += 1;
+        }
+        self.frames += frames as u64;
+        Ok(frames)
+    }
+
+    fn offset(&self, head: u16) -> Result<usize> {
+        if head < self.buffers {
+            Ok(self.base + usize::from(head) * self.buffer)
+        } else {
+            Err(Error::Device(format!("RX descriptor {head} holds no buffer")))
+        }
+    }
+
+    /// Gives the buffers back that were taken.
+    pub fn flush(&mut self, device: &mut VirtioPci) -> Result<()> {
+        if self.queue.publish()? { device.kick(self.index) } else { Ok(()) }
+    }
+
+    /// As [`Self::flush`], but only when a quarter of the ring has come together.
+    pub fn flush_if_many(&mut self, device: &mut VirtioPci) -> Result<()> {
+        if self.queue.unpublished() >= self.queue.size() / 4 { self.flush(device) } else { Ok(()) }
+    }
+
+    /// See [`Queue::arm`].
+    pub fn arm(&mut self) -> Result<bool> {
+        self.queue.arm()
+    }
+
+    /// See [`Queue::disarm`].
+    pub fn disarm(&mut self) -> Result<()> {
+        self.queue.disarm()
+    }
+}
