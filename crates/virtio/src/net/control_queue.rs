@@ -13,7 +13,7 @@ use super::filters::Filters;
 use super::state::{Change, Receive};
 use crate::ring::{RingError, SplitQueue};
 use crate::spec::net::ctrl;
-use crate::transport::{QueueError, QueueEvents, QueueSetup};
+use crate::transport::{QueueError, QueueEvents, QueueSetup, QueueState};
 
 /// How many commands are taken in one go, so that a driver which never stops adding some cannot hold the device for ever.
 /// What is left over waits for the next notification.
@@ -28,12 +28,22 @@ pub(super) struct ControlQueue {
 
 impl ControlQueue {
     pub(super) fn new(setup: QueueSetup, domain: &Arc<Domain>) -> Result<Self, QueueError> {
+        let mut ring = SplitQueue::new(setup.addresses, setup.ring_features())?;
+        if let Some(QueueState { next_avail, next_used }) = setup.resume {
+            ring = ring.resume(next_avail, next_used);
+        }
         Ok(ControlQueue {
-            ring: SplitQueue::new(setup.addresses, setup.ring_features())?,
+            ring,
             reader: domain.reader(),
             events: setup.events,
             command: Vec::new(),
         })
+    }
+
+    /// How far the queue is.
+    pub(super) fn state(&self) -> QueueState {
+        let (next_avail, next_used) = self.ring.position();
+        QueueState { next_avail, next_used }
     }
 
     /// Carries out what the driver has made available. `changed` is called with nothing pinned.

@@ -6,9 +6,6 @@ mod filters;
 mod host;
 mod state;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 
 use manifold_dma::Domain;
@@ -229,7 +226,7 @@ pub struct Net {
     host: Arc<dyn QueueHost>,
     link_up: bool,
     receive: Receive,
-    /// Lives from the first start to the reset of the queue or the device, running or not.
+    /// While the control queue runs.
     control: Option<ControlQueue>,
 }
 
@@ -308,9 +305,7 @@ impl VirtioDevice for Net {
         match self.config.queue_use(setup.index, setup.features) {
             Some(Use::Data(role)) => self.host.start(role, setup),
             Some(Use::Control) => {
-                if self.control.is_none() || setup.resume.is_none() {
-                    self.control = Some(ControlQueue::new(setup, &self.domain)?);
-                }
+                self.control = Some(ControlQueue::new(setup, &self.domain)?);
                 self.process_control();
                 Ok(())
             }
@@ -321,7 +316,10 @@ impl VirtioDevice for Net {
     fn stop_queue(&mut self, index: u16) -> QueueState {
         match self.config.queue_use(index, self.receive.features) {
             Some(Use::Data(_)) => self.host.stop(index),
-            Some(Use::Control) | None => QueueState::default(),
+            Some(Use::Control) => {
+                self.control.take().map_or_else(QueueState::default, |control| control.state())
+            }
+            None => QueueState::default(),
         }
     }
 
@@ -334,7 +332,6 @@ impl VirtioDevice for Net {
     }
 
     fn reset(&mut self) {
-        self.control = None;
         let fresh = Receive::new(self.config.mac, self.config.queue_pairs);
         let before = std::mem::replace(&mut self.receive, fresh);
         if before.filters != self.receive.filters {

@@ -34,7 +34,7 @@ pub mod feature {
 
 /// `struct virtio_net_config` (5.1.4): offsets of its fields. The driver only reads them.
 pub mod config {
-    /// u8[6].
+    /// Six bytes.
     pub const MAC: usize = 0;
     /// le16, bits in [`super::status`].
     pub const STATUS: usize = 6;

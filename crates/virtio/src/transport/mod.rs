@@ -20,9 +20,6 @@ mod queue;
 mod signals;
 mod window;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 
 use manifold_pci::{DeviceModel, FunctionSpec, Msix};

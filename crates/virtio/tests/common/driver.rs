@@ -1,0 +1,171 @@
+//! The driver's steps, in the order in which Linux's virtio_pci_modern and virtio_net take them.
+
+use manifold_virtio::spec::net::ctrl;
+use manifold_virtio::spec::pci::common;
+use manifold_virtio::spec::status;
+
+use super::{Memory, Rig};
+
+pub const NEXT: u16 = 1;
+pub const WRITE: u16 = 2;
+pub const INDIRECT: u16 = 4;
+
+/// Reset, acknowledge, negotiate; true when the device keeps FEATURES_OK.
+pub fn drive_to_features_ok(rig: &mut Rig, features: u64) -> bool {
+    rig.write8(common::DEVICE_STATUS, 0);
+    assert_eq!(rig.status(), 0, "reset is done at once");
+    rig.add_status(status::ACKNOWLEDGE);
+    rig.add_status(status::DRIVER);
+    rig.choose(features);
+    rig.add_status(status::FEATURES_OK);
+    rig.status() & status::FEATURES_OK != 0
+}
+
+/// A split virtqueue in guest memory, driver side.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueMemory {
+    pub size: u16,
+    pub descriptors: u64,
+    pub available: u64,
+    pub used: u64,
+}
+
+impl QueueMemory {
+    pub fn new(memory: &mut Memory, size: u16) -> Self {
+        let descriptors = memory.allocate(16 * u64::from(size));
+        let available = memory.allocate(6 + 2 * u64::from(size));
+        let used = memory.allocate(6 + 8 * u64::from(size));
+        // The memory may have been another queue's.
+        memory.write(available, &vec![0; 6 + 2 * usize::from(size)]);
+        memory.write(used, &vec![0; 6 + 8 * usize::from(size)]);
+        QueueMemory { size, descriptors, available, used }
+    }
+
+    /// vp_active_vq: select, size, addresses. The queue is not enabled yet.
+    pub fn configure(&self, rig: &mut Rig, index: u16) {
+        rig.select(index);
+        rig.write16(common::QUEUE_SIZE, self.size);
+        assert_eq!(rig.read16(common::QUEUE_SIZE), self.size);
+        rig.write64(common::QUEUE_DESC, self.descriptors);
+        rig.write64(common::QUEUE_DRIVER, self.available);
+        rig.write64(common::QUEUE_DEVICE, self.used);
+    }
+
+    pub fn descriptor(&self, memory: &Memory, index: u16, entry: (u64, u32, u16, u16)) {
+        write_descriptor(memory, self.descriptors + 16 * u64::from(index), entry);
+    }
+
+    /// Makes the chain that begins at `head` available.
+    pub fn offer(&self, memory: &Memory, head: u16) {
+        let index = memory.read16(self.available + 2);
+        let slot = self.available + 4 + 2 * u64::from(index % self.size);
+        memory.write(slot, &head.to_le_bytes());
+        memory.write(self.available + 2, &index.wrapping_add(1).to_le_bytes());
+    }
+
+    pub fn used_index(&self, memory: &Memory) -> u16 {
+        memory.read16(self.used + 2)
+    }
+
+    /// Head and written length of the used element of this number.
+    pub fn used_element(&self, memory: &Memory, number: u16) -> (u32, u32) {
+        let at = self.used + 4 + 8 * u64::from(number % self.size);
+        (memory.read32(at), memory.read32(at + 4))
+    }
+}
+
+pub fn write_descriptor(memory: &Memory, at: u64, entry: (u64, u32, u16, u16)) {
+    let (address, len, flags, next) = entry;
+    memory.write(at, &address.to_le_bytes());
+    memory.write(at + 8, &len.to_le_bytes());
+    memory.write(at + 12, &flags.to_le_bytes());
+    memory.write(at + 14, &next.to_le_bytes());
+}
+
+/// The control queue with a buffer for one command.
+pub struct Control {
+    pub queue: QueueMemory,
+    pub index: u16,
+    pub buffer: u64,
+    pub indirect: bool,
+    pub event_index: bool,
+}
+
+pub const BUFFER_SIZE: u64 = 0x2_0000;
+
+impl Control {
+    pub fn new(rig: &mut Rig, index: u16) -> Self {
+        let queue = QueueMemory::new(&mut rig.memory, 64);
+        let buffer = rig.memory.allocate(BUFFER_SIZE);
+        queue.configure(rig, index);
+        Control { queue, index, buffer, indirect: false, event_index: false }
+    }
+
+    /// virtnet_send_command: header, data, acknowledgement, one descriptor each. Returns the acknowledgement, or `None`
+    /// when the device used nothing.
+    pub fn send(&self, rig: &mut Rig, class: u8, command: u8, data: &[u8]) -> Option<u8> {
+        let used = self.queue.used_index(&rig.memory);
+        self.offer(rig, class, command, data);
+        rig.ring_doorbell(self.index);
+        let now = self.queue.used_index(&rig.memory);
+        if now == used {
+            return None;
+        }
+        assert_eq!(now, used.wrapping_add(1), "one command, one used element");
+        assert_eq!(self.queue.used_element(&rig.memory, used), (0, 1), "head 0, 1 byte written");
+        Some(u8::from_le_bytes(rig.memory.read(self.ack())))
+    }
+
+    pub fn ack(&self) -> u64 {
+        self.buffer + BUFFER_SIZE - 1
+    }
+
+    /// Makes a command available without telling the device.
+    pub fn offer(&self, rig: &mut Rig, class: u8, command: u8, data: &[u8]) {
+        let memory = &rig.memory;
+        memory.write(self.buffer, &[class, command]);
+        memory.write(self.buffer + 2, data);
+        memory.write(self.ack(), &[0xee]);
+        if self.event_index {
+            // Interrupt for the next used element.
+            let at = self.queue.available + 4 + 2 * u64::from(self.queue.size);
+            memory.write(at, &self.queue.used_index(memory).to_le_bytes());
+        }
+        let mut entries = vec![(self.buffer, 2, NEXT, 1)];
+        if !data.is_empty() {
+            entries.push((self.buffer + 2, data.len() as u32, NEXT, 2));
+        }
+        entries.push((self.ack(), 1, WRITE, 0));
+        if self.indirect {
+            let table = self.queue.descriptors + 0x200;
+            for (at, entry) in (0..).zip(&entries) {
+                write_descriptor(memory, table + 16 * at, *entry);
+            }
+            let len = 16 * entries.len() as u32;
+            self.queue.descriptor(memory, 0, (table, len, INDIRECT, 0));
+        } else {
+            for (at, entry) in (0..).zip(&entries) {
+                self.queue.descriptor(memory, at, *entry);
+            }
+        }
+        self.queue.offer(memory, 0);
+    }
+
+    /// A command that must succeed.
+    pub fn ok(&self, rig: &mut Rig, class: u8, command: u8, data: &[u8]) {
+        assert_eq!(
+            self.send(rig, class, command, data),
+            Some(ctrl::OK),
+            "{class}.{command} {data:02x?}"
+        );
+    }
+
+    /// A command that must be refused.
+    pub fn refused(&self, rig: &mut Rig, class: u8, command: u8, data: &[u8]) {
+        assert_eq!(
+            self.send(rig, class, command, data),
+            Some(ctrl::ERR),
+            "{class}.{command} {data:02x?}"
+        );
+    }
+}

@@ -1,0 +1,60 @@
+//! Guest memory.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use manifold_dma::{Backing, Domain, Permissions};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+/// Where the guest's memory is for the device: not at zero, so that an address left unset finds nothing.
+pub const BASE: u64 = 0x1_0000_0000;
+pub const SIZE: u64 = 1 << 20;
+/// Memory that the device can only read follows.
+pub const READ_ONLY: u64 = BASE + SIZE;
+pub const READ_ONLY_SIZE: u64 = 0x1000;
+
+pub struct Memory {
+    file: File,
+    next: u64,
+}
+
+impl Memory {
+    pub fn new(domain: &Arc<Domain>) -> Self {
+        let fd = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
+        let file = File::from(fd);
+        file.set_len(SIZE + READ_ONLY_SIZE).unwrap();
+        let backing =
+            |offset| Backing::File { fd: OwnedFd::from(file.try_clone().unwrap()), offset };
+        domain.map(BASE, SIZE, Permissions::READ_WRITE, backing(0)).unwrap();
+        domain.map(READ_ONLY, READ_ONLY_SIZE, Permissions::READ, backing(SIZE)).unwrap();
+        Memory { file, next: BASE }
+    }
+
+    /// Fresh memory, page aligned.
+    pub fn allocate(&mut self, size: u64) -> u64 {
+        let address = self.next;
+        self.next += size.next_multiple_of(0x1000);
+        assert!(self.next <= BASE + SIZE, "guest out of memory");
+        address
+    }
+
+    pub fn write(&self, address: u64, data: &[u8]) {
+        self.file.write_all_at(data, address - BASE).unwrap();
+    }
+
+    pub fn read<const N: usize>(&self, address: u64) -> [u8; N] {
+        let mut data = [0; N];
+        self.file.read_exact_at(&mut data, address - BASE).unwrap();
+        data
+    }
+
+    pub fn read16(&self, address: u64) -> u16 {
+        u16::from_le_bytes(self.read(address))
+    }
+
+    pub fn read32(&self, address: u64) -> u32 {
+        u32::from_le_bytes(self.read(address))
+    }
+}

@@ -1,0 +1,230 @@
+//! A network device in a rig: guest memory in a memfd, a host that keeps book of what it is told, and a driver that knows
+//! the device only through its registers, capabilities and memory.
+
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test program uses a part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+pub mod driver;
+pub mod memory;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use manifold_dma::Domain;
+use manifold_pci::{DeviceModel, MsiSink, Msix};
+use manifold_virtio::net::{Filters, NetConfig, NetDevice, QueueHost, Role};
+use manifold_virtio::spec::pci::{cap, common};
+use manifold_virtio::transport::{QueueError, QueueSetup, QueueState, layout};
+
+pub use driver::{Control, QueueMemory, drive_to_features_ok};
+pub use memory::Memory;
+
+pub const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+
+/// What the device told its host.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    Start(u16, Role),
+    Stop(u16),
+    Notify(u16),
+    Filters(Box<Filters>),
+}
+
+/// A host that serves nothing and remembers everything. Panics where the device breaks the contract.
+#[derive(Default)]
+pub struct Host {
+    told: Mutex<Vec<Told>>,
+    running: Mutex<BTreeMap<u16, QueueSetup>>,
+    pub refuse: Mutex<bool>,
+}
+
+impl Host {
+    pub fn take(&self) -> Vec<Told> {
+        std::mem::take(&mut self.told.lock().unwrap())
+    }
+
+    pub fn running(&self) -> MutexGuard<'_, BTreeMap<u16, QueueSetup>> {
+        self.running.lock().unwrap()
+    }
+
+    /// The filters told last, if any were told since the last [`Host::take`].
+    pub fn last_filters(&self) -> Option<Filters> {
+        self.told.lock().unwrap().iter().rev().find_map(|told| match told {
+            Told::Filters(filters) => Some((**filters).clone()),
+            _ => None,
+        })
+    }
+}
+
+impl QueueHost for Host {
+    fn start(&self, role: Role, setup: QueueSetup) -> Result<(), QueueError> {
+        let index = setup.index;
+        let expected = match role {
+            Role::Rx(pair) => 2 * pair,
+            Role::Tx(pair) => 2 * pair + 1,
+        };
+        assert_eq!(index, expected, "role and number agree");
+        if *self.refuse.lock().unwrap() {
+            return Err(QueueError::Unserved("told to refuse".into()));
+        }
+        self.told.lock().unwrap().push(Told::Start(index, role));
+        assert!(self.running().insert(index, setup).is_none(), "queue {index} started twice");
+        Ok(())
+    }
+
+    fn stop(&self, index: u16) -> QueueState {
+        self.told.lock().unwrap().push(Told::Stop(index));
+        assert!(self.running().remove(&index).is_some(), "queue {index} stopped while stopped");
+        QueueState { next_avail: 100 + index, next_used: 200 + index }
+    }
+
+    fn notify(&self, index: u16) {
+        assert!(self.running().contains_key(&index), "queue {index} notified while stopped");
+        self.told.lock().unwrap().push(Told::Notify(index));
+    }
+
+    fn filters_changed(&self, filters: &Filters) {
+        self.told.lock().unwrap().push(Told::Filters(Box::new(filters.clone())));
+    }
+}
+
+/// Counts the messages of each vector.
+struct Counter(Arc<Mutex<BTreeMap<u16, u32>>>, u16);
+
+impl MsiSink for Counter {
+    fn deliver(&self, _address: u64, _data: u32) {
+        *self.0.lock().unwrap().entry(self.1).or_default() += 1;
+    }
+}
+
+pub struct Rig {
+    pub device: NetDevice,
+    pub host: Arc<Host>,
+    pub domain: Arc<Domain>,
+    pub memory: Memory,
+    messages: Arc<Mutex<BTreeMap<u16, u32>>>,
+}
+
+pub fn config() -> NetConfig {
+    NetConfig { queue_pairs: 2, mtu: 9000, ..NetConfig::new("vf0", MAC) }
+}
+
+impl Rig {
+    /// A device as after power-on, with memory mapped and MSI-X enabled. Bus Master Enable is clear.
+    pub fn new(config: NetConfig) -> Self {
+        let domain = Domain::new("vf0");
+        let memory = Memory::new(&domain);
+        let spec = config.function_spec();
+        let msix = Msix::new(spec.msix.vectors).unwrap();
+        msix.set_control(true, false);
+        let messages = Arc::default();
+        for number in 0..spec.msix.vectors {
+            msix.table_write(u64::from(number) * 16 + 12, &0u32.to_le_bytes());
+            let sink = Counter(Arc::clone(&messages), number);
+            msix.vector(number).unwrap().set_sink(Some(Arc::new(sink)));
+        }
+        let host = Arc::new(Host::default());
+        let device = NetDevice::new(config, Arc::clone(&domain), &msix, host.clone()).unwrap();
+        Rig { device, host, domain, memory, messages }
+    }
+
+    /// The same, with Bus Master Enable set.
+    pub fn with_bus_master(config: NetConfig) -> Self {
+        let mut rig = Self::new(config);
+        rig.set_bus_master(true);
+        rig
+    }
+
+    /// As an owner does it: the domain opens first and closes last.
+    pub fn set_bus_master(&mut self, on: bool) {
+        if on {
+            self.domain.set_bus_master(true);
+            self.device.bus_master_changed(true);
+        } else {
+            self.device.bus_master_changed(false);
+            self.domain.set_bus_master(false);
+        }
+    }
+
+    /// Messages sent through a vector since the last call.
+    pub fn messages(&self, vector: u16) -> u32 {
+        self.messages.lock().unwrap().remove(&vector).unwrap_or(0)
+    }
+
+    pub fn read<const N: usize>(&mut self, offset: u64) -> [u8; N] {
+        let mut data = [0xa5; N];
+        self.device.read(layout::BAR, offset, &mut data);
+        data
+    }
+
+    pub fn read8(&mut self, field: u8) -> u8 {
+        u8::from_le_bytes(self.read(layout::COMMON + u64::from(field)))
+    }
+
+    pub fn read16(&mut self, field: u8) -> u16 {
+        u16::from_le_bytes(self.read(layout::COMMON + u64::from(field)))
+    }
+
+    pub fn read32(&mut self, field: u8) -> u32 {
+        u32::from_le_bytes(self.read(layout::COMMON + u64::from(field)))
+    }
+
+    pub fn write8(&mut self, field: u8, value: u8) {
+        self.device.write(layout::BAR, layout::COMMON + u64::from(field), &[value]);
+    }
+
+    pub fn write16(&mut self, field: u8, value: u16) {
+        let offset = layout::COMMON + u64::from(field);
+        self.device.write(layout::BAR, offset, &value.to_le_bytes());
+    }
+
+    pub fn write32(&mut self, field: u8, value: u32) {
+        let offset = layout::COMMON + u64::from(field);
+        self.device.write(layout::BAR, offset, &value.to_le_bytes());
+    }
+
+    /// A 64-bit register, written as Linux does: low half, high half.
+    pub fn write64(&mut self, field: u8, value: u64) {
+        self.write32(field, value as u32);
+        self.write32(field + 4, (value >> 32) as u32);
+    }
+
+    pub fn status(&mut self) -> u8 {
+        self.read8(common::DEVICE_STATUS)
+    }
+
+    pub fn add_status(&mut self, bits: u8) {
+        let present = self.status();
+        self.write8(common::DEVICE_STATUS, present | bits);
+    }
+
+    pub fn select(&mut self, queue: u16) {
+        self.write16(common::QUEUE_SELECT, queue);
+    }
+
+    pub fn offered(&mut self) -> u64 {
+        self.write32(common::DEVICE_FEATURE_SELECT, 1);
+        let high = self.read32(common::DEVICE_FEATURE);
+        self.write32(common::DEVICE_FEATURE_SELECT, 0);
+        let low = self.read32(common::DEVICE_FEATURE);
+        u64::from(high) << 32 | u64::from(low)
+    }
+
+    pub fn choose(&mut self, features: u64) {
+        self.write32(common::DRIVER_FEATURE_SELECT, 0);
+        self.write32(common::DRIVER_FEATURE, features as u32);
+        self.write32(common::DRIVER_FEATURE_SELECT, 1);
+        self.write32(common::DRIVER_FEATURE, (features >> 32) as u32);
+    }
+
+    pub fn ring_doorbell(&mut self, queue: u16) {
+        self.device.write(layout::BAR, layout::doorbell_offset(queue), &queue.to_le_bytes());
+    }
+
+    /// A dword access through the window capability, the only way without a mapped BAR.
+    pub fn window_point(&mut self, offset: u64, len: u32) {
+        self.device.config_write(4, cap::BAR, &[layout::BAR]);
+        self.device.config_write(4, cap::OFFSET, &(offset as u32).to_le_bytes());
+        self.device.config_write(4, cap::LENGTH, &len.to_le_bytes());
+    }
+}

@@ -1,0 +1,600 @@
+//! The device as Linux's virtio_pci_modern and virtio_net bring it up, use it and leave it.
+
+mod common;
+
+use common::{Control, MAC, QueueMemory, Rig, Told, config, drive_to_features_ok};
+use manifold_pci::DeviceModel;
+use manifold_virtio::net::{NetConfig, Role};
+use manifold_virtio::spec::net::{config as net_config, ctrl, feature as net_feature};
+use manifold_virtio::spec::pci::{NO_VECTOR, cap, common as reg, isr};
+use manifold_virtio::spec::{feature, status};
+use manifold_virtio::transport::{QueueState, layout};
+
+/// What Linux's virtio_net accepts of what is offered.
+const LINUX: u64 = feature::VERSION_1
+    | feature::ACCESS_PLATFORM
+    | feature::INDIRECT_DESC
+    | feature::EVENT_IDX
+    | feature::RING_RESET
+    | net_feature::MAC
+    | net_feature::STATUS
+    | net_feature::MTU
+    | net_feature::MRG_RXBUF
+    | net_feature::CTRL_VQ
+    | net_feature::CTRL_RX
+    | net_feature::CTRL_VLAN
+    | net_feature::CTRL_MAC_ADDR
+    | net_feature::GUEST_ANNOUNCE
+    | net_feature::MQ;
+
+/// From reset to DRIVER_OK, with two pairs and the control queue. Vectors: 0 configuration, 1 + n queue n.
+fn probe(rig: &mut Rig) -> (Vec<QueueMemory>, Control) {
+    assert!(drive_to_features_ok(rig, LINUX));
+    rig.write16(reg::CONFIG_MSIX_VECTOR, 0);
+    assert_eq!(rig.read16(reg::CONFIG_MSIX_VECTOR), 0);
+    let mut queues = Vec::new();
+    for index in 0..4 {
+        rig.select(index);
+        let size = rig.read16(reg::QUEUE_SIZE);
+        assert_eq!(size, 256);
+        assert_eq!(rig.read16(reg::QUEUE_ENABLE), 0);
+        let queue = QueueMemory::new(&mut rig.memory, size);
+        queue.configure(rig, index);
+        rig.write16(reg::QUEUE_MSIX_VECTOR, 1 + index);
+        assert_eq!(rig.read16(reg::QUEUE_MSIX_VECTOR), 1 + index);
+        queues.push(queue);
+    }
+    let mut control = Control::new(rig, 4);
+    control.indirect = true;
+    control.event_index = true;
+    for index in 0..5 {
+        rig.select(index);
+        rig.write16(reg::QUEUE_ENABLE, 1);
+        assert_eq!(rig.read16(reg::QUEUE_ENABLE), 1);
+    }
+    assert!(rig.host.running().is_empty(), "nothing runs before DRIVER_OK");
+    rig.add_status(status::DRIVER_OK);
+    (queues, control)
+}
+
+fn live() -> (Rig, Vec<QueueMemory>, Control) {
+    let mut rig = Rig::with_bus_master(config());
+    let (queues, control) = probe(&mut rig);
+    (rig, queues, control)
+}
+
+#[test]
+fn capabilities_describe_the_layout() {
+    let rig = Rig::new(config());
+    let spec = rig.device.spec();
+    assert_eq!(spec, config().function_spec(), "known before the device is");
+    let identity = spec.identity;
+    assert_eq!((identity.vendor_id, identity.device_id), (0x1af4, 0x1041));
+    assert_eq!(identity.class_code, 0x02_0000);
+    assert!(identity.revision >= 1 && identity.subsystem_id >= 0x40, "not for legacy drivers");
+    assert_eq!(spec.msix.vectors, 6, "2 pairs, control queue, configuration");
+    let found: Vec<_> = spec
+        .vendor
+        .iter()
+        .map(|capability| {
+            let body = &capability.body;
+            assert_eq!(usize::from(body[0]), body.len() + 2, "cap_len");
+            assert_eq!(body.len(), capability.writable.len());
+            let word = |at: u8| {
+                let at = usize::from(at) - 2;
+                u32::from_le_bytes(body[at..at + 4].try_into().unwrap())
+            };
+            let (offset, length) = (word(cap::OFFSET), word(cap::LENGTH));
+            assert!(u64::from(offset) + u64::from(length) <= layout::BAR_SIZE);
+            (body[1], offset, length)
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (cap::COMMON_CFG, 0, 64),
+            (cap::NOTIFY_CFG, 0x3000, 0x1000),
+            (cap::ISR_CFG, 0x1000, 1),
+            (cap::DEVICE_CFG, 0x2000, 28),
+            (cap::PCI_CFG, 0, 0),
+        ]
+    );
+    assert_eq!(spec.vendor[1].body[14..], [4, 0, 0, 0], "notify_off_multiplier");
+    let writable: Vec<_> = (2..).zip(&spec.vendor[4].writable).filter(|(_, m)| **m != 0).collect();
+    let expected: Vec<u8> = std::iter::once(4).chain(8..20).collect();
+    assert_eq!(writable.iter().map(|(at, _)| *at).collect::<Vec<u8>>(), expected);
+}
+
+#[test]
+fn linux_brings_the_device_up() {
+    let (mut rig, _, control) = live();
+    assert_eq!(rig.status(), 15);
+    let told = rig.host.take();
+    let Told::Filters(filters) = &told[0] else { panic!("filters first: {told:?}") };
+    assert_eq!(filters.mac, MAC);
+    assert!(filters.vlan_filtering && !filters.all_multicast && !filters.promiscuous);
+    assert_eq!(filters.active_pairs, 1);
+    assert_eq!(
+        told[1..],
+        [
+            Told::Start(0, Role::Rx(0)),
+            Told::Start(1, Role::Tx(0)),
+            Told::Start(2, Role::Rx(1)),
+            Told::Start(3, Role::Tx(1)),
+        ]
+    );
+    control.ok(&mut rig, ctrl::MQ, ctrl::MQ_VQ_PAIRS_SET, &2u16.to_le_bytes());
+    assert_eq!(rig.host.last_filters().map(|f| f.active_pairs), Some(2));
+    rig.host.take();
+    rig.ring_doorbell(0);
+    rig.ring_doorbell(3);
+    assert_eq!(rig.host.take(), [Told::Notify(0), Told::Notify(3)]);
+}
+
+#[test]
+fn queue_setup_is_what_the_driver_wrote() {
+    let (rig, queues, _) = live();
+    for (index, queue) in (0..).zip(queues) {
+        let running = rig.host.running();
+        let setup = &running[&index];
+        assert_eq!(setup.addresses.size, 256);
+        assert_eq!(setup.addresses.descriptors, queue.descriptors);
+        assert_eq!(setup.addresses.driver, queue.available);
+        assert_eq!(setup.addresses.device, queue.used);
+        assert_eq!(setup.features, LINUX);
+        assert_eq!(setup.resume, None);
+        assert!(setup.ring_features().event_index && setup.ring_features().indirect);
+    }
+}
+
+#[test]
+fn configuration_is_read_field_by_field() {
+    let mut rig = Rig::new(config());
+    let at = |offset: usize| layout::DEVICE + offset as u64;
+    assert_eq!(rig.read::<6>(at(net_config::MAC)), MAC);
+    assert_eq!(rig.read::<2>(at(net_config::STATUS)), [1, 0]);
+    assert_eq!(rig.read::<2>(at(net_config::MAX_VIRTQUEUE_PAIRS)), [2, 0]);
+    assert_eq!(rig.read::<2>(at(net_config::MTU)), 9000u16.to_le_bytes());
+    assert_eq!(rig.read::<1>(at(5)), [0x56], "bytes by themselves");
+    assert_eq!(rig.read::<8>(at(26)), [0; 8], "nothing follows");
+    rig.device.write(layout::BAR, at(0), &[9; 12]);
+    assert_eq!(rig.read::<6>(at(net_config::MAC)), MAC, "read-only");
+}
+
+#[test]
+fn features_depend_on_the_configuration() {
+    let mut one = Rig::new(NetConfig { queue_pairs: 1, ..config() });
+    assert_eq!(one.offered() & net_feature::MQ, 0);
+    assert_eq!(one.offered() & feature::SR_IOV, 0);
+    assert_eq!(one.read16(reg::NUM_QUEUES), 3);
+    let mut pf = Rig::new(NetConfig { sr_iov: true, ..config() });
+    assert_eq!(
+        pf.offered() & (net_feature::MQ | feature::SR_IOV),
+        net_feature::MQ | feature::SR_IOV
+    );
+    assert_eq!(pf.read16(reg::NUM_QUEUES), 5);
+    pf.device.offer_sr_iov(false);
+    assert_eq!(pf.offered() & feature::SR_IOV, 0);
+    pf.write32(reg::DEVICE_FEATURE_SELECT, 2);
+    assert_eq!(pf.read32(reg::DEVICE_FEATURE), 0);
+}
+
+#[test]
+fn illegal_feature_sets_are_refused_and_legal_ones_then_taken() {
+    let mut rig = Rig::new(config());
+    let offered = rig.offered();
+    let version_1 = feature::VERSION_1;
+    for illegal in [
+        0,
+        offered & !version_1,
+        offered | feature::RING_PACKED,
+        offered | 1 << 7,
+        version_1 | net_feature::MQ,
+        version_1 | net_feature::CTRL_RX,
+        version_1 | net_feature::CTRL_RX_EXTRA,
+        version_1 | net_feature::CTRL_VLAN,
+        version_1 | net_feature::CTRL_MAC_ADDR,
+        version_1 | net_feature::GUEST_ANNOUNCE,
+    ] {
+        assert!(!drive_to_features_ok(&mut rig, illegal), "{illegal:#x}");
+        assert_eq!(rig.status(), status::ACKNOWLEDGE | status::DRIVER);
+        rig.add_status(status::DRIVER_OK);
+        assert_eq!(rig.status() & status::DRIVER_OK, 0, "not live without features");
+    }
+    for legal in [version_1, offered, version_1 | net_feature::CTRL_VQ | net_feature::MQ] {
+        assert!(drive_to_features_ok(&mut rig, legal), "{legal:#x}");
+    }
+    rig.choose(version_1);
+    rig.write32(reg::DRIVER_FEATURE_SELECT, 1);
+    assert_eq!(
+        rig.read32(reg::DRIVER_FEATURE),
+        1,
+        "VERSION_1 alone was the last but stays as it was"
+    );
+    assert_eq!(rig.device.state().features, version_1 | net_feature::CTRL_VQ | net_feature::MQ);
+}
+
+#[test]
+fn features_beyond_64_bits_are_refused() {
+    let mut rig = Rig::new(config());
+    rig.choose(LINUX);
+    rig.write32(reg::DRIVER_FEATURE_SELECT, 2);
+    rig.write32(reg::DRIVER_FEATURE, 2);
+    assert_eq!(rig.read32(reg::DRIVER_FEATURE), 2);
+    rig.add_status(status::FEATURES_OK);
+    assert_eq!(rig.status(), 0);
+    rig.write32(reg::DRIVER_FEATURE, 0);
+    rig.add_status(status::FEATURES_OK);
+    assert_eq!(rig.status(), status::FEATURES_OK);
+}
+
+#[test]
+fn the_control_queue_is_where_the_features_put_it() {
+    let mut rig = Rig::new(config());
+    let sizes = |rig: &mut Rig| {
+        (0..6)
+            .map(|queue| {
+                rig.select(queue);
+                rig.read16(reg::QUEUE_SIZE)
+            })
+            .collect::<Vec<_>>()
+    };
+    assert!(drive_to_features_ok(&mut rig, LINUX));
+    assert_eq!(sizes(&mut rig), [256, 256, 256, 256, 64, 0]);
+    assert!(drive_to_features_ok(&mut rig, LINUX & !net_feature::MQ));
+    assert_eq!(sizes(&mut rig), [256, 256, 64, 0, 0, 0]);
+    assert!(drive_to_features_ok(&mut rig, feature::VERSION_1));
+    assert_eq!(sizes(&mut rig), [256, 256, 0, 0, 0, 0]);
+}
+
+#[test]
+fn queues_that_do_not_exist_have_no_registers() {
+    let mut rig = Rig::new(config());
+    assert!(drive_to_features_ok(&mut rig, LINUX));
+    for queue in [5, 6, 100, 0xffff] {
+        rig.select(queue);
+        rig.write16(reg::QUEUE_SIZE, 4);
+        rig.write16(reg::QUEUE_MSIX_VECTOR, 1);
+        rig.write64(reg::QUEUE_DESC, 0x1000);
+        rig.write16(reg::QUEUE_ENABLE, 1);
+        rig.write16(reg::QUEUE_RESET, 1);
+        assert_eq!(rig.read16(reg::QUEUE_SIZE), 0);
+        assert_eq!(rig.read16(reg::QUEUE_MSIX_VECTOR), NO_VECTOR);
+        assert_eq!(rig.read16(reg::QUEUE_ENABLE), 0);
+        assert_eq!(rig.read::<32>(u64::from(reg::QUEUE_DESC)), [0; 32]);
+    }
+}
+
+#[test]
+fn queue_sizes_are_powers_of_two_up_to_the_maximum() {
+    let mut rig = Rig::new(config());
+    assert!(drive_to_features_ok(&mut rig, LINUX));
+    rig.select(0);
+    for (written, read) in
+        [(0, 256), (3, 256), (512, 256), (128, 128), (257, 128), (1, 1), (256, 256)]
+    {
+        rig.write16(reg::QUEUE_SIZE, written);
+        assert_eq!(rig.read16(reg::QUEUE_SIZE), read, "after {written}");
+    }
+}
+
+#[test]
+fn an_enabled_queue_keeps_its_configuration() {
+    let (mut rig, queues, _) = live();
+    rig.select(0);
+    rig.write16(reg::QUEUE_SIZE, 16);
+    rig.write64(reg::QUEUE_DESC, 0xdead_0000);
+    assert_eq!(rig.read16(reg::QUEUE_SIZE), 256);
+    assert_eq!(rig.read::<8>(u64::from(reg::QUEUE_DESC)), queues[0].descriptors.to_le_bytes());
+    rig.write16(reg::QUEUE_ENABLE, 0);
+    assert_eq!(rig.read16(reg::QUEUE_ENABLE), 1, "only a reset disables a queue");
+    rig.write16(reg::QUEUE_MSIX_VECTOR, 0);
+    assert_eq!(rig.read16(reg::QUEUE_MSIX_VECTOR), 0, "vectors may change at any time");
+}
+
+#[test]
+fn a_reset_stops_everything() {
+    let (mut rig, ..) = live();
+    rig.host.take();
+    rig.write8(reg::DEVICE_STATUS, 0);
+    assert_eq!(rig.status(), 0);
+    assert!(rig.host.running().is_empty());
+    let told = rig.host.take();
+    assert_eq!(told[..4], [Told::Stop(0), Told::Stop(1), Told::Stop(2), Told::Stop(3)]);
+    assert!(matches!(&told[4..], [Told::Filters(f)] if !f.vlan_filtering));
+    assert_eq!(rig.read16(reg::CONFIG_MSIX_VECTOR), NO_VECTOR);
+    rig.select(0);
+    assert_eq!(rig.read16(reg::QUEUE_MSIX_VECTOR), NO_VECTOR);
+    assert_eq!(rig.read16(reg::QUEUE_ENABLE), 0);
+    assert_eq!(rig.read::<24>(u64::from(reg::QUEUE_DESC)), [0; 24]);
+    assert_eq!(rig.device.state().features, 0);
+    rig.ring_doorbell(0);
+    assert_eq!(rig.host.take(), []);
+    probe(&mut rig);
+    assert_eq!(rig.host.running().len(), 4);
+    assert_eq!(rig.host.running()[&0].resume, None);
+}
+
+#[test]
+fn one_queue_is_reset_and_enabled_again() {
+    let (mut rig, ..) = live();
+    rig.host.take();
+    rig.select(2);
+    rig.write16(reg::QUEUE_RESET, 1);
+    assert_eq!(rig.read16(reg::QUEUE_RESET), 0);
+    assert_eq!(rig.read16(reg::QUEUE_ENABLE), 0);
+    assert_eq!(rig.read16(reg::QUEUE_MSIX_VECTOR), NO_VECTOR);
+    assert_eq!(rig.host.take(), [Told::Stop(2)]);
+    rig.ring_doorbell(2);
+    assert_eq!(rig.host.take(), [], "a reset queue hears nothing");
+    let smaller = QueueMemory::new(&mut rig.memory, 64);
+    smaller.configure(&mut rig, 2);
+    rig.write16(reg::QUEUE_ENABLE, 1);
+    assert_eq!(rig.host.take(), [Told::Start(2, Role::Rx(1))]);
+    assert_eq!(rig.host.running()[&2].addresses.size, 64);
+    assert_eq!(rig.host.running()[&2].resume, None, "from the beginning");
+}
+
+#[test]
+fn queue_reset_needs_its_feature() {
+    let mut rig = Rig::with_bus_master(config());
+    assert!(drive_to_features_ok(&mut rig, LINUX & !feature::RING_RESET));
+    QueueMemory::new(&mut rig.memory, 256).configure(&mut rig, 0);
+    rig.write16(reg::QUEUE_ENABLE, 1);
+    rig.add_status(status::DRIVER_OK);
+    rig.write16(reg::QUEUE_RESET, 1);
+    assert_eq!(rig.read16(reg::QUEUE_ENABLE), 1);
+    assert!(rig.host.running().contains_key(&0));
+}
+
+#[test]
+fn the_control_queue_can_be_reset_too() {
+    let (mut rig, _, control) = live();
+    control.ok(&mut rig, ctrl::MQ, ctrl::MQ_VQ_PAIRS_SET, &2u16.to_le_bytes());
+    rig.select(4);
+    rig.write16(reg::QUEUE_RESET, 1);
+    assert_eq!(control.send(&mut rig, ctrl::MQ, ctrl::MQ_VQ_PAIRS_SET, &[1, 0]), None);
+    let again = Control::new(&mut rig, 4);
+    rig.write16(reg::QUEUE_ENABLE, 1);
+    again.ok(&mut rig, ctrl::MQ, ctrl::MQ_VQ_PAIRS_SET, &2u16.to_le_bytes());
+}
+
+#[test]
+fn queues_run_only_with_bus_master_enable() {
+    let mut rig = Rig::new(config());
+    let (_, control) = probe(&mut rig);
+    assert!(rig.host.running().is_empty());
+    rig.ring_doorbell(0);
+    control.offer(&mut rig, ctrl::MQ, ctrl::MQ_VQ_PAIRS_SET, &[2, 0]);
+    rig.ring_doorbell(4);
+    assert_eq!(rig.domain.faults().count, 0, "nothing was touched");
+    rig.set_bus_master(true);
+    assert_eq!(rig.host.running().len(), 4);
+    assert_eq!(control.queue.used_index(&rig.memory), 1, "what was waiting is done");
+    assert_eq!(rig.host.last_filters().map(|f| f.active_pairs), Some(2));
+
+    rig.set_bus_master(false);
+    assert!(rig.host.running().is_empty());
+    control.offer(&mut rig, ctrl::MQ, ctrl::MQ_VQ_PAIRS_SET, &[1, 0]);
+    rig.ring_doorbell(4);
+    rig.set_bus_master(true);
+    let resume = rig.host.running()[&3].resume;
+    assert_eq!(resume, Some(QueueState { next_avail: 103, next_used: 203 }), "goes on");
+    assert_eq!(control.queue.used_index(&rig.memory), 2, "so does the control queue");
+    assert_eq!(rig.domain.faults().count, 0);
+    assert_eq!(rig.status() & status::DEVICE_NEEDS_RESET, 0);
+}
+
+#[test]
+fn a_power_on_reset_forgets_bus_master_enable_and_the_window() {
+    let (mut rig, ..) = live();
+    rig.window_point(u64::from(reg::DEVICE_STATUS), 1);
+    rig.device.reset();
+    assert!(rig.host.running().is_empty());
+    assert!(!rig.device.config_read(4, cap::PCI_CFG_DATA, &mut [0]), "points nowhere");
+    probe(&mut rig);
+    assert!(rig.host.running().is_empty(), "Bus Master Enable is clear");
+    rig.set_bus_master(true);
+    assert_eq!(rig.host.running().len(), 4);
+}
+
+#[test]
+fn status_bits_can_only_be_added_and_the_drivers_are_not_the_devices() {
+    let mut rig = Rig::new(config());
+    rig.write8(reg::DEVICE_STATUS, 0xff);
+    assert_eq!(rig.status(), status::ACKNOWLEDGE | status::DRIVER | status::FAILED);
+    rig.write8(reg::DEVICE_STATUS, status::ACKNOWLEDGE);
+    assert_eq!(rig.status(), status::ACKNOWLEDGE | status::DRIVER | status::FAILED);
+}
+
+#[test]
+fn link_changes_interrupt_and_change_the_generation() {
+    let (mut rig, ..) = live();
+    let status_at = layout::DEVICE + net_config::STATUS as u64;
+    assert_eq!(rig.read::<2>(status_at), [1, 0]);
+    let before = rig.read8(reg::CONFIG_GENERATION);
+    assert_eq!(rig.messages(0), 0);
+    rig.device.set_link(true);
+    assert_eq!(rig.messages(0), 0, "no change");
+    rig.device.set_link(false);
+    assert_eq!(rig.messages(0), 1);
+    assert_eq!(rig.read::<1>(layout::ISR), [isr::CONFIG]);
+    assert_eq!(rig.read::<1>(layout::ISR), [0], "cleared by reading");
+    assert_eq!(rig.read::<2>(status_at), [0, 0]);
+    assert_ne!(rig.read8(reg::CONFIG_GENERATION), before);
+}
+
+#[test]
+fn a_link_change_before_driver_ok_is_silent() {
+    let mut rig = Rig::new(config());
+    assert!(drive_to_features_ok(&mut rig, LINUX));
+    rig.write16(reg::CONFIG_MSIX_VECTOR, 0);
+    rig.device.set_link(false);
+    assert_eq!(rig.messages(0), 0);
+    assert_eq!(rig.read::<1>(layout::ISR), [0]);
+}
+
+#[test]
+fn the_driver_announces_itself_and_confirms() {
+    let (mut rig, _, control) = live();
+    let status_at = layout::DEVICE + net_config::STATUS as u64;
+    control.refused(&mut rig, ctrl::ANNOUNCE, ctrl::ANNOUNCE_ACK, &[]);
+    assert!(rig.device.announce());
+    assert_eq!(rig.messages(0), 1);
+    assert_eq!(rig.read::<2>(status_at), [3, 0]);
+    let before = rig.read8(reg::CONFIG_GENERATION);
+    control.refused(&mut rig, ctrl::ANNOUNCE, ctrl::ANNOUNCE_ACK, &[0]);
+    control.ok(&mut rig, ctrl::ANNOUNCE, ctrl::ANNOUNCE_ACK, &[]);
+    assert_eq!(rig.read::<2>(status_at), [1, 0]);
+    assert_ne!(rig.read8(reg::CONFIG_GENERATION), before);
+    rig.write8(reg::DEVICE_STATUS, 0);
+    assert!(!rig.device.announce(), "nobody there");
+}
+
+#[test]
+fn vectors_that_do_not_exist_read_back_as_none() {
+    let mut rig = Rig::new(config());
+    assert!(drive_to_features_ok(&mut rig, LINUX));
+    for vector in [6, 0x7ff, 0x800, NO_VECTOR] {
+        rig.write16(reg::CONFIG_MSIX_VECTOR, vector);
+        assert_eq!(rig.read16(reg::CONFIG_MSIX_VECTOR), NO_VECTOR);
+        rig.select(0);
+        rig.write16(reg::QUEUE_MSIX_VECTOR, 5);
+        assert_eq!(rig.read16(reg::QUEUE_MSIX_VECTOR), 5);
+        rig.write16(reg::QUEUE_MSIX_VECTOR, vector);
+        assert_eq!(rig.read16(reg::QUEUE_MSIX_VECTOR), NO_VECTOR);
+    }
+}
+
+#[test]
+fn queue_interrupts_use_the_vector_of_the_moment() {
+    let (mut rig, ..) = live();
+    let events = rig.host.running()[&0].events.clone();
+    events.interrupt();
+    assert_eq!((rig.messages(1), rig.messages(5)), (1, 0));
+    rig.select(0);
+    rig.write16(reg::QUEUE_MSIX_VECTOR, 5);
+    events.interrupt();
+    assert_eq!((rig.messages(1), rig.messages(5)), (0, 1));
+    rig.write16(reg::QUEUE_MSIX_VECTOR, NO_VECTOR);
+    events.interrupt();
+    assert_eq!((rig.messages(1), rig.messages(5)), (0, 0));
+    assert_eq!(rig.read::<1>(layout::ISR), [isr::QUEUE]);
+}
+
+#[test]
+fn a_broken_queue_asks_for_a_reset_once() {
+    let (mut rig, _, control) = live();
+    let events = rig.host.running()[&1].events.clone();
+    // From another thread while this one holds the device, as a worker does that is being stopped.
+    std::thread::scope(|scope| {
+        scope.spawn(|| events.fail(&"descriptor 300 in a table of 256"));
+    });
+    events.fail(&"again");
+    assert_eq!(rig.status() & status::DEVICE_NEEDS_RESET, status::DEVICE_NEEDS_RESET);
+    assert_eq!(rig.messages(0), 1, "one configuration change interrupt");
+    let failure = rig.device.state().failure.unwrap();
+    assert_eq!(failure, "queue 1: descriptor 300 in a table of 256");
+    rig.host.take();
+    rig.ring_doorbell(0);
+    assert_eq!(rig.host.take(), [], "nothing is served any more");
+    assert_eq!(control.send(&mut rig, ctrl::MQ, ctrl::MQ_VQ_PAIRS_SET, &[2, 0]), None);
+
+    rig.write8(reg::DEVICE_STATUS, 0);
+    assert_eq!(rig.status(), 0);
+    assert_eq!(rig.device.state().failure, None);
+    events.fail(&"too late");
+    assert_eq!(rig.status(), 0, "a verdict on a former life");
+    probe(&mut rig);
+    assert_eq!(rig.status(), 15);
+}
+
+#[test]
+fn a_queue_that_cannot_start_asks_for_a_reset() {
+    let mut rig = Rig::with_bus_master(config());
+    *rig.host.refuse.lock().unwrap() = true;
+    probe(&mut rig);
+    assert_eq!(rig.status(), 15 | status::DEVICE_NEEDS_RESET);
+    assert_eq!(rig.messages(0), 1);
+    assert!(rig.device.state().failure.unwrap().contains("told to refuse"));
+    rig.write8(reg::DEVICE_STATUS, 0);
+    *rig.host.refuse.lock().unwrap() = false;
+    probe(&mut rig);
+    assert_eq!(rig.status(), 15);
+}
+
+#[test]
+fn a_driver_without_a_mapped_bar_uses_the_window() {
+    let mut rig = Rig::new(config());
+    rig.window_point(u64::from(reg::DEVICE_STATUS), 1);
+    rig.device.config_write(4, cap::PCI_CFG_DATA, &[status::ACKNOWLEDGE, 0, 0, 0]);
+    assert_eq!(rig.status(), status::ACKNOWLEDGE);
+    let mut data = [0xa5; 4];
+    assert!(rig.device.config_read(4, cap::PCI_CFG_DATA, &mut data));
+    assert_eq!(data[0], status::ACKNOWLEDGE, "1 byte of 4");
+
+    rig.window_point(layout::DEVICE, 4);
+    assert!(rig.device.config_read(4, cap::PCI_CFG_DATA, &mut data));
+    assert_eq!(data, MAC[..4]);
+    let mut byte = [0];
+    assert!(rig.device.config_read(4, cap::PCI_CFG_DATA + 2, &mut byte));
+    assert_eq!(byte, [MAC[2]]);
+
+    for (offset, len) in [(1, 2), (2, 4), (0, 3), (0, 0), (0, 8)] {
+        rig.window_point(offset, len);
+        assert!(!rig.device.config_read(4, cap::PCI_CFG_DATA, &mut data), "{len} at {offset}");
+    }
+    rig.window_point(0, 4);
+    assert!(!rig.device.config_read(4, cap::LENGTH, &mut data), "the space knows that");
+    assert!(!rig.device.config_read(4, cap::PCI_CFG_DATA, &mut [0; 5]));
+    assert!(!rig.device.config_read(0, cap::PCI_CFG_DATA, &mut data));
+    rig.device.config_write(4, cap::BAR, &[2]);
+    assert!(rig.device.config_read(4, cap::PCI_CFG_DATA, &mut data));
+    assert_eq!(data, [0; 4], "no structure of ours there");
+}
+
+#[test]
+fn doorbells_are_found_by_address_alone() {
+    assert_eq!(layout::doorbell_offset(7), 0x301c);
+    assert_eq!(layout::doorbell(0x301c), Some(7));
+    assert_eq!(layout::doorbell(0x301e), Some(7));
+    assert_eq!(layout::doorbell(0x2fff), None);
+    assert_eq!(layout::doorbell(0x4000), None);
+    let (mut rig, ..) = live();
+    rig.host.take();
+    for data in [&[][..], &[9], &[0xff, 0xff], &[0; 4], &[0; 8]] {
+        rig.device.write(layout::BAR, layout::doorbell_offset(2), data);
+    }
+    assert_eq!(rig.host.take(), vec![Told::Notify(2); 4]);
+    for queue in [5, 100, 1023] {
+        rig.ring_doorbell(queue);
+    }
+    assert_eq!(rig.host.take(), []);
+}
+
+#[test]
+fn configurations_out_of_range_are_refused() {
+    use manifold_dma::Domain;
+    use manifold_pci::Msix;
+    use manifold_virtio::Error;
+    use manifold_virtio::net::NetDevice;
+    let make = |config: NetConfig| {
+        let msix = Msix::new(6).unwrap();
+        NetDevice::new(
+            config,
+            Domain::new("x"),
+            &msix,
+            std::sync::Arc::new(common::Host::default()),
+        )
+        .map(|_| ())
+    };
+    let ok = config();
+    assert_eq!(make(ok.clone()), Ok(()));
+    assert_eq!(make(NetConfig { queue_pairs: 0, ..ok.clone() }), Err(Error::QueuePairs(0)));
+    assert_eq!(make(NetConfig { queue_pairs: 17, ..ok.clone() }), Err(Error::QueuePairs(17)));
+    assert_eq!(make(NetConfig { queue_size: 100, ..ok.clone() }), Err(Error::QueueSize(100)));
+    assert_eq!(make(NetConfig { queue_size: 1, ..ok.clone() }), Err(Error::QueueSize(1)));
+    assert_eq!(make(NetConfig { mtu: 67, ..ok.clone() }), Err(Error::Mtu(67)));
+    assert_eq!(make(NetConfig { mac: [1; 6], ..ok.clone() }), Err(Error::Mac([1; 6])));
+    assert_eq!(make(NetConfig { mac: [0; 6], ..ok }), Err(Error::Mac([0; 6])));
+}
