@@ -9,15 +9,17 @@ use crate::{Errno, spec};
 
 /// A device that a client attaches to, one socket each.
 ///
-/// The order of calls is fixed. [`attached`](Self::attached) comes first; requests follow, one at a time and in the
-/// order the client sent them; [`detached`](Self::detached) comes last and exactly once. All of them run on the
-/// connection's own thread, so a method that takes its time delays this client and nobody else. The next client's
-/// `attached` comes after the previous one's `detached` has returned.
+/// `info`, `region_info`, `irq_info` and `dma_limits` describe the device and may be called at any
+/// time. The others have a fixed order: [`attached`](Self::attached) comes first; requests follow,
+/// one at a time and in the order the client sent them; [`detached`](Self::detached) comes last and
+/// exactly once. All run on the connection's own thread, so a method that takes its time delays
+/// this client and nobody else. The next client's `attached` comes after the previous one's
+/// `detached` has returned.
 ///
 /// An `Err` becomes an error reply with that errno and leaves the connection as it is.
 ///
-/// Inside these methods a [`RemoteDma`] of the same connection refuses to work: the thread that would receive the
-/// client's answer is the one that waits for it.
+/// Inside these methods a [`RemoteDma`] of the same connection refuses to work: the thread that
+/// would receive the client's answer is the one that waits for it.
 pub trait Device: Send + Sync {
     /// How many regions and interrupt types there are. Constant while a client is attached.
     fn info(&self) -> DeviceInfo;

@@ -45,9 +45,6 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// The server was shut down.
-    #[error("the vfio-user server has been shut down")]
-    ShutDown,
 }
 
 impl Error {

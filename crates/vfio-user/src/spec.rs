@@ -34,6 +34,8 @@ pub const DEFAULT_PAGE_SIZES: u64 = 4096;
 /// Descriptors Linux accepts in one `sendmsg` (`SCM_MAX_FD`).
 pub const SCM_MAX_FDS: usize = 253;
 
+/// Bytes of `struct vfio_device_info` as vfio-user knows it (without `cap_offset`).
+pub const DEVICE_INFO_SIZE: u32 = 16;
 /// `struct vfio_device_info.flags`: `VFIO_USER_DEVICE_RESET` works (vfio.h, `VFIO_DEVICE_FLAGS_RESET`).
 pub const DEVICE_FLAG_RESET: u32 = 1 << 0;
 /// `struct vfio_device_info.flags`: a PCI device (vfio.h, `VFIO_DEVICE_FLAGS_PCI`).
@@ -50,6 +52,8 @@ pub const REGION_FLAG_CAPS: u32 = 1 << 3;
 /// Region capability: the areas that can be mapped (vfio.h, `VFIO_REGION_INFO_CAP_SPARSE_MMAP`).
 pub const REGION_CAP_SPARSE_MMAP: u16 = 1;
 
+/// Bytes of `struct vfio_irq_info`.
+pub const IRQ_INFO_SIZE: u32 = 16;
 /// `struct vfio_irq_info.flags` (vfio.h, `VFIO_IRQ_INFO_EVENTFD`).
 pub const IRQ_FLAG_EVENTFD: u32 = 1 << 0;
 /// `struct vfio_irq_info.flags` (vfio.h, `VFIO_IRQ_INFO_MASKABLE`).

@@ -1,0 +1,118 @@
+//! Messages to bytes and back. No I/O, no state: a header, and the payload of every command in
+//! both directions.
+//!
+//! ```text
+//!   16-byte Header  | payload, laid out by command and direction | descriptors beside the bytes
+//!   Header::decode  | Request::decode, Reply::decode             | not seen here
+//! ```
+//!
+//! Decoding never panics, allocates no more than a small multiple of what it is given, and accepts
+//! a payload longer than its fixed structure wherever libvfio-user does. For every value,
+//! decoding what was encoded gives that value back.
+
+mod header;
+mod reply;
+mod request;
+mod version;
+
+pub use header::{Command, Header, Kind};
+pub use reply::{IoFdEntry, RegionInfoReply, RegionIoFdsReply, Reply};
+pub use request::{
+    DmaMapRequest, DmaUnmapRequest, InfoRequest, IrqSet, RegionAccess, RegionIoFdsRequest, Request,
+    SmallWrite,
+};
+pub use version::{Capabilities, Version};
+
+/// A payload that is not what its command asks for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// It ends too early.
+    #[error("{what}: {got} bytes left where {needed} are needed")]
+    Short {
+        /// What was being read.
+        what: &'static str,
+        /// Bytes needed.
+        needed: usize,
+        /// Bytes there are.
+        got: usize,
+    },
+    /// A count in it and its length contradict each other.
+    #[error("{what}: {stated} stated, {got} found")]
+    Length {
+        /// What is counted.
+        what: &'static str,
+        /// The count in the message.
+        stated: u64,
+        /// What is there.
+        got: u64,
+    },
+    /// The version's capabilities are not a JSON text of the right shape.
+    #[error("capabilities: {0}")]
+    Capabilities(&'static str),
+}
+
+/// Reads integers off the front of a payload.
+#[derive(Clone, Copy)]
+struct Cursor<'a> {
+    what: &'static str,
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    fn new(what: &'static str, payload: &'a [u8]) -> Self {
+        Self { what, rest: payload }
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Short {
+            what: self.what,
+            needed: N,
+            got: self.rest.len(),
+        })?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    fn u16(&mut self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_ne_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_ne_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_ne_bytes)
+    }
+
+    /// The rest, which must be as long as a count in the message says.
+    fn counted(&self, stated: u64) -> Result<&'a [u8], Malformed> {
+        let got = self.rest.len() as u64;
+        if got == stated {
+            Ok(self.rest)
+        } else {
+            Err(Malformed::Length { what: self.what, stated, got })
+        }
+    }
+}
+
+/// Appends integers to a payload.
+trait Put {
+    fn put_u16(&mut self, value: u16);
+    fn put_u32(&mut self, value: u32);
+    fn put_u64(&mut self, value: u64);
+}
+
+impl Put for Vec<u8> {
+    fn put_u16(&mut self, value: u16) {
+        self.extend_from_slice(&value.to_ne_bytes());
+    }
+
+    fn put_u32(&mut self, value: u32) {
+        self.extend_from_slice(&value.to_ne_bytes());
+    }
+
+    fn put_u64(&mut self, value: u64) {
+        self.extend_from_slice(&value.to_ne_bytes());
+    }
+}

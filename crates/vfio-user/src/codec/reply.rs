@@ -1,0 +1,295 @@
+//! Payloads of replies, in both directions. Error replies have none.
+
+use super::{Command, Cursor, DmaUnmapRequest, Malformed, Put, RegionAccess, Version};
+use crate::device::MmapArea;
+use crate::spec;
+
+/// A reply's payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// To `VFIO_USER_VERSION`
+    Version(Version),
+    /// To `VFIO_USER_DMA_UNMAP`: the request again
+    DmaUnmap(DmaUnmapRequest),
+    /// To `VFIO_USER_DEVICE_GET_INFO`
+    DeviceInfo {
+        /// `DEVICE_FLAG_*` of [`spec`].
+        flags: u32,
+        /// Regions.
+        num_regions: u32,
+        /// Interrupt types.
+        num_irqs: u32,
+    },
+    /// To `VFIO_USER_DEVICE_GET_REGION_INFO`
+    RegionInfo(RegionInfoReply),
+    /// To `VFIO_USER_DEVICE_GET_REGION_IO_FDS`
+    RegionIoFds(RegionIoFdsReply),
+    /// To `VFIO_USER_DEVICE_GET_IRQ_INFO`
+    IrqInfo {
+        /// `IRQ_FLAG_*` of [`spec`].
+        flags: u32,
+        /// Interrupt type.
+        index: u32,
+        /// Interrupts.
+        count: u32,
+    },
+    /// To `VFIO_USER_REGION_READ`
+    RegionRead {
+        /// Where; `count` is the length of `data`.
+        access: RegionAccess,
+        /// What was read.
+        data: &'a [u8],
+    },
+    /// To `VFIO_USER_REGION_WRITE`
+    RegionWrite(RegionAccess),
+    /// To `VFIO_USER_DMA_READ`
+    DmaRead {
+        /// First address.
+        address: u64,
+        /// What was read.
+        data: &'a [u8],
+    },
+    /// To `VFIO_USER_DMA_WRITE`
+    DmaWrite {
+        /// First address.
+        address: u64,
+        /// Bytes written.
+        count: u64,
+    },
+    /// To `VFIO_USER_REGION_WRITE_MULTI`
+    RegionWriteMulti {
+        /// Writes done.
+        count: u64,
+    },
+    /// To a command whose reply has no payload: `DMA_MAP`, `SET_IRQS`, `RESET`.
+    Empty(Command),
+}
+
+/// Reply to `VFIO_USER_DEVICE_GET_REGION_INFO`: `struct vfio_region_info` and at most one
+/// capability.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionInfoReply {
+    /// Bytes a complete reply has: more than there are here if the client has no room for them.
+    pub argsz: u32,
+    /// `REGION_FLAG_*` of [`spec`] except `REGION_FLAG_CAPS`, which follows from `areas`.
+    pub flags: u32,
+    /// Region.
+    pub index: u32,
+    /// Bytes of the region.
+    pub size: u64,
+    /// Offset of its first byte in the file that comes along.
+    pub offset: u64,
+    /// Areas of the sparse mapping capability, which is there if there are any.
+    pub areas: Vec<MmapArea>,
+}
+
+/// Reply to `VFIO_USER_DEVICE_GET_REGION_IO_FDS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionIoFdsReply {
+    /// Bytes a complete reply has: more than there are here if the client has no room for them.
+    pub argsz: u32,
+    /// Region.
+    pub index: u32,
+    /// Sub-regions of a complete reply.
+    pub count: u32,
+    /// The sub-regions; none if the client has no room for them.
+    pub entries: Vec<IoFdEntry>,
+}
+
+/// One sub-region of a [`RegionIoFdsReply`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoFdEntry {
+    /// Bytes from the start of the region.
+    pub offset: u64,
+    /// Bytes of a write; 0 for any.
+    pub size: u64,
+    /// Which of the descriptors that come along.
+    pub fd_index: u32,
+    /// `IO_FD_TYPE_*` of [`spec`].
+    pub kind: u32,
+    /// `IO_FD_FLAG_*` of [`spec`].
+    pub flags: u32,
+    /// Value to match.
+    pub datamatch: u64,
+}
+
+impl<'a> Reply<'a> {
+    /// Reads the payload of a reply to this command that reports no error.
+    ///
+    /// # Errors
+    /// A payload that is too short, or whose counts contradict its length. Migration commands have
+    /// no reply that is known here.
+    pub fn decode(command: Command, payload: &'a [u8]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new("reply", payload);
+        Ok(match command {
+            Command::Version => Self::Version(Version::decode(payload)?),
+            Command::DmaUnmap => Self::DmaUnmap(DmaUnmapRequest::decode(payload)?),
+            Command::DeviceGetInfo => {
+                let _argsz = cursor.u32()?;
+                Self::DeviceInfo {
+                    flags: cursor.u32()?,
+                    num_regions: cursor.u32()?,
+                    num_irqs: cursor.u32()?,
+                }
+            }
+            Command::DeviceGetRegionInfo => Self::RegionInfo(RegionInfoReply::decode(cursor)?),
+            Command::DeviceGetRegionIoFds => Self::RegionIoFds(RegionIoFdsReply::decode(cursor)?),
+            Command::DeviceGetIrqInfo => {
+                let _argsz = cursor.u32()?;
+                Self::IrqInfo { flags: cursor.u32()?, index: cursor.u32()?, count: cursor.u32()? }
+            }
+            Command::RegionRead => {
+                let access = RegionAccess::decode(&mut cursor)?;
+                Self::RegionRead { access, data: cursor.counted(u64::from(access.count))? }
+            }
+            Command::RegionWrite => Self::RegionWrite(RegionAccess::decode(&mut cursor)?),
+            Command::DmaRead => {
+                let (address, count) = (cursor.u64()?, cursor.u64()?);
+                Self::DmaRead { address, data: cursor.counted(count)? }
+            }
+            Command::DmaWrite => Self::DmaWrite { address: cursor.u64()?, count: cursor.u64()? },
+            Command::RegionWriteMulti => Self::RegionWriteMulti { count: cursor.u64()? },
+            Command::DmaMap | Command::DeviceSetIrqs | Command::DeviceReset => Self::Empty(command),
+            Command::DirtyPages
+            | Command::DeviceFeature
+            | Command::MigDataRead
+            | Command::MigDataWrite => {
+                return Err(Malformed::Short { what: "migration", needed: usize::MAX, got: 0 });
+            }
+        })
+    }
+
+    /// Appends the payload.
+    pub fn encode(&self, payload: &mut Vec<u8>) {
+        match self {
+            Self::Version(version) => version.encode(payload),
+            Self::DmaUnmap(unmap) => unmap.encode(payload),
+            Self::DeviceInfo { flags, num_regions, num_irqs } => {
+                for field in [spec::DEVICE_INFO_SIZE, *flags, *num_regions, *num_irqs] {
+                    payload.put_u32(field);
+                }
+            }
+            Self::RegionInfo(info) => info.encode(payload),
+            Self::RegionIoFds(reply) => reply.encode(payload),
+            Self::IrqInfo { flags, index, count } => {
+                for field in [spec::IRQ_INFO_SIZE, *flags, *index, *count] {
+                    payload.put_u32(field);
+                }
+            }
+            Self::RegionRead { access, data } => {
+                access.encode(payload);
+                payload.extend_from_slice(data);
+            }
+            Self::RegionWrite(access) => access.encode(payload),
+            Self::DmaRead { address, data } => {
+                payload.put_u64(*address);
+                payload.put_u64(data.len() as u64);
+                payload.extend_from_slice(data);
+            }
+            Self::DmaWrite { address, count } => {
+                payload.put_u64(*address);
+                payload.put_u64(*count);
+            }
+            Self::RegionWriteMulti { count } => payload.put_u64(*count),
+            Self::Empty(_) => {}
+        }
+    }
+}
+
+impl RegionInfoReply {
+    /// Bytes of `struct vfio_region_info`.
+    pub const SIZE: u32 = 32;
+    /// Bytes of the capability's header and of its count of areas.
+    const SPARSE_SIZE: u32 = 16;
+    /// Bytes of an area.
+    const AREA_SIZE: u32 = 16;
+
+    /// Bytes of a complete reply with this many areas.
+    #[must_use]
+    pub fn complete_size(areas: usize) -> u32 {
+        match u32::try_from(areas) {
+            Ok(0) => Self::SIZE,
+            Ok(areas) => {
+                areas.saturating_mul(Self::AREA_SIZE).saturating_add(Self::SIZE + Self::SPARSE_SIZE)
+            }
+            Err(_) => u32::MAX,
+        }
+    }
+
+    fn encode(&self, payload: &mut Vec<u8>) {
+        let caps = if self.areas.is_empty() { 0 } else { spec::REGION_FLAG_CAPS };
+        payload.put_u32(self.argsz);
+        payload.put_u32(self.flags & !spec::REGION_FLAG_CAPS | caps);
+        payload.put_u32(self.index);
+        payload.put_u32(if caps == 0 { 0 } else { Self::SIZE });
+        payload.put_u64(self.size);
+        payload.put_u64(self.offset);
+        if caps == 0 {
+            return;
+        }
+        payload.put_u16(spec::REGION_CAP_SPARSE_MMAP);
+        payload.put_u16(1);
+        payload.put_u32(0);
+        payload.put_u32(u32::try_from(self.areas.len()).unwrap_or(u32::MAX));
+        payload.put_u32(0);
+        for area in &self.areas {
+            payload.put_u64(area.offset);
+            payload.put_u64(area.size);
+        }
+    }
+
+    /// Knows the one capability that [`encode`](Self::encode) writes, right after the structure.
+    fn decode(mut cursor: Cursor<'_>) -> Result<Self, Malformed> {
+        let (argsz, flags) = (cursor.u32()?, cursor.u32()?);
+        let (index, cap_offset) = (cursor.u32()?, cursor.u32()?);
+        let (size, offset) = (cursor.u64()?, cursor.u64()?);
+        let mut areas = Vec::new();
+        if flags & spec::REGION_FLAG_CAPS != 0 && cap_offset == Self::SIZE {
+            let (id, _version, _next) = (cursor.u16()?, cursor.u16()?, cursor.u32()?);
+            if id == spec::REGION_CAP_SPARSE_MMAP {
+                let (count, _reserved) = (cursor.u32()?, cursor.u32()?);
+                for _ in 0..count {
+                    areas.push(MmapArea { offset: cursor.u64()?, size: cursor.u64()? });
+                }
+            }
+        }
+        Ok(Self { argsz, flags: flags & !spec::REGION_FLAG_CAPS, index, size, offset, areas })
+    }
+}
+
+impl RegionIoFdsReply {
+    /// Bytes without the sub-regions.
+    pub const SIZE: u32 = 16;
+    /// Bytes of one sub-region.
+    pub const ENTRY_SIZE: u32 = 40;
+
+    fn encode(&self, payload: &mut Vec<u8>) {
+        payload.put_u32(self.argsz);
+        payload.put_u32(0);
+        payload.put_u32(self.index);
+        payload.put_u32(self.count);
+        for entry in &self.entries {
+            payload.put_u64(entry.offset);
+            payload.put_u64(entry.size);
+            payload.put_u32(entry.fd_index);
+            payload.put_u32(entry.kind);
+            payload.put_u32(entry.flags);
+            payload.put_u32(0);
+            payload.put_u64(entry.datamatch);
+        }
+    }
+
+    fn decode(mut cursor: Cursor<'_>) -> Result<Self, Malformed> {
+        let (argsz, _flags) = (cursor.u32()?, cursor.u32()?);
+        let (index, count) = (cursor.u32()?, cursor.u32()?);
+        let mut entries = Vec::new();
+        while !cursor.rest.is_empty() {
+            let (offset, size) = (cursor.u64()?, cursor.u64()?);
+            let (fd_index, kind) = (cursor.u32()?, cursor.u32()?);
+            let (flags, _padding) = (cursor.u32()?, cursor.u32()?);
+            let datamatch = cursor.u64()?;
+            entries.push(IoFdEntry { offset, size, fd_index, kind, flags, datamatch });
+        }
+        Ok(Self { argsz, index, count, entries })
+    }
+}

@@ -1,0 +1,400 @@
+//! Payloads of requests, in both directions.
+
+use super::{Command, Cursor, Malformed, Put, Version};
+
+/// A request's payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// `VFIO_USER_VERSION`
+    Version(Version),
+    /// `VFIO_USER_DMA_MAP`
+    DmaMap(DmaMapRequest),
+    /// `VFIO_USER_DMA_UNMAP`
+    DmaUnmap(DmaUnmapRequest),
+    /// `VFIO_USER_DEVICE_GET_INFO`; its `index` means nothing
+    DeviceGetInfo(InfoRequest),
+    /// `VFIO_USER_DEVICE_GET_REGION_INFO`
+    DeviceGetRegionInfo(InfoRequest),
+    /// `VFIO_USER_DEVICE_GET_REGION_IO_FDS`
+    DeviceGetRegionIoFds(RegionIoFdsRequest),
+    /// `VFIO_USER_DEVICE_GET_IRQ_INFO`
+    DeviceGetIrqInfo(InfoRequest),
+    /// `VFIO_USER_DEVICE_SET_IRQS`
+    DeviceSetIrqs(IrqSet<'a>),
+    /// `VFIO_USER_REGION_READ`
+    RegionRead(RegionAccess),
+    /// `VFIO_USER_REGION_WRITE`
+    RegionWrite {
+        /// Where; `count` is the length of `data`.
+        access: RegionAccess,
+        /// What.
+        data: &'a [u8],
+    },
+    /// `VFIO_USER_DMA_READ`
+    DmaRead {
+        /// First address.
+        address: u64,
+        /// Bytes.
+        count: u64,
+    },
+    /// `VFIO_USER_DMA_WRITE`
+    DmaWrite {
+        /// First address.
+        address: u64,
+        /// What.
+        data: &'a [u8],
+    },
+    /// `VFIO_USER_DEVICE_RESET`
+    DeviceReset,
+    /// `VFIO_USER_REGION_WRITE_MULTI`
+    RegionWriteMulti(Vec<SmallWrite>),
+    /// A command of dirty page logging or migration, which are not read any further.
+    Migration(Command),
+}
+
+/// Payload of `VFIO_USER_DMA_MAP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaMapRequest {
+    /// Bytes of this structure.
+    pub argsz: u32,
+    /// `DMA_MAP_*` of [`spec`](crate::spec).
+    pub flags: u32,
+    /// Offset in the file that comes along.
+    pub offset: u64,
+    /// First address.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Payload of `VFIO_USER_DMA_UNMAP`, and of its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaUnmapRequest {
+    /// Bytes of the reply's payload the sender has room for.
+    pub argsz: u32,
+    /// `DMA_UNMAP_*` of [`spec`](crate::spec).
+    pub flags: u32,
+    /// First address.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// What the three `GET_INFO` requests have in common. The other fields are zero in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InfoRequest {
+    /// Bytes of the reply's payload the sender has room for.
+    pub argsz: u32,
+    /// Region or interrupt type.
+    pub index: u32,
+}
+
+/// Payload of `VFIO_USER_DEVICE_GET_REGION_IO_FDS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionIoFdsRequest {
+    /// Bytes of the reply's payload the sender has room for.
+    pub argsz: u32,
+    /// Must be 0.
+    pub flags: u32,
+    /// Region.
+    pub index: u32,
+    /// Must be 0.
+    pub count: u32,
+}
+
+/// Payload of `VFIO_USER_DEVICE_SET_IRQS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IrqSet<'a> {
+    /// Bytes of this structure and its data.
+    pub argsz: u32,
+    /// `IRQ_SET_*` of [`spec`](crate::spec): one `DATA` and one `ACTION`.
+    pub flags: u32,
+    /// Interrupt type.
+    pub index: u32,
+    /// First interrupt.
+    pub start: u32,
+    /// Interrupts.
+    pub count: u32,
+    /// With `IRQ_SET_DATA_BOOL`: one byte for each interrupt.
+    pub data: &'a [u8],
+}
+
+/// Where a region is read or written. Also the start of the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionAccess {
+    /// Bytes from the start of the region.
+    pub offset: u64,
+    /// Region.
+    pub region: u32,
+    /// Bytes.
+    pub count: u32,
+}
+
+/// One write of a `VFIO_USER_REGION_WRITE_MULTI`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SmallWrite {
+    /// Where; `count` is at most 8.
+    pub access: RegionAccess,
+    /// What, in the first `count` bytes.
+    pub data: [u8; Self::MAX],
+}
+
+impl SmallWrite {
+    /// Bytes one of these can write.
+    pub const MAX: usize = 8;
+    /// Bytes of one in a message.
+    const SIZE: u64 = 24;
+
+    /// The bytes to write.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        let count = usize::try_from(self.access.count).unwrap_or(usize::MAX);
+        self.data.get(..count).unwrap_or(&self.data)
+    }
+}
+
+impl<'a> Request<'a> {
+    /// Reads the payload of a request of this command.
+    ///
+    /// # Errors
+    /// A payload that is too short, or whose counts contradict its length.
+    pub fn decode(command: Command, payload: &'a [u8]) -> Result<Self, Malformed> {
+        Ok(match command {
+            Command::Version => Self::Version(Version::decode(payload)?),
+            Command::DmaMap => Self::DmaMap(DmaMapRequest::decode(payload)?),
+            Command::DmaUnmap => Self::DmaUnmap(DmaUnmapRequest::decode(payload)?),
+            Command::DeviceGetInfo => {
+                Self::DeviceGetInfo(InfoRequest::decode("device info", payload, 16)?)
+            }
+            Command::DeviceGetRegionInfo => {
+                Self::DeviceGetRegionInfo(InfoRequest::decode("region info", payload, 32)?)
+            }
+            Command::DeviceGetIrqInfo => {
+                Self::DeviceGetIrqInfo(InfoRequest::decode("irq info", payload, 16)?)
+            }
+            Command::DeviceGetRegionIoFds => {
+                Self::DeviceGetRegionIoFds(RegionIoFdsRequest::decode(payload)?)
+            }
+            Command::DeviceSetIrqs => Self::DeviceSetIrqs(IrqSet::decode(payload)?),
+            Command::RegionRead => {
+                Self::RegionRead(RegionAccess::decode(&mut Cursor::new("region read", payload))?)
+            }
+            Command::RegionWrite => {
+                let mut cursor = Cursor::new("region write", payload);
+                let access = RegionAccess::decode(&mut cursor)?;
+                Self::RegionWrite { access, data: cursor.counted(u64::from(access.count))? }
+            }
+            Command::DmaRead => {
+                let mut cursor = Cursor::new("dma read", payload);
+                Self::DmaRead { address: cursor.u64()?, count: cursor.u64()? }
+            }
+            Command::DmaWrite => {
+                let mut cursor = Cursor::new("dma write", payload);
+                let (address, count) = (cursor.u64()?, cursor.u64()?);
+                Self::DmaWrite { address, data: cursor.counted(count)? }
+            }
+            Command::DeviceReset => Self::DeviceReset,
+            Command::RegionWriteMulti => Self::RegionWriteMulti(decode_multi(payload)?),
+            Command::DirtyPages
+            | Command::DeviceFeature
+            | Command::MigDataRead
+            | Command::MigDataWrite => Self::Migration(command),
+        })
+    }
+
+    /// The command it belongs to.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        match self {
+            Self::Version(_) => Command::Version,
+            Self::DmaMap(_) => Command::DmaMap,
+            Self::DmaUnmap(_) => Command::DmaUnmap,
+            Self::DeviceGetInfo(_) => Command::DeviceGetInfo,
+            Self::DeviceGetRegionInfo(_) => Command::DeviceGetRegionInfo,
+            Self::DeviceGetRegionIoFds(_) => Command::DeviceGetRegionIoFds,
+            Self::DeviceGetIrqInfo(_) => Command::DeviceGetIrqInfo,
+            Self::DeviceSetIrqs(_) => Command::DeviceSetIrqs,
+            Self::RegionRead(_) => Command::RegionRead,
+            Self::RegionWrite { .. } => Command::RegionWrite,
+            Self::DmaRead { .. } => Command::DmaRead,
+            Self::DmaWrite { .. } => Command::DmaWrite,
+            Self::DeviceReset => Command::DeviceReset,
+            Self::RegionWriteMulti(_) => Command::RegionWriteMulti,
+            Self::Migration(command) => *command,
+        }
+    }
+
+    /// Appends the payload.
+    pub fn encode(&self, payload: &mut Vec<u8>) {
+        match self {
+            Self::Version(version) => version.encode(payload),
+            Self::DmaMap(map) => {
+                payload.put_u32(map.argsz);
+                payload.put_u32(map.flags);
+                payload.put_u64(map.offset);
+                payload.put_u64(map.address);
+                payload.put_u64(map.size);
+            }
+            Self::DmaUnmap(unmap) => unmap.encode(payload),
+            Self::DeviceGetInfo(info) | Self::DeviceGetIrqInfo(info) => info.encode(payload, 16),
+            Self::DeviceGetRegionInfo(info) => info.encode(payload, 32),
+            Self::DeviceGetRegionIoFds(request) => {
+                payload.put_u32(request.argsz);
+                payload.put_u32(request.flags);
+                payload.put_u32(request.index);
+                payload.put_u32(request.count);
+            }
+            Self::DeviceSetIrqs(set) => {
+                payload.put_u32(set.argsz);
+                payload.put_u32(set.flags);
+                payload.put_u32(set.index);
+                payload.put_u32(set.start);
+                payload.put_u32(set.count);
+                payload.extend_from_slice(set.data);
+            }
+            Self::RegionRead(access) => access.encode(payload),
+            Self::RegionWrite { access, data } => {
+                access.encode(payload);
+                payload.extend_from_slice(data);
+            }
+            Self::DmaRead { address, count } => {
+                payload.put_u64(*address);
+                payload.put_u64(*count);
+            }
+            Self::DmaWrite { address, data } => {
+                payload.put_u64(*address);
+                payload.put_u64(data.len() as u64);
+                payload.extend_from_slice(data);
+            }
+            Self::DeviceReset | Self::Migration(_) => {}
+            Self::RegionWriteMulti(writes) => {
+                payload.put_u64(writes.len() as u64);
+                for write in writes {
+                    write.access.encode(payload);
+                    payload.extend_from_slice(&write.data);
+                }
+            }
+        }
+    }
+}
+
+impl DmaMapRequest {
+    /// Bytes of the structure.
+    pub const SIZE: u32 = 32;
+
+    fn decode(payload: &[u8]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new("dma map", payload);
+        Ok(Self {
+            argsz: cursor.u32()?,
+            flags: cursor.u32()?,
+            offset: cursor.u64()?,
+            address: cursor.u64()?,
+            size: cursor.u64()?,
+        })
+    }
+}
+
+impl DmaUnmapRequest {
+    /// Bytes of the structure.
+    pub const SIZE: u32 = 24;
+
+    pub(super) fn decode(payload: &[u8]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new("dma unmap", payload);
+        Ok(Self {
+            argsz: cursor.u32()?,
+            flags: cursor.u32()?,
+            address: cursor.u64()?,
+            size: cursor.u64()?,
+        })
+    }
+
+    pub(super) fn encode(&self, payload: &mut Vec<u8>) {
+        payload.put_u32(self.argsz);
+        payload.put_u32(self.flags);
+        payload.put_u64(self.address);
+        payload.put_u64(self.size);
+    }
+}
+
+impl InfoRequest {
+    /// `size` is that of the whole structure; only two of its fields count in a request. The index
+    /// is the third field everywhere (of the device's information, where it is a count, it is
+    /// zero).
+    fn decode(what: &'static str, payload: &[u8], size: usize) -> Result<Self, Malformed> {
+        if payload.len() < size {
+            return Err(Malformed::Short { what, needed: size, got: payload.len() });
+        }
+        let mut cursor = Cursor::new(what, payload);
+        let (argsz, _flags, index) = (cursor.u32()?, cursor.u32()?, cursor.u32()?);
+        Ok(Self { argsz, index })
+    }
+
+    fn encode(self, payload: &mut Vec<u8>, size: usize) {
+        let end = payload.len() + size;
+        payload.put_u32(self.argsz);
+        payload.put_u32(0);
+        payload.put_u32(self.index);
+        payload.resize(end, 0);
+    }
+}
+
+impl RegionIoFdsRequest {
+    fn decode(payload: &[u8]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new("region io fds", payload);
+        Ok(Self {
+            argsz: cursor.u32()?,
+            flags: cursor.u32()?,
+            index: cursor.u32()?,
+            count: cursor.u32()?,
+        })
+    }
+}
+
+impl<'a> IrqSet<'a> {
+    /// Bytes of the structure without its data.
+    pub const SIZE: u32 = 20;
+
+    fn decode(payload: &'a [u8]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new("irq set", payload);
+        Ok(Self {
+            argsz: cursor.u32()?,
+            flags: cursor.u32()?,
+            index: cursor.u32()?,
+            start: cursor.u32()?,
+            count: cursor.u32()?,
+            data: cursor.rest,
+        })
+    }
+}
+
+impl RegionAccess {
+    pub(super) fn decode(cursor: &mut Cursor<'_>) -> Result<Self, Malformed> {
+        Ok(Self { offset: cursor.u64()?, region: cursor.u32()?, count: cursor.u32()? })
+    }
+
+    pub(super) fn encode(&self, payload: &mut Vec<u8>) {
+        payload.put_u64(self.offset);
+        payload.put_u32(self.region);
+        payload.put_u32(self.count);
+    }
+}
+
+fn decode_multi(payload: &[u8]) -> Result<Vec<SmallWrite>, Malformed> {
+    let mut cursor = Cursor::new("region write multi", payload);
+    let stated = cursor.u64()?;
+    let got = cursor.rest.len() as u64;
+    if stated.checked_mul(SmallWrite::SIZE) != Some(got) {
+        return Err(Malformed::Length { what: cursor.what, stated, got: got / SmallWrite::SIZE });
+    }
+    let mut writes = Vec::with_capacity(usize::try_from(stated).unwrap_or_default());
+    while !cursor.rest.is_empty() {
+        let access = RegionAccess::decode(&mut cursor)?;
+        let data = cursor.array()?;
+        if access.count as usize > SmallWrite::MAX {
+            let (stated, got) = (u64::from(access.count), SmallWrite::MAX as u64);
+            return Err(Malformed::Length { what: cursor.what, stated, got });
+        }
+        writes.push(SmallWrite { access, data });
+    }
+    Ok(writes)
+}

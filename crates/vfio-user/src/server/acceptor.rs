@@ -1,0 +1,215 @@
+//! The thread that accepts clients of all devices and hears them out until their version has
+//! arrived. Only then is a client given the device, so one that connects and says nothing keeps
+//! nobody away.
+//!
+//! ```text
+//!   listener ─► Handshake ─► complete ─┬─ free ───────► connection thread
+//!                  │                   ├─ soon free ──► parked until it is
+//!               deadline ─► dropped    └─ busy ───────► error reply EBUSY
+//! ```
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use super::path::accept;
+use super::service::{Availability, Service};
+use super::socket::{Received, Socket, timespec};
+use super::{Shared, WAKE};
+use crate::Errno;
+use crate::assemble::{Assembler, Broken};
+use crate::session::{Session, error_reply};
+
+/// Clients of one device that can be in their handshake at one time.
+const MAX_HANDSHAKES: usize = 8;
+
+/// Events taken at a time.
+const EVENTS: usize = 64;
+
+pub(super) struct Acceptor {
+    shared: Arc<Shared>,
+    handshakes: HashMap<u64, Handshake>,
+}
+
+/// A client that has not sent its version yet, or waits for its predecessor to be cleaned up.
+struct Handshake {
+    service: Arc<Service>,
+    socket: Arc<Socket>,
+    assembler: Assembler,
+    deadline: Instant,
+    is_parked: bool,
+}
+
+/// Whether a handshake goes on.
+enum Next {
+    Continue,
+    Drop,
+}
+
+impl Acceptor {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, handshakes: HashMap::new() }
+    }
+
+    /// Runs until the server is shut down.
+    pub(super) fn run(mut self) {
+        let mut events = Vec::with_capacity(EVENTS);
+        while !self.shared.is_shut_down() {
+            let deadline = self.handshakes.values().map(|handshake| handshake.deadline).min();
+            let timeout = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
+            events.clear();
+            let buffer = rustix::buffer::spare_capacity(&mut events);
+            match epoll::wait(&self.shared.epoll, buffer, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => {
+                    tracing::error!(%errno, "no more clients can be accepted");
+                    return;
+                }
+            }
+            for event in &events {
+                self.event(event.data.u64());
+            }
+            self.expire();
+        }
+    }
+
+    fn event(&mut self, token: u64) {
+        if token == WAKE {
+            self.shared.clear_wake();
+            self.retry_parked();
+        } else if self.handshakes.contains_key(&token) {
+            self.step(token);
+        } else if let Some(service) = self.shared.service(token) {
+            self.accept(&service);
+        }
+        // Otherwise it was closed after the event had been taken.
+    }
+
+    fn accept(&mut self, service: &Arc<Service>) {
+        let fd = match service.with_listener(accept) {
+            Some(Ok(Some(fd))) => fd,
+            Some(Ok(None)) | None => return,
+            Some(Err(error)) => {
+                tracing::warn!(function = service.name(), %error, "cannot accept a client");
+                // The client stays in the queue; without a pause this would spin.
+                std::thread::sleep(Duration::from_millis(50));
+                return;
+            }
+        };
+        let present = self.handshakes.values();
+        if present.filter(|other| Arc::ptr_eq(&other.service, service)).count() >= MAX_HANDSHAKES {
+            tracing::warn!(function = service.name(), "too many clients at once, one is dropped");
+            return;
+        }
+        let token = self.shared.new_token();
+        let handshake = Handshake {
+            service: Arc::clone(service),
+            socket: Arc::new(Socket::new(fd)),
+            assembler: Assembler::new(Session::MAX_VERSION_PAYLOAD),
+            deadline: Instant::now() + self.shared.config.handshake_timeout,
+            is_parked: false,
+        };
+        if let Err(errno) = self.shared.watch(handshake.socket.as_fd(), token, EventFlags::IN) {
+            tracing::warn!(function = service.name(), %errno, "cannot watch a client");
+            return;
+        }
+        self.handshakes.insert(token, handshake);
+    }
+
+    fn step(&mut self, token: u64) {
+        let Some(handshake) = self.handshakes.get_mut(&token) else { return };
+        // A parked client is watched for its end only.
+        let next = if handshake.is_parked { Next::Drop } else { handshake.receive() };
+        match next {
+            Next::Drop => drop(self.handshakes.remove(&token)),
+            Next::Continue if handshake.assembler.is_complete() => self.claim(token),
+            Next::Continue => {}
+        }
+    }
+
+    /// A client's version has arrived: gives it the device, or tells it why not.
+    fn claim(&mut self, token: u64) {
+        let Some(mut handshake) = self.handshakes.remove(&token) else { return };
+        let service = Arc::clone(&handshake.service);
+        match service.availability() {
+            Availability::Free => {
+                self.shared.unwatch(handshake.socket.as_fd());
+                service.start(handshake.socket, handshake.assembler);
+            }
+            Availability::SoonFree => {
+                if !handshake.is_parked {
+                    handshake.is_parked = true;
+                    let socket = handshake.socket.as_fd();
+                    let data = EventData::new_u64(token);
+                    let _ = epoll::modify(&self.shared.epoll, socket, data, EventFlags::RDHUP);
+                }
+                self.handshakes.insert(token, handshake);
+            }
+            Availability::Busy(pid) => handshake.refuse(pid),
+            Availability::Closed => {}
+        }
+    }
+
+    /// A device may have become free, or was closed.
+    fn retry_parked(&mut self) {
+        self.handshakes.retain(|_, handshake| {
+            !matches!(handshake.service.availability(), Availability::Closed)
+        });
+        let parked: Vec<u64> = self
+            .handshakes
+            .iter()
+            .filter_map(|(&token, handshake)| handshake.is_parked.then_some(token))
+            .collect();
+        for token in parked {
+            self.claim(token);
+        }
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let late = self.handshakes.extract_if(|_, handshake| handshake.deadline <= now);
+        for (_, mut handshake) in late {
+            if handshake.is_parked {
+                handshake.refuse(0);
+            } else {
+                let function = handshake.service.name();
+                tracing::warn!(function, "a client connected and sent no version, it is dropped");
+            }
+        }
+    }
+}
+
+impl Handshake {
+    /// Receives what there is, up to the end of the first message.
+    fn receive(&mut self) -> Next {
+        loop {
+            let broken = match self.socket.receive(&mut self.assembler, false) {
+                Ok(Received::Part) => continue,
+                Ok(Received::Nothing | Received::Message) => return Next::Continue,
+                Ok(Received::End) | Err(_) => return Next::Drop,
+                Ok(Received::Broken(broken)) => broken,
+            };
+            tracing::warn!(function = self.service.name(), ?broken, "not a vfio-user client");
+            if let Broken::Undersized(header) | Broken::Oversized(header) = broken {
+                let _ = self.socket.try_send(&error_reply(&header, Errno::INVAL));
+            }
+            return Next::Drop;
+        }
+    }
+
+    /// Tells the client that another one has the device (vfio-user has no other way to say so).
+    fn refuse(&mut self, holder: i32) {
+        let Some(message) = self.assembler.take() else { return };
+        tracing::warn!(
+            function = self.service.name(),
+            client = self.socket.peer().pid,
+            holder,
+            "a second client is refused: a function has one client at a time"
+        );
+        // Sixteen bytes into an empty socket: if they do not fit, the client is gone.
+        let _ = self.socket.try_send(&error_reply(&message.header, Errno::BUSY));
+    }
+}

@@ -1,0 +1,201 @@
+//! A connected socket: bytes and descriptors, in and out.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
+};
+
+use crate::assemble::{Assembler, Broken};
+use crate::{Errno, Peer, spec};
+
+const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(spec::SCM_MAX_FDS));
+
+/// One client's socket. One thread receives; any thread sends, a whole message at a time.
+#[derive(Debug)]
+pub(super) struct Socket {
+    fd: OwnedFd,
+    /// Held while a message is sent. `true` once a message was cut short: nothing that followed
+    /// would be understood.
+    cut: Mutex<bool>,
+    /// This side has had enough.
+    is_ended: AtomicBool,
+}
+
+/// What receiving brought.
+pub(super) enum Received {
+    /// The message is complete.
+    Message,
+    /// Part of a message.
+    Part,
+    /// Nothing, at the moment. Only without waiting.
+    Nothing,
+    /// The other side closed the connection, or this side shut it down.
+    End,
+    /// The stream is of no more use.
+    Broken(Broken),
+}
+
+impl Socket {
+    /// `fd` is in blocking mode.
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self { fd, cut: Mutex::new(false), is_ended: AtomicBool::new(false) }
+    }
+
+    /// Who connected; the version is not known yet.
+    pub(super) fn peer(&self) -> Peer {
+        use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+        let (pid, uid, gid) = getsockopt(&self.fd, PeerCredentials)
+            .map_or((0, u32::MAX, u32::MAX), |peer| (peer.pid(), peer.uid(), peer.gid()));
+        Peer { pid, uid, gid, version: (0, 0) }
+    }
+
+    /// Receives the next piece of a message.
+    pub(super) fn receive(&self, into: &mut Assembler, wait: bool) -> Result<Received, Errno> {
+        let mut flags = RecvFlags::CMSG_CLOEXEC;
+        flags.set(RecvFlags::DONTWAIT, !wait);
+        let mut space = [MaybeUninit::uninit(); ANCILLARY];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(into.space())];
+        let received = match recvmsg(&self.fd, &mut parts, &mut ancillary, flags) {
+            Ok(received) => received,
+            Err(Errno::INTR) => return Ok(Received::Part),
+            Err(Errno::AGAIN) if !wait => return Ok(Received::Nothing),
+            // The other side closed with something of ours unread.
+            Err(Errno::CONNRESET) => return Ok(Received::End),
+            Err(errno) => return Err(errno),
+        };
+        if received.bytes == 0 {
+            return Ok(Received::End);
+        }
+        let fds: Vec<OwnedFd> = ancillary
+            .drain()
+            .filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        // The buffer holds all that one message can bring, so this is this process's own limit.
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(Errno::MFILE);
+        }
+        Ok(match into.advance(received.bytes, fds) {
+            Ok(true) => Received::Message,
+            Ok(false) => Received::Part,
+            Err(broken) => Received::Broken(broken),
+        })
+    }
+
+    /// Sends a message, waiting for room until `deadline` or for as long as it takes.
+    ///
+    /// # Errors
+    /// `TimedOut` if there was no room in time; nothing was sent then. If only a part could be sent
+    /// the connection is shut down, as it is of no more use.
+    pub(super) fn send(
+        &self,
+        bytes: &[u8],
+        fds: &[BorrowedFd<'_>],
+        deadline: Option<Instant>,
+    ) -> io::Result<()> {
+        let mut cut = match deadline {
+            None => self.cut.lock(),
+            Some(deadline) => self.cut.try_lock_until(deadline).ok_or(io::ErrorKind::TimedOut)?,
+        };
+        if *cut {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let mut rest = bytes;
+        let mut fds = fds;
+        while !rest.is_empty() {
+            match self.send_some(rest, fds) {
+                Ok(sent) => {
+                    rest = rest.get(sent..).unwrap_or_default();
+                    fds = &[];
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let Err(error) = self.wait_for_room(deadline) else { continue };
+                    if rest.len() < bytes.len() {
+                        *cut = true;
+                        self.shut_down();
+                    }
+                    return Err(error);
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a message if there is room for it now.
+    pub(super) fn try_send(&self, bytes: &[u8]) -> io::Result<()> {
+        self.send(bytes, &[], Some(Instant::now()))
+    }
+
+    fn send_some(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Errno> {
+        let mut space = [MaybeUninit::uninit(); ANCILLARY];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(Errno::TOOMANYREFS);
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        sendmsg(&self.fd, &[IoSlice::new(bytes)], &mut ancillary, flags)
+    }
+
+    fn wait_for_room(&self, deadline: Option<Instant>) -> io::Result<()> {
+        let timeout = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
+        let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Whether the other side has closed its end.
+    pub(super) fn is_peer_gone(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::RDHUP)];
+        let now = timespec(Duration::ZERO);
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        poll(&mut fds, Some(&now)).is_ok() && fds.iter().any(|fd| fd.revents().intersects(gone))
+    }
+
+    /// Ends the connection from this side, as [`is_ended`](Self::is_ended) says afterwards.
+    pub(super) fn end(&self) {
+        self.is_ended.store(true, Ordering::Release);
+        self.shut_down();
+    }
+
+    /// Whether this side has ended the connection.
+    pub(super) fn is_ended(&self) -> bool {
+        self.is_ended.load(Ordering::Acquire)
+    }
+
+    /// Makes whoever receives or sends stop waiting.
+    pub(super) fn shut_down(&self) {
+        // It fails only if there is nothing left to shut down.
+        let _ = shutdown(&self.fd, Shutdown::Both);
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A time-out of `poll` or `epoll_wait`.
+pub(super) fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
