@@ -32,6 +32,7 @@ mod backend;
 mod client;
 mod problem;
 mod server;
+mod software;
 mod text;
 pub mod types;
 
@@ -39,3 +40,4 @@ pub use backend::Backend;
 pub use client::{Client, Error};
 pub use problem::{Code, Problem};
 pub use server::{openapi, router, serve};
+pub use software::Software;

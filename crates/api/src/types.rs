@@ -160,8 +160,8 @@ pub struct Identity {
 pub struct Bar {
     /// Which of the six, 0 to 5.
     pub index: u8,
-    /// Where it is on the bus; `null` until software has placed it.
-    pub address: Option<u64>,
+    /// Where the PF's driver has placed it on the bus.
+    pub address: u64,
     /// Its size, in bytes.
     pub size: u64,
     /// Whether it takes a 64-bit address (and so two of the six registers).
@@ -242,6 +242,8 @@ pub struct Counters {
     pub tx_frames: u64,
     /// Bytes of them.
     pub tx_bytes: u64,
+    /// Interrupts raised.
+    pub interrupts: u64,
     /// Frames that were not delivered, by reason; reasons that never happened are left out.
     pub drops: Vec<Drops>,
 }

@@ -1,5 +1,7 @@
 //! The management interface over a real Unix socket, with a made-up adapter behind it.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
+
 mod fake;
 
 use std::path::Path;

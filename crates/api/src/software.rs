@@ -1,0 +1,151 @@
+//! The software adapter as a [`Backend`].
+
+use std::sync::Arc;
+
+use manifold_adapter::{Adapter, BarInfo, DmaInfo, Error, FunctionInfo};
+use manifold_dma::{Access, Fault};
+use manifold_fabric::Error as FabricError;
+use manifold_pci::{CONFIG_SIZE, FunctionId};
+
+use crate::backend::Backend;
+use crate::problem::{Code, Problem};
+use crate::types;
+
+/// An adapter of this project, as the API serves it.
+pub struct Software {
+    adapter: Arc<Adapter>,
+}
+
+impl Software {
+    /// The API's side of `adapter`.
+    pub fn new(adapter: Arc<Adapter>) -> Self {
+        Self { adapter }
+    }
+}
+
+impl Backend for Software {
+    fn adapter(&self) -> types::Adapter {
+        let info = self.adapter.info();
+        types::Adapter {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            bdf: info.pf,
+            total_vfs: info.total_vfs,
+            num_vfs: info.num_vfs,
+            first_vf_offset: info.first_vf_offset,
+            vf_stride: info.vf_stride,
+            uplink: match info.uplink {
+                manifold_adapter::Uplink::None => types::Uplink::None,
+                manifold_adapter::Uplink::Tap(name) => types::Uplink::Tap(name),
+            },
+            mtu: info.mtu,
+            queue_pairs: info.queue_pairs,
+            run_dir: info.run_dir,
+        }
+    }
+
+    fn functions(&self) -> Vec<types::Function> {
+        self.adapter.functions().into_iter().map(function).collect()
+    }
+
+    fn function(&self, id: FunctionId) -> Option<types::Function> {
+        self.adapter.function(id).map(function)
+    }
+
+    fn config_space(&self, id: FunctionId, view: types::View) -> Option<Box<[u8; CONFIG_SIZE]>> {
+        let view = match view {
+            types::View::Linux => manifold_adapter::View::Linux,
+            types::View::Bus => manifold_adapter::View::Bus,
+        };
+        self.adapter.config_space(id, view)
+    }
+
+    fn enable_vfs(&self, count: u32) -> Result<(), Problem> {
+        let out_of_range = |total_vfs| Problem::vf_count_out_of_range(count, total_vfs);
+        let num_vfs =
+            u16::try_from(count).map_err(|_| out_of_range(self.adapter.info().total_vfs))?;
+        self.adapter.enable_vfs(num_vfs).map_err(|error| match error {
+            Error::Fabric(FabricError::AlreadyEnabled { enabled }) => {
+                Problem::vfs_already_enabled(enabled, count)
+            }
+            Error::Fabric(
+                FabricError::ZeroVfs { total_vfs } | FabricError::TooManyVfs { total_vfs, .. },
+            ) => out_of_range(total_vfs),
+            error => {
+                tracing::error!(%error, count, "cannot enable VFs");
+                Problem::new(Code::Internal, format!("cannot enable {count} VFs: {error}"))
+            }
+        })
+    }
+
+    fn disable_vfs(&self) -> Result<types::VfsDisabled, Problem> {
+        // Who attaches between these two calls is disconnected without being named.
+        let holds = |f: &FunctionInfo| f.attached.is_some() && f.id != FunctionId::Pf;
+        let functions = self.adapter.functions();
+        let detached = functions.iter().filter(|f| holds(f)).map(|f| f.id).collect();
+        let (disabled, _) = self.adapter.disable_vfs();
+        Ok(types::VfsDisabled { disabled, detached })
+    }
+}
+
+fn function(info: FunctionInfo) -> types::Function {
+    let identity = info.identity;
+    types::Function {
+        id: info.id,
+        bdf: info.routing_id,
+        identity: types::Identity {
+            vendor_id: identity.vendor_id,
+            device_id: identity.device_id,
+            subsystem_vendor_id: identity.subsystem_vendor_id,
+            subsystem_id: identity.subsystem_id,
+            class_code: identity.class_code,
+            revision: identity.revision,
+        },
+        bars: info.bars.into_iter().map(bar).collect(),
+        socket: info.socket,
+        mac: types::MacAddress(info.mac),
+        mtu: info.mtu,
+        link: if info.link_up { types::Link::Up } else { types::Link::Down },
+        attached: info
+            .attached
+            .map(|peer| types::Peer { protocol: peer.protocol.to_owned(), pid: peer.pid }),
+        driver: types::DriverStatus::from(info.device_status),
+        counters: types::Counters {
+            rx_frames: info.counters.rx_frames,
+            rx_bytes: info.counters.rx_bytes,
+            tx_frames: info.counters.tx_frames,
+            tx_bytes: info.counters.tx_bytes,
+            interrupts: info.counters.interrupts,
+            drops: info
+                .counters
+                .drops
+                .into_iter()
+                .map(|(reason, frames)| types::Drops { reason: reason.to_string(), frames })
+                .collect(),
+        },
+        dma: dma(info.dma),
+    }
+}
+
+fn bar(info: BarInfo) -> types::Bar {
+    let BarInfo { index, address, size, width64, prefetchable } = info;
+    types::Bar { index, address, size, width64, prefetchable }
+}
+
+fn dma(info: DmaInfo) -> types::Dma {
+    let fault = |fault: Fault| types::DmaFault {
+        iova: fault.iova,
+        len: fault.len,
+        direction: match fault.access {
+            Access::Read => types::Direction::Read,
+            Access::Write => types::Direction::Write,
+        },
+        reason: fault.reason.to_string(),
+    };
+    types::Dma {
+        mappings: info.stats.mappings as u64,
+        bytes: info.stats.bytes,
+        faults: info.faults.count,
+        recent_faults: info.faults.recent.into_iter().map(fault).collect(),
+    }
+}

@@ -1,0 +1,211 @@
+//! The run directory: the folder that holds one adapter's sockets, and belongs to one daemon at a
+//! time.
+//!
+//! Ownership is an advisory lock (`flock`) on the folder itself. The kernel drops it with the
+//! process, however that ends, so nothing that a killed daemon leaves behind is mistaken for a
+//! running one: whoever holds the lock may remove every socket it finds.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::failure::advise;
+
+/// The management interface's socket.
+pub(crate) const API_SOCKET: &str = "api.sock";
+
+/// The longest name of a socket in the folder.
+const LONGEST_NAME: &str = "vf255.vhost.sock";
+
+/// The longest path a Unix socket can have: `sun_path` is 108 bytes with the final NUL (unix(7)).
+const LONGEST_PATH: usize = 107;
+
+/// The folder to use where none is named: `$XDG_RUNTIME_DIR/manifold`, or `/run/manifold` for root.
+pub(crate) fn default_path() -> anyhow::Result<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Ok("/run/manifold".into());
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        // The XDG specification: a path that is not absolute is to be ignored.
+        Some(dir) if Path::new(&dir).is_absolute() => Ok(Path::new(&dir).join("manifold")),
+        _ => Err(advise(
+            "there is no default for the folder of the sockets: XDG_RUNTIME_DIR is not set",
+            "name one with `--run-dir DIR`, to every command",
+        )),
+    }
+}
+
+/// `named`, or the default.
+pub(crate) fn path_or_default(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    named.map_or_else(default_path, Ok)
+}
+
+/// A run directory that is ours until dropped, which removes its sockets.
+#[derive(Debug)]
+pub(crate) struct RunDir {
+    path: PathBuf,
+    // Holds the lock.
+    _lock: File,
+}
+
+impl RunDir {
+    /// Makes the folder where it is missing, takes it, and removes sockets that nobody serves.
+    ///
+    /// # Errors
+    /// Where another process has it, or the folder cannot be made or used.
+    pub(crate) fn acquire(path: &Path) -> anyhow::Result<Self> {
+        let path = std::path::absolute(path)
+            .with_context(|| format!("cannot use the folder {}", path.display()))?;
+        let longest = path.join(LONGEST_NAME).as_os_str().len();
+        if longest > LONGEST_PATH {
+            return Err(advise(
+                format!(
+                    "{} is too long for Unix sockets: with the longest name in it {longest} bytes, \
+                     and {LONGEST_PATH} is the limit",
+                    path.display()
+                ),
+                "choose a shorter `--run-dir`",
+            ));
+        }
+        // Who may enter the folder may reconfigure the adapter, so it is made for its owner alone.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot make the folder {}", path.display()))
+            .map_err(|error| match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+                Some(io::ErrorKind::PermissionDenied) => advise(
+                    format!("no permission to make the folder {}", path.display()),
+                    "choose another `--run-dir`",
+                ),
+                _ => error,
+            })?;
+        let lock = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(taken(&path)),
+            Err(errno) => {
+                return Err(io::Error::from(errno))
+                    .with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+        sweep(&path).with_context(|| format!("cannot remove old sockets in {}", path.display()))?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The management interface's socket.
+    pub(crate) fn api_socket(&self) -> PathBuf {
+        self.path.join(API_SOCKET)
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        if let Err(error) = sweep(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the sockets");
+        }
+    }
+}
+
+fn taken(path: &Path) -> anyhow::Error {
+    // The socket's listener tells who it is, where it is up already.
+    let peer = UnixStream::connect(path.join(API_SOCKET))
+        .ok()
+        .and_then(|stream| rustix::net::sockopt::socket_peercred(&stream).ok());
+    let who =
+        peer.map_or_else(String::new, |peer| format!(" (process {})", peer.pid.as_raw_nonzero()));
+    advise(
+        format!("another manifold{who} uses {}", path.display()),
+        "stop it first, or give this one a folder of its own with `--run-dir DIR`",
+    )
+}
+
+/// Removes the sockets of a daemon that is gone, and nothing else.
+fn sweep(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(is_ours) && entry.file_type()?.is_socket() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a socket of this name would be the daemon's.
+fn is_ours(name: &str) -> bool {
+    let Some(stem) = name.strip_suffix(".sock") else { return false };
+    let function = stem.strip_suffix(".vhost").unwrap_or(stem);
+    stem == "api" || function.parse::<manifold_pci::FunctionId>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn only_the_daemons_own_sockets_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| drop(UnixListener::bind(dir.path().join(name)).unwrap());
+        let ours = ["api.sock", "pf.sock", "vf0.sock", "vf255.sock", "vf0.vhost.sock"];
+        let others = ["other.sock", "vf256.sock", "api.vhost.sock", "vf0", "vf0.sock.old"];
+        ours.iter().chain(&others).for_each(|name| make(name));
+        // A file that happens to have the name is not a socket.
+        fs::write(dir.path().join("vf1.sock"), "x").unwrap();
+
+        drop(RunDir::acquire(dir.path()).unwrap());
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        let mut expected = [&others[..], &["vf1.sock"]].concat();
+        expected.sort_unstable();
+        assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn a_folder_has_one_owner_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let first = RunDir::acquire(&path).unwrap();
+        let error = RunDir::acquire(&path).unwrap_err();
+        assert!(error.to_string().contains("another manifold"), "{error}");
+        // The second attempt took nothing away from the first.
+        let _listener = UnixListener::bind(first.api_socket()).unwrap();
+        let error = RunDir::acquire(&path).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(first.api_socket().exists());
+        drop(first);
+        RunDir::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_path_too_long_for_sockets_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = RunDir::acquire(&dir.path().join("x".repeat(100))).unwrap_err();
+        assert!(error.to_string().contains("too long"), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_no_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "x").unwrap();
+        RunDir::acquire(&path).unwrap_err();
+        assert_eq!(fs::read(&path).unwrap(), b"x");
+    }
+}

@@ -1,0 +1,128 @@
+//! `manifold serve`: the daemon.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use manifold_adapter::Adapter;
+use manifold_api::{Backend, Software};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::ServeArgs;
+use crate::config::{self, Settings};
+use crate::output::print;
+use crate::run_dir::{self, RunDir};
+use crate::{failure, limits};
+
+/// How long calls under way may take once the daemon has been told to stop.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Runs the command.
+pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let (settings, named_in_file) = config::load(args.config.as_deref(), args.settings)?;
+    let path = run_dir::path_or_default(args.run_dir.run_dir.or(named_in_file))?;
+    limits::raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    // From here on a signal ends the daemon in order, however far it has come.
+    let stop = runtime.block_on(async { stop_signals() }).context("cannot handle signals")?;
+
+    // Dropped last: the adapter's sockets are gone from the folder before another may have it.
+    let run_dir = RunDir::acquire(&path)?;
+    let adapter = start(&settings, &run_dir)?;
+    let result = runtime.block_on(serve(Software::new(Arc::clone(&adapter)), &run_dir, stop));
+    runtime.shutdown_timeout(GRACE);
+    // A call that was cut off may still hold it; then the process' end takes it down.
+    if let Some(adapter) = Arc::into_inner(adapter) {
+        adapter.shutdown();
+    }
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Starts an adapter with its sockets in `run_dir`, and its VFs enabled where `settings` has some.
+pub(crate) fn start(settings: &Settings, run_dir: &RunDir) -> anyhow::Result<Arc<Adapter>> {
+    let adapter =
+        Adapter::start(settings.adapter(run_dir.path())).context("cannot start the adapter")?;
+    if settings.num_vfs > 0 {
+        adapter
+            .enable_vfs(settings.num_vfs)
+            .with_context(|| format!("cannot enable {} VFs", settings.num_vfs))?;
+    }
+    Ok(Arc::new(adapter))
+}
+
+/// Serves the management interface until `stop`.
+async fn serve(
+    backend: Software,
+    run_dir: &RunDir,
+    stop: impl Future<Output = &'static str> + Send + 'static,
+) -> anyhow::Result<()> {
+    let socket = run_dir.api_socket();
+    let listener = listen(&socket).with_context(|| format!("cannot serve {}", socket.display()))?;
+    let adapter = backend.adapter();
+    print(&format!(
+        "ready: PF {} at {}, {} of {} VFs enabled, management at {}\n",
+        adapter.bdf,
+        run_dir.path().join("pf.sock").display(),
+        adapter.num_vfs,
+        adapter.total_vfs,
+        socket.display()
+    ))?;
+
+    let (stopping, mut told) = tokio::sync::watch::channel(false);
+    let until_stopped = async move {
+        let signal = stop.await;
+        tracing::info!(signal, "stopping");
+        stopping.send_replace(true);
+    };
+    let server = manifold_api::serve(listener, Arc::new(backend), until_stopped);
+    let out_of_patience = async {
+        // An error would mean that the sender is gone, which it is only after it has told.
+        let _ = told.wait_for(|told| *told).await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        result = server => result.context("the management interface failed"),
+        () = out_of_patience => {
+            tracing::warn!("calls under way were cut off");
+            Ok(())
+        }
+    }
+}
+
+/// The socket, for its owner alone: who may connect may reconfigure the adapter.
+fn listen(socket: &Path) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(socket)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Completes at the first SIGINT or SIGTERM, which no longer end the process by themselves; a
+/// second one does.
+fn stop_signals() -> io::Result<impl Future<Output = &'static str> + Send + 'static> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        let name = tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            // The next daemon removes what is left in the folder.
+            std::process::exit(failure::INTERRUPTED);
+        });
+        name
+    })
+}
