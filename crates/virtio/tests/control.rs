@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex};
+
 use common::driver::{BUFFER_SIZE, INDIRECT, NEXT, WRITE, write_descriptor};
-use common::memory::{BASE, READ_ONLY, SIZE};
+use common::memory::{BASE, READ_ONLY, READ_ONLY_SIZE, SIZE};
 use common::{Control, MAC, QueueMemory, Rig, config, drive_to_features_ok};
 use manifold_pci::DeviceModel;
 use manifold_virtio::net::{Filters, MAC_TABLE_ENTRIES};
@@ -301,6 +303,38 @@ fn a_command_may_be_cut_into_bytes() {
         [0, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee]
     );
     assert_eq!(filters(&rig).mac, [2, 0, 0, 0, 0, 7]);
+}
+
+#[test]
+fn a_change_is_in_force_before_the_command_is_used() {
+    let (mut rig, control) = live(0);
+    let (memory, domain, queue) = (rig.memory.clone(), rig.domain.clone(), control.queue);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    *rig.host.hook.lock().unwrap() = Some(Box::new(move || {
+        log.lock().unwrap().push(queue.used_index(&memory));
+        // Waits for whoever has the domain pinned: nobody may.
+        domain.unmap(READ_ONLY, READ_ONLY_SIZE).unwrap();
+    }));
+    control.ok(&mut rig, ctrl::RX, ctrl::RX_PROMISC, &[1]);
+    control.ok(&mut rig, ctrl::RX, ctrl::RX_PROMISC, &[0]);
+    assert_eq!(*seen.lock().unwrap(), [0, 1]);
+}
+
+#[test]
+fn a_driver_that_never_stops_does_not_hold_the_device() {
+    let (mut rig, control) = live(0);
+    control.offer(&mut rig, ctrl::RX, ctrl::RX_PROMISC, &[1]);
+    let (memory, queue) = (rig.memory.clone(), control.queue);
+    // The same command again, for each that is taken.
+    *rig.host.hook.lock().unwrap() = Some(Box::new(move || queue.offer(&memory, 0)));
+    rig.ring_doorbell(control.index);
+    let used = control.queue.used_index(&rig.memory);
+    assert_eq!(used, 4096);
+    *rig.host.hook.lock().unwrap() = None;
+    rig.ring_doorbell(control.index);
+    assert_eq!(control.queue.used_index(&rig.memory), used + 1, "what was left over");
+    assert!(!needs_reset(&mut rig));
 }
 
 /// Each makes the control queue unusable; the device says so and stays silent until reset.

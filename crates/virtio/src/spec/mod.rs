@@ -49,6 +49,3 @@ pub mod feature {
     /// The device has administration virtqueues.
     pub const ADMIN_VQ: u64 = 1 << 41;
 }
-
-/// Largest queue size of either ring format (2.7, 2.8.10).
-pub const QUEUE_SIZE_MAX: u16 = 32768;

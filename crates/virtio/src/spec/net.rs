@@ -3,9 +3,6 @@
 /// Virtio device ID (5.1.1).
 pub const DEVICE_ID: u16 = 1;
 
-/// Most queue pairs the specification allows (5.1.4.1, 5.1.6.5.6.1).
-pub const QUEUE_PAIRS_MAX: u16 = 0x8000;
-
 /// Feature bits of network devices that this device model offers, as masks (5.1.3).
 pub mod feature {
     /// The configuration's `mtu` is valid.
@@ -64,6 +61,14 @@ pub mod status {
     pub const LINK_UP: u16 = 1;
     /// The driver shall announce itself.
     pub const ANNOUNCE: u16 = 2;
+}
+
+/// `struct virtio_net_hdr` (5.1.6), which precedes each frame in a buffer.
+pub mod header {
+    /// Offset of `num_buffers`, le16: how many buffers the frame is spread over.
+    pub const NUM_BUFFERS: usize = 10;
+    /// Size of the structure without hash report and tunnel fields.
+    pub const SIZE: usize = 12;
 }
 
 /// Control queue (5.1.6.5): `class` and `command` bytes, then data; the device answers one byte and, for some commands,

@@ -15,8 +15,9 @@ pub const SIZE: u64 = 1 << 20;
 pub const READ_ONLY: u64 = BASE + SIZE;
 pub const READ_ONLY_SIZE: u64 = 0x1000;
 
+#[derive(Clone)]
 pub struct Memory {
-    file: File,
+    file: Arc<File>,
     next: u64,
 }
 
@@ -29,7 +30,7 @@ impl Memory {
             |offset| Backing::File { fd: OwnedFd::from(file.try_clone().unwrap()), offset };
         domain.map(BASE, SIZE, Permissions::READ_WRITE, backing(0)).unwrap();
         domain.map(READ_ONLY, READ_ONLY_SIZE, Permissions::READ, backing(SIZE)).unwrap();
-        Memory { file, next: BASE }
+        Memory { file: Arc::new(file), next: BASE }
     }
 
     /// Fresh memory, page aligned.

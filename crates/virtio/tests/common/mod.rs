@@ -36,7 +36,11 @@ pub struct Host {
     told: Mutex<Vec<Told>>,
     running: Mutex<BTreeMap<u16, QueueSetup>>,
     pub refuse: Mutex<bool>,
+    /// Called when the filters change.
+    pub hook: Mutex<Option<Hook>>,
 }
+
+pub type Hook = Box<dyn FnMut() + Send>;
 
 impl Host {
     pub fn take(&self) -> Vec<Told> {
@@ -85,6 +89,9 @@ impl QueueHost for Host {
 
     fn filters_changed(&self, filters: &Filters) {
         self.told.lock().unwrap().push(Told::Filters(Box::new(filters.clone())));
+        if let Some(hook) = &mut *self.hook.lock().unwrap() {
+            hook();
+        }
     }
 }
 
