@@ -16,14 +16,18 @@
 //! [`RingError`]; the device then needs a reset.
 
 mod area;
+mod chain;
 mod split;
+#[doc(hidden)]
+pub mod testing;
 
 #[cfg(test)]
 mod tests;
 
 use manifold_dma::Fault;
 
-pub use split::{Burst, Chain, SplitQueue};
+pub use chain::Chain;
+pub use split::{Burst, SplitQueue};
 
 /// The largest queue this device serves, in descriptors.
 pub const MAX_QUEUE_SIZE: u16 = 1024;
@@ -80,7 +84,7 @@ pub enum RingError {
     /// The chain has more descriptors than the queue, so it has a loop.
     #[error("a descriptor chain longer than the queue's {0}: it loops")]
     Loop(u16),
-    /// The chain falls into more pieces than a burst has room for.
+    /// The chain falls into more pieces than there was room for: it had room for so many.
     #[error("a descriptor chain of more than {0} pieces")]
     TooManyPieces(usize),
     /// An indirect descriptor where none was negotiated, inside an indirect table, with NEXT, or of a bad length.

@@ -5,52 +5,13 @@ use std::sync::atomic::{Ordering, fence};
 use manifold_dma::{Access, Pinned, Slice};
 
 use super::area::Area;
+use super::chain::{Chain, DESCRIPTOR, Walk};
 use super::{MAX_QUEUE_SIZE, QueueAddresses, RingError, RingFeatures};
 
-/// VIRTQ_DESC_F_NEXT: the chain goes on (2.7.5).
-const NEXT: u16 = 1;
-/// VIRTQ_DESC_F_WRITE: the device writes to the buffer (2.7.5).
-const WRITE: u16 = 2;
-/// VIRTQ_DESC_F_INDIRECT: the buffer is a table of descriptors (2.7.5).
-const INDIRECT: u16 = 4;
 /// VIRTQ_AVAIL_F_NO_INTERRUPT (2.7.6).
 const NO_INTERRUPT: u16 = 1;
 /// VIRTQ_USED_F_NO_NOTIFY (2.7.8).
 const NO_NOTIFY: u16 = 1;
-/// Bytes of a descriptor.
-const DESCRIPTOR: usize = 16;
-
-#[derive(Clone, Copy)]
-struct Descriptor {
-    iova: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
-}
-
-impl From<[u64; 2]> for Descriptor {
-    fn from([iova, rest]: [u64; 2]) -> Self {
-        let rest = u64::from_le(rest);
-        Descriptor {
-            iova: u64::from_le(iova),
-            len: rest as u32,
-            flags: (rest >> 32) as u16,
-            next: (rest >> 48) as u16,
-        }
-    }
-}
-
-/// One descriptor chain taken from a queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Chain {
-    /// Index of the head descriptor: what [`Burst::complete`] gives back.
-    pub head: u16,
-    /// Bytes the device may read.
-    pub readable: u32,
-    /// Bytes the device may write.
-    pub writable: u32,
-}
-
 /// Device-side state of one split virtqueue. It holds indices only; the rings are reached through [`SplitQueue::open`].
 #[derive(Debug)]
 pub struct SplitQueue {
@@ -170,16 +131,17 @@ impl<'p> Burst<'_, 'p> {
         Ok(ahead)
     }
 
-    /// Takes the next available chain, if there is one, and calls `each` with its buffers in order: device-readable
-    /// ones with [`Access::Read`], then device-writable ones with [`Access::Write`]. `each` says whether it has room
-    /// for more.
+    /// Takes the next available chain, if there is one, and calls `each` with the pieces of its buffers in order:
+    /// device-readable ones with [`Access::Read`], then device-writable ones with [`Access::Write`]. `each` returns
+    /// whether it had room for the piece.
     ///
     /// # Errors
-    /// Any [`RingError`]; the queue must not be used any further then.
+    /// Any [`RingError`]. The chain has not been taken then, though `each` may have seen some of it. After
+    /// [`RingError::TooManyPieces`] the queue can be used further; otherwise it must not be.
     #[inline]
     pub fn pop(
         &mut self,
-        mut each: impl FnMut(Slice<'p>, Access) -> bool,
+        each: impl FnMut(Slice<'p>, Access) -> bool,
     ) -> Result<Option<Chain>, RingError> {
         if self.limit.is_none_or(|limit| limit == self.queue.next_avail) && self.available()? == 0 {
             return Ok(None);
@@ -189,12 +151,17 @@ impl<'p> Burst<'_, 'p> {
         let head = u16::from_le(
             unsafe { self.queue.available.word(4 + 2 * slot) }.load(Ordering::Relaxed),
         );
-        let chain = self.walk(head, &mut each)?;
+        let walk =
+            Walk::new(self.pin, self.queue.addresses.size, self.queue.features.indirect, each);
+        // SAFETY: see above; the table is 16-aligned, and the walk stays below the queue's size.
+        let chain = walk.chain(head, |index| unsafe {
+            self.queue.descriptors.descriptor(usize::from(index) * DESCRIPTOR)
+        })?;
         self.queue.next_avail = self.queue.next_avail.wrapping_add(1);
         Ok(Some(chain))
     }
 
-    /// Gives back the `count` chains taken last, as if they had not been taken.
+    /// Gives back the `count` chains taken last, none of them completed, as if they had not been taken.
     #[inline]
     pub fn put_back(&mut self, count: u16) {
         self.queue.next_avail = self.queue.next_avail.wrapping_sub(count);
@@ -279,112 +246,5 @@ impl<'p> Burst<'_, 'p> {
             unsafe { self.queue.used.word(0) }.store(NO_NOTIFY.to_le(), Ordering::Release);
         }
         self.queue.quiet = true;
-    }
-
-    #[inline]
-    fn walk(
-        &self,
-        head: u16,
-        each: &mut impl FnMut(Slice<'p>, Access) -> bool,
-    ) -> Result<Chain, RingError> {
-        let size = self.queue.addresses.size;
-        let mut chain = Chain { head, readable: 0, writable: 0 };
-        let mut index = head;
-        for _ in 0..size {
-            if index >= size {
-                return Err(RingError::DescriptorIndex { index, size });
-            }
-            // SAFETY: see above; the table is 16-aligned.
-            let raw = unsafe { self.queue.descriptors.descriptor(usize::from(index) * DESCRIPTOR) };
-            let descriptor = Descriptor::from(raw);
-            if descriptor.flags & INDIRECT != 0 {
-                self.walk_indirect(descriptor, &mut chain, each)?;
-                return Ok(chain);
-            }
-            self.buffer(descriptor, &mut chain, each)?;
-            if descriptor.flags & NEXT == 0 {
-                return Ok(chain);
-            }
-            index = descriptor.next;
-        }
-        Err(RingError::Loop(size))
-    }
-
-    fn walk_indirect(
-        &self,
-        table: Descriptor,
-        chain: &mut Chain,
-        each: &mut impl FnMut(Slice<'p>, Access) -> bool,
-    ) -> Result<(), RingError> {
-        if !self.queue.features.indirect {
-            return Err(RingError::Indirect("not negotiated"));
-        }
-        if table.flags & NEXT != 0 {
-            return Err(RingError::Indirect("with NEXT set"));
-        }
-        let len = table.len as usize;
-        let limit = self.queue.addresses.size;
-        if len == 0 || !len.is_multiple_of(DESCRIPTOR) {
-            return Err(RingError::Indirect("table length not a positive multiple of 16"));
-        }
-        let Some(entries) = u16::try_from(len / DESCRIPTOR).ok().filter(|n| *n <= limit) else {
-            return Err(RingError::Indirect("table longer than the queue"));
-        };
-        let whole = self.pin.contiguous(table.iova, len, Access::Read)?;
-        let mut index = 0;
-        for _ in 0..entries {
-            if index >= entries {
-                return Err(RingError::DescriptorIndex { index, size: entries });
-            }
-            let offset = usize::from(index) * DESCRIPTOR;
-            let mut raw = [0; DESCRIPTOR];
-            match &whole {
-                Some(slice) => {
-                    slice.skip(offset).read(&mut raw);
-                }
-                None => self.pin.read(table.iova + offset as u64, &mut raw)?,
-            }
-            let raw = u128::from_ne_bytes(raw);
-            let halves = if cfg!(target_endian = "little") {
-                [raw as u64, (raw >> 64) as u64]
-            } else {
-                [(raw >> 64) as u64, raw as u64]
-            };
-            let descriptor = Descriptor::from(halves);
-            if descriptor.flags & INDIRECT != 0 {
-                return Err(RingError::Indirect("inside an indirect table"));
-            }
-            self.buffer(descriptor, chain, each)?;
-            if descriptor.flags & NEXT == 0 {
-                return Ok(());
-            }
-            index = descriptor.next;
-        }
-        Err(RingError::Loop(entries))
-    }
-
-    #[inline]
-    fn buffer(
-        &self,
-        descriptor: Descriptor,
-        chain: &mut Chain,
-        each: &mut impl FnMut(Slice<'p>, Access) -> bool,
-    ) -> Result<(), RingError> {
-        let (access, total) = if descriptor.flags & WRITE == 0 {
-            if chain.writable != 0 {
-                return Err(RingError::Order);
-            }
-            (Access::Read, &mut chain.readable)
-        } else {
-            (Access::Write, &mut chain.writable)
-        };
-        *total = total.checked_add(descriptor.len).ok_or(RingError::Length)?;
-        let mut pieces = 0;
-        let mut room = true;
-        self.pin.slices(descriptor.iova, descriptor.len as usize, access, |slice| {
-            pieces += 1;
-            room = room && each(slice, access);
-        })?;
-        if room { Ok(()) } else { Err(RingError::TooManyPieces(pieces)) }
     }
 }
