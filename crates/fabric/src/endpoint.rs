@@ -17,7 +17,7 @@ pub enum ConfigType {
 /// The methods say whether a function claimed the request; an unclaimed read leaves `data` alone.
 /// They are called without a lock held and may be called from several threads at once.
 pub trait Endpoint: Send + Sync {
-    /// Reads 1, 2 or 4 bytes within one dword of a configuration space.
+    /// Reads 1 to 4 bytes within one dword of a configuration space.
     fn config_read(
         &self,
         kind: ConfigType,
@@ -26,7 +26,7 @@ pub trait Endpoint: Send + Sync {
         data: &mut [u8],
     ) -> bool;
 
-    /// Writes 1, 2 or 4 bytes within one dword of a configuration space.
+    /// Writes 1 to 4 bytes within one dword of a configuration space.
     fn config_write(&self, kind: ConfigType, target: RoutingId, offset: u16, data: &[u8]) -> bool;
 
     /// Reads memory; the range crosses no 4 KiB boundary, so no BAR's end.

@@ -18,6 +18,18 @@ pub enum Error {
         /// The capability's name.
         name: &'static str,
     },
+    /// The device behind the root port is none that this driver drives.
+    #[error(
+        "{routing_id} is no PCI Express endpoint (header type {header_type}, port type {port_type:#x})"
+    )]
+    NotAnEndpoint {
+        /// The function.
+        routing_id: RoutingId,
+        /// Layout of its header.
+        header_type: u8,
+        /// Device/Port Type.
+        port_type: u16,
+    },
     /// A capability list that does not end.
     #[error("{0}: the capability list loops")]
     CapabilityLoop(RoutingId),
@@ -52,12 +64,24 @@ pub enum Error {
         available: u64,
     },
     /// The VFs' routing IDs go beyond the last bus number.
-    #[error("{total_vfs} VFs from {pf} on, offset {offset}, stride {stride}, do not fit 256 buses")]
+    #[error("{count} VFs from {pf} on, offset {offset}, stride {stride}, do not fit 256 buses")]
     OutOfBuses {
         /// The PF.
         pf: RoutingId,
         /// VFs to name.
-        total_vfs: u16,
+        count: u16,
+        /// First VF Offset.
+        offset: u16,
+        /// VF Stride.
+        stride: u16,
+    },
+    /// First VF Offset and VF Stride name functions twice.
+    #[error("{pf}: offset {offset}, stride {stride} give {count} VFs no routing IDs of their own")]
+    InvalidLayout {
+        /// The PF.
+        pf: RoutingId,
+        /// VFs to name.
+        count: u16,
         /// First VF Offset.
         offset: u16,
         /// VF Stride.
@@ -66,12 +90,13 @@ pub enum Error {
     /// `enable` while VFs are enabled.
     #[error("{enabled} VFs are enabled already: disable them first (manifold vf disable)")]
     AlreadyEnabled {
-        /// NumVFs.
-        enabled: u16,
+        /// How many.
+        enabled: usize,
     },
     /// `enable(0)`.
     #[error(
-        "0 VFs asked for: name a number from 1 to {total_vfs}, or disable them (manifold vf disable)"
+        "0 VFs asked for: name a number from 1 to {total_vfs}, or disable them (manifold vf \
+         disable)"
     )]
     ZeroVfs {
         /// TotalVFs.
@@ -79,7 +104,8 @@ pub enum Error {
     },
     /// `enable` of more VFs than the PF has.
     #[error(
-        "{asked} VFs asked for, but the PF has {total_vfs}: name a number from 1 to {total_vfs} (TotalVFs is set when the adapter starts: manifold serve --total-vfs)"
+        "{asked} VFs asked for, but the PF has {total_vfs}: name a number from 1 to {total_vfs} \
+         (TotalVFs is set when the adapter starts: manifold serve --total-vfs)"
     )]
     TooManyVfs {
         /// What was asked for.

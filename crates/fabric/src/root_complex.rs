@@ -1,11 +1,24 @@
+use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use manifold_pci::RoutingId;
 
-use crate::Endpoint;
+use crate::root_port::{LinkEvent, RootPort};
+use crate::spec::{CONFIG_SIZE, NOBODY};
+use crate::{ConfigType, Endpoint};
 
-/// The memory addresses the host bridge forwards, as firmware tells software (ACPI `_CRS`).
+/// Where the root port sits.
+const ROOT_PORT: RoutingId = RoutingId::from_raw(1 << 3);
+
+/// A configuration request stays within a dword (PCIe Base 5.0, section 2.2.7.1).
+const DWORD: u64 = 4;
+
+/// A memory request crosses no 4 KiB boundary (PCIe Base 5.0, section 2.2.7).
+const PAGE: u64 = 4096;
+
+/// The memory addresses the host bridge forwards to bus 0, as firmware tells software (ACPI
+/// `_CRS`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryRanges {
     /// Below 4 GiB: for 32-bit and non-prefetchable BARs.
@@ -14,41 +27,190 @@ pub struct MemoryRanges {
     pub above_4g: Range<u64>,
 }
 
-/// Bus 0, the root port on it, and the endpoint behind.
+impl MemoryRanges {
+    fn contain(&self, address: u64) -> bool {
+        self.below_4g.contains(&address) || self.above_4g.contains(&address)
+    }
+}
+
+/// Bus 0, the root port on it at 00:01.0, and the endpoint behind.
+///
+/// Requests are routed by the registers of the root port as they are at that moment, and cut to
+/// what one request on the link may be.
 pub struct RootComplex {
+    port: Mutex<RootPort>,
+    ranges: MemoryRanges,
     endpoint: Arc<dyn Endpoint>,
 }
 
 impl RootComplex {
-    /// A root complex out of reset: no bus numbers, no windows.
+    /// A root complex out of reset: no bus numbers, no windows. Its root port supports ARI
+    /// forwarding.
     pub fn new(endpoint: Arc<dyn Endpoint>) -> Self {
-        Self { endpoint }
+        Self::with_port(endpoint, RootPort::new(true))
+    }
+
+    /// As [`RootComplex::new`], with a root port of before ARI: device numbers above 0 on its
+    /// secondary bus are out of reach.
+    pub fn without_ari_forwarding(endpoint: Arc<dyn Endpoint>) -> Self {
+        Self::with_port(endpoint, RootPort::new(false))
+    }
+
+    fn with_port(endpoint: Arc<dyn Endpoint>, port: RootPort) -> Self {
+        let ranges = MemoryRanges {
+            below_4g: 0xc000_0000..0xf000_0000,
+            above_4g: 0x80_0000_0000..0x100_0000_0000,
+        };
+        Self { port: Mutex::new(port), ranges, endpoint }
     }
 
     /// The memory addresses that reach bus 0.
     pub fn memory_ranges(&self) -> MemoryRanges {
-        MemoryRanges { below_4g: 0..0, above_4g: 0..0 }
+        self.ranges.clone()
     }
 
     /// Reads a configuration space at any offset and length; what nobody answers reads all ones.
     pub fn config_read(&self, target: RoutingId, offset: u16, data: &mut [u8]) {
-        let _ = (target, offset, &self.endpoint);
-        data.fill(0xff);
+        for (offset, piece) in pieces(offset.into(), data.len(), DWORD) {
+            let Some(piece) = data.get_mut(piece) else { continue };
+            let answered = match self.route_config(target, offset) {
+                Some(ConfigRoute::Port(offset)) => {
+                    self.port().read(offset, piece);
+                    true
+                }
+                Some(ConfigRoute::Downstream(kind, offset)) => {
+                    self.completed(self.endpoint.config_read(kind, target, offset, piece))
+                }
+                None => false,
+            };
+            if !answered {
+                piece.fill(NOBODY);
+            }
+        }
     }
 
     /// Writes a configuration space at any offset and length; what nobody claims is dropped.
     pub fn config_write(&self, target: RoutingId, offset: u16, data: &[u8]) {
-        let _ = (target, offset, data);
+        for (offset, piece) in pieces(offset.into(), data.len(), DWORD) {
+            let Some(piece) = data.get(piece) else { continue };
+            match self.route_config(target, offset) {
+                Some(ConfigRoute::Port(offset)) => {
+                    let event = self.port().write(offset, piece);
+                    if event == LinkEvent::HotReset {
+                        self.endpoint.hot_reset();
+                    }
+                }
+                Some(ConfigRoute::Downstream(kind, offset)) => {
+                    self.completed(self.endpoint.config_write(kind, target, offset, piece));
+                }
+                None => (),
+            }
+        }
     }
 
     /// Reads memory at any address and length; what nobody answers reads all ones.
     pub fn mem_read(&self, address: u64, data: &mut [u8]) {
-        let _ = address;
-        data.fill(0xff);
+        // Beyond the last address there is nobody.
+        data.fill(NOBODY);
+        for (address, piece) in pieces(address, data.len(), PAGE) {
+            let Some(piece) = data.get_mut(piece) else { continue };
+            if self.routes_memory(address)
+                && !self.completed(self.endpoint.mem_read(address, piece))
+            {
+                piece.fill(NOBODY);
+            }
+        }
     }
 
     /// Writes memory at any address and length; what nobody claims is dropped.
     pub fn mem_write(&self, address: u64, data: &[u8]) {
-        let _ = (address, data);
+        for (address, piece) in pieces(address, data.len(), PAGE) {
+            let Some(piece) = data.get(piece) else { continue };
+            if self.routes_memory(address) {
+                // A posted request: whether it was claimed, nobody learns.
+                let _ = self.endpoint.mem_write(address, piece);
+            }
+        }
+    }
+
+    fn route_config(&self, target: RoutingId, offset: u64) -> Option<ConfigRoute> {
+        let offset = u16::try_from(offset).ok().filter(|offset| *offset < CONFIG_SIZE)?;
+        if target == ROOT_PORT {
+            Some(ConfigRoute::Port(offset))
+        } else if target.bus() == ROOT_PORT.bus() {
+            None
+        } else {
+            Some(ConfigRoute::Downstream(self.port().route_config(target)?, offset))
+        }
+    }
+
+    /// Whether a memory request goes downstream. The windows end on MiB boundaries, so what holds
+    /// for a piece's first byte holds for all of it.
+    fn routes_memory(&self, address: u64) -> bool {
+        self.ranges.contain(address) && self.port().routes_memory(address)
+    }
+
+    /// Takes note of how a non-posted request ended.
+    fn completed(&self, claimed: bool) -> bool {
+        if !claimed {
+            self.port().master_abort();
+        }
+        claimed
+    }
+
+    /// The port's registers are whole after every access, so a panic elsewhere does not matter.
+    fn port(&self) -> MutexGuard<'_, RootPort> {
+        self.port.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for RootComplex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RootComplex").field("ranges", &self.ranges).finish_non_exhaustive()
+    }
+}
+
+/// Who a configuration request on bus 0 is for, and the register's offset.
+enum ConfigRoute {
+    Port(u16),
+    Downstream(ConfigType, u16),
+}
+
+/// Cuts `len` bytes at `start` at the multiples of `unit`: the address of each piece, and its place
+/// among the bytes. Ends at the end of the address space.
+fn pieces(start: u64, len: usize, unit: u64) -> impl Iterator<Item = (u64, Range<usize>)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let address = start.checked_add(done as u64)?;
+        let to_boundary = unit - address % unit;
+        let piece = (len - done).min(usize::try_from(to_boundary).unwrap_or(usize::MAX));
+        let from = done;
+        done += piece;
+        (piece > 0).then_some((address, from..done))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn pieces_cover_the_access_and_cross_no_boundary(start: u64, len in 0..20_000_usize) {
+            let (low, end) = (start & 0xffff, u64::MAX - start % 9000);
+            for (start, unit) in [(start, DWORD), (start, PAGE), (end, PAGE), (low, DWORD)] {
+                let mut next = 0;
+                for (address, piece) in pieces(start, len, unit) {
+                    prop_assert_eq!(piece.start, next);
+                    prop_assert!(!piece.is_empty());
+                    prop_assert_eq!(address, start + next as u64);
+                    let last = address.checked_add(piece.len() as u64 - 1).unwrap();
+                    prop_assert_eq!(address / unit, last / unit);
+                    next = piece.end;
+                }
+                prop_assert!(next == len || start.checked_add(next as u64).is_none());
+            }
+        }
     }
 }

@@ -1,0 +1,141 @@
+//! A function through the eyes of software: registers by offset, capabilities by walking the lists.
+
+use manifold_pci::RoutingId;
+
+use crate::spec::{CONFIG_SIZE, capability, header};
+use crate::{Error, RootComplex};
+
+/// A place in the fabric to read from and write to; nobody need be there.
+#[derive(Clone, Copy)]
+pub(super) struct Function<'a> {
+    root: &'a RootComplex,
+    pub(super) id: RoutingId,
+}
+
+impl<'a> Function<'a> {
+    pub(super) fn new(root: &'a RootComplex, id: RoutingId) -> Self {
+        Self { root, id }
+    }
+
+    pub(super) fn read_u8(self, offset: u16) -> u8 {
+        u8::from_le_bytes(self.read(offset))
+    }
+
+    pub(super) fn read_u16(self, offset: u16) -> u16 {
+        u16::from_le_bytes(self.read(offset))
+    }
+
+    pub(super) fn read_u32(self, offset: u16) -> u32 {
+        u32::from_le_bytes(self.read(offset))
+    }
+
+    fn read<const N: usize>(self, offset: u16) -> [u8; N] {
+        let mut data = [0; N];
+        self.root.config_read(self.id, offset, &mut data);
+        data
+    }
+
+    pub(super) fn write_u8(self, offset: u16, value: u8) {
+        self.root.config_write(self.id, offset, &[value]);
+    }
+
+    pub(super) fn write_u16(self, offset: u16, value: u16) {
+        self.root.config_write(self.id, offset, &value.to_le_bytes());
+    }
+
+    pub(super) fn write_u32(self, offset: u16, value: u32) {
+        self.root.config_write(self.id, offset, &value.to_le_bytes());
+    }
+
+    /// Writes a register and makes sure that it took the value.
+    pub(super) fn write_u16_checked(
+        self,
+        offset: u16,
+        value: u16,
+        register: &'static str,
+    ) -> Result<(), Error> {
+        self.write_u16(offset, value);
+        match self.read_u16(offset) {
+            read if read == value => Ok(()),
+            read => Err(self.not_taken(register, value.into(), read.into())),
+        }
+    }
+
+    /// Writes a register and makes sure that it took the value.
+    pub(super) fn write_u32_checked(
+        self,
+        offset: u16,
+        value: u32,
+        register: &'static str,
+    ) -> Result<(), Error> {
+        self.write_u32(offset, value);
+        match self.read_u32(offset) {
+            read if read == value => Ok(()),
+            read => Err(self.not_taken(register, value, read)),
+        }
+    }
+
+    fn not_taken(self, register: &'static str, written: u32, read: u32) -> Error {
+        Error::NotTaken { routing_id: self.id, register, written, read }
+    }
+
+    /// Whether a function answers here that has a Vendor ID; a VF does not (section 9.3.4.1.1).
+    pub(super) fn exists(self) -> bool {
+        self.read_u16(header::VENDOR_ID) != 0xffff
+    }
+
+    /// Whether anything answers here: all ones are no header type. A VF shows itself so.
+    pub(super) fn answers(self) -> bool {
+        self.read_u8(header::HEADER_TYPE) != 0xff
+    }
+
+    /// The layout of the header.
+    pub(super) fn header_type(self) -> u8 {
+        self.read_u8(header::HEADER_TYPE) & header::HEADER_TYPE_LAYOUT
+    }
+
+    /// Where the capability `id` is, if the function has it.
+    pub(super) fn find_capability(self, id: u8) -> Result<Option<u16>, Error> {
+        if self.read_u16(header::STATUS) & header::STATUS_CAPABILITIES == 0 {
+            return Ok(None);
+        }
+        let mut pointer = header::CAPABILITIES;
+        for _ in 0..=capability::MAX {
+            // The two low bits are reserved (section 7.5.1.1.11).
+            let offset = u16::from(self.read_u8(pointer) & !3);
+            if offset < header::SIZE {
+                return Ok(None);
+            }
+            if self.read_u8(offset) == id {
+                return Ok(Some(offset));
+            }
+            pointer = offset + capability::NEXT;
+        }
+        Err(Error::CapabilityLoop(self.id))
+    }
+
+    /// As [`Function::find_capability`], where the function is of no use without it.
+    pub(super) fn capability(self, id: u8, name: &'static str) -> Result<u16, Error> {
+        self.find_capability(id)?.ok_or(Error::NoCapability { routing_id: self.id, name })
+    }
+
+    /// Where the extended capability `id` is, if the function has it.
+    pub(super) fn find_extended(self, id: u16) -> Result<Option<u16>, Error> {
+        let mut offset = capability::EXTENDED;
+        for _ in 0..=capability::MAX_EXTENDED {
+            // Bits 15:0 ID, 19:16 version, 31:20 next (section 7.6.3).
+            let value = self.read_u32(offset);
+            if matches!(value, 0 | u32::MAX) {
+                return Ok(None);
+            }
+            if value as u16 == id {
+                return Ok(Some(offset));
+            }
+            offset = (value >> 20) as u16 & !3;
+            if !(capability::EXTENDED..CONFIG_SIZE).contains(&offset) {
+                return Ok(None);
+            }
+        }
+        Err(Error::CapabilityLoop(self.id))
+    }
+}
