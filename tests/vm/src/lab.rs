@@ -7,6 +7,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::adapter::Adapter;
 use crate::guest::{Builder, Guest};
 use crate::setup::Setup;
 
@@ -38,6 +39,14 @@ impl Lab {
     #[must_use]
     pub fn guest(&self, name: &str) -> Builder<'_> {
         self.setup.builder(name, &self.logs, &self.sockets)
+    }
+
+    /// Starts a `manifold serve` with a run directory of its own and `arguments`.
+    ///
+    /// # Errors
+    /// When it does not become ready; the error quotes its log.
+    pub fn adapter(&self, arguments: &[&str]) -> Result<Adapter> {
+        Adapter::start(self.sockets.join("run"), self.logs.join("manifold.log"), arguments)
     }
 
     /// The folder for sockets.

@@ -26,6 +26,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod agent;
 mod cache;
 mod cpio;
@@ -37,10 +38,13 @@ mod qemu;
 mod qmp;
 mod run;
 mod setup;
+mod traffic;
 
+pub use adapter::Adapter;
 pub use agent::Output;
 pub use guest::{Builder, Guest, Job};
 pub use image::Image;
 pub use lab::{Lab, boot_all};
 pub use qemu::Qemu;
 pub use setup::{Acceleration, Setup};
+pub use traffic::{Flow, RunningFlow};

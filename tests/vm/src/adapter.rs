@@ -1,0 +1,178 @@
+//! The adapter under test: a `manifold serve` of its own, reached through its command line only.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::run::{output, tail};
+
+/// Names the binary under test; `cargo build` makes one where it is not set.
+const BINARY_VARIABLE: &str = "MANIFOLD_BIN";
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A running daemon. Made by [`crate::Lab::adapter`]; dropping it kills it.
+#[derive(Debug)]
+pub struct Adapter {
+    binary: PathBuf,
+    run_dir: PathBuf,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Adapter {
+    /// Starts `manifold serve` with `arguments` and waits until it is ready.
+    pub(crate) fn start(run_dir: PathBuf, log: PathBuf, arguments: &[&str]) -> Result<Self> {
+        let binary = binary()?;
+        let stderr =
+            File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
+        let mut stdout_log = stderr.try_clone()?;
+        let mut child = Command::new(&binary)
+            .arg("serve")
+            .arg("--run-dir")
+            .arg(&run_dir)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        let stdout = child.stdout.take().context("no standard output")?;
+        let adapter = Self { binary, run_dir, log, child };
+        let (ready, is_ready) = mpsc::channel();
+        // Ends with the daemon.
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // The log and the waiting test may be gone; the pipe must still be emptied.
+                let _ = writeln!(stdout_log, "{line}");
+                if line.starts_with("ready") {
+                    let _ = ready.send(());
+                }
+            }
+        });
+        is_ready
+            .recv_timeout(START_TIMEOUT)
+            .with_context(|| format!("manifold serve is not ready\n{}", adapter.last_words()))?;
+        Ok(adapter)
+    }
+
+    /// The vfio-user socket of a function: "pf", "vf0", "vf1", ...
+    #[must_use]
+    pub fn socket(&self, function: &str) -> PathBuf {
+        self.run_dir.join(format!("{function}.sock"))
+    }
+
+    /// Runs a `manifold` command against this daemon, which must succeed, and returns what it printed.
+    ///
+    /// # Errors
+    /// What the command complained.
+    pub fn cli(&self, arguments: &[&str]) -> Result<String> {
+        output(Command::new(&self.binary).env("MANIFOLD_RUN_DIR", &self.run_dir).args(arguments))
+            .with_context(|| format!("manifold {}\n{}", arguments.join(" "), self.last_words()))
+    }
+
+    /// What `manifold vf show FUNCTION --json` knows about a VF.
+    ///
+    /// # Errors
+    /// As [`Adapter::cli`].
+    pub fn vf(&self, function: &str) -> Result<Value> {
+        self.json(&["vf", "show", function])
+    }
+
+    /// Runs a `manifold` command with `--json`.
+    ///
+    /// # Errors
+    /// As [`Adapter::cli`].
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.cli(&[arguments, &["--json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
+    }
+
+    /// Waits until a VMM is attached to the VF, or none is.
+    ///
+    /// # Errors
+    /// When that does not happen within ten seconds.
+    pub fn wait_attached(&self, function: &str, attached: bool) -> Result<()> {
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while self.vf(function)?["attached"].is_null() == attached {
+            if Instant::now() > deadline {
+                bail!("{function} does not become {}", if attached { "attached" } else { "free" });
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Asks the daemon to stop (SIGTERM); it must do so in order and leave no socket behind.
+    ///
+    /// # Errors
+    /// When it does not, or has panicked anywhere on the way.
+    pub fn stop(mut self) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("no process ID")?, Signal::TERM)
+            .context("cannot stop the daemon")?;
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().context("cannot wait for the daemon")? {
+                break status;
+            }
+            if Instant::now() > deadline {
+                bail!("manifold serve does not stop\n{}", self.last_words());
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        let log = self.log()?;
+        if !status.success() || log.contains("panicked") {
+            bail!("manifold serve ended with {status}\n{}", self.last_words());
+        }
+        for entry in self.run_dir.read_dir().into_iter().flatten() {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "sock") {
+                bail!("manifold serve left {} behind", path.display());
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&self) -> Result<String> {
+        std::fs::read_to_string(&self.log)
+            .with_context(|| format!("cannot read {}", self.log.display()))
+    }
+
+    fn last_words(&self) -> String {
+        format!("--- end of manifold's log ---\n{}", tail(&self.log().unwrap_or_default(), 20))
+    }
+}
+
+impl Drop for Adapter {
+    fn drop(&mut self) {
+        // One that has ended is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The binary under test, built from what is there now unless it is named.
+fn binary() -> Result<PathBuf> {
+    if let Some(binary) = std::env::var_os(BINARY_VARIABLE) {
+        return Ok(binary.into());
+    }
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(workspace).args(["build", "--quiet", "--package", "manifold"]);
+    let messages = output(cargo.args(["--message-format", "json"]))?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "manifold")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo build says not where manifold is")
+}

@@ -1,0 +1,61 @@
+//! Stock Debian kernels in QEMU machines, a function of the adapter each. Machines boot once per test, so a test is
+//! a day in their life rather than one check.
+
+use anyhow::{Context, Result, ensure};
+use manifold_vm::Guest;
+
+mod four;
+mod pf;
+mod two;
+mod viommu;
+
+/// The PCI address of the guest's first Ethernet interface, as in "0000:01:00.0".
+fn pci_address(guest: &Guest<'_>) -> Result<String> {
+    let path = guest.sh("readlink -f /sys/class/net/eth0/device/..")?;
+    Ok(path.trim().rsplit('/').next().unwrap_or_default().to_owned())
+}
+
+/// The guest's own lspci shows a virtio network function with its own BARs, MSI-X in use and function-level reset.
+fn check_lspci(guest: &Guest<'_>) -> Result<()> {
+    let address = pci_address(guest)?;
+    let text = guest.sh(&format!("lspci -n -vvv -s {address}"))?;
+    for expected in [
+        "0200: 1af4:1041 (rev 01)",
+        "Region 0: Memory at ",
+        "Region 2: Memory at ",
+        "(64-bit, prefetchable) [size=",
+        "BusMaster+",
+        "MSI-X: Enable+ ",
+        "Express (v2) Endpoint",
+        "FLReset+",
+        "Kernel driver in use: virtio-pci",
+        "VirtIO: CommonCfg",
+    ] {
+        ensure!(text.contains(expected), "no \"{expected}\" in {}:\n{text}", guest.name());
+    }
+    for unexpected in
+        ["[disabled]", "<unassigned>", "<ignored>", "!!!", "chain broken", "Unknown", "SR-IOV"]
+    {
+        ensure!(!text.contains(unexpected), "\"{unexpected}\" in {}:\n{text}", guest.name());
+    }
+    let driver = guest.sh("ethtool -i eth0")?;
+    ensure!(driver.contains("driver: virtio_net\n"), "{driver}");
+    ensure!(driver.contains(&format!("bus-info: {address}\n")), "{driver}");
+    Ok(())
+}
+
+/// The MAC address of an interface of the guest.
+fn mac(guest: &Guest<'_>, interface: &str) -> Result<String> {
+    Ok(guest.sh(&format!("cat /sys/class/net/{interface}/address"))?.trim().to_owned())
+}
+
+/// No function has seen a DMA fault: what a correct driver in a correct machine asks for is always mapped.
+fn check_no_faults(adapter: &manifold_vm::Adapter) -> Result<()> {
+    let list = adapter.json(&["function", "list"])?;
+    let functions = list.as_array().or_else(|| list["functions"].as_array());
+    for function in functions.with_context(|| format!("no functions in {list}"))? {
+        ensure!(function["dma"]["faults"] == 0, "DMA faults: {function}");
+        ensure!(function["driver"]["state"] != "needs_reset", "a device needs reset: {function}");
+    }
+    Ok(())
+}
