@@ -23,6 +23,11 @@ impl Write {
         Self { value: u32::from_le_bytes(value), enables: u32::from_le_bytes(enables) }
     }
 
+    /// A write of all four bytes.
+    pub(crate) fn dword(value: u32) -> Self {
+        Self { value, enables: u32::MAX }
+    }
+
     /// The same write, reaching only the bits in `mask`.
     pub(crate) fn only(self, mask: u32) -> Self {
         Self { value: self.value, enables: self.enables & mask }

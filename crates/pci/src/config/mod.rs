@@ -310,3 +310,6 @@ fn check_msix(spec: &FunctionSpec) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

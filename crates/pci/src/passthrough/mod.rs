@@ -35,7 +35,12 @@ pub struct Passthrough {
     /// Virtual bits of Device Control.
     device_control: u32,
     is_vf: bool,
+    /// What the registers held when the VMM opened the device.
+    found: Saved,
 }
+
+/// Registers that survive a reset by way of the host: dword, bits of it, and their value.
+type Saved = Vec<(u16, u32, u32)>;
 
 /// Command bits that are virtual whatever the function is.
 const COMMAND_VIRTUAL: u16 = header::COMMAND_INTX_DISABLE;
@@ -60,6 +65,7 @@ impl Passthrough {
             interrupt_line: 0,
             device_control: device_control & in_low(DEVICE_CONTROL_VIRTUAL),
             is_vf,
+            found: saved(space),
         }
     }
 
@@ -82,15 +88,14 @@ impl Passthrough {
     /// Resets the function as VFIO_DEVICE_RESET does. The registers that Linux saves and restores
     /// around a reset keep their values; [`Event::Flr`] is among the events.
     pub fn reset(&mut self, space: &mut ConfigSpace) -> Events {
-        let mut events = Events::default();
-        let restored = restored(space);
-        space.reset_except(Reset::Flr, Some(Kind::Sriov), &mut events);
-        events.push(Event::Flr);
-        for (offset, mask, value) in restored {
-            let write = Write::bytes(0, &value.to_le_bytes()).only(mask);
-            space.write_dword(offset, write, &mut events);
-        }
-        events
+        let now = saved(space);
+        reset_to(space, &now)
+    }
+
+    /// The VMM closes the device: resets the function and gives it back to the host with its
+    /// registers as [`new`](Self::new) found them.
+    pub fn close(self, space: &mut ConfigSpace) -> Events {
+        reset_to(space, &self.found)
     }
 
     /// Whether the VMM has the function answer memory requests: Memory Space Enable as it reads
@@ -226,9 +231,21 @@ fn writable(kind: Kind, at: u16) -> u32 {
     }
 }
 
-/// What Linux restores after a reset (`pci_restore_state`): dword, bits, and their value now. In the
-/// order of restoring: addresses and links before the Command register lets the function use them.
-fn restored(space: &ConfigSpace) -> Vec<(u16, u32, u32)> {
+/// Resets the function but for its SR-IOV capability, then writes registers back.
+fn reset_to(space: &mut ConfigSpace, saved: &Saved) -> Events {
+    let mut events = Events::default();
+    space.reset_except(Reset::Flr, Some(Kind::Sriov), &mut events);
+    events.push(Event::Flr);
+    for &(offset, mask, value) in saved {
+        let write = Write::dword(value).only(mask);
+        space.write_dword(offset, write, &mut events);
+    }
+    events
+}
+
+/// What Linux saves before a reset and restores after it (`pci_save_state`), in the order of
+/// restoring: addresses before the Command register lets the function use them.
+fn saved(space: &ConfigSpace) -> Saved {
     let capability = |kind, at| Some(space.list().offset(kind)? + at);
     let all = in_low(!0);
     let registers = [
@@ -249,3 +266,6 @@ fn restored(space: &ConfigSpace) -> Vec<(u16, u32, u32)> {
         .filter_map(|(offset, mask)| Some((offset?, mask, space.read_dword(offset?))))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
