@@ -20,7 +20,8 @@ pub enum Error {
     },
     /// The device behind the root port is none that this driver drives.
     #[error(
-        "{routing_id} is no PCI Express endpoint (header type {header_type}, port type {port_type:#x})"
+        "{routing_id} is no PCI Express endpoint (header type {header_type}, port type \
+         {port_type:#x})"
     )]
     NotAnEndpoint {
         /// The function.

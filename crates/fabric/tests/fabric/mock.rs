@@ -1,0 +1,302 @@
+//! An SR-IOV device of configuration spaces and plain memory, which takes note of software that
+//! does not keep to the specification's times; and a clock that runs as fast as one waits.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use manifold_fabric::decode::Decoder;
+use manifold_fabric::{Clock, ConfigType, Endpoint, PfDriver, RootComplex};
+use manifold_pci::{
+    BarSpec, ConfigSpace, Event, FunctionId, FunctionSpec, Identity, MsixSpec, Reset, RoutingId,
+    SriovSpec,
+};
+
+pub(crate) const WIDE: BarSpec = BarSpec { size: 0x4000, width64: true, prefetchable: true };
+pub(crate) const MSIX: BarSpec = BarSpec { size: 0x1000, width64: true, prefetchable: false };
+pub(crate) const SMALL: BarSpec = BarSpec { size: 0x2000, width64: false, prefetchable: false };
+
+/// BARs of the PF, and of each VF.
+pub(crate) const BARS: [Option<BarSpec>; 6] =
+    [Some(WIDE), None, Some(MSIX), None, Some(SMALL), None];
+
+pub(crate) const IDENTITY: Identity = Identity {
+    vendor_id: 0x1af4,
+    device_id: 0x1041,
+    revision: 1,
+    class_code: 0x02_0000,
+    subsystem_vendor_id: 0x1af4,
+    subsystem_id: 0x1100,
+};
+
+pub(crate) fn function_spec() -> FunctionSpec {
+    FunctionSpec {
+        identity: IDENTITY,
+        bars: BARS,
+        msix: MsixSpec { vectors: 4, table_bar: 2, table_offset: 0, pba_bar: 2, pba_offset: 0x800 },
+        vendor: Vec::new(),
+        serial: 0x0200_00ff_fe00_0001,
+    }
+}
+
+pub(crate) fn rid(text: &str) -> RoutingId {
+    text.parse().unwrap()
+}
+
+/// Time that passes when someone waits for it.
+#[derive(Clone)]
+pub(crate) struct TestClock(Arc<Mutex<Instant>>);
+
+impl TestClock {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    pub(crate) fn pass(&self, duration: Duration) {
+        *self.0.lock().unwrap() += duration;
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Instant {
+        *self.0.lock().unwrap()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.pass(duration);
+    }
+}
+
+pub(crate) struct State {
+    pub(crate) pf: ConfigSpace,
+    pub(crate) vfs: Vec<ConfigSpace>,
+    pub(crate) pf_id: RoutingId,
+    memory: BTreeMap<(FunctionId, u8, u64), u8>,
+    enabled: Option<Instant>,
+    disabled: Option<Instant>,
+    /// VFs answer so long after VF Enable.
+    pub(crate) vf_delay: Duration,
+    /// This one never does.
+    pub(crate) broken_vf: Option<u16>,
+    pub(crate) hot_resets: usize,
+    /// What software did that it must not.
+    pub(crate) violations: Vec<&'static str>,
+}
+
+/// The device.
+pub(crate) struct Mock {
+    pub(crate) state: Mutex<State>,
+    clock: TestClock,
+    sriov: u16,
+}
+
+impl Mock {
+    pub(crate) fn new(total_vfs: u16) -> Arc<Self> {
+        let sriov = SriovSpec {
+            total_vfs,
+            vf_device_id: 0x1041,
+            vf_bars: BARS,
+            supported_page_sizes: 0x553,
+        };
+        let pf = ConfigSpace::physical(&function_spec(), Some(&sriov)).unwrap();
+        let state = State {
+            pf,
+            vfs: Vec::new(),
+            pf_id: RoutingId::from_raw(0),
+            memory: BTreeMap::new(),
+            enabled: None,
+            disabled: None,
+            vf_delay: Duration::ZERO,
+            broken_vf: None,
+            hot_resets: 0,
+            violations: Vec::new(),
+        };
+        let sriov = find_sriov(&state.pf);
+        Arc::new(Self { state: Mutex::new(state), clock: TestClock::new(), sriov })
+    }
+
+    pub(crate) fn clock(&self) -> TestClock {
+        self.clock.clone()
+    }
+
+    /// Where the SR-IOV capability is.
+    pub(crate) fn sriov(&self) -> u16 {
+        self.sriov
+    }
+
+    fn watch_pf(&self, state: &mut State, offset: u16, write: Option<&[u8]>) {
+        let inside = (self.sriov..self.sriov + 0x40).contains(&offset);
+        let settling = state.disabled.is_some_and(|at| self.clock.now() < at + DISABLE_TIME);
+        let view = state.pf.sriov().unwrap();
+        match write {
+            None if inside && settling => {
+                state.violations.push("SR-IOV capability read within 1 s of clearing VF Enable");
+            }
+            Some(_) if offset == self.sriov + 0x10 && view.vf_enable => {
+                state.violations.push("NumVFs written while VF Enable is set");
+            }
+            Some([control, ..]) if offset == self.sriov + 8 && control & 1 != 0 && settling => {
+                state.violations.push("VF Enable set within 1 s of clearing it");
+            }
+            _ => {}
+        }
+    }
+
+    fn vf_answers(&self, state: &mut State, index: u16) -> bool {
+        let now = self.clock.now();
+        let Some(enabled) = state.enabled else { return false };
+        if now < enabled + ENABLE_TIME {
+            state.violations.push("request to a VF within 100 ms of setting VF Enable");
+        }
+        now >= enabled + state.vf_delay && state.broken_vf != Some(index)
+    }
+
+    fn act(&self, state: &mut State, event: Event) {
+        if let Event::VfEnable { enabled, num_vfs } = event {
+            let vf = || ConfigSpace::virtual_function(&function_spec()).unwrap();
+            let now = self.clock.now();
+            (state.enabled, state.disabled) =
+                if enabled { (Some(now), None) } else { (None, Some(now)) };
+            state.vfs = (0..if enabled { num_vfs } else { 0 }).map(|_| vf()).collect();
+        }
+    }
+}
+
+const ENABLE_TIME: Duration = Duration::from_millis(100);
+const DISABLE_TIME: Duration = Duration::from_secs(1);
+
+fn find_sriov(space: &ConfigSpace) -> u16 {
+    let bytes = space.to_bytes();
+    let mut at = 0x100;
+    loop {
+        let header = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        if header & 0xffff == 0x10 {
+            return at as u16;
+        }
+        at = header as usize >> 20;
+    }
+}
+
+impl Endpoint for Mock {
+    fn config_read(
+        &self,
+        kind: ConfigType,
+        target: RoutingId,
+        offset: u16,
+        data: &mut [u8],
+    ) -> bool {
+        assert!(!data.is_empty() && usize::from(offset % 4) + data.len() <= 4, "one dword");
+        let state = &mut *self.state.lock().unwrap();
+        match Decoder::new(state.pf_id, &state.pf).function_at(kind, target) {
+            Some(FunctionId::Pf) => {
+                self.watch_pf(state, offset, None);
+                state.pf.read(offset, data);
+                true
+            }
+            Some(FunctionId::Vf(index)) if self.vf_answers(state, index) => {
+                state.vfs[usize::from(index)].read(offset, data);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn config_write(&self, kind: ConfigType, target: RoutingId, offset: u16, data: &[u8]) -> bool {
+        assert!(!data.is_empty() && usize::from(offset % 4) + data.len() <= 4, "one dword");
+        let state = &mut *self.state.lock().unwrap();
+        match Decoder::new(state.pf_id, &state.pf).function_at(kind, target) {
+            Some(FunctionId::Pf) => {
+                if kind == ConfigType::Type0 {
+                    state.pf_id = target;
+                }
+                self.watch_pf(state, offset, Some(data));
+                for event in state.pf.write(offset, data) {
+                    self.act(state, event);
+                }
+                true
+            }
+            Some(FunctionId::Vf(index)) if self.vf_answers(state, index) => {
+                let _ = state.vfs[usize::from(index)].write(offset, data);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn mem_read(&self, address: u64, data: &mut [u8]) -> bool {
+        assert!(address % 4096 + data.len() as u64 <= 4096, "one page");
+        let state = self.state.lock().unwrap();
+        let decoder = Decoder::new(state.pf_id, &state.pf);
+        let Some(target) = decoder.memory_at(address, data.len()) else { return false };
+        for (offset, byte) in (target.offset..).zip(data) {
+            let key = (target.function, target.bar, offset);
+            *byte = state.memory.get(&key).copied().unwrap_or(0);
+        }
+        true
+    }
+
+    fn mem_write(&self, address: u64, data: &[u8]) -> bool {
+        assert!(address % 4096 + data.len() as u64 <= 4096, "one page");
+        let mut state = self.state.lock().unwrap();
+        let decoder = Decoder::new(state.pf_id, &state.pf);
+        let Some(target) = decoder.memory_at(address, data.len()) else { return false };
+        for (offset, byte) in (target.offset..).zip(data) {
+            state.memory.insert((target.function, target.bar, offset), *byte);
+        }
+        true
+    }
+
+    fn hot_reset(&self) {
+        let state = &mut *self.state.lock().unwrap();
+        state.hot_resets += 1;
+        for event in state.pf.reset(Reset::Conventional) {
+            self.act(state, event);
+        }
+    }
+}
+
+/// A machine with the device in it, enumerated.
+pub(crate) struct Machine {
+    pub(crate) mock: Arc<Mock>,
+    pub(crate) root: Arc<RootComplex>,
+    pub(crate) driver: PfDriver,
+}
+
+impl Machine {
+    pub(crate) fn new(total_vfs: u16, ari: bool) -> Self {
+        let mock = Mock::new(total_vfs);
+        let endpoint = Arc::clone(&mock) as Arc<dyn Endpoint>;
+        let root = Arc::new(if ari {
+            RootComplex::new(endpoint)
+        } else {
+            RootComplex::without_ari_forwarding(endpoint)
+        });
+        let clock = Box::new(mock.clock());
+        let driver = PfDriver::probe_with_clock(Arc::clone(&root), clock).unwrap();
+        Self { mock, root, driver }
+    }
+
+    pub(crate) fn config<const N: usize>(&self, target: RoutingId, offset: u16) -> [u8; N] {
+        let mut data = [0x5a; N];
+        self.root.config_read(target, offset, &mut data);
+        data
+    }
+
+    pub(crate) fn memory<const N: usize>(&self, address: u64) -> [u8; N] {
+        let mut data = [0x5a; N];
+        self.root.mem_read(address, &mut data);
+        data
+    }
+
+    /// The SR-IOV capability's 16-bit register at `offset`, by the back door.
+    pub(crate) fn sriov_register(&self, offset: u16) -> u16 {
+        let mut data = [0; 2];
+        self.mock.state.lock().unwrap().pf.read(self.mock.sriov() + offset, &mut data);
+        u16::from_le_bytes(data)
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_lawful(&self) {
+        assert_eq!(self.mock.state.lock().unwrap().violations, [""; 0]);
+    }
+}
