@@ -37,6 +37,8 @@ mod assemble;
 pub mod codec;
 mod device;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod remote;
 mod server;
 mod session;

@@ -15,6 +15,9 @@ mod reply;
 mod request;
 mod version;
 
+#[cfg(test)]
+mod tests;
+
 pub use header::{Command, Header, Kind};
 pub use reply::{IoFdEntry, RegionInfoReply, RegionIoFdsReply, Reply};
 pub use request::{

@@ -117,17 +117,26 @@ impl Answer {
         self.bytes.resize(spec::HEADER_SIZE, 0);
     }
 
+    /// Writes the header, or drops it all if no reply is wanted.
     fn finish(&mut self, request: &Header) {
+        if request.is_no_reply() {
+            self.fds.clear();
+            self.bytes.clear();
+            return;
+        }
         let payload = self.bytes.len().saturating_sub(spec::HEADER_SIZE);
         if let Some(head) = self.bytes.first_chunk_mut() {
             *head = request.reply(payload).encode();
         }
     }
 
-    fn fail(&mut self, request: &Header, errno: Errno) {
+    /// Makes it an error reply, or nothing if no reply is wanted.
+    fn refuse(&mut self, request: &Header, errno: Errno) {
         self.fds.clear();
         self.bytes.clear();
-        self.bytes.extend(error_reply(request, errno));
+        if !request.is_no_reply() {
+            self.bytes.extend(error_reply(request, errno));
+        }
     }
 
     /// Appends a payload.
@@ -192,7 +201,7 @@ impl Session {
             Some(Kind::Request) => {}
             Some(Kind::Reply) => return self.reply(&header, payload, answer),
             None => {
-                answer.fail(&header, Errno::INVAL);
+                answer.refuse(&header, Errno::INVAL);
                 answer.end = Some(Disconnect::Protocol("neither a request nor a reply"));
                 return;
             }
@@ -202,13 +211,9 @@ impl Session {
             Ok(()) => answer.finish(&header),
             Err(Refusal { errno, end }) => {
                 tracing::debug!(command = header.command, %errno, "request refused");
-                answer.fail(&header, errno);
+                answer.refuse(&header, errno);
                 answer.end = end;
             }
-        }
-        if header.is_no_reply() {
-            answer.bytes.clear();
-            answer.fds.clear();
         }
     }
 
@@ -222,7 +227,7 @@ impl Session {
         };
         // A reply is never answered.
         if let Some(header) = header.filter(|header| header.kind() == Some(Kind::Request)) {
-            answer.fail(&header, errno);
+            answer.refuse(&header, errno);
         }
         answer.end = Some(Disconnect::Protocol(what));
     }
