@@ -62,7 +62,7 @@ pub struct VfInfo {
 }
 
 /// Time as the driver sees it; tests bring their own.
-pub trait Clock: Send {
+pub trait Clock: Send + Sync {
     /// The present.
     fn now(&self) -> Instant;
     /// Returns once so much time has passed.
