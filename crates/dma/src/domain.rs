@@ -318,17 +318,13 @@ impl Domain {
 }
 
 impl State {
-    /// Puts a new snapshot into every reader and waits until none can use the previous one.
+    /// Puts a new snapshot into every reader, then waits until none can use the previous one.
     fn publish(&mut self, snapshot: Arc<Snapshot>) {
         self.current = snapshot;
-        let current = &self.current;
-        self.readers.retain(|reader| match reader.upgrade() {
-            Some(slot) => {
-                drop(slot.replace(Arc::clone(current)));
-                true
-            }
-            None => false,
-        });
+        let slots: Vec<Arc<Slot>> = self.readers.iter().filter_map(Weak::upgrade).collect();
+        let retired: Vec<_> =
+            slots.iter().map(|slot| slot.replace(Arc::clone(&self.current))).collect();
+        drop(retired);
     }
 }
 

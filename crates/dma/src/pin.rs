@@ -60,26 +60,39 @@ impl Slot {
         self.sequence.store(sequence.wrapping_add(1), Ordering::Release);
     }
 
-    /// Puts in a new snapshot; returns the old one once no pin can refer to it. One thread at a time (the domain's lock).
-    pub(crate) fn replace(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+    /// Puts in a new snapshot. The result is the old one; dropping it waits until no pin can refer to it.
+    pub(crate) fn replace(&self, snapshot: Arc<Snapshot>) -> Retired<'_> {
         let new = Arc::into_raw(snapshot).cast_mut();
         let old = self.current.swap(new, Ordering::AcqRel);
         fence(Ordering::SeqCst);
-        let seen = self.sequence.load(Ordering::Acquire);
-        if !seen.is_multiple_of(2) {
-            // Any other value will do: a later pin already reads the new address.
-            let mut looks = 0;
-            while self.sequence.load(Ordering::Acquire) == seen {
-                if looks < SPINS {
-                    looks += 1;
-                    std::hint::spin_loop();
-                } else {
-                    thread::sleep(SLEEP);
-                }
+        Retired { slot: self, old, seen: self.sequence.load(Ordering::Acquire) }
+    }
+}
+
+/// A snapshot that a burst may still be using.
+#[derive(Debug)]
+pub(crate) struct Retired<'s> {
+    slot: &'s Slot,
+    old: *const Snapshot,
+    seen: u64,
+}
+
+impl Drop for Retired<'_> {
+    fn drop(&mut self) {
+        let mut looks = 0;
+        // Not pinned then: a later pin read the new address. Pinned then: any other value will do, for the same reason.
+        while !self.seen.is_multiple_of(2)
+            && self.slot.sequence.load(Ordering::Acquire) == self.seen
+        {
+            if looks < SPINS {
+                looks += 1;
+                std::hint::spin_loop();
+            } else {
+                thread::sleep(SLEEP);
             }
         }
-        // SAFETY: `old` came from `Arc::into_raw`, the slot owned that reference, and the swap took it out.
-        unsafe { Arc::from_raw(old) }
+        // SAFETY: `old` came from `Arc::into_raw`, the slot owned that reference, and `replace` took it out.
+        drop(unsafe { Arc::from_raw(self.old) });
     }
 }
 
