@@ -2,3 +2,51 @@
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 pub mod dummy;
+pub mod raw;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dummy::{Dummy, Options};
+use manifold_vfio_user::{Config, Endpoint, Server};
+
+/// A server with one dummy, in a directory of its own.
+pub struct Fixture {
+    // Dropped in this order.
+    pub endpoint: Endpoint,
+    pub server: Server,
+    pub dummy: Arc<Dummy>,
+    pub directory: tempfile::TempDir,
+}
+
+impl Fixture {
+    pub fn new(options: Options) -> Self {
+        let config = Config {
+            handshake_timeout: Duration::from_millis(500),
+            dma_timeout: Duration::from_millis(300),
+            ..Config::default()
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server::start(config).unwrap();
+        let dummy = Dummy::new(options);
+        let endpoint =
+            server.serve(directory.path().join("vf0.sock"), "vf0", dummy.clone()).unwrap();
+        Self { endpoint, server, dummy, directory }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.endpoint.path()
+    }
+
+    /// A path for another socket.
+    pub fn other(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+impl Default for Fixture {
+    fn default() -> Self {
+        Self::new(Options::default())
+    }
+}
