@@ -93,7 +93,7 @@ impl<'a, W: Write> Agent<'a, W> {
             rx_buffer: config.rx_buffer,
             indirect: config.indirect,
             refuse: config.refuse_features,
-            fill_rx: true,
+            ..NetOptions::default()
         };
         let arena = Arc::new(Arena::new(options.memory(LARGEST_MTU), config.iova)?);
         arena.seal()?;

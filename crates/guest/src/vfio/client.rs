@@ -108,7 +108,8 @@ impl Client {
         Ok(())
     }
 
-    fn read_regions(&mut self) -> Result<()> {
+    /// Asks what regions the function has.
+    pub(crate) fn read_regions(&mut self) -> Result<()> {
         let reply =
             self.request(command::DEVICE_GET_INFO, |m| m.u32(16).u32(0).u32(0).u32(0), &[])?;
         let mut fields = Fields(&reply.payload);
@@ -131,7 +132,7 @@ impl Client {
     }
 
     /// `VFIO_USER_DEVICE_GET_REGION_INFO`. Mappable areas are not asked for: nothing here maps BARs.
-    fn region_info(&mut self, index: u32) -> Result<Region> {
+    pub(crate) fn region_info(&mut self, index: u32) -> Result<Region> {
         let request = |m: Message| m.u32(32).u32(0).u32(index).u32(0).u64(0).u64(0);
         let reply = self.request(command::DEVICE_GET_REGION_INFO, request, &[])?;
         let mut fields = Fields(&reply.payload);

@@ -74,10 +74,7 @@ pub(crate) const IRQ_MSIX: u32 = 2;
 /// `SET_IRQS` flags (`VFIO_IRQ_SET_*`).
 pub(crate) mod irq_set {
     pub(crate) const DATA_NONE: u32 = 1 << 0;
-    pub(crate) const DATA_BOOL: u32 = 1 << 1;
     pub(crate) const DATA_EVENTFD: u32 = 1 << 2;
-    pub(crate) const ACTION_MASK: u32 = 1 << 3;
-    pub(crate) const ACTION_UNMASK: u32 = 1 << 4;
     pub(crate) const ACTION_TRIGGER: u32 = 1 << 5;
 }
 

@@ -5,7 +5,7 @@ use super::control::ControlQueue;
 use super::device::VirtioPci;
 use super::rx::RxQueue;
 use super::spec::{NET_HEADER, NO_VECTOR, ctrl, feature, net_config, ring, status};
-use super::tx::{TX_SLOTS, TxQueue};
+use super::tx::TxQueue;
 use crate::vfio::Function;
 use crate::{Error, Result};
 use std::os::fd::OwnedFd;
@@ -32,6 +32,8 @@ pub struct NetOptions {
     pub indirect: bool,
     /// Features not to accept.
     pub refuse: u64,
+    /// Frames in flight per TX queue, at most; each takes a frame's worth of guest memory.
+    pub tx_slots: u16,
     /// Give the device receive buffers; without, it can receive nothing.
     pub fill_rx: bool,
 }
@@ -44,6 +46,7 @@ impl Default for NetOptions {
             rx_buffer: 4096,
             indirect: false,
             refuse: 0,
+            tx_slots: 128,
             fill_rx: true,
         }
     }
@@ -56,7 +59,7 @@ impl NetOptions {
         let rings = 3 * (size * (ring::DESC + 2 + ring::USED_ELEMENT) + 512);
         let frame = NET_HEADER + usize::from(mtu) + OVERHEAD;
         let rx = size * (self.rx_buffer as usize).max(128);
-        let tx = size.min(TX_SLOTS) * (frame.next_multiple_of(64) + 2 * ring::DESC);
+        let tx = size.min(self.tx_slots.into()) * (frame.next_multiple_of(64) + 2 * ring::DESC);
         usize::from(self.queue_pairs.max(1)) * (rings + rx + tx) + 16 * 1024
     }
 }
@@ -180,7 +183,15 @@ impl VirtioNet {
         let buffer = if merge { buffer } else { buffer.max(NET_HEADER + frame) };
         self.rx.push(RxQueue::new(2 * pair, vectors[0], rx, &arena, buffer, merge)?);
         let tx = self.device.setup_queue(2 * pair + 1, size, vectors[1], event_idx)?;
-        self.tx.push(TxQueue::new(2 * pair + 1, vectors[1], tx, &arena, frame, indirect)?);
+        self.tx.push(TxQueue::new(
+            2 * pair + 1,
+            vectors[1],
+            tx,
+            &arena,
+            frame,
+            indirect,
+            options.tx_slots,
+        )?);
         Ok(())
     }
 

@@ -7,9 +7,6 @@ use crate::memory::Arena;
 use crate::{Error, Result};
 use std::sync::Arc;
 
-/// The most frames in flight per TX queue; more memory than this buys nothing.
-pub(super) const TX_SLOTS: usize = 128;
-
 /// A transmit queue.
 #[derive(Debug)]
 pub struct TxQueue {
@@ -21,6 +18,7 @@ pub struct TxQueue {
     base: usize,
     /// Bytes per slot.
     slot: usize,
+    slots: u16,
     /// Offset of the indirect tables, two descriptors per slot, where used.
     tables: Option<usize>,
     /// Slots that the device does not have.
@@ -38,9 +36,10 @@ impl TxQueue {
         arena: &Arc<Arena>,
         frame: usize,
         indirect: bool,
+        slots: u16,
     ) -> Result<Self> {
         let slot = (NET_HEADER + frame).next_multiple_of(64);
-        let slots = queue.size().min(TX_SLOTS as u16);
+        let slots = queue.size().min(slots).max(1);
         let base = arena.alloc(slot * usize::from(slots), 64)?;
         let mut tables = None;
         if indirect {
@@ -68,6 +67,7 @@ impl TxQueue {
             arena: arena.clone(),
             base: base.offset,
             slot,
+            slots,
             tables,
             free: (0..slots).rev().collect(),
             frames: 0,
@@ -99,7 +99,7 @@ impl TxQueue {
 
     /// Frames that the device has and is not done with, as far as known.
     pub fn in_flight(&self) -> usize {
-        usize::from(self.queue.size().min(TX_SLOTS as u16)).saturating_sub(self.free.len())
+        usize::from(self.slots).saturating_sub(self.free.len())
     }
 
     /// Queues a frame; [`Self::flush`] shows it to the device. False, and counted, where there is no room.

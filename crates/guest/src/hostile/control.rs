@@ -1,0 +1,106 @@
+//! The control queue, misused.
+
+use super::lab::{Answer, Lab, Rig};
+use crate::Result;
+use crate::virtio::spec::ring::{F_NEXT, F_WRITE};
+use crate::virtio::{Queue, status};
+use rand::{Rng, RngExt};
+
+/// Where commands are written.
+const COMMAND: usize = 4096;
+/// Where the answer goes.
+const ANSWER: usize = 8192;
+
+fn kick(rig: &mut Rig, heads: &[u16]) -> Result<Answer> {
+    for head in heads {
+        rig.control.force_offer(*head)?;
+    }
+    rig.control.publish()?;
+    rig.device.kick(rig.control_index)?;
+    for _ in 0..60 {
+        if rig.device.status()? & status::DEVICE_NEEDS_RESET != 0 {
+            return Ok(Answer::NeedsReset);
+        }
+        let at = rig.control.layout().used + 2;
+        let used = rig.arena.load_u16(at, std::sync::atomic::Ordering::Acquire)?;
+        if used != 0 {
+            return Ok(Answer::Used(used));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Ok(Answer::Silence)
+}
+
+fn chain(queue: &Queue, descriptors: &[(u64, u32, u16)]) -> Result<()> {
+    for (i, (iova, len, flags)) in (0..).zip(descriptors) {
+        queue.set_descriptor(i, *iova, *len, *flags, i + 1)?;
+    }
+    Ok(())
+}
+
+pub(super) fn control_garbage(lab: &mut Lab) -> Result<()> {
+    type Shape = (&'static str, fn(&Rig) -> Vec<(u64, u32, u16)>);
+    let shapes: &[Shape] = &[
+        ("no answer buffer", |r| vec![(r.at(COMMAND), 3, 0)]),
+        ("only an answer buffer", |r| vec![(r.at(ANSWER), 1, F_WRITE)]),
+        ("an answer buffer of 0 bytes", |r| {
+            vec![(r.at(COMMAND), 3, F_NEXT), (r.at(ANSWER), 0, F_WRITE)]
+        }),
+        ("half a header", |r| vec![(r.at(COMMAND), 1, F_NEXT), (r.at(ANSWER), 1, F_WRITE)]),
+        ("an empty command", |r| vec![(r.at(COMMAND), 0, F_NEXT), (r.at(ANSWER), 1, F_WRITE)]),
+        ("a header in two parts", |r| {
+            vec![
+                (r.at(COMMAND), 1, F_NEXT),
+                (r.at(COMMAND + 1), 1, F_NEXT),
+                (r.at(COMMAND + 2), 1, F_NEXT),
+                (r.at(ANSWER), 1, F_WRITE),
+            ]
+        }),
+        ("the answer first", |r| vec![(r.at(ANSWER), 1, F_WRITE | F_NEXT), (r.at(COMMAND), 3, 0)]),
+        ("data of 256 KiB", |r| {
+            vec![(r.at(COMMAND), 256 << 10, F_NEXT), (r.at(ANSWER), 1, F_WRITE)]
+        }),
+        ("data of 4 GiB", |r| vec![(r.at(COMMAND), u32::MAX, F_NEXT), (r.at(ANSWER), 1, F_WRITE)]),
+        ("a command nowhere", |r| vec![(0xdead_0000, 3, F_NEXT), (r.at(ANSWER), 1, F_WRITE)]),
+        ("an answer nowhere", |r| vec![(r.at(COMMAND), 3, F_NEXT), (0xdead_0000, 1, F_WRITE)]),
+    ];
+    for (what, shape) in shapes {
+        lab.attempt(what, |_, rig| {
+            chain(&rig.control, &shape(rig))?;
+            kick(rig, &[0])
+        })?;
+    }
+    lab.attempt("MAC tables that claim 2^32 entries", |_, rig| {
+        rig.arena.write(rig.data.offset + COMMAND, &[1, 0, 0xff, 0xff, 0xff, 0xff, 1, 2, 3])?;
+        chain(&rig.control, &[(rig.at(COMMAND), 2048, F_NEXT), (rig.at(ANSWER), 1, F_WRITE)])?;
+        kick(rig, &[0])
+    })?;
+    lab.attempt("1000 random commands", |lab, rig| {
+        let mut answer = Answer::Silence;
+        for _ in 0..1000 {
+            let mut bytes = vec![0; lab.rng.random_range(2..600)];
+            lab.rng.fill_bytes(&mut bytes);
+            bytes[0] %= 7;
+            bytes[1] %= 4;
+            rig.arena.write(rig.data.offset + COMMAND, &bytes)?;
+            let len = bytes.len() as u32;
+            chain(
+                &rig.control,
+                &[
+                    (rig.at(COMMAND), 2, F_NEXT),
+                    (rig.at(COMMAND + 2), len - 2, F_NEXT),
+                    (rig.at(ANSWER), 1, F_WRITE),
+                ],
+            )?;
+            answer = kick(rig, &[0])?;
+            if answer == Answer::NeedsReset {
+                break;
+            }
+        }
+        Ok(answer)
+    })?;
+    lab.attempt("a loop on the control queue", |_, rig| {
+        rig.control.set_descriptor(0, rig.at(COMMAND), 3, F_NEXT, 0)?;
+        kick(rig, &[0])
+    })
+}
