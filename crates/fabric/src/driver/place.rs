@@ -147,6 +147,14 @@ mod tests {
     }
 
     #[test]
+    fn large_ones_first_leave_no_gaps() {
+        let need = |bits: u32| Need { len: 1 << bits, align: 1 << bits, high: false };
+        let placement = place(&[12, 24, 13, 20].map(need), &RANGES).unwrap();
+        let total = (1 << 12) + (1 << 24) + (1 << 13) + (1 << 20);
+        assert_eq!(placement.low, 0xc000_0000..0xc000_0000 + total);
+    }
+
+    #[test]
     fn what_does_not_fit_is_an_error_with_the_numbers() {
         let needs = [Need { len: 1 << 30, align: 1 << 22, high: false }];
         assert_eq!(

@@ -98,6 +98,20 @@ fn the_pf_answers_at_its_bars_and_nowhere_else() {
 }
 
 #[test]
+fn addresses_outside_the_hosts_ranges_never_reach_the_bus() {
+    let machine = Machine::new(4, true);
+    // BAR 4 of the PF and the memory window, moved to where the host has memory of its own.
+    let outside = 0x1000_0000_u32;
+    machine.root.config_write(rid("01:00.0"), 0x20, &outside.to_le_bytes());
+    machine.root.config_write(rid(ROOT_PORT), 0x20, &[0x00, 0x10, 0xf0, 0xff]);
+    assert_eq!(machine.memory(outside.into()), [0xff; 4]);
+    // Inside both it answers.
+    let inside = 0xd000_0000_u32;
+    machine.root.config_write(rid("01:00.0"), 0x20, &inside.to_le_bytes());
+    assert_eq!(machine.memory(inside.into()), [0; 4]);
+}
+
+#[test]
 fn vfs_left_enabled_are_disabled_first_with_a_second_to_go() {
     let machine = Machine::new(16, true);
     let control = machine.mock.sriov() + 8;
@@ -177,20 +191,127 @@ fn a_bridge_behind_the_port_is_no_pf() {
     assert!(matches!(error, Error::NotAnEndpoint { header_type: 1, .. }), "{error}");
 }
 
-fn probe(endpoint: Raw) -> Result<PfDriver, Error> {
-    let clock = Mock::new(1).clock();
-    PfDriver::probe_with_clock(Arc::new(RootComplex::new(Arc::new(endpoint))), Box::new(clock))
+/// An SR-IOV device of bytes: PF and VFs have their first BAR only, which decodes 64 KiB.
+fn sriov_device() -> (Raw, usize) {
+    let mock = Mock::new(4);
+    let sriov = usize::from(mock.sriov());
+    let bytes = *mock.state.lock().unwrap().pf.to_bytes();
+    let mut device = Raw::new(&bytes)
+        .with(0x04, &[0; 2], &[0x06, 0])
+        .with(sriov + 0x08, &[0], &[0x19])
+        .with(sriov + 0x10, &[0; 2], &[0xff; 2])
+        .with(sriov + 0x14, &[1, 0, 1, 0], &[0; 4])
+        .with(sriov + 0x20, &[1], &[0xff]);
+    for bars in [0x10, sriov + 0x24] {
+        device = device.with(bars, &[0; 24], &[0; 24]).bar(bars, 0, 0xffff_0000);
+    }
+    (device, sriov)
 }
 
-/// A function 0 of bytes that no write changes.
+#[test]
+fn bars_of_every_kind() {
+    let (device, sriov) = sriov_device();
+    // PF: 4 KiB below 4 GiB, 8 GiB prefetchable, an I/O BAR that has a value. VFs: 1 MiB each.
+    let device = device
+        .bar(0x10, 0x0, 0xffff_f000)
+        .bar(0x14, 0xc, 0)
+        .bar(0x18, 0x0, 0xffff_fffe)
+        .bar(0x1c, 0xe001, 0xffff_ffe0)
+        .bar(sriov + 0x24, 0x4, 0xfff0_0000)
+        .bar(sriov + 0x28, 0x0, 0xffff_ffff);
+    let (driver, root) = probe_keeping(device);
+    let info = driver.unwrap().info().clone();
+    let bar = |bar: Option<BarInfo>| {
+        let bar = bar.unwrap();
+        (bar.size, bar.width64, bar.prefetchable)
+    };
+    assert_eq!(bar(info.bars[0]), (0x1000, false, false));
+    assert_eq!(bar(info.bars[1]), (0x2_0000_0000, true, true));
+    assert_eq!(info.bars[2..], [None; 4]);
+    assert_eq!(bar(info.vf_bars[0]), (0x10_0000, true, false));
+    assert_eq!(info.bars[1].unwrap().address % 0x2_0000_0000, 0);
+    // Not prefetchable: below 4 GiB, for all that it is 64 bits wide.
+    assert!(info.vf_bars[0].unwrap().address < 1 << 32);
+    let mut io = [0; 4];
+    root.config_read(rid("01:00.0"), 0x1c, &mut io);
+    assert_eq!(u32::from_le_bytes(io), 0xe001, "left as it was found");
+}
+
+#[test]
+fn a_bar_of_no_size() {
+    let (device, _) = sriov_device();
+    let error = probe(device.bar(0x14, 0, 0xffff_0f00)).unwrap_err();
+    let mask = 0xffff_ffff_ffff_0f00;
+    assert_eq!(error, Error::InvalidBar { routing_id: rid("01:00.0"), offset: 0x14, mask });
+    let (device, _) = sriov_device();
+    let error = probe(device.bar(0x14, 0xc, 0)).unwrap_err();
+    assert_eq!(error, Error::InvalidBar { routing_id: rid("01:00.0"), offset: 0x14, mask: 0 });
+}
+
+#[test]
+fn bars_too_large_for_the_host() {
+    let (device, sriov) = sriov_device();
+    let error = probe(device.bar(sriov + 0x24, 0, 0xf000_0000)).unwrap_err();
+    let needed = 4 * 0x1000_0000 + 0x1_0000;
+    assert_eq!(error, Error::OutOfAddresses { range: "32-bit", needed, available: 0x3000_0000 });
+}
+
+#[test]
+fn layouts_that_name_no_functions() {
+    let pf = rid("01:00.0");
+    for (offset, stride, expected) in [
+        (0, 1, Error::InvalidLayout { pf, count: 1, offset: 0, stride: 1 }),
+        (1, 0, Error::InvalidLayout { pf, count: 2, offset: 1, stride: 0 }),
+        (0xff00, 1, Error::OutOfBuses { pf, count: 1, offset: 0xff00, stride: 1 }),
+        (1, 0x8000, Error::OutOfBuses { pf, count: 3, offset: 1, stride: 0x8000 }),
+    ] {
+        let (device, sriov) = sriov_device();
+        let [low, high] = u16::to_le_bytes(offset);
+        let [stride_low, stride_high] = u16::to_le_bytes(stride);
+        let device = device.with(sriov + 0x14, &[low, high, stride_low, stride_high], &[0; 4]);
+        assert_eq!(probe(device).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn a_device_without_4_kib_pages() {
+    let (device, sriov) = sriov_device();
+    let error = probe(device.with(sriov + 0x1c, &[0x52, 5], &[0; 2])).unwrap_err();
+    assert_eq!(error, Error::PageSize { routing_id: rid("01:00.0"), supported: 0x552 });
+}
+
+fn probe(endpoint: Raw) -> Result<PfDriver, Error> {
+    probe_keeping(endpoint).0
+}
+
+fn probe_keeping(endpoint: Raw) -> (Result<PfDriver, Error>, Arc<RootComplex>) {
+    let clock = Mock::new(1).clock();
+    let root = Arc::new(RootComplex::new(Arc::new(endpoint)));
+    (PfDriver::probe_with_clock(Arc::clone(&root), Box::new(clock)), root)
+}
+
+/// A function 0 of bytes, read-only where nothing else is said.
 struct Raw {
     bytes: Mutex<Vec<u8>>,
+    writable: Vec<u8>,
     made: Instant,
 }
 
 impl Raw {
     fn new(bytes: &[u8]) -> Self {
-        Self { bytes: Mutex::new(bytes.to_vec()), made: Instant::now() }
+        let writable = vec![0; bytes.len()];
+        Self { bytes: Mutex::new(bytes.to_vec()), writable, made: Instant::now() }
+    }
+
+    /// Defines a register: what it holds, and which of its bits can be written.
+    fn with(mut self, at: usize, value: &[u8], writable: &[u8]) -> Self {
+        self.bytes.get_mut().unwrap()[at..at + value.len()].copy_from_slice(value);
+        self.writable[at..at + writable.len()].copy_from_slice(writable);
+        self
+    }
+
+    fn bar(self, at: usize, value: u32, writable: u32) -> Self {
+        self.with(at, &value.to_le_bytes(), &writable.to_le_bytes())
     }
 }
 
@@ -202,7 +323,11 @@ impl Endpoint for Raw {
         target.ari_function() == 0
     }
 
-    fn config_write(&self, _: ConfigType, target: RoutingId, _: u16, _: &[u8]) -> bool {
+    fn config_write(&self, _: ConfigType, target: RoutingId, offset: u16, data: &[u8]) -> bool {
+        let mut bytes = self.bytes.lock().unwrap();
+        for (at, new) in (usize::from(offset)..).zip(data) {
+            bytes[at] = bytes[at] & !self.writable[at] | new & self.writable[at];
+        }
         target.ari_function() == 0
     }
 
