@@ -152,8 +152,11 @@ fn a_table_that_overflows_receives_all_of_its_kind() {
 #[test]
 fn a_command_too_long_to_be_any_is_refused_unread() {
     let (mut rig, control) = live(0);
-    let long = vec![0; 70_000];
-    control.refused(&mut rig, ctrl::MAC, ctrl::MAC_TABLE_SET, &long);
+    // The longest table that is read: with its two header bytes 64 KiB.
+    let longest = [table(&[]), table(&vec![[3; 6]; 10_921])].concat();
+    control.ok(&mut rig, ctrl::MAC, ctrl::MAC_TABLE_SET, &longest);
+    assert_eq!(filters(&rig).multicast, [[3; 6]]);
+    control.refused(&mut rig, ctrl::MAC, ctrl::MAC_TABLE_SET, &[longest, vec![0]].concat());
     // 16 times the whole of memory: 16 MiB, read from nowhere.
     for at in 0..16 {
         control.queue.descriptor(&rig.memory, at, (BASE, SIZE as u32, NEXT, at + 1));
@@ -243,6 +246,28 @@ fn commands_need_their_feature() {
     assert!(now.all_multicast, "nobody can subscribe");
     assert!(!now.vlan_filtering, "every VLAN");
     assert_eq!(now, Filters { all_multicast: true, ..Filters::new(MAC) });
+}
+
+#[test]
+fn the_extra_receive_modes_are_a_feature_of_their_own() {
+    let (mut rig, control) = live(feature::CTRL_RX_EXTRA);
+    control.ok(&mut rig, ctrl::RX, ctrl::RX_ALLMULTI, &[1]);
+    for command in ctrl::RX_ALLUNI..=ctrl::RX_NOBCAST {
+        control.refused(&mut rig, ctrl::RX, command, &[1]);
+    }
+    let (mut rig, control) = live(feature::CTRL_RX);
+    control.refused(&mut rig, ctrl::RX, ctrl::RX_ALLMULTI, &[1]);
+    control.ok(&mut rig, ctrl::RX, ctrl::RX_NOBCAST, &[1]);
+}
+
+#[test]
+fn the_device_asks_to_be_notified_of_the_next_command() {
+    let (mut rig, control) = live(0);
+    let avail_event = control.queue.used + 4 + 8 * u64::from(control.queue.size);
+    for n in 0..3 {
+        assert_eq!(rig.memory.read16(avail_event), n);
+        control.ok(&mut rig, ctrl::RX, ctrl::RX_PROMISC, &[1]);
+    }
 }
 
 #[test]

@@ -205,12 +205,9 @@ fn illegal_feature_sets_are_refused_and_legal_ones_then_taken() {
         assert!(drive_to_features_ok(&mut rig, legal), "{legal:#x}");
     }
     rig.choose(version_1);
-    rig.write32(reg::DRIVER_FEATURE_SELECT, 1);
-    assert_eq!(
-        rig.read32(reg::DRIVER_FEATURE),
-        1,
-        "VERSION_1 alone was the last but stays as it was"
-    );
+    rig.write32(reg::DRIVER_FEATURE_SELECT, 0);
+    let low = (net_feature::CTRL_VQ | net_feature::MQ) as u32;
+    assert_eq!(rig.read32(reg::DRIVER_FEATURE), low, "fixed with FEATURES_OK");
     assert_eq!(rig.device.state().features, version_1 | net_feature::CTRL_VQ | net_feature::MQ);
 }
 
@@ -296,8 +293,10 @@ fn an_enabled_queue_keeps_its_configuration() {
 fn a_reset_stops_everything() {
     let (mut rig, ..) = live();
     rig.host.take();
+    rig.device.set_link(false);
     rig.write8(reg::DEVICE_STATUS, 0);
     assert_eq!(rig.status(), 0);
+    assert_eq!(rig.read::<1>(layout::ISR), [0]);
     assert!(rig.host.running().is_empty());
     let told = rig.host.take();
     assert_eq!(told[..4], [Told::Stop(0), Told::Stop(1), Told::Stop(2), Told::Stop(3)]);
@@ -377,7 +376,10 @@ fn queues_run_only_with_bus_master_enable() {
     assert!(rig.host.running().is_empty());
     control.offer(&mut rig, ctrl::MQ, ctrl::MQ_VQ_PAIRS_SET, &[1, 0]);
     rig.ring_doorbell(4);
+    rig.host.take();
     rig.set_bus_master(true);
+    let commands = rig.host.take().iter().filter(|t| matches!(t, Told::Filters(_))).count();
+    assert_eq!(commands, 1, "the first command is not done again");
     let resume = rig.host.running()[&3].resume;
     assert_eq!(resume, Some(QueueState { next_avail: 103, next_used: 203 }), "goes on");
     assert_eq!(control.queue.used_index(&rig.memory), 2, "so does the control queue");
@@ -532,6 +534,10 @@ fn a_driver_without_a_mapped_bar_uses_the_window() {
     let mut data = [0xa5; 4];
     assert!(rig.device.config_read(4, cap::PCI_CFG_DATA, &mut data));
     assert_eq!(data[0], status::ACKNOWLEDGE, "1 byte of 4");
+
+    // Pointing elsewhere writes nothing there.
+    rig.window_point(u64::from(reg::DEVICE_FEATURE_SELECT), 1);
+    assert_eq!(rig.read32(reg::DEVICE_FEATURE_SELECT), 0);
 
     rig.window_point(layout::DEVICE, 4);
     assert!(rig.device.config_read(4, cap::PCI_CFG_DATA, &mut data));

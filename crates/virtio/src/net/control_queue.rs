@@ -95,7 +95,7 @@ impl ControlQueue {
         let chain = burst.pop(|slice, access| {
             match access {
                 Access::Read => append(command, slice),
-                Access::Write if ack.is_none() && !slice.is_empty() => ack = Some(slice),
+                Access::Write if ack.is_none() => ack = Some(slice),
                 Access::Write => {}
             }
             true
