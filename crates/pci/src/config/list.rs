@@ -149,7 +149,7 @@ impl Placed {
     }
 }
 
-/// Both lists of a function.
+/// Both lists of a function, by ascending offset.
 #[derive(Debug)]
 pub(crate) struct List(Vec<Placed>);
 
@@ -180,7 +180,8 @@ impl List {
 
     /// The capability that a byte belongs to.
     pub(crate) fn at(&self, offset: u16) -> Option<&Placed> {
-        self.0.iter().find(|placed| placed.contains(offset))
+        let after = self.0.partition_point(|placed| placed.offset <= offset);
+        self.0.get(after.checked_sub(1)?).filter(|placed| placed.contains(offset))
     }
 
     /// Where this capability is.

@@ -13,8 +13,8 @@ pub trait MsiSink: Send + Sync {
     /// Takes one message: the address and the data of the vector's table entry, which mean nothing
     /// under host control.
     ///
-    /// Called with the vector locked: an implementation must not block, and must not touch the
-    /// vector.
+    /// Called with the vector locked: an implementation must not block, and must not call into the
+    /// function's MSI-X.
     fn deliver(&self, address: u64, data: u32);
 }
 
@@ -41,7 +41,7 @@ impl Vector {
         }
     }
 
-    /// Where messages go from now on, a pending one first. When this returns, the sink before is in
+    /// Where messages go from now on, starting with a pending one. When this returns, the sink before is in
     /// use no more.
     pub fn set_sink(&self, sink: Option<Arc<dyn MsiSink>>) {
         self.0.change(|state| state.sink = sink);
@@ -132,6 +132,16 @@ impl State {
         }
     }
 
+    /// One of the entry's four dwords (sections 7.7.2.5 to 7.7.2.8).
+    fn register(&self, register: u8) -> u32 {
+        match register {
+            0 => self.address as u32,
+            1 => (self.address >> 32) as u32,
+            2 => self.data,
+            _ => u32::from(self.masked) * spec::VECTOR_MASKED,
+        }
+    }
+
     /// Sends what is pending if nothing stands against it any more.
     fn settle(&mut self) {
         if !self.signals() {
@@ -178,7 +188,6 @@ impl Cell {
         self.state.lock().pending
     }
 
-    /// One of the entry's four dwords (section 7.7.2.5 to 7.7.2.8).
     pub(super) fn table_read(&self, register: u8) -> u32 {
         self.state.lock().register(register)
     }
@@ -201,16 +210,5 @@ impl Cell {
         let mut state = self.state.lock();
         change(&mut state);
         state.settle();
-    }
-}
-
-impl State {
-    fn register(&self, register: u8) -> u32 {
-        match register {
-            0 => self.address as u32,
-            1 => (self.address >> 32) as u32,
-            2 => self.data,
-            _ => u32::from(self.masked) * spec::VECTOR_MASKED,
-        }
     }
 }

@@ -21,8 +21,8 @@ use crate::{CONFIG_SIZE, ConfigSpace, Event, Events, FunctionSpec, Reset};
 /// - Initiate FLR, and [`reset`](Self::reset) for VFIO_DEVICE_RESET, reset the function and then
 ///   restore what Linux restores; virtual registers stay as they are.
 ///
-/// Three things differ from Linux. The SR-IOV and ARI capabilities are not in the list, where Linux
-/// leaves it to QEMU to hide them: VFs are the adapter's, whoever has the PF. For the same reason a
+/// Three things differ from Linux. The SR-IOV and ARI capabilities are not in the list and read
+/// zero, where Linux leaves it to QEMU to hide them: VFs are the adapter's, whoever has the PF. For the same reason a
 /// reset through this view leaves SR-IOV alone. And MSI-X Message Control can be written: Linux
 /// drops such writes because it programs the same bits itself on VFIO_DEVICE_SET_IRQS.
 #[derive(Debug)]
@@ -92,9 +92,9 @@ impl Passthrough {
         reset_to(space, &now)
     }
 
-    /// The VMM closes the device: resets the function and gives it back to the host with its
-    /// registers as [`new`](Self::new) found them.
-    pub fn close(self, space: &mut ConfigSpace) -> Events {
+    /// The VMM has closed the device: resets the function and gives it back to the host with its
+    /// registers as [`new`](Self::new) found them. The next VMM gets a view of its own.
+    pub fn close(&self, space: &mut ConfigSpace) -> Events {
         reset_to(space, &self.found)
     }
 
@@ -253,6 +253,9 @@ fn saved(space: &ConfigSpace) -> Saved {
         (capability(Kind::Express, express::LINK_CONTROL), all),
         (capability(Kind::Express, express::DEVICE_CONTROL_2), all),
         (capability(Kind::Express, express::LINK_CONTROL_2), all),
+        (capability(Kind::AdvancedErrorReporting, aer::UNCORRECTABLE_MASK), !0),
+        (capability(Kind::AdvancedErrorReporting, aer::UNCORRECTABLE_SEVERITY), !0),
+        (capability(Kind::AdvancedErrorReporting, aer::CORRECTABLE_MASK), !0),
     ];
     registers
         .into_iter()
