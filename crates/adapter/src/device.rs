@@ -58,7 +58,8 @@ impl Device {
                 self.set_vfs(if enabled { num_vfs } else { 0 });
             }
         }
-        self.decode_from(self.decoder.read().pf());
+        let pf = self.decoder.read().pf();
+        self.decode_from(pf);
     }
 
     fn decode_from(&self, pf: RoutingId) {
