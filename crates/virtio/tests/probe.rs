@@ -512,6 +512,20 @@ fn a_broken_queue_asks_for_a_reset_once() {
 }
 
 #[test]
+fn queues_that_break_while_they_are_stopped_hold_nobody_up() {
+    let (mut rig, ..) = live();
+    *rig.host.break_on_stop.lock().unwrap() = true;
+    rig.select(2);
+    rig.write16(reg::QUEUE_RESET, 1);
+    assert_eq!(rig.status() & status::DEVICE_NEEDS_RESET, status::DEVICE_NEEDS_RESET);
+    assert_eq!(rig.messages(0), 1);
+    rig.write8(reg::DEVICE_STATUS, 0);
+    assert_eq!(rig.status(), 0);
+    assert_eq!(rig.read::<1>(layout::ISR), [0]);
+    assert_eq!(rig.device.state().failure, None);
+}
+
+#[test]
 fn a_queue_that_cannot_start_asks_for_a_reset() {
     let mut rig = Rig::with_bus_master(config());
     *rig.host.refuse.lock().unwrap() = true;

@@ -32,7 +32,7 @@ const CONTROL_QUEUE_SIZE: u16 = 64;
 /// Ethernet controller.
 const CLASS_CODE: u32 = 0x02_0000;
 
-/// The features always offered. Each works: see the modules that test for it, and the data path.
+/// The features always offered.
 const FEATURES: u64 = common_feature::VERSION_1
     | common_feature::ACCESS_PLATFORM
     | common_feature::INDIRECT_DESC

@@ -38,6 +38,8 @@ pub struct Host {
     pub refuse: Mutex<bool>,
     /// Called when the filters change.
     pub hook: Mutex<Option<Hook>>,
+    /// Whether every queue breaks while it is being stopped, found out by a worker that `stop` waits for.
+    pub break_on_stop: Mutex<bool>,
 }
 
 pub type Hook = Box<dyn FnMut() + Send>;
@@ -78,7 +80,15 @@ impl QueueHost for Host {
 
     fn stop(&self, index: u16) -> QueueState {
         self.told.lock().unwrap().push(Told::Stop(index));
-        assert!(self.running().remove(&index).is_some(), "queue {index} stopped while stopped");
+        let setup = self.running().remove(&index);
+        let setup = setup.unwrap_or_else(|| panic!("queue {index} stopped while stopped"));
+        if *self.break_on_stop.lock().unwrap() {
+            let worker = std::thread::spawn(move || {
+                setup.events.fail(&"broken");
+                setup.events.interrupt();
+            });
+            worker.join().unwrap();
+        }
         QueueState { next_avail: 100 + index, next_used: 200 + index }
     }
 
