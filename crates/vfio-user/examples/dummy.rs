@@ -10,6 +10,8 @@
 //! With a second argument `probe` it reads and writes the first mapping it gets without a
 //! descriptor (leave `share=on` away) and prints what came of it.
 
+#![allow(clippy::expect_used)]
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 

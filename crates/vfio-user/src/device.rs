@@ -24,21 +24,22 @@ pub trait Device: Send + Sync {
     /// How many regions and interrupt types there are. Constant while a client is attached.
     fn info(&self) -> DeviceInfo;
 
-    /// Region `index`, below [`DeviceInfo::regions`]. `None` is answered as a region of size 0. Size, permissions and
-    /// mapping are read once per client, when it attaches.
+    /// Region `index`, below [`DeviceInfo::regions`]. `None` is answered as a region of size 0.
+    /// Size, permissions and mapping are read once per client, when it attaches.
     fn region_info(&self, index: u32) -> Option<RegionInfo>;
 
-    /// Interrupt type `index`, below [`DeviceInfo::irqs`]. `None` is answered as a type with no interrupts. Read once
-    /// per client, when it attaches.
+    /// Interrupt type `index`, below [`DeviceInfo::irqs`]. `None` is answered as a type with no
+    /// interrupts. Read once per client, when it attaches.
     fn irq_info(&self, index: u32) -> Option<IrqInfo>;
 
-    /// What the client is told about DMA mappings. Keeping to it is up to [`dma_map`](Self::dma_map).
+    /// What the client is told about DMA mappings. Keeping to it is up to
+    /// [`dma_map`](Self::dma_map).
     fn dma_limits(&self) -> DmaLimits {
         DmaLimits::default()
     }
 
-    /// Reads `data.len()` bytes at `offset` of `region`. The range is inside the region, the region is readable and
-    /// the length is at least 1 and at most the negotiated transfer size.
+    /// Reads `data.len()` bytes at `offset` of `region`. The range is inside the region, the region
+    /// is readable and the length is at least 1 and at most the negotiated transfer size.
     ///
     /// # Errors
     /// The errno the client is to see.
@@ -50,8 +51,9 @@ pub trait Device: Send + Sync {
     /// The errno the client is to see, unless it posted the write.
     fn region_write(&self, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno>;
 
-    /// Descriptors that stand for writes to parts of `region` (doorbells), so that a hypervisor can signal them without
-    /// the client. The client gets as many, from the first, as its limit on descriptors allows.
+    /// Descriptors that stand for writes to parts of `region` (doorbells), so that a hypervisor can
+    /// signal them without the client. The client gets as many, from the first, as its limit on
+    /// descriptors allows.
     ///
     /// # Errors
     /// The errno the client is to see.
@@ -66,16 +68,20 @@ pub trait Device: Send + Sync {
     /// The errno the client is to see.
     fn set_irqs(&self, request: SetIrqs) -> Result<(), Errno>;
 
-    /// Adds a DMA mapping. `size` is not 0 and the range does not wrap; alignment and overlap are the device's to judge.
+    /// Adds a DMA mapping. `size` is not 0 and the range does not wrap; alignment and overlap are
+    /// the device's to judge.
     ///
     /// # Errors
-    /// The errno the client is to see: `EEXIST` for a range that is mapped already, `ENOSPC` for too many mappings.
+    /// The errno the client is to see: `EEXIST` for a range that is mapped already, `ENOSPC` for
+    /// too many mappings.
     fn dma_map(&self, map: DmaMap) -> Result<(), Errno>;
 
-    /// Removes the mappings of `[iova, iova + size)`. On return nothing can touch that memory any more.
+    /// Removes the mappings of `[iova, iova + size)`. On return nothing can touch that memory any
+    /// more.
     ///
     /// # Errors
-    /// The errno the client is to see: `ENOENT` where nothing is mapped, `EINVAL` for a part of a mapping.
+    /// The errno the client is to see: `ENOENT` where nothing is mapped, `EINVAL` for a part of a
+    /// mapping.
     fn dma_unmap(&self, iova: u64, size: u64) -> Result<(), Errno>;
 
     /// Removes all mappings, as [`dma_unmap`](Self::dma_unmap) does.
@@ -84,7 +90,8 @@ pub trait Device: Send + Sync {
     /// The errno the client is to see.
     fn dma_unmap_all(&self) -> Result<(), Errno>;
 
-    /// Resets the function, as a function-level reset does. DMA mappings and interrupt eventfds stay.
+    /// Resets the function, as a function-level reset does. DMA mappings and interrupt eventfds
+    /// stay.
     ///
     /// # Errors
     /// The errno the client is to see.
@@ -93,18 +100,20 @@ pub trait Device: Send + Sync {
     /// A client has agreed on a version and is about to be told so.
     ///
     /// # Errors
-    /// The errno the client is refused with, `EBUSY` for example; no other method is called for it then.
+    /// The errno the client is refused with, `EBUSY` for example; no other method is called for it
+    /// then.
     fn attached(&self, peer: &Peer) -> Result<(), Errno> {
         let _ = peer;
         Ok(())
     }
 
-    /// The client is gone, for the reason given. Its mappings and eventfds must be let go of (vfio-user, "Client
-    /// Disconnection"); handles for its memory fail from now on.
+    /// The client is gone, for the reason given. Its mappings and eventfds must be let go of
+    /// (vfio-user, "Client Disconnection"); handles for its memory fail from now on.
     fn detached(&self, how: &Disconnect);
 }
 
-/// Who is at the other end of a connection, as the kernel says (`SO_PEERCRED`) and as it says itself.
+/// Who is at the other end of a connection, as the kernel says (`SO_PEERCRED`) and as it says
+/// itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Process that connected; 0 where it is not visible from this process's PID namespace.
@@ -208,9 +217,11 @@ impl IrqInfo {
 /// Limits on DMA mappings that the client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DmaLimits {
-    /// Mappings that can exist at one time. The client is told the lower of this and its own number.
+    /// Mappings that can exist at one time. The client is told the lower of this and its own
+    /// number.
     pub max_maps: u64,
-    /// Supported page sizes, or'ed together; the lowest bit is the granularity of addresses and sizes.
+    /// Supported page sizes, or'ed together; the lowest bit is the granularity of addresses and
+    /// sizes.
     pub page_sizes: u64,
 }
 
@@ -271,7 +282,8 @@ pub enum IrqAction {
 /// What a [`SetIrqs`] request brings along.
 #[derive(Debug)]
 pub enum IrqData {
-    /// Nothing: the action is done now, to the whole range. With `count` 0 and [`IrqAction::Trigger`]: disable all.
+    /// Nothing: the action is done now, to the whole range. With `count` 0 and
+    /// [`IrqAction::Trigger`]: disable all.
     None,
     /// The action is done now to the interrupts whose entry is true. `count` entries.
     Bools(Vec<bool>),
@@ -304,7 +316,8 @@ pub enum DmaMemory {
         /// Offset of the mapping's first byte.
         offset: u64,
     },
-    /// With the client, which answers `VFIO_USER_DMA_READ` and `VFIO_USER_DMA_WRITE`. A VMM maps its memory without a
-    /// descriptor when that memory is not shared (QEMU: `memory-backend-memfd,share=on` is missing).
+    /// With the client, which answers `VFIO_USER_DMA_READ` and `VFIO_USER_DMA_WRITE`. A VMM maps
+    /// its memory without a descriptor when that memory is not shared (QEMU:
+    /// `memory-backend-memfd,share=on` is missing).
     Remote(RemoteDma),
 }

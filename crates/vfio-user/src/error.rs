@@ -10,7 +10,11 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process (or this one) answers on the socket.
-    #[error("{} is in use: another server is listening on it; stop that one or choose another directory", path.display())]
+    #[error(
+        "{} is in use: another server is listening on it; stop that one or choose another \
+         directory",
+        path.display()
+    )]
     InUse {
         /// The socket.
         path: PathBuf,
@@ -22,7 +26,11 @@ pub enum Error {
         path: PathBuf,
     },
     /// The path does not fit a socket address.
-    #[error("the socket path {} has {length} bytes and at most {} fit; choose a shorter directory", path.display(), Self::MAX_PATH)]
+    #[error(
+        "the socket path {} has {length} bytes and at most {} fit; choose a shorter directory",
+        path.display(),
+        Self::MAX_PATH
+    )]
     PathTooLong {
         /// The path.
         path: PathBuf,

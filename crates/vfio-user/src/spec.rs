@@ -1,12 +1,13 @@
 //! Numbers of the vfio-user protocol and of the VFIO structures it borrows.
 //!
-//! Sources: *vfio-user Protocol Specification* (QEMU `docs/interop/vfio-user`, formerly libvfio-user), cited below as
-//! "vfio-user" with the section's name; `<linux/vfio.h>`, cited as "vfio.h". All integers are in the byte order of the
-//! host (vfio-user, "Protocol Specification").
+//! Sources: *vfio-user Protocol Specification* (QEMU `docs/interop/vfio-user`, formerly
+//! libvfio-user), cited below as "vfio-user" with the section's name; `<linux/vfio.h>`, cited as
+//! "vfio.h". All integers are in the byte order of the host (vfio-user, "Protocol Specification").
 
 /// Major version of the protocol; both sides must agree (vfio-user, "VFIO_USER_VERSION").
 pub const MAJOR: u16 = 0;
-/// Highest minor version this server answers to; it replies with the lower of this and the client's.
+/// Highest minor version this server answers to; it replies with the lower of this and the
+/// client's.
 pub const MINOR: u16 = 1;
 
 /// Bytes of the header before every message (vfio-user, "Header").
@@ -23,20 +24,23 @@ pub const FLAG_NO_REPLY: u32 = 1 << 4;
 /// Header flag: the reply reports an error and has no payload.
 pub const FLAG_ERROR: u32 = 1 << 5;
 
-/// What a sender is taken to accept in one message if it does not say (vfio-user, "VFIO_USER_VERSION").
+/// What a sender is taken to accept in one message if it does not say (vfio-user,
+/// "VFIO_USER_VERSION").
 pub const DEFAULT_MAX_MSG_FDS: u32 = 1;
 /// Largest `count` of a data transfer if the sender does not say, in bytes.
 pub const DEFAULT_MAX_DATA_XFER_SIZE: u64 = 1 << 20;
 /// Mappings that can exist at one time if the sender does not say.
 pub const DEFAULT_MAX_DMA_MAPS: u64 = 65_535;
-/// Page sizes of DMA mappings if the sender does not say: 4 KiB only. A bit set: that size is supported.
+/// Page sizes of DMA mappings if the sender does not say: 4 KiB only. A bit set: that size is
+/// supported.
 pub const DEFAULT_PAGE_SIZES: u64 = 4096;
 /// Descriptors Linux accepts in one `sendmsg` (`SCM_MAX_FD`).
 pub const SCM_MAX_FDS: usize = 253;
 
 /// Bytes of `struct vfio_device_info` as vfio-user knows it (without `cap_offset`).
 pub const DEVICE_INFO_SIZE: u32 = 16;
-/// `struct vfio_device_info.flags`: `VFIO_USER_DEVICE_RESET` works (vfio.h, `VFIO_DEVICE_FLAGS_RESET`).
+/// `struct vfio_device_info.flags`: `VFIO_USER_DEVICE_RESET` works (vfio.h,
+/// `VFIO_DEVICE_FLAGS_RESET`).
 pub const DEVICE_FLAG_RESET: u32 = 1 << 0;
 /// `struct vfio_device_info.flags`: a PCI device (vfio.h, `VFIO_DEVICE_FLAGS_PCI`).
 pub const DEVICE_FLAG_PCI: u32 = 1 << 1;
@@ -80,9 +84,11 @@ pub const IRQ_SET_ACTION_TRIGGER: u32 = 1 << 5;
 pub const DMA_MAP_READ: u32 = 1 << 0;
 /// `VFIO_USER_DMA_MAP` flag: the device may write.
 pub const DMA_MAP_WRITE: u32 = 1 << 1;
-/// `VFIO_USER_DMA_MAP` flag of libvfio-user since 2026: the descriptor is to be mapped (implied by a descriptor).
+/// `VFIO_USER_DMA_MAP` flag of libvfio-user since 2026: the descriptor is to be mapped (implied by
+/// a descriptor).
 pub const DMA_MAP_MMAP: u32 = 1 << 2;
-/// `VFIO_USER_DMA_MAP` flag of libvfio-user since 2026: the descriptor is to be used with `pread` and `pwrite`.
+/// `VFIO_USER_DMA_MAP` flag of libvfio-user since 2026: the descriptor is to be used with `pread`
+/// and `pwrite`.
 pub const DMA_MAP_FILE_IO: u32 = 1 << 3;
 /// `VFIO_USER_DMA_UNMAP` flag (vfio.h, `VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP`).
 pub const DMA_UNMAP_GET_DIRTY_BITMAP: u32 = 1 << 0;
@@ -94,7 +100,8 @@ pub const IO_FD_TYPE_IOEVENTFD: u32 = 0;
 /// Sub-region flag: signal only if the value written matches (`KVM_IOEVENTFD_FLAG_DATAMATCH`).
 pub const IO_FD_FLAG_DATAMATCH: u32 = 1 << 0;
 
-/// Region indices of a PCI device: BAR 0 to BAR 5 are 0 to 5 (vfio.h, `VFIO_PCI_BAR0_REGION_INDEX`).
+/// Region indices of a PCI device: BAR 0 to BAR 5 are 0 to 5 (vfio.h,
+/// `VFIO_PCI_BAR0_REGION_INDEX`).
 pub const PCI_BAR0_REGION: u32 = 0;
 /// Expansion ROM (vfio.h, `VFIO_PCI_ROM_REGION_INDEX`).
 pub const PCI_ROM_REGION: u32 = 6;

@@ -1,4 +1,5 @@
 //! The rust-vmm `vfio_user` crate's client, which Cloud Hypervisor uses, against the server.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What a client does wrong costs it an error reply or its connection, and nobody else anything.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 

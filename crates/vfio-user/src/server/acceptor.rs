@@ -99,11 +99,7 @@ impl Acceptor {
                 return;
             }
         };
-        let present = self.handshakes.values();
-        if present.filter(|other| Arc::ptr_eq(&other.service, service)).count() >= MAX_HANDSHAKES {
-            tracing::warn!(function = service.name(), "too many clients at once, one is dropped");
-            return;
-        }
+        self.make_room(service);
         let token = self.shared.new_token();
         let handshake = Handshake {
             service: Arc::clone(service),
@@ -117,6 +113,23 @@ impl Acceptor {
             return;
         }
         self.handshakes.insert(token, handshake);
+    }
+
+    /// Drops the client that has been silent longest if there are too many. Dropping the new one
+    /// instead would let silent ones keep it away.
+    fn make_room(&mut self, service: &Arc<Service>) {
+        let others = || {
+            let all = self.handshakes.iter();
+            all.filter(|(_, other)| Arc::ptr_eq(&other.service, service))
+        };
+        if others().count() < MAX_HANDSHAKES {
+            return;
+        }
+        let oldest = others().min_by_key(|(_, other)| (other.is_parked, other.deadline));
+        if let Some(token) = oldest.map(|(&token, _)| token) {
+            tracing::warn!(function = service.name(), "too many clients at once, one is dropped");
+            self.handshakes.remove(&token);
+        }
     }
 
     fn step(&mut self, token: u64) {

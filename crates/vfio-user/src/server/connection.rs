@@ -36,8 +36,10 @@ pub(super) fn run(service: &Service, socket: &Arc<Socket>, assembler: &mut Assem
         (_, Some(peer)) => tracing::warn!(function, pid = peer.pid, "client detached: {how}"),
         (_, None) => tracing::warn!(function, "client turned away: {how}"),
     }
-    // Nobody at the other end waits for the device to clean up.
+    // Nobody at the other end waits for the device to clean up, and the next client knows that the
+    // place is about to be free.
     socket.shut_down();
+    service.detaching();
     if catch_unwind(AssertUnwindSafe(|| session.end(&how))).is_err() {
         tracing::error!(function, "the device panicked when its client was detached");
     }

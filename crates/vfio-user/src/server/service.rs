@@ -141,6 +141,13 @@ impl Service {
         }
     }
 
+    /// The client is about to be detached: it counts as gone from here on.
+    pub(super) fn detaching(&self) {
+        if let Some(client) = &mut self.slot.lock().client {
+            client.peer = None;
+        }
+    }
+
     /// The last thing a client's thread does.
     fn release(&self) {
         self.slot.lock().client = None;

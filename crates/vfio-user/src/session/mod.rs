@@ -244,7 +244,8 @@ impl Session {
         if matches!(self.state, State::New) {
             answer.end = Some(Disconnect::Protocol("a reply before the version"));
         } else if !self.requests.complete(header, payload) {
-            // It may have been given up on, or was never asked for; neither is worth the connection.
+            // It may have been given up on, or was never asked for; neither is worth the
+            // connection.
             tracing::debug!(id = header.id, command = header.command, "reply nobody waits for");
         }
     }

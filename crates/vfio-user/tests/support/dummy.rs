@@ -57,6 +57,8 @@ pub struct Dummy {
     changed: Condvar,
     options: Options,
     doorbells: Vec<IoFd>,
+    /// Called by `reset`.
+    pub on_reset: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 /// What sets one dummy apart from another.
@@ -66,6 +68,8 @@ pub struct Options {
     pub mappable: bool,
     /// Clients are refused.
     pub refuse: Option<Errno>,
+    /// Time `detached` takes.
+    pub slow_detach: std::time::Duration,
 }
 
 #[derive(Default)]
@@ -95,6 +99,7 @@ impl Dummy {
             changed: Condvar::new(),
             options,
             doorbells: vec![doorbell(0, &a, None), doorbell(1, &b, Some(7)), doorbell(2, &a, None)],
+            on_reset: Mutex::default(),
         })
     }
 
@@ -281,6 +286,9 @@ impl Device for Dummy {
             let error = remote.read(iova, &mut [0; 4]).unwrap_err();
             assert_eq!(error.kind(), std::io::ErrorKind::Deadlock);
         }
+        if let Some(call) = &*self.on_reset.lock() {
+            call();
+        }
         self.record(Event::Reset);
         Ok(())
     }
@@ -294,6 +302,7 @@ impl Device for Dummy {
     }
 
     fn detached(&self, how: &Disconnect) {
+        std::thread::sleep(self.options.slow_detach);
         let mut state = self.state.lock();
         state.mappings.clear();
         state.eventfds.clear();

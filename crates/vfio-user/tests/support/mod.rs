@@ -1,5 +1,6 @@
 //! What the tests of this crate share.
 #![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod dummy;
 pub mod raw;

@@ -46,7 +46,10 @@ impl Received {
 
 impl Raw {
     pub fn connect(path: &Path) -> Self {
-        let stream = UnixStream::connect(path).unwrap();
+        Self::new(UnixStream::connect(path).unwrap())
+    }
+
+    pub fn new(stream: UnixStream) -> Self {
         // No test waits that long for something that happens.
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -157,6 +160,20 @@ impl Raw {
         let access = manifold_vfio_user::codec::RegionAccess { offset: 0, region: 7, count: 4 };
         let reply = self.call(&Request::RegionRead(access), &[]);
         assert_eq!(reply.payload[16..], [0x34, 0x12, 0x78, 0x56]);
+    }
+}
+
+impl Raw {
+    /// Does something with the stream, then checks that the connection is in order.
+    pub fn expect_alive_after(&mut self, f: impl FnOnce(&mut Self)) {
+        f(self);
+        self.expect_alive();
+    }
+
+    /// The connection ends after whatever was sent before.
+    pub fn expect_end_eventually(&mut self) {
+        let mut buffer = [0; 4096];
+        while matches!(self.stream.read(&mut buffer), Ok(1..)) {}
     }
 }
 
