@@ -19,13 +19,13 @@ const INVAL: i32 = Errno::INVAL.raw_os_error();
 #[test]
 fn capabilities_are_the_server_s_limits_and_what_it_grants() {
     let fixture = Fixture::default();
-    let ours = Capabilities {
+    let ours = || Capabilities {
         max_msg_fds: Some(16),
         max_data_xfer_size: Some(1 << 20),
         ..Capabilities::default()
     };
     for (proposed, expected) in [
-        (Capabilities::default(), ours.clone()),
+        (Capabilities::default(), ours()),
         (
             Capabilities {
                 max_dma_maps: Some(100),
@@ -37,7 +37,7 @@ fn capabilities_are_the_server_s_limits_and_what_it_grants() {
                 max_dma_maps: Some(100),
                 pgsizes: Some(4096),
                 write_multiple: Some(true),
-                ..ours.clone()
+                ..ours()
             },
         ),
         (
@@ -46,7 +46,7 @@ fn capabilities_are_the_server_s_limits_and_what_it_grants() {
                 write_multiple: Some(false),
                 ..Capabilities::default()
             },
-            Capabilities { max_dma_maps: Some(65_535), ..ours.clone() },
+            Capabilities { max_dma_maps: Some(65_535), ..ours() },
         ),
     ] {
         let mut raw = Raw::connect(fixture.path());
@@ -58,7 +58,7 @@ fn capabilities_are_the_server_s_limits_and_what_it_grants() {
     let mut raw = Raw::connect(fixture.path());
     let version = Version { major: 0, minor: 9, capabilities: Capabilities::default() };
     let reply = raw.call(&Request::Version(version), &[]);
-    let expected = Version { major: 0, minor: spec::MINOR, capabilities: ours };
+    let expected = Version { major: 0, minor: spec::MINOR, capabilities: ours() };
     assert_eq!(reply.reply(), Reply::Version(expected));
 }
 
@@ -93,15 +93,15 @@ fn the_device_is_described_to_whoever_has_room_for_it() {
 fn a_region_s_areas_are_told_to_whoever_has_room_for_them() {
     let fixture = Fixture::new(Options { mappable: true, ..Options::default() });
     let mut raw = Raw::attach(fixture.path());
-    let complete = RegionInfoReply {
+    let info = |areas| RegionInfoReply {
         argsz: 64,
         flags: spec::REGION_FLAG_READ | spec::REGION_FLAG_WRITE | spec::REGION_FLAG_MMAP,
         index: 0,
         size: BAR0_SIZE,
         offset: BAR0_FILE_OFFSET,
-        areas: vec![AREA],
+        areas,
     };
-    let cut = RegionInfoReply { areas: Vec::new(), ..complete.clone() };
+    let (complete, cut) = (info(vec![AREA]), info(Vec::new()));
     for (argsz, expected, length) in
         [(32, &cut, 32), (63, &cut, 32), (64, &complete, 64), (u32::MAX, &complete, 64)]
     {
