@@ -333,6 +333,9 @@ mod tests {
             at(Kind::Sriov, sriov::NUM_VFS),
             at(Kind::Sriov, sriov::SYSTEM_PAGE_SIZE),
             at(Kind::Sriov, sriov::VF_BAR0),
+            // Again, since these must come together to have an effect.
+            at(Kind::Sriov, sriov::CONTROL),
+            at(Kind::Sriov, sriov::NUM_VFS),
         ];
         let value = prop_oneof![
             Just(0_u32),
@@ -346,7 +349,7 @@ mod tests {
             Just(u32::MAX),
             any::<u32>()
         ];
-        let view = prop_oneof![Just(0_u8), Just(0x80)];
+        let view = prop_oneof![3 => Just(0_u8), 1 => Just(0x80)];
         (prop::sample::select(registers), value, 0_u8..3, view).prop_map(
             |(offset, value, size, view)| {
                 let mut bytes = vec![8 | size << 4 | view];
@@ -365,7 +368,7 @@ mod tests {
 
         #[test]
         fn any_accesses(
-            kind: u8,
+            kind in prop_oneof![2 => Just(0_u8), 1 => 1..3_u8],
             writes in prop::collection::vec(
                 prop_oneof![
                     8 => significant_write(),
