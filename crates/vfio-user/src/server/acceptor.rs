@@ -5,7 +5,7 @@
 //! ```text
 //!   listener ─► Handshake ─► complete ─┬─ free ───────► connection thread
 //!                  │                   ├─ soon free ──► parked until it is
-//!               deadline ─► dropped    └─ busy ───────► error reply EBUSY
+//!               deadline ─► dropped    └─ busy ───────► error reply EBUSY, then dropped
 //! ```
 
 use std::collections::HashMap;
@@ -34,13 +34,24 @@ pub(super) struct Acceptor {
     handshakes: HashMap<u64, Handshake>,
 }
 
-/// A client that has not sent its version yet, or waits for its predecessor to be cleaned up.
+/// A client that the device has not been given to.
 struct Handshake {
     service: Arc<Service>,
     socket: Arc<Socket>,
     assembler: Assembler,
     deadline: Instant,
-    is_parked: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// It was told that it cannot have the device, and has yet to close its end. Were this side to
+    /// close first, QEMU would report that before the reason.
+    Refused,
+    /// It has yet to send its version.
+    Reading,
+    /// It waits for its predecessor to be cleaned up.
+    Parked,
 }
 
 /// Whether a handshake goes on.
@@ -106,7 +117,7 @@ impl Acceptor {
             socket: Arc::new(Socket::new(fd)),
             assembler: Assembler::new(Session::MAX_VERSION_PAYLOAD),
             deadline: Instant::now() + self.shared.config.handshake_timeout,
-            is_parked: false,
+            stage: Stage::Reading,
         };
         if let Err(errno) = self.shared.watch(handshake.socket.as_fd(), token, EventFlags::IN) {
             tracing::warn!(function = service.name(), %errno, "cannot watch a client");
@@ -125,7 +136,7 @@ impl Acceptor {
         if others().count() < MAX_HANDSHAKES {
             return;
         }
-        let oldest = others().min_by_key(|(_, other)| (other.is_parked, other.deadline));
+        let oldest = others().min_by_key(|(_, other)| (other.stage, other.deadline));
         if let Some(token) = oldest.map(|(&token, _)| token) {
             tracing::warn!(function = service.name(), "too many clients at once, one is dropped");
             self.handshakes.remove(&token);
@@ -134,8 +145,11 @@ impl Acceptor {
 
     fn step(&mut self, token: u64) {
         let Some(handshake) = self.handshakes.get_mut(&token) else { return };
-        // A parked client is watched for its end only.
-        let next = if handshake.is_parked { Next::Drop } else { handshake.receive() };
+        let next = match handshake.stage {
+            Stage::Reading => handshake.receive(),
+            // These are watched for their end only.
+            Stage::Parked | Stage::Refused => Next::Drop,
+        };
         match next {
             Next::Drop => drop(self.handshakes.remove(&token)),
             Next::Continue if handshake.assembler.is_complete() => self.claim(token),
@@ -152,18 +166,21 @@ impl Acceptor {
                 self.shared.unwatch(handshake.socket.as_fd());
                 service.start(handshake.socket, handshake.assembler);
             }
-            Availability::SoonFree => {
-                if !handshake.is_parked {
-                    handshake.is_parked = true;
-                    let socket = handshake.socket.as_fd();
-                    let data = EventData::new_u64(token);
-                    let _ = epoll::modify(&self.shared.epoll, socket, data, EventFlags::RDHUP);
-                }
-                self.handshakes.insert(token, handshake);
+            Availability::SoonFree => self.keep(token, handshake, Stage::Parked),
+            Availability::Busy(pid) => {
+                handshake.refuse(pid);
+                self.keep(token, handshake, Stage::Refused);
             }
-            Availability::Busy(pid) => handshake.refuse(pid),
             Availability::Closed => {}
         }
+    }
+
+    /// Keeps a client that has said all it has to say.
+    fn keep(&mut self, token: u64, mut handshake: Handshake, stage: Stage) {
+        handshake.stage = stage;
+        let (socket, data) = (handshake.socket.as_fd(), EventData::new_u64(token));
+        let _ = epoll::modify(&self.shared.epoll, socket, data, EventFlags::RDHUP);
+        self.handshakes.insert(token, handshake);
     }
 
     /// A device may have become free, or was closed.
@@ -174,7 +191,7 @@ impl Acceptor {
         let parked: Vec<u64> = self
             .handshakes
             .iter()
-            .filter_map(|(&token, handshake)| handshake.is_parked.then_some(token))
+            .filter_map(|(&token, handshake)| (handshake.stage == Stage::Parked).then_some(token))
             .collect();
         for token in parked {
             self.claim(token);
@@ -185,11 +202,11 @@ impl Acceptor {
         let now = Instant::now();
         let late = self.handshakes.extract_if(|_, handshake| handshake.deadline <= now);
         for (_, mut handshake) in late {
-            if handshake.is_parked {
-                handshake.refuse(0);
-            } else {
-                let function = handshake.service.name();
-                tracing::warn!(function, "a client connected and sent no version, it is dropped");
+            let function = handshake.service.name();
+            match handshake.stage {
+                Stage::Refused => {}
+                Stage::Reading => tracing::warn!(function, "a client sent no version in time"),
+                Stage::Parked => handshake.refuse(0),
             }
         }
     }
