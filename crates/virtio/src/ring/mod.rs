@@ -17,12 +17,11 @@
 
 mod area;
 mod chain;
+#[doc(hidden)]
+pub mod fuzzing;
 mod split;
 #[doc(hidden)]
 pub mod testing;
-
-#[cfg(test)]
-mod tests;
 
 use manifold_dma::Fault;
 

@@ -137,14 +137,17 @@ impl Driver {
         Ok(())
     }
 
-    /// Reads `N` bytes of guest memory at `iova`.
+    /// Reads `N` bytes, at most a page, of guest memory at `iova`.
     ///
     /// # Errors
     /// Where nothing is mapped.
     pub fn get<const N: usize>(&self, iova: u64) -> io::Result<[u8; N]> {
         let mut out = [0; N];
-        for (at, byte) in (iova..).zip(&mut out) {
-            self.memory.read(self.offset(at)?, std::slice::from_mut(byte))?;
+        let room = (PAGE_SIZE - iova % PAGE_SIZE) as usize;
+        let (now, later) = out.split_at_mut(room.min(N));
+        self.memory.read(self.offset(iova)?, now)?;
+        if !later.is_empty() {
+            self.memory.read(self.offset(iova + room as u64)?, later)?;
         }
         Ok(out)
     }

@@ -1,0 +1,347 @@
+//! The fuzz target's body: bytes in, a guest's memory, a queue somewhere in it and a device that serves it.
+//!
+//! What a device relies on is asserted after every step; whatever the ring holds, the worst that may come of it is a
+//! [`RingError`].
+
+use std::ops::Range;
+
+use manifold_dma::testing::GuestMemory;
+use manifold_dma::{Access, Domain, PAGE_SIZE, Permissions, Pinned, Slice};
+
+use super::testing::Descriptor;
+use super::{Burst, Chain, QueueAddresses, RingError, RingFeatures, SplitQueue};
+
+/// Pages of IOVAs that may be mapped.
+const PAGES: u64 = 24;
+/// Bytes of them.
+const BYTES: u64 = PAGES * PAGE_SIZE;
+/// Steps of one run.
+const STEPS: usize = 256;
+/// Bytes of one buffer that are looked at.
+const LOOK: usize = 64;
+
+/// Builds a guest from the first bytes of `data` and lets the rest say what guest and device do.
+///
+/// # Panics
+/// Where the ring hands out memory that is not the guest's, loses count, or does not end: a bug.
+pub fn virtqueue(data: &[u8]) {
+    // Without memory there is nothing to find.
+    let _ = run(Input(data));
+}
+
+struct Input<'d>(&'d [u8]);
+
+impl Input<'_> {
+    fn u8(&mut self) -> u8 {
+        let [byte] = self.bytes();
+        byte
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_le_bytes(self.bytes())
+    }
+
+    /// The next bytes; zeros after the end.
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut out = [0; N];
+        for byte in &mut out {
+            if let Some((first, rest)) = self.0.split_first() {
+                *byte = *first;
+                self.0 = rest;
+            }
+        }
+        out
+    }
+
+    /// An address: mostly in the memory and aligned, sometimes anywhere.
+    fn iova(&mut self) -> u64 {
+        match self.u8() {
+            255 => u64::from_le_bytes(self.bytes()),
+            254 => u64::MAX - u64::from(self.u16()),
+            253 => u64::from(self.u16()),
+            high => (u64::from(high) << 12 | u64::from(self.u16() & 0xff0)) % BYTES,
+        }
+    }
+}
+
+/// A guest and what its device knows.
+struct Guest {
+    memory: GuestMemory,
+    domain: std::sync::Arc<Domain>,
+    addresses: QueueAddresses,
+    features: RingFeatures,
+    /// What each page may be used for.
+    pages: [Option<Permissions>; PAGES as usize],
+    /// The page of the file behind page n is `n * stride % PAGES`.
+    stride: u64,
+}
+
+impl Guest {
+    fn new(input: &mut Input<'_>) -> Option<Self> {
+        let memory = GuestMemory::new("fuzz", BYTES).ok()?;
+        let domain = Domain::new("fuzz");
+        let options = input.u8();
+        let features = RingFeatures { event_index: options & 1 != 0, indirect: options & 2 != 0 };
+        let size = match input.u8() {
+            odd @ 128.. => u16::from(odd) << (odd % 9),
+            shift => 1 << (shift % 11),
+        };
+        let addresses = QueueAddresses {
+            size,
+            descriptors: input.iova(),
+            driver: input.iova(),
+            device: input.iova(),
+        };
+        // In order, backwards, or jumping: each coprime with the number of pages.
+        let stride = [1, PAGES - 1, 7, 1].get(usize::from(options >> 2 & 3)).copied()?;
+        let mut guest =
+            Guest { memory, domain, addresses, features, pages: Default::default(), stride };
+        guest.domain.set_bus_master(options & 0x10 == 0);
+        let holes = input.u16();
+        for page in 0..PAGES {
+            let hole = options & 0x20 != 0 && page < 16 && holes >> page & 1 != 0;
+            let kind = if hole { input.u8() } else { 0 };
+            guest.map(page, kind);
+        }
+        Some(guest)
+    }
+
+    /// Maps a page readable and writable, readable, writable or not at all.
+    fn map(&mut self, page: u64, kind: u8) {
+        let permissions = match kind % 4 {
+            0 => Permissions::READ_WRITE,
+            1 => Permissions::READ,
+            2 => Permissions { read: false, write: true },
+            _ => return,
+        };
+        let Ok(backing) = self.memory.backing(page * self.stride % PAGES * PAGE_SIZE) else {
+            return;
+        };
+        let mapped = self.domain.map(page * PAGE_SIZE, PAGE_SIZE, permissions, backing);
+        if let (Ok(()), Some(entry)) = (mapped, self.pages.get_mut(page as usize)) {
+            *entry = Some(permissions);
+        }
+    }
+
+    fn unmap(&mut self, page: u64) {
+        let removed = self.domain.unmap(page * PAGE_SIZE, PAGE_SIZE);
+        if let Some(entry) = self.pages.get_mut(page as usize) {
+            assert_eq!(removed.ok(), Some(if entry.is_some() { PAGE_SIZE } else { 0 }));
+            *entry = None;
+        }
+    }
+
+    /// Writes what the guest writes, wherever in its memory that is.
+    fn put(&self, iova: u64, data: &[u8]) {
+        for (at, byte) in (iova..u64::MAX).zip(data) {
+            let page = at / PAGE_SIZE;
+            if page < PAGES {
+                let offset = page * self.stride % PAGES * PAGE_SIZE + at % PAGE_SIZE;
+                let _ = self.memory.write(offset, &[*byte]);
+            }
+        }
+    }
+
+    /// The host memory the device may reach for an access.
+    fn reachable(&self, pin: &Pinned<'_>, access: Access) -> Vec<Range<usize>> {
+        let allowed = |permissions: Permissions| match access {
+            Access::Read => permissions.read,
+            Access::Write => permissions.write,
+        };
+        let pages = (0..).zip(&self.pages).filter(|(_, page)| page.is_some_and(allowed));
+        let found = pages.filter_map(|(page, _)| {
+            pin.contiguous(page * PAGE_SIZE, PAGE_SIZE as usize, access).ok().flatten()
+        });
+        found.map(|slice| slice.as_ptr() as usize..slice.as_ptr() as usize + slice.len()).collect()
+    }
+}
+
+/// Every byte of `slice` is in one of `ranges`.
+fn assert_inside(slice: &Slice<'_>, ranges: &[Range<usize>]) {
+    let mut at = slice.as_ptr() as usize;
+    let end = at + slice.len();
+    while at < end {
+        let range = ranges.iter().find(|range| range.contains(&at));
+        assert!(range.is_some(), "a slice outside of the memory the device may reach");
+        at = range.map_or(end, |range| range.end);
+    }
+}
+
+/// Takes a chain with room for `room` pieces and checks all that is promised of it.
+fn pop(
+    burst: &mut Burst<'_, '_>,
+    reachable: &[Vec<Range<usize>>; 2],
+    room: usize,
+    size: u16,
+) -> Result<Option<Chain>, RingError> {
+    let (mut bytes, mut pieces, mut refused) = ([0u64; 2], 0, false);
+    let result = burst.pop(|slice, access| {
+        assert!(!refused, "asked again after there was no room");
+        let direction = usize::from(access == Access::Write);
+        assert!(direction == 1 || bytes[1] == 0, "a device-readable piece after a writable one");
+        assert!(!slice.is_empty());
+        assert_inside(&slice, &reachable[direction]);
+        refused = pieces == room;
+        if refused {
+            return false;
+        }
+        pieces += 1;
+        bytes[direction] += slice.len() as u64;
+        match access {
+            Access::Read => slice.take(LOOK).read(&mut [0; LOOK]),
+            Access::Write => slice.take(LOOK).write(&[0x5a; LOOK]),
+        };
+        true
+    });
+    match &result {
+        Ok(Some(chain)) => {
+            assert!(!refused && chain.head < size);
+            assert_eq!(bytes, [u64::from(chain.readable), u64::from(chain.writable)]);
+        }
+        Ok(None) => assert_eq!((pieces, refused), (0, false)),
+        Err(RingError::TooManyPieces(took)) => assert!(refused && *took == room),
+        Err(_) => assert!(!refused),
+    }
+    result
+}
+
+fn run(mut input: Input<'_>) -> Option<()> {
+    let mut guest = Guest::new(&mut input)?;
+    let size = guest.addresses.size;
+    let Ok(queue) = SplitQueue::new(guest.addresses, guest.features) else {
+        assert!(!size.is_power_of_two() || size > super::MAX_QUEUE_SIZE);
+        return None;
+    };
+    let begin = input.u16();
+    let mut queue = queue.resume(begin, begin);
+    let mut available = begin;
+    let reader = guest.domain.reader();
+    // Taken and not given back.
+    let mut taken: Vec<u16> = Vec::new();
+    for _ in 0..STEPS {
+        if input.0.is_empty() {
+            break;
+        }
+        let step = input.u8();
+        if step < 96 {
+            guest_step(&mut guest, step, &mut available, &mut input);
+            continue;
+        }
+        let pin = reader.pin();
+        let reachable = [Access::Read, Access::Write].map(|access| guest.reachable(&pin, access));
+        let (before, _) = queue.position();
+        let result = device_step(&mut queue, &pin, &reachable, step, &mut taken, &mut input);
+        match result {
+            Ok(()) | Err(RingError::TooManyPieces(_)) => {}
+            Err(error) => {
+                assert_eq!(queue.position().0, before, "taken in spite of {error}");
+                // The device resets; the driver sets the queue up again where it was.
+                taken.clear();
+                queue = SplitQueue::new(guest.addresses, guest.features).ok()?;
+                queue = queue.resume(available, available);
+            }
+        }
+    }
+    Some(())
+}
+
+/// The guest writes to its memory, or its mappings change.
+fn guest_step(guest: &mut Guest, step: u8, available: &mut u16, input: &mut Input<'_>) {
+    let QueueAddresses { size, descriptors, driver, .. } = guest.addresses;
+    match step {
+        0..40 => {
+            let index = u64::from(input.u8()) % u64::from(size);
+            let descriptor = Descriptor {
+                iova: input.iova(),
+                len: match input.u8() {
+                    long @ 250.. => u32::from_le_bytes(input.bytes()) >> (long & 3),
+                    short => u32::from(short) << (short % 7),
+                },
+                flags: u16::from(input.u8() & 7),
+                next: match input.u8() {
+                    255 => input.u16(),
+                    next => u16::from(next) % size,
+                },
+            };
+            // In the queue's table, or in one that it may refer to.
+            let table = if step.is_multiple_of(2) { descriptors } else { input.iova() };
+            guest.put(table.saturating_add(16 * index), &descriptor.to_bytes());
+        }
+        40..75 => {
+            let head = match input.u8() {
+                255 => input.u16(),
+                head => u16::from(head) % size,
+            };
+            let slot = u64::from(*available % size);
+            guest.put(driver.saturating_add(4 + 2 * slot), &head.to_le_bytes());
+            *available = available.wrapping_add(1);
+            guest.put(driver.saturating_add(2), &available.to_le_bytes());
+        }
+        75..80 => {
+            *available = available.wrapping_add(u16::from(input.u8()));
+            guest.put(driver.saturating_add(2), &available.to_le_bytes());
+        }
+        80..85 => {
+            guest.put(driver, &input.bytes::<2>());
+            let event = driver.saturating_add(4 + 2 * u64::from(size));
+            guest.put(event, &input.bytes::<2>());
+        }
+        85..90 => {
+            let (at, bytes) = (input.iova(), input.bytes::<8>());
+            guest.put(at, &bytes);
+        }
+        90..94 => {
+            let page = u64::from(input.u8()) % PAGES;
+            guest.unmap(page);
+            guest.map(page, step);
+        }
+        _ => guest.domain.set_bus_master(step == 94),
+    }
+}
+
+/// The device does one thing to its queue.
+fn device_step(
+    queue: &mut SplitQueue,
+    pin: &Pinned<'_>,
+    reachable: &[Vec<Range<usize>>; 2],
+    step: u8,
+    taken: &mut Vec<u16>,
+    input: &mut Input<'_>,
+) -> Result<(), RingError> {
+    let size = queue.size();
+    let (next_avail, next_used) = queue.position();
+    let mut burst = queue.open(pin)?;
+    match step {
+        96..180 => {
+            let room = usize::from(input.u8());
+            if let Some(chain) = pop(&mut burst, reachable, room, size)? {
+                taken.push(chain.head);
+                assert_eq!(queue.position(), (next_avail.wrapping_add(1), next_used));
+            }
+        }
+        180..210 => {
+            if let Some(head) = taken.pop() {
+                burst.complete(head, u32::from(input.u16()));
+            }
+        }
+        210..225 => {
+            burst.publish();
+            assert!(!burst.publish(), "there is nothing new");
+        }
+        225..235 => {
+            let more = burst.arm()?;
+            assert_eq!(more, burst.available()? > 0);
+        }
+        235..240 => burst.disarm(),
+        240..245 => {
+            let count = (usize::from(input.u8()) % 4).min(taken.len());
+            taken.truncate(taken.len() - count);
+            burst.put_back(count as u16);
+        }
+        _ => {
+            assert!(burst.available()? <= size);
+            burst.prefetch(input.u16());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! The fuzz target on random input, with every build; `cargo xtask fuzz` goes further.
+
+use manifold_virtio::ring::fuzzing::virtqueue;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_survived(data in vec(any::<u8>(), 0..600)) {
+        virtqueue(&data);
+    }
+
+    /// Rings where a driver would put them, so that more goes well before something does not.
+    #[test]
+    fn well_placed_rings_are_survived(
+        options in 0..16u8,
+        shift in 0..8u8,
+        begin in any::<u16>(),
+        data in vec(any::<u8>(), 0..900),
+    ) {
+        let mut whole = vec![options, shift, 1, 0, 0, 3, 0, 0, 5, 0, 0, 0, 0];
+        whole.extend(begin.to_le_bytes());
+        whole.extend(data);
+        virtqueue(&whole);
+    }
+}

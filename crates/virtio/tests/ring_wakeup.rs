@@ -1,0 +1,119 @@
+//! Two threads, a driver and a device, that sleep whenever they may: neither must ever wait for the other in vain.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::sync::atomic::{Ordering, fence};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use manifold_dma::Reader;
+use manifold_virtio::ring::testing::Driver;
+use manifold_virtio::ring::{RingFeatures, SplitQueue};
+
+const CHAINS: usize = 20_000;
+/// Nobody who is woken at all waits this long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Device {
+    reader: Reader,
+    queue: SplitQueue,
+    kicks: Receiver<()>,
+    interrupt: Sender<()>,
+}
+
+impl Device {
+    /// Serves the queue as a worker does; returns how often it slept.
+    fn run(mut self) -> usize {
+        let (mut served, mut slept) = (0, 0);
+        while served < CHAINS {
+            let wait = {
+                let pin = self.reader.pin();
+                let mut burst = self.queue.open(&pin).unwrap();
+                let mut taken = 0;
+                burst.disarm();
+                while let Some(chain) = burst.pop(|_, _| true).unwrap() {
+                    burst.complete(chain.head, 0);
+                    taken += 1;
+                }
+                served += taken;
+                if burst.publish() {
+                    self.interrupt.send(()).unwrap();
+                }
+                taken == 0 && !burst.arm().unwrap()
+            };
+            if wait {
+                self.kicks.recv_timeout(PATIENCE).unwrap();
+                slept += 1;
+            }
+        }
+        slept
+    }
+}
+
+/// Whether the one who wrote indices `old` to `new` must notify the one who asked for `event` (2.7.7.1).
+fn passed(event: u16, old: u16, new: u16) -> bool {
+    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+}
+
+fn nobody_sleeps_for_ever(features: RingFeatures) {
+    // Close to the end, so that the indices wrap around.
+    const BEGIN: u16 = 50_000;
+    let mut driver = Driver::new(4, features).unwrap();
+    driver.set_available(BEGIN).unwrap();
+    driver.put(driver.addresses.device + 2, &BEGIN.to_le_bytes()).unwrap();
+    let (kick, kicks) = channel();
+    let (interrupt, interrupts) = channel();
+    let queue = SplitQueue::new(driver.addresses, features).unwrap().resume(BEGIN, BEGIN);
+    let device = Device { reader: driver.reader(), queue, kicks, interrupt };
+    let mut slept = 0;
+    thread::scope(|scope| {
+        let device = scope.spawn(|| device.run());
+        let (mut offered, mut used) = (0usize, 0usize);
+        let index = |count: usize| BEGIN.wrapping_add(count as u16);
+        while used < CHAINS {
+            // One to three at a time, as many as fit.
+            let batch = (1 + offered % 3).min(4 - (offered - used)).min(CHAINS - offered);
+            let old = index(offered);
+            for _ in 0..batch {
+                driver.offer((offered % 4) as u16).unwrap();
+                offered += 1;
+            }
+            fence(Ordering::SeqCst);
+            let wanted = if features.event_index {
+                passed(driver.avail_event().unwrap(), old, index(offered))
+            } else {
+                driver.device_flags().unwrap() == 0
+            };
+            if batch > 0 && wanted {
+                kick.send(()).unwrap();
+            }
+            let done = driver.used_index().unwrap().wrapping_sub(index(used));
+            used += usize::from(done);
+            if done > 0 || offered - used < 4 && offered < CHAINS {
+                continue;
+            }
+            // The ring is full: ask for an interrupt, look once more, sleep.
+            driver.set_flags(0).unwrap();
+            driver.set_used_event(index(used)).unwrap();
+            fence(Ordering::SeqCst);
+            if driver.used_index().unwrap() == index(used) {
+                interrupts.recv_timeout(PATIENCE).unwrap();
+                slept += 1;
+            }
+            driver.set_flags(1).unwrap();
+        }
+        slept += device.join().unwrap();
+    });
+    assert!(slept > 0, "the test never got to what it tests");
+}
+
+#[test]
+fn nobody_sleeps_for_ever_with_flags() {
+    nobody_sleeps_for_ever(RingFeatures { event_index: false, indirect: false });
+}
+
+#[test]
+fn nobody_sleeps_for_ever_with_event_index() {
+    nobody_sleeps_for_ever(RingFeatures { event_index: true, indirect: false });
+}
