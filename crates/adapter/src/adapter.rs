@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use manifold_datapath::Datapath;
 use manifold_fabric::{BarInfo as PlacedBar, PfDriver, RootComplex};
-use manifold_pci::{CONFIG_SIZE, FunctionId};
+use manifold_pci::dump::vf_as_linux_shows;
+use manifold_pci::{CONFIG_SIZE, ConfigSpace, FunctionId};
 use manifold_port::Tap;
 use manifold_vfio_user::{Config as ServerConfig, Endpoint as Socket, Server};
 use parking_lot::Mutex;
@@ -19,12 +20,12 @@ use crate::function::{Factory, Function};
 use crate::info::{AdapterInfo, BarInfo, DmaInfo, FunctionInfo};
 use crate::switch::{Switch, empty_table};
 
-/// Whose eyes a configuration space is seen with.
+/// Whose eyes a configuration space is seen with. They differ for VFs only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
     /// The bus: a VF's IDs are FFFFh and its BARs zero.
     Bus,
-    /// Linux (and a VMM that vfio-pci serves): a VF's IDs and BARs are filled in.
+    /// A Linux host: a VF's IDs, BARs and memory decoding are filled in from the PF.
     Linux,
 }
 
@@ -132,7 +133,7 @@ impl Adapter {
         let host = self.host.lock();
         let pf = host.driver.info().routing_id;
         let sriov =
-            self.device.function(FunctionId::Pf).and_then(|pf| pf.with_space(|s| s.sriov()));
+            self.device.function(FunctionId::Pf).and_then(|pf| pf.with_space(ConfigSpace::sriov));
         AdapterInfo {
             pf,
             total_vfs: host.driver.info().total_vfs,
@@ -168,9 +169,8 @@ impl Adapter {
                 (vf.routing_id, vf.bars)
             }
         };
-        let (device_status, link_up, mac) = function.with_model(|model| {
-            (model.state().status, model.link_up(), model.filters().mac)
-        });
+        let (device_status, link_up, mac) = function
+            .with_model(|model| (model.state().status, model.link_up(), model.filters().mac));
         Some(FunctionInfo {
             id,
             routing_id,
@@ -189,7 +189,15 @@ impl Adapter {
 
     /// A function's configuration space, if it exists now.
     pub fn config_space(&self, id: FunctionId, view: View) -> Option<Box<[u8; CONFIG_SIZE]>> {
-        Some(self.device.function(id)?.config_bytes(view))
+        let function = self.device.function(id)?;
+        match (view, id) {
+            (View::Linux, FunctionId::Vf(index)) => {
+                let pf = self.device.function(FunctionId::Pf)?.with_space(ConfigSpace::sriov)?;
+                let fill = |space: &_| vf_as_linux_shows(space, &function.spec, &pf, index);
+                Some(function.with_space(fill))
+            }
+            _ => Some(function.with_space(ConfigSpace::to_bytes)),
+        }
     }
 
     /// Disconnects every VMM, disables the VFs, removes the sockets and stops the workers.

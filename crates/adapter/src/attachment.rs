@@ -11,8 +11,7 @@ use manifold_vfio_user::{
 use manifold_virtio::transport::layout;
 use rustix::fd::{AsFd, OwnedFd};
 
-use crate::View;
-use crate::function::Function;
+use crate::function::{Function, Path};
 use crate::info::PeerInfo;
 use crate::interrupt::EventFd;
 
@@ -89,7 +88,7 @@ impl Device for Attachment {
             data.fill(0xff);
         } else if region == spec::PCI_CONFIG_REGION {
             let offset = u16::try_from(offset).map_err(|_| Errno::INVAL)?;
-            self.function.config_read(View::Linux, offset, data);
+            self.function.config_read(Path::Vmm, offset, data);
         } else {
             let bar = u8::try_from(region).map_err(|_| Errno::INVAL)?;
             self.function.bar_read(bar, offset, data);
@@ -104,7 +103,7 @@ impl Device for Attachment {
         if region == spec::PCI_CONFIG_REGION {
             let offset = u16::try_from(offset).map_err(|_| Errno::INVAL)?;
             // A VMM reaches nothing that concerns VFs, so there is nothing more to act on.
-            let _ = self.function.config_write(View::Linux, offset, data);
+            let _ = self.function.config_write(Path::Vmm, offset, data);
         } else {
             let bar = u8::try_from(region).map_err(|_| Errno::INVAL)?;
             self.function.bar_write(bar, offset, data);

@@ -7,8 +7,7 @@ use manifold_fabric::{ConfigType, Endpoint};
 use manifold_pci::{Event, Events, FunctionId, RoutingId};
 use parking_lot::{Mutex, RwLock};
 
-use crate::View;
-use crate::function::{Factory, Function};
+use crate::function::{Factory, Function, Path};
 
 /// The device at the end of the root port's link. VFs come and go with the PF's VF Enable.
 pub(crate) struct Device {
@@ -110,7 +109,7 @@ impl Endpoint for Device {
     ) -> bool {
         let id = self.decoder.read().function_at(kind, target);
         let Some(function) = id.and_then(|id| self.function(id)) else { return false };
-        function.config_read(View::Bus, offset, data);
+        function.config_read(Path::Bus, offset, data);
         true
     }
 
@@ -121,7 +120,7 @@ impl Endpoint for Device {
             // A Type 0 write tells the device its bus number (PCIe Base 6.0, 2.2.6.2).
             self.decode_from(RoutingId::from_raw(u16::from_be_bytes([target.bus(), 0])));
         }
-        let events = function.config_write(View::Bus, offset, data);
+        let events = function.config_write(Path::Bus, offset, data);
         self.act(function.id, &events);
         true
     }

@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use manifold_datapath::{Datapath, FunctionCounters};
 use manifold_dma::Domain;
 use manifold_pci::{
-    CONFIG_SIZE, ConfigSpace, DeviceModel, Event, Events, FunctionId, FunctionSpec, Msix,
-    Passthrough, Reset, SriovSpec,
+    ConfigSpace, DeviceModel, Event, Events, FunctionId, FunctionSpec, Msix, Passthrough, Reset,
+    SriovSpec,
 };
 use manifold_virtio::net::{NetConfig, NetDevice};
 use parking_lot::Mutex;
 
+use crate::Error;
 use crate::config::{Config, function_mac, serial};
 use crate::info::PeerInfo;
 use crate::queues::Queues;
 use crate::switch::Switch;
-use crate::{Error, View};
 
 /// What functions are made from.
 pub(crate) struct Factory {
@@ -93,7 +93,7 @@ impl Factory {
             msix,
             present: AtomicBool::new(true),
             peer: Mutex::new(None),
-            registers: Mutex::new(Registers { space, view, model, host_command: None }),
+            registers: Mutex::new(Registers { space, view, model }),
         }))
     }
 }
@@ -121,12 +121,16 @@ struct Registers {
     space: ConfigSpace,
     view: Passthrough,
     model: NetDevice,
-    /// The Command register as the host left it, while a VMM has the function.
-    host_command: Option<[u8; 2]>,
 }
 
-/// Offset of the Command register (PCIe Base 6.0, 7.5.1.1.3).
-const COMMAND: u16 = 0x04;
+/// Which way a configuration access comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// Over the bus, from the host.
+    Bus,
+    /// From a VMM, through what vfio-pci lets it see and do.
+    Vmm,
+}
 
 /// A part of a BAR that is not the device model's.
 enum MsixPart {
@@ -140,28 +144,28 @@ impl Function {
         self.present.load(Ordering::Acquire)
     }
 
-    /// Reads configuration space as `view` shows it.
-    pub(crate) fn config_read(&self, view: View, offset: u16, data: &mut [u8]) {
+    /// Reads configuration space.
+    pub(crate) fn config_read(&self, path: Path, offset: u16, data: &mut [u8]) {
         let mut registers = self.registers.lock();
-        let Registers { space, view: passthrough, model, .. } = &mut *registers;
+        let Registers { space, view, model } = &mut *registers;
         if let Some((capability, at)) = space.vendor_capability_at(offset)
             && model.config_read(capability, at, data)
         {
             return;
         }
-        match view {
-            View::Bus => space.read(offset, data),
-            View::Linux => passthrough.read(space, offset, data),
+        match path {
+            Path::Bus => space.read(offset, data),
+            Path::Vmm => view.read(space, offset, data),
         }
     }
 
-    /// Writes configuration space as `view` lets through. What concerns VFs is for the caller to act on.
-    pub(crate) fn config_write(&self, view: View, offset: u16, data: &[u8]) -> Events {
+    /// Writes configuration space. What concerns VFs is for the caller to act on.
+    pub(crate) fn config_write(&self, path: Path, offset: u16, data: &[u8]) -> Events {
         let mut registers = self.registers.lock();
-        let Registers { space, view: passthrough, .. } = &mut *registers;
-        let events = match view {
-            View::Bus => space.write(offset, data),
-            View::Linux => passthrough.write(space, offset, data),
+        let Registers { space, view, .. } = &mut *registers;
+        let events = match path {
+            Path::Bus => space.write(offset, data),
+            Path::Vmm => view.write(space, offset, data),
         };
         self.act(&mut registers, &events, offset, data);
         events
@@ -219,45 +223,32 @@ impl Function {
     pub(crate) fn take(&self) {
         self.reset_by_vmm();
         let mut registers = self.registers.lock();
-        let Registers { space, view, model, host_command } = &mut *registers;
+        let Registers { space, view, model } = &mut *registers;
         *view = Passthrough::new(space, &self.spec);
         model.offer_sr_iov(false);
-        let mut command = [0; 2];
-        space.read(COMMAND, &mut command);
-        *host_command = Some(command);
     }
 
     /// The VMM is gone: everything it set up goes with it.
     pub(crate) fn release(&self) {
-        self.reset_by_vmm();
+        let mut registers = self.registers.lock();
+        let Registers { space, view, model } = &mut *registers;
+        model.reset();
+        model.offer_sr_iov(self.id == FunctionId::Pf);
+        let events = view.close(space);
+        self.act(&mut registers, &events, 0, &[]);
+        drop(registers);
         for number in 0..self.msix.vectors() {
             if let Some(vector) = self.msix.vector(number) {
                 vector.set_sink(None);
                 vector.host_release();
             }
         }
-        let mut registers = self.registers.lock();
-        registers.model.offer_sr_iov(self.id == FunctionId::Pf);
-        if let Some(command) = registers.host_command.take() {
-            let events = registers.space.write(COMMAND, &command);
-            self.act(&mut registers, &events, COMMAND, &command);
-        }
-        drop(registers);
         self.domain.unmap_all();
     }
 
     /// What the PF's registers say, for decoding requests.
     pub(crate) fn with_space<T>(&self, look: impl FnOnce(&ConfigSpace) -> T) -> T {
         look(&self.registers.lock().space)
-    }
-
-    /// The whole configuration space.
-    pub(crate) fn config_bytes(&self, view: View) -> Box<[u8; CONFIG_SIZE]> {
-        let registers = self.registers.lock();
-        match view {
-            View::Bus => registers.space.to_bytes(),
-            View::Linux => registers.view.to_bytes(&registers.space),
-        }
     }
 
     /// Looks at the device model.
