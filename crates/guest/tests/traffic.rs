@@ -1,0 +1,162 @@
+//! Guests on a real adapter: ping, TCP, both clients, several queues, memory by messages.
+
+mod support;
+
+use manifold_guest::agent::{ClientKind, Command, Config, DmaMode, Event, Incoming, Outgoing};
+use support::{Bed, Guest, ip};
+
+fn all_answered(events: &[Event], count: u32) {
+    for event in events {
+        let Event::Pinged { sent, received, rtt_us, .. } = event else { panic!("{event:?}") };
+        assert_eq!((*sent, *received), (count, count), "{event:?}");
+        assert!(rtt_us.is_some_and(|rtt| rtt.min > 0.0 && rtt.min <= rtt.median));
+    }
+}
+
+/// Sends `bytes` from one guest to the other and compares what arrived.
+fn transfer(from: &mut Guest, to: &mut Guest, to_ip: std::net::Ipv4Addr, bytes: u64) -> f64 {
+    to.tell(&Command::Receive { transfers: vec![Incoming { id: 7, port: 5000 }] });
+    assert_eq!(to.next(), Event::Listening { transfers: 1 });
+    from.tell(&Command::Send {
+        transfers: vec![Outgoing { id: 7, to: to_ip, port: 5000, bytes, seed: 1 }],
+    });
+    let (sent, received) = (from.next(), to.next());
+    let Event::Sent { id: 7, bytes: b1, digest: d1, seconds } = sent else { panic!("{sent:?}") };
+    let Event::Received { id: 7, bytes: b2, digest: d2, .. } = received else {
+        panic!("{received:?}")
+    };
+    assert_eq!((b1, b2), (bytes, bytes));
+    assert_eq!(d1, d2);
+    let rate = bytes as f64 * 8.0 / seconds / 1e9;
+    println!("{bytes} bytes in {seconds:.3} s: {rate:.2} Gbit/s");
+    rate
+}
+
+fn ping_and_transfer(a: Config, b: Config, bytes: u64) {
+    let (mut a, mut b) = (Guest::start(a), Guest::start(b));
+    a.configure(ip(0));
+    b.configure(ip(1));
+    all_answered(&a.ping(&[ip(1)], 10), 10);
+    all_answered(&b.ping(&[ip(0)], 10), 10);
+    transfer(&mut a, &mut b, ip(1), bytes);
+    transfer(&mut b, &mut a, ip(0), bytes);
+    a.stop();
+    b.stop();
+}
+
+#[test]
+fn two_guests_ping_and_transfer() {
+    let bed = Bed::new(2, 9000);
+    ping_and_transfer(Config::new(bed.socket(0)), Config::new(bed.socket(1)), 16 << 20);
+}
+
+#[test]
+fn with_an_mtu_of_1500() {
+    let bed = Bed::new(2, 1500);
+    ping_and_transfer(Config::new(bed.socket(0)), Config::new(bed.socket(1)), 4 << 20);
+}
+
+#[test]
+fn through_the_independent_client() {
+    let bed = Bed::new(2, 9000);
+    let theirs = |vf| Config { client: ClientKind::RustVmm, ..Config::new(bed.socket(vf)) };
+    ping_and_transfer(theirs(0), theirs(1), 4 << 20);
+}
+
+#[test]
+fn with_several_queue_pairs_and_indirect_descriptors() {
+    let bed = Bed::new(2, 9000);
+    let config = |vf| Config { queue_pairs: 4, indirect: true, ..Config::new(bed.socket(vf)) };
+    ping_and_transfer(config(0), config(1), 4 << 20);
+}
+
+#[test]
+fn without_the_features_that_a_driver_may_refuse() {
+    use manifold_guest::virtio::feature;
+    let bed = Bed::new(2, 9000);
+    let plain = |vf| Config {
+        refuse_features: feature::EVENT_IDX | feature::MRG_RXBUF | feature::CTRL_VQ | feature::MQ,
+        ..Config::new(bed.socket(vf))
+    };
+    ping_and_transfer(plain(0), plain(1), 4 << 20);
+}
+
+#[test]
+fn with_memory_by_messages() {
+    let bed = Bed::new(2, 1500);
+    let by_messages = |vf| Config { dma: DmaMode::Messages, ..Config::new(bed.socket(vf)) };
+    ping_and_transfer(by_messages(0), by_messages(1), 256 << 10);
+}
+
+#[test]
+fn eight_guests_ping_each_other_and_transfer_all_at_once() {
+    const N: u16 = 8;
+    const BYTES: u64 = 2 << 20;
+    let bed = Bed::new(N, 9000);
+    let mut guests: Vec<_> = (0..N).map(|vf| bed.guest(vf)).collect();
+    for (n, guest) in (0..).zip(&mut guests) {
+        guest.configure(ip(n));
+    }
+    let others = |n: u16| (0..N).filter(move |m| *m != n);
+    for (n, guest) in (0..).zip(&mut guests) {
+        let targets: Vec<_> = others(n).map(ip).collect();
+        all_answered(&guest.ping(&targets, 3), 3);
+    }
+    for (n, guest) in (0..).zip(&mut guests) {
+        let transfers = others(n)
+            .map(|m| Incoming { id: u32::from(m) << 8 | u32::from(n), port: 5000 + m })
+            .collect();
+        guest.tell(&Command::Receive { transfers });
+        assert!(matches!(guest.next(), Event::Listening { .. }));
+    }
+    for (n, guest) in (0..).zip(&mut guests) {
+        let outgoing = |m: u16| Outgoing {
+            id: u32::from(n) << 8 | u32::from(m),
+            to: ip(m),
+            port: 5000 + n,
+            bytes: BYTES,
+            seed: (u64::from(n) << 8) | u64::from(m),
+        };
+        guest.tell(&Command::Send { transfers: others(n).map(outgoing).collect() });
+    }
+    let mut digests = std::collections::HashMap::<u32, Vec<String>>::new();
+    for guest in &mut guests {
+        for _ in 0..2 * (N - 1) {
+            match guest.next() {
+                Event::Sent { id, bytes: BYTES, digest, .. }
+                | Event::Received { id, bytes: BYTES, digest, .. } => {
+                    digests.entry(id).or_default().push(digest);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(digests.len(), usize::from(N * (N - 1)));
+    assert!(digests.values().all(|pair| pair.len() == 2 && pair[0] == pair[1]));
+    guests.into_iter().for_each(Guest::stop);
+}
+
+#[test]
+fn a_guest_that_listens_to_nobody_fails_alone() {
+    let bed = Bed::new(2, 1500);
+    let (mut a, mut b) = (bed.guest(0), bed.guest(1));
+    a.configure(ip(0));
+    b.configure(ip(1));
+    let to = |id, to| Outgoing { id, to, port: 9, bytes: 1, seed: 0 };
+    a.tell(&Command::Send { transfers: vec![to(1, ip(1))] });
+    let refused = a.next();
+    assert!(matches!(refused, Event::Failed { id: Some(1), .. }), "{refused:?}");
+    a.tell(&Command::Ping {
+        targets: vec![ip(99)],
+        count: 1,
+        interval_ms: 1,
+        timeout_ms: 300,
+        payload: 8,
+    });
+    let unanswered = a.next();
+    assert!(
+        matches!(unanswered, Event::Pinged { received: 0, rtt_us: None, .. }),
+        "{unanswered:?}"
+    );
+    all_answered(&a.ping(&[ip(1)], 3), 3);
+}
