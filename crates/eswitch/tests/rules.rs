@@ -1,5 +1,7 @@
 //! The switch's rules, one by one, as the crate's documentation tells them.
 
+#![allow(clippy::unwrap_used)] // the helpers of tests
+
 use manifold_eswitch::{
     Decision, DropReason, Filters, MacAddr, Policy, Source, Table, TableBuilder,
 };

@@ -189,11 +189,10 @@ impl PfDriver {
         for (index, routing_id) in (0..).zip(routing_ids) {
             let vf = Function::new(&self.root, *routing_id);
             while !vf.answers() {
-                let now = self.clock.now();
-                if now >= broken {
+                if self.clock.now() >= broken {
                     return Err(Error::VfAbsent { index, routing_id: *routing_id });
                 }
-                self.clock.sleep(RETRY.min(broken - now));
+                self.clock.sleep(RETRY);
             }
             // Every VF has this one (section 9.3.6).
             vf.capability(express::ID, "PCI Express")?;
