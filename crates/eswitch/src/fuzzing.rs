@@ -185,7 +185,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
         #[test]
-        fn table_agrees_with_the_reference_model(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fn table_agrees_with_the_reference_model(
+            data in proptest::collection::vec(any::<u8>(), 0..400)
+        ) {
             classify(&data);
         }
     }

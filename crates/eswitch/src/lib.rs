@@ -10,7 +10,7 @@
 //! (VEB) of an SR-IOV adapter, and what is unknown belongs to the uplink.
 //!
 //! ```text
-//!   Policy of pf, vf0, vf1, ...          header of one frame (destination, source, VLAN tag) + its sender
+//!   Policy of pf, vf0, vf1, ...          one frame's header, and who sent it
 //!            |                                          |
 //!      TableBuilder::build                              v
 //!            |                          +---------------------------------+
@@ -31,8 +31,8 @@
 //! |---|---|---|
 //! | unicast, a function's | that function, and every promiscuous one | the same |
 //! | unicast, nobody's | the uplink, and every promiscuous one | promiscuous ones only |
-//! | multicast | subscribers, all-multicast, promiscuous; the uplink | the same, without the uplink |
-//! | broadcast | every function that takes broadcasts; the uplink | the same, without the uplink |
+//! | multicast | subscribers, all-multicast, promiscuous; the uplink | the same but the uplink |
+//! | broadcast | every function that takes broadcasts; the uplink | the same but the uplink |
 //! | 01:80:C2:00:00:00..0F | nobody | nobody |
 //!
 //! A frame never returns to its sender. A function whose link is down neither sends nor receives. A

@@ -67,7 +67,8 @@ impl fmt::Debug for MacAddr {
 /// A text that is not a MAC address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a MAC address: six bytes of two hexadecimal digits joined by colons, as in 02:00:00:00:00:01"
+    "{0:?} is not a MAC address: six bytes of two hexadecimal digits joined by colons, \
+     as in 02:00:00:00:00:01"
 )]
 pub struct ParseMacError(String);
 
