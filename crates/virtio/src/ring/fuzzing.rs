@@ -133,11 +133,14 @@ impl Guest {
 
     /// Writes what the guest writes, wherever in its memory that is.
     fn put(&self, iova: u64, data: &[u8]) {
-        for (at, byte) in (iova..u64::MAX).zip(data) {
-            let page = at / PAGE_SIZE;
-            if page < PAGES {
-                let offset = page * self.stride % PAGES * PAGE_SIZE + at % PAGE_SIZE;
-                let _ = self.memory.write(offset, &[*byte]);
+        let room = (PAGE_SIZE - iova % PAGE_SIZE) as usize;
+        let (now, later) = data.split_at(room.min(data.len()));
+        let page = iova / PAGE_SIZE;
+        if page < PAGES {
+            let offset = page * self.stride % PAGES * PAGE_SIZE + iova % PAGE_SIZE;
+            let _ = self.memory.write(offset, now);
+            if !later.is_empty() {
+                self.put((page + 1) * PAGE_SIZE, later);
             }
         }
     }
@@ -228,9 +231,8 @@ fn run(mut input: Input<'_>) -> Option<()> {
             continue;
         }
         let pin = reader.pin();
-        let reachable = [Access::Read, Access::Write].map(|access| guest.reachable(&pin, access));
         let (before, _) = queue.position();
-        let result = device_step(&mut queue, &pin, &reachable, step, &mut taken, &mut input);
+        let result = device_step(&mut queue, &pin, &guest, step, &mut taken, &mut input);
         match result {
             Ok(()) | Err(RingError::TooManyPieces(_)) => {}
             Err(error) => {
@@ -303,7 +305,7 @@ fn guest_step(guest: &mut Guest, step: u8, available: &mut u16, input: &mut Inpu
 fn device_step(
     queue: &mut SplitQueue,
     pin: &Pinned<'_>,
-    reachable: &[Vec<Range<usize>>; 2],
+    guest: &Guest,
     step: u8,
     taken: &mut Vec<u16>,
     input: &mut Input<'_>,
@@ -314,7 +316,9 @@ fn device_step(
     match step {
         96..180 => {
             let room = usize::from(input.u8());
-            if let Some(chain) = pop(&mut burst, reachable, room, size)? {
+            let reachable =
+                [Access::Read, Access::Write].map(|access| guest.reachable(pin, access));
+            if let Some(chain) = pop(&mut burst, &reachable, room, size)? {
                 taken.push(chain.head);
                 assert_eq!(queue.position(), (next_avail.wrapping_add(1), next_used));
             }
