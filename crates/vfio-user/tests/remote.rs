@@ -219,13 +219,14 @@ fn a_reply_to_another_command_or_request_is_no_answer() {
     let (mut raw, remote) = attach(&fixture, 1 << 20, READ_WRITE);
     let reading = read(&remote, BASE, 4);
     let request = raw.receive();
-    let mut payload = Vec::new();
+    let (mut wrong, mut payload) = (Vec::new(), Vec::new());
+    Reply::DmaRead { address: BASE, data: &[9; 4] }.encode(&mut wrong);
     Reply::DmaRead { address: BASE, data: &[1, 2, 3, 4] }.encode(&mut payload);
     let right = request.header.reply(payload.len());
-    raw.send(&Header { id: right.id.wrapping_add(1), ..right }, &payload, &[]);
-    raw.send(&Header { command: Command::DmaWrite.raw(), ..right }, &payload, &[]);
+    raw.send(&Header { id: right.id.wrapping_add(1), ..right }, &wrong, &[]);
+    raw.send(&Header { command: Command::DmaWrite.raw(), ..right }, &wrong, &[]);
     raw.send(&right, &payload, &[]);
-    raw.send(&right, &payload, &[]);
+    raw.send(&right, &wrong, &[]);
     assert_eq!(reading.join().unwrap().unwrap(), [1, 2, 3, 4]);
     raw.expect_alive();
 }
@@ -327,6 +328,25 @@ fn unmapping_fails_what_is_under_way_so_that_nobody_waits_for_it() {
     Reply::DmaRead { address: 0x10, data: &[9; 4] }.encode(&mut payload);
     raw.send(&unanswered.header.reply(payload.len()), &payload, &[]);
     assert_eq!(elsewhere.join().unwrap().unwrap(), [9; 4]);
+}
+
+#[test]
+fn a_reset_fails_what_comes_while_it_lasts() {
+    let fixture = Fixture::default();
+    let (mut raw, remote) = attach(&fixture, 1 << 20, READ_WRITE);
+    let seen = Arc::new(Mutex::new(None));
+    let (inside, handle) = (Arc::clone(&seen), remote.clone());
+    *fixture.dummy.on_reset.lock() = Some(Box::new(move || {
+        let error = read(&handle, BASE, 4).join().unwrap().unwrap_err();
+        *inside.lock() = error.raw_os_error();
+    }));
+    assert_eq!(raw.call(&Request::DeviceReset, &[]).errno(), 0);
+    assert_eq!(*seen.lock(), Some(Errno::CANCELED.raw_os_error()));
+
+    let reading = read(&remote, BASE, 4);
+    let request = raw.receive();
+    answer(&mut raw, &request, &Arc::new(Mutex::new(vec![7; SIZE])));
+    assert_eq!(reading.join().unwrap().unwrap(), [7; 4]);
 }
 
 #[test]

@@ -22,9 +22,8 @@ const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(spec::SCM_MAX_FDS));
 #[derive(Debug)]
 pub(super) struct Socket {
     fd: OwnedFd,
-    /// Held while a message is sent. `true` once a message was cut short: nothing that followed
-    /// would be understood.
-    cut: Mutex<bool>,
+    /// Held while a message is sent.
+    sending: Mutex<()>,
     /// This side has had enough.
     is_ended: AtomicBool,
 }
@@ -46,7 +45,7 @@ pub(super) enum Received {
 impl Socket {
     /// `fd` is in blocking mode.
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self { fd, cut: Mutex::new(false), is_ended: AtomicBool::new(false) }
+        Self { fd, sending: Mutex::new(()), is_ended: AtomicBool::new(false) }
     }
 
     /// Who connected; the version is not known yet.
@@ -105,13 +104,10 @@ impl Socket {
         fds: &[BorrowedFd<'_>],
         deadline: Option<Instant>,
     ) -> io::Result<()> {
-        let mut cut = match deadline {
-            None => self.cut.lock(),
-            Some(deadline) => self.cut.try_lock_until(deadline).ok_or(io::ErrorKind::TimedOut)?,
+        let _sending = match deadline {
+            None => self.sending.lock(),
+            Some(at) => self.sending.try_lock_until(at).ok_or(io::ErrorKind::TimedOut)?,
         };
-        if *cut {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
         let mut rest = bytes;
         let mut fds = fds;
         while !rest.is_empty() {
@@ -124,7 +120,7 @@ impl Socket {
                 Err(Errno::AGAIN) => {
                     let Err(error) = self.wait_for_room(deadline) else { continue };
                     if rest.len() < bytes.len() {
-                        *cut = true;
+                        // What followed would be taken for the rest of this message.
                         self.shut_down();
                     }
                     return Err(error);
@@ -197,5 +193,88 @@ pub(super) fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use crate::codec::{Command, Header};
+
+    fn pair() -> (Socket, Socket) {
+        let (a, b) = UnixStream::pair().unwrap();
+        (Socket::new(a.into()), Socket::new(b.into()))
+    }
+
+    fn message(payload: usize) -> Vec<u8> {
+        let mut bytes = Header::request(1, Command::RegionWrite, payload).encode().to_vec();
+        bytes.extend((0..payload).map(|i| (i * 3) as u8));
+        bytes
+    }
+
+    #[test]
+    fn a_message_larger_than_the_buffer_arrives_whole_with_its_descriptors_once() {
+        let (a, b) = pair();
+        let bytes = message(1 << 20);
+        let sent = bytes.clone();
+        let sender = thread::spawn(move || {
+            let fds = [a.as_fd(), a.as_fd()];
+            a.send(&sent, &fds, None).unwrap();
+        });
+        // Let it run into the full buffer.
+        thread::sleep(Duration::from_millis(50));
+        let mut assembler = Assembler::new(1 << 20);
+        while !matches!(b.receive(&mut assembler, true).unwrap(), Received::Message) {}
+        let message = assembler.take().unwrap();
+        assert_eq!(message.payload, &bytes[spec::HEADER_SIZE..]);
+        assert_eq!(message.fds.len(), 2);
+        sender.join().unwrap();
+    }
+
+    #[test]
+    fn a_message_cut_short_ends_the_connection() {
+        let (a, b) = pair();
+        let soon = || Some(Instant::now() + Duration::from_millis(50));
+        let error = a.send(&message(1 << 20), &[], soon()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let error = a.send(&message(0), &[], soon()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert!(b.is_peer_gone());
+    }
+
+    #[test]
+    fn a_message_with_no_room_at_all_leaves_the_connection_as_it_is() {
+        let (a, b) = pair();
+        while a.try_send(&message(0)).is_ok() {}
+        let soon = Some(Instant::now() + Duration::from_millis(50));
+        assert_eq!(a.send(&message(0), &[], soon).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(!b.is_peer_gone());
+        let mut assembler = Assembler::new(0);
+        while !matches!(b.receive(&mut assembler, false).unwrap(), Received::Nothing) {
+            assembler.take();
+        }
+        a.try_send(&message(0)).unwrap();
+    }
+
+    #[test]
+    fn ending_wakes_whoever_waits() {
+        let (a, _b) = pair();
+        thread::scope(|scope| {
+            let receiving = scope.spawn(|| a.receive(&mut Assembler::new(0), true));
+            let sending = scope.spawn(|| {
+                loop {
+                    if let Err(error) = a.send(&message(1 << 16), &[], None) {
+                        return error.kind();
+                    }
+                }
+            });
+            thread::sleep(Duration::from_millis(50));
+            a.end();
+            assert!(matches!(receiving.join().unwrap(), Ok(Received::End)));
+            assert_eq!(sending.join().unwrap(), io::ErrorKind::BrokenPipe);
+        });
     }
 }

@@ -23,10 +23,15 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new(options: Options) -> Self {
+        Self::with_config(options, &Config::default())
+    }
+
+    /// With time-outs that a test can wait for.
+    pub fn with_config(options: Options, config: &Config) -> Self {
         let config = Config {
             handshake_timeout: Duration::from_millis(500),
             dma_timeout: Duration::from_millis(300),
-            ..Config::default()
+            ..config.clone()
         };
         let directory = tempfile::tempdir().unwrap();
         let server = Server::start(config).unwrap();
