@@ -2,7 +2,11 @@
 
 mod support;
 
-use manifold_guest::agent::{ClientKind, Command, Config, DmaMode, Event, Incoming, Outgoing};
+use manifold_dma::{Access, FaultReason};
+use manifold_guest::agent::{
+    ClientKind, Command, Config, Direction, DmaMode, Event, Incoming, Outgoing,
+};
+use manifold_pci::FunctionId;
 use support::{Bed, Guest, ip};
 
 fn all_answered(events: &[Event], count: u32) {
@@ -75,17 +79,56 @@ fn without_the_features_that_a_driver_may_refuse() {
     use manifold_guest::virtio::feature;
     let bed = Bed::new(2, 9000);
     let plain = |vf| Config {
-        refuse_features: feature::EVENT_IDX | feature::MRG_RXBUF | feature::CTRL_VQ | feature::MQ,
+        refuse_features: feature::EVENT_IDX | feature::MRG_RXBUF | feature::CTRL_VQ,
         ..Config::new(bed.socket(vf))
     };
     ping_and_transfer(plain(0), plain(1), 4 << 20);
 }
 
+/// The data path needs memory it can map. A guest that shares none is told by DEVICE_NEEDS_RESET, the operator
+/// by a fault with the reason; nobody else notices.
 #[test]
-fn with_memory_by_messages() {
-    let bed = Bed::new(2, 1500);
-    let by_messages = |vf| Config { dma: DmaMode::Messages, ..Config::new(bed.socket(vf)) };
-    ping_and_transfer(by_messages(0), by_messages(1), 256 << 10);
+fn memory_that_is_not_shared_stops_its_own_device_only() {
+    let bed = Bed::new(3, 1500);
+    let config = Config { dma: DmaMode::Messages, ..Config::new(bed.socket(2)) };
+    let mut unshared = Guest::start(config);
+    let event = unshared.next();
+    assert!(matches!(event, Event::Fatal { .. }), "{event:?}");
+    let vf2 = bed.adapter.function(FunctionId::Vf(2)).unwrap();
+    let reasons: Vec<_> = vf2.dma.faults.recent.iter().map(|fault| fault.reason).collect();
+    assert!(reasons.contains(&FaultReason::NotShared), "{reasons:?}");
+    ping_and_transfer(Config::new(bed.socket(0)), Config::new(bed.socket(1)), 1 << 20);
+}
+
+#[test]
+fn rogue_dma_is_recorded_and_the_guest_goes_on() {
+    let bed = Bed::new(3, 1500);
+    let (mut a, mut b, mut c) = (bed.guest(0), bed.guest(1), bed.guest(2));
+    for (n, guest) in (0..).zip([&mut a, &mut b, &mut c]) {
+        guest.configure(ip(n));
+    }
+    all_answered(&a.ping(&[ip(1), ip(2)], 3), 3);
+    for (iova, direction) in
+        [(0xdead_beef_0000, Direction::Read), (0xdead_beef_8000, Direction::Write)]
+    {
+        a.tell(&Command::RogueDma { iova, direction });
+        let event = a.next();
+        let Event::RogueDma { needs_reset, recovered, .. } = event else { panic!("{event:?}") };
+        assert!(needs_reset && recovered, "{event:?}");
+        let faults = bed.adapter.function(FunctionId::Vf(0)).unwrap().dma.faults;
+        let fault = faults.recent.iter().find(|fault| fault.iova == iova);
+        let access = match direction {
+            Direction::Read => Access::Read,
+            Direction::Write => Access::Write,
+        };
+        assert!(
+            fault.is_some_and(|f| f.reason == FaultReason::NotMapped && f.access == access),
+            "{faults:?}"
+        );
+        all_answered(&a.ping(&[ip(1), ip(2)], 3), 3);
+        all_answered(&b.ping(&[ip(2)], 3), 3);
+    }
+    assert_eq!(bed.adapter.function(FunctionId::Vf(1)).unwrap().dma.faults.count, 0);
 }
 
 #[test]

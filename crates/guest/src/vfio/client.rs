@@ -556,3 +556,6 @@ fn protocol(command: u16, reason: String) -> Error {
 fn short(command: u16) -> Error {
     protocol(command, "the reply is too short or of another kind".into())
 }
+
+#[cfg(test)]
+mod tests;

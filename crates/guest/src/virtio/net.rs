@@ -121,7 +121,13 @@ impl VirtioNet {
         if options.indirect {
             wanted |= feature::INDIRECT_DESC;
         }
-        let features = device.negotiate(wanted & !options.refuse)?;
+        let mut wanted = wanted & !options.refuse;
+        if wanted & feature::CTRL_VQ == 0 {
+            // What cannot be had without it (5.1.3.1).
+            wanted &=
+                !(feature::CTRL_RX | feature::CTRL_VLAN | feature::CTRL_MAC_ADDR | feature::MQ);
+        }
+        let features = device.negotiate(wanted)?;
         let has = |bit| features & bit != 0;
         if !has(feature::MAC) {
             return Err(Error::Device("no MAC address".into()));

@@ -1,6 +1,8 @@
 //! A real adapter in this process, and guests in threads.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod innocents;
+
 use manifold_adapter::{Adapter, Config as AdapterConfig};
 use manifold_guest::agent::{self, Command, Config, Event};
 use std::io::Write;
