@@ -9,8 +9,8 @@ use manifold_pci::FunctionId;
 use manifold_virtio::net;
 use parking_lot::Mutex;
 
-/// Ethernet header with one VLAN tag, on top of the MTU.
-const FRAME_OVERHEAD: u32 = 18;
+/// The Ethernet header, on top of the MTU; the switch allows for a VLAN tag by itself.
+const FRAME_OVERHEAD: u32 = 14;
 
 /// Every function's policy. A change builds a new table and hands it to the workers before it returns.
 pub(crate) struct Switch {
