@@ -29,6 +29,8 @@ struct Slot {
     /// `None` once the service is closed.
     listener: Option<Listener>,
     client: Option<Client>,
+    /// The previous client's thread, which has nothing left to do but end.
+    ending: Option<JoinHandle<()>>,
 }
 
 /// The one client that has claimed the device.
@@ -67,7 +69,7 @@ impl Service {
             token,
             device,
             shared,
-            slot: Mutex::new(Slot { listener: Some(listener), client: None }),
+            slot: Mutex::new(Slot { listener: Some(listener), client: None, ending: None }),
             released: Condvar::new(),
         }
     }
@@ -116,6 +118,7 @@ impl Service {
         if slot.listener.is_none() || slot.client.is_some() {
             return;
         }
+        join(slot.ending.take());
         let (service, connection) = (Arc::clone(self), Arc::clone(&socket));
         // Linux shows 15 bytes of it.
         let thread = thread::Builder::new().name(format!("vu-{}", self.name)).spawn(move || {
@@ -150,7 +153,9 @@ impl Service {
 
     /// The last thing a client's thread does.
     fn release(&self) {
-        self.slot.lock().client = None;
+        let mut slot = self.slot.lock();
+        slot.ending = slot.client.take().and_then(|client| client.thread);
+        drop(slot);
         self.released.notify_all();
         // A client may be waiting for the place.
         self.shared.wake();
@@ -167,9 +172,7 @@ impl Service {
         let thread_id = client.thread_id;
         if let Some(thread) = client.thread.take() {
             drop(slot);
-            // It reports panics itself.
-            let _ = thread.join();
-            return;
+            return join(Some(thread));
         }
         // Somebody else joins it.
         while slot.client.as_ref().is_some_and(|client| client.thread_id == thread_id) {
@@ -188,5 +191,15 @@ impl Service {
             self.shared.wake();
         }
         self.disconnect();
+        // With the thread goes what it holds of the device.
+        let ending = self.slot.lock().ending.take();
+        join(ending);
+    }
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread {
+        // Panics are reported by the thread itself.
+        let _ = thread.join();
     }
 }
