@@ -1,5 +1,7 @@
 //! The raw generator on a real adapter.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod support;
 
 use manifold_guest::rawgen::{Config, Flow, Load, run};

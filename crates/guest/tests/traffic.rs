@@ -1,5 +1,7 @@
 //! Guests on a real adapter: ping, TCP, both clients, several queues, memory by messages.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod support;
 
 use manifold_dma::{Access, FaultReason};
