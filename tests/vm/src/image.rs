@@ -17,9 +17,11 @@ use crate::run::output;
 /// The metapackage of the kernel: Debian's build for virtual machines.
 const KERNEL: &str = "linux-image-cloud-amd64";
 /// Whose binaries go into the initramfs.
-const PACKAGES: [&str; 6] =
-    ["busybox-static", "iproute2", "pciutils", "ethtool", "iperf3", "iputils-ping"];
-const BINARIES: [&str; 6] = [
+const PACKAGES: [&str; 7] =
+    ["dash", "busybox-static", "iproute2", "pciutils", "ethtool", "iperf3", "iputils-ping"];
+const BINARIES: [&str; 7] = [
+    // Not busybox's shell, which prefers busybox's own ip and ping to those below.
+    "usr/bin/dash",
     "usr/bin/ip",
     "usr/bin/lspci",
     "usr/bin/setpci",
@@ -31,7 +33,7 @@ const BINARIES: [&str; 6] = [
 /// VLAN and MAC filters to use.
 const MODULES: [&str; 3] = ["virtio_net", "8021q", "macvlan"];
 /// Raised when the code below packs the same things otherwise.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 const INIT: &str = include_str!("../guest/init");
 const AGENT: &str = include_str!("../guest/agent");
 
@@ -106,6 +108,8 @@ fn pack(root: &Path, modules: &Path, path: &Path) -> Result<()> {
         archive.file(&file, 0o755, &data)?;
         names.extend(file.rsplit('/').next().map(str::to_owned));
     }
+    archive.symlink("usr/bin/sh", "dash")?;
+    names.insert("sh".to_owned());
     for applet in output(Command::new(&busybox).arg("--list"))?.lines() {
         if names.insert(applet.to_owned()) {
             archive.symlink(&format!("usr/bin/{applet}"), "busybox")?;
