@@ -11,14 +11,17 @@
 //! migration and dirty page logging are refused as not supported.
 //!
 //! ```text
-//!            VMM                                        this process
-//!  ┌───────────────────┐  socket   ┌───────────┐ Message ┌─────────┐ calls  ┌────────┐
-//!  │ vfio-user client  │══════════►│ Assembler │────────►│ Session │───────►│ Device │
-//!  │                   │◄══════════│           │◄────────│         │◄───────│        │
-//!  └───────────────────┘  bytes,   └───────────┘ Answer  └─────────┘        └────────┘
-//!     ▲   guest memory    fds        server       codec    ▲   │ RemoteDma      │
-//!     └────────────────────────────────────────────────────┴───┴◄───────────────┘
-//!                 DMA_READ and DMA_WRITE for memory that came without a descriptor
+//!      VMM                                  this process
+//!  +---------+        +-----------+ Message +---------+  calls   +--------+
+//!  |         | bytes, | Assembler |-------->|         |--------->|        |
+//!  | client  |<======>|           |         | Session |          | Device |
+//!  |         |  fds   |  Socket   |<--------|         |<---------|        |
+//!  +---------+        +-----------+ Answer  +---------+ results  +--------+
+//!                           ^                    | replies           |
+//!                           |                    v                   v
+//!                           +----------------- Requests <------- RemoteDma
+//!                                         DMA_READ, DMA_WRITE: guest memory that
+//!                                         came without a descriptor, from any thread
 //! ```
 //!
 //! - [`spec`]: the numbers of the protocol, with their sources.
