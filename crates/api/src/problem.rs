@@ -90,7 +90,7 @@ impl Problem {
     }
 
     /// VFs are enabled already, so NumVFs is locked.
-    pub fn vfs_already_enabled(num_vfs: u16, wanted: u32) -> Self {
+    pub fn vfs_already_enabled(num_vfs: usize, wanted: u32) -> Self {
         Self::new(
             Code::VfsAlreadyEnabled,
             format!(

@@ -34,10 +34,31 @@ Environment:
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Demo(DemoArgs),
     Serve(ServeArgs),
     Vf(VfArgs),
     Function(FunctionArgs),
     Attach(AttachArgs),
+    Guest(GuestArgs),
+}
+
+/// Show one adapter become several Ethernet connections carrying real traffic.
+///
+/// Starts an adapter, enables VFs through its PF, starts a guest process for each (no virtual
+/// machine, no root and no network of the host is needed), lets all of them ping and exchange
+/// random bytes over TCP, and lets one reach for memory that is not its own. Everything is gone
+/// afterwards.
+///
+/// Exits with 0 only if every ping was answered, every byte arrived intact, and the rogue was
+/// stopped without anybody else noticing.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How many machines, each with a VF of its own: 1 to 256.
+    #[arg(long, value_name = "N", default_value_t = 4,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_VFS)))]
+    pub(crate) vms: u16,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
 }
 
 /// Where the daemon's sockets are.
@@ -229,6 +250,23 @@ pub(crate) enum Vmm {
     Crosvm,
     /// libvirt, with QEMU 10.1 or newer.
     Libvirt,
+}
+
+/// Stand for a virtual machine.
+#[derive(Debug, Args)]
+#[command(hide = true)]
+pub(crate) struct GuestArgs {
+    #[command(subcommand)]
+    pub(crate) command: GuestCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GuestCommand {
+    /// Drive a function and a TCP/IP stack as commands on standard input say.
+    Agent {
+        /// The guest's configuration: a JSON object with at least `socket`.
+        config: String,
+    },
 }
 
 fn parse_vf(text: &str) -> Result<FunctionId, String> {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Error;
 
 /// Exit code of a process that a signal cut short: 128 and SIGINT.
-pub(crate) const INTERRUPTED: i32 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// What to do about an error, in the words of whoever raised it.
 #[derive(Debug, thiserror::Error)]

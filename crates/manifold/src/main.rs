@@ -17,8 +17,10 @@ mod attach;
 mod cli;
 mod config;
 mod daemon;
+mod demo;
 mod failure;
 mod function;
+mod guest;
 mod limits;
 mod listing;
 mod output;
@@ -36,10 +38,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     output::log(&cli.command);
     let result = match cli.command {
+        Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(args),
         Command::Vf(args) => vf::run(args),
         Command::Function(args) => function::run(args),
         Command::Attach(args) => attach::run(&args),
+        Command::Guest(args) => guest::run(args),
     };
     match result {
         Ok(code) => code,

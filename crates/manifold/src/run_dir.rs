@@ -1,14 +1,13 @@
 //! The run directory: the folder that holds one adapter's sockets, and belongs to one daemon at a
 //! time.
 //!
-//! Ownership is an advisory lock (`flock`) on the folder itself. The kernel drops it with the
+//! Ownership is an advisory lock (`flock`) on a file in the folder. The kernel drops it with the
 //! process, however that ends, so nothing that a killed daemon leaves behind is mistaken for a
 //! running one: whoever holds the lock may remove every socket it finds.
 
 use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
-use std::os::unix::net::UnixStream;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -19,6 +18,9 @@ use crate::failure::advise;
 
 /// The management interface's socket.
 pub(crate) const API_SOCKET: &str = "api.sock";
+
+/// The lock; it holds its owner's process ID.
+const LOCK: &str = "manifold.lock";
 
 /// The longest name of a socket in the folder.
 const LONGEST_NAME: &str = "vf255.vhost.sock";
@@ -46,11 +48,11 @@ pub(crate) fn path_or_default(named: Option<PathBuf>) -> anyhow::Result<PathBuf>
     named.map_or_else(default_path, Ok)
 }
 
-/// A run directory that is ours until dropped, which removes its sockets.
+/// A run directory that is ours until dropped, which removes the sockets and the lock.
 #[derive(Debug)]
 pub(crate) struct RunDir {
     path: PathBuf,
-    // Holds the lock.
+    // Locked.
     _lock: File,
 }
 
@@ -86,15 +88,8 @@ impl RunDir {
                 ),
                 _ => error,
             })?;
-        let lock = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(taken(&path)),
-            Err(errno) => {
-                return Err(io::Error::from(errno))
-                    .with_context(|| format!("cannot lock {}", path.display()));
-            }
-        }
+        let lock = take(&path).with_context(|| format!("cannot lock {}", path.display()))?;
+        let lock = lock.ok_or_else(|| taken(&path))?;
         sweep(&path).with_context(|| format!("cannot remove old sockets in {}", path.display()))?;
         Ok(Self { path, _lock: lock })
     }
@@ -112,19 +107,49 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        if let Err(error) = sweep(&self.path) {
+        // The lock goes last, while it is still held: see `take`.
+        let removed = sweep(&self.path).and_then(|()| fs::remove_file(self.path.join(LOCK)));
+        if let Err(error) = removed {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the sockets");
         }
     }
 }
 
+/// Whether nobody has the folder.
+pub(crate) fn is_free(path: &Path) -> bool {
+    match File::open(path.join(LOCK)) {
+        Ok(file) => flock(file, FlockOperation::NonBlockingLockExclusive).is_ok(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Takes the folder's lock, or returns `None` where somebody has it.
+fn take(path: &Path) -> io::Result<Option<File>> {
+    let path = path.join(LOCK);
+    loop {
+        let mut file = File::options().create(true).append(true).open(&path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        }
+        // The last owner may have removed the file since it was opened, and another may have made
+        // a new one: then this lock is worth nothing.
+        let (ours, current) = (file.metadata()?, fs::metadata(&path));
+        if current.is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())) {
+            file.set_len(0)?;
+            writeln!(file, "{}", std::process::id())?;
+            return Ok(Some(file));
+        }
+    }
+}
+
 fn taken(path: &Path) -> anyhow::Error {
-    // The socket's listener tells who it is, where it is up already.
-    let peer = UnixStream::connect(path.join(API_SOCKET))
-        .ok()
-        .and_then(|stream| rustix::net::sockopt::socket_peercred(&stream).ok());
-    let who =
-        peer.map_or_else(String::new, |peer| format!(" (process {})", peer.pid.as_raw_nonzero()));
+    let owner = fs::read_to_string(path.join(LOCK)).unwrap_or_default();
+    let who = match owner.trim().parse::<u32>() {
+        Ok(pid) => format!(" (process {pid})"),
+        Err(_) => String::new(),
+    };
     advise(
         format!("another manifold{who} uses {}", path.display()),
         "stop it first, or give this one a folder of its own with `--run-dir DIR`",
@@ -182,15 +207,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         let first = RunDir::acquire(&path).unwrap();
-        let error = RunDir::acquire(&path).unwrap_err();
-        assert!(error.to_string().contains("another manifold"), "{error}");
-        // The second attempt took nothing away from the first.
+        assert!(!is_free(&path));
         let _listener = UnixListener::bind(first.api_socket()).unwrap();
         let error = RunDir::acquire(&path).unwrap_err().to_string();
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        // The second attempt took nothing away from the first.
         assert!(first.api_socket().exists());
         drop(first);
+        assert!(is_free(&path));
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "nothing is left behind");
         RunDir::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_file_without_its_owner_keeps_nobody_out() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(LOCK), "1\n").unwrap();
+        assert!(is_free(dir.path()));
+        let _taken = RunDir::acquire(dir.path()).unwrap();
+        let owner = fs::read_to_string(dir.path().join(LOCK)).unwrap();
+        assert_eq!(owner.trim(), std::process::id().to_string());
     }
 
     #[test]

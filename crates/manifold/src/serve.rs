@@ -121,7 +121,7 @@ fn stop_signals() -> io::Result<impl Future<Output = &'static str> + Send + 'sta
                 _ = terminate.recv() => {}
             }
             // The next daemon removes what is left in the folder.
-            std::process::exit(failure::INTERRUPTED);
+            std::process::exit(failure::INTERRUPTED.into());
         });
         name
     })

@@ -118,7 +118,7 @@ impl Backend for Fake {
             .ok_or_else(|| Problem::vf_count_out_of_range(count, self.total_vfs))?;
         self.num_vfs
             .compare_exchange(0, num_vfs, Ordering::SeqCst, Ordering::SeqCst)
-            .map_err(|enabled| Problem::vfs_already_enabled(enabled, count))?;
+            .map_err(|enabled| Problem::vfs_already_enabled(enabled.into(), count))?;
         Ok(())
     }
 

@@ -1,0 +1,186 @@
+//! The demo's last step: a machine reaches for memory that is not its own.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use manifold_api::types::{self, DriverState, Function};
+use manifold_guest::agent::{Command, Direction, Event};
+
+use super::plan::{self, Pair};
+use super::report::Ping;
+use super::stage::Stage;
+
+/// The machine that misbehaves.
+const ROGUE: u16 = 0;
+/// The machine whose memory it aims at.
+const VICTIM: u16 = 1;
+
+/// At most this many of the other machines watch, by exchanging pings all the while.
+const WITNESSES: u16 = 16;
+/// Echo requests of each witness and the milliseconds between them: longer than the attempts take.
+const WATCH_PINGS: u32 = 100;
+const WATCH_INTERVAL: u64 = 4;
+
+/// At most this many disturbed machines are named.
+const TOLD: usize = 8;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Lets VM 0 aim its VF's DMA at VM 1's memory, for reading and for writing, while others exchange
+/// pings, and looks what came of it.
+pub(super) fn check(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let target = plan::iova(VICTIM);
+    let alone = stage.vms == 1;
+    let whose = if alone { "it has no memory" } else { "VM 1 keeps its memory" };
+    stage.narrator.step(&format!(
+        "VM {ROGUE} turns rogue: it points its VF's DMA at {target:#x}, where {whose}."
+    ))?;
+    let before = stage.functions()?;
+    // Without another machine nobody sends the frame that the rogue would have written there.
+    let directions =
+        if alone { &[Direction::Read][..] } else { &[Direction::Read, Direction::Write] };
+
+    let watching = witnesses(stage.vms);
+    stage.begin_pings(&watching, WATCH_PINGS, WATCH_INTERVAL)?;
+    let mut watched = BTreeMap::new();
+    let mut recovered = true;
+    for &direction in directions {
+        recovered &= attempt(stage, target, direction, &mut watched)?;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while watched.len() < watching.len() {
+        let (vm, event) = stage.machines.next(deadline, "the machines that watch")?;
+        stage.note_ping(vm, event, &mut watched)?;
+    }
+    let after = stage.functions()?;
+
+    let mut machines = before.iter().zip(&after);
+    if let Some((before, after)) = machines.next() {
+        let recorded = |&direction| is_recorded(before, after, target, direction);
+        stage.report.isolation.fault_recorded = directions.iter().all(recorded);
+        for fault in &after.dma.recent_faults {
+            stage.narrator.say(&format!("recorded on vf{ROGUE}: {}", describe(fault)))?;
+        }
+    }
+    let mut harm: Vec<String> = machines.filter_map(|(b, a)| harm(b, a)).collect();
+    harm.extend(watched.values().filter(|ping| ping.received < ping.sent).map(lost));
+    stage.report.isolation.others_disturbed = !harm.is_empty();
+    for harm in harm.iter().take(TOLD) {
+        stage.narrator.say(harm)?;
+    }
+    tell_witnesses(stage, &watched)?;
+    if !recovered {
+        stage.report.fail("the rogue's device did not work again after a reset");
+    }
+    back_to_normal(stage)
+}
+
+/// Lets the rogue try once; whether its device worked again after a reset.
+fn attempt(
+    stage: &mut Stage<'_>,
+    target: u64,
+    direction: Direction,
+    watched: &mut BTreeMap<Pair, Ping>,
+) -> anyhow::Result<bool> {
+    stage.machines.tell(ROGUE, &Command::RogueDma { iova: target, direction })?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match stage.machines.next(deadline, "the rogue")? {
+            (_, Event::RogueDma { recovered, .. }) => return Ok(recovered),
+            (vm, event) => stage.note_ping(vm, event, watched)?,
+        }
+    }
+}
+
+/// Who pings whom meanwhile: a ring of machines, without the rogue.
+fn witnesses(vms: u16) -> Vec<Pair> {
+    let others: Vec<u16> = (0..vms).filter(|&vm| vm != ROGUE).take(WITNESSES.into()).collect();
+    if others.len() < 2 {
+        return Vec::new();
+    }
+    let next = others.iter().cycle().skip(1);
+    others.iter().zip(next).map(|(&from, &to)| Pair { from, to }).collect()
+}
+
+/// Whether the rogue's domain has a new fault for the attempt.
+fn is_recorded(before: &Function, after: &Function, target: u64, direction: Direction) -> bool {
+    let direction = match direction {
+        Direction::Read => types::Direction::Read,
+        Direction::Write => types::Direction::Write,
+    };
+    // The latest faults are at the end; those from before are not this attempt's.
+    let fresh = after.dma.faults.saturating_sub(before.dma.faults);
+    let fresh = after.dma.recent_faults.iter().rev().take(usize::try_from(fresh).unwrap_or(0));
+    fresh.into_iter().any(|fault| fault.iova == target && fault.direction == direction)
+}
+
+/// What happened to a function that should have noticed nothing.
+fn harm(before: &Function, after: &Function) -> Option<String> {
+    let what = if after.dma.faults != before.dma.faults {
+        "has a DMA fault of its own"
+    } else if after.attached != before.attached {
+        "lost its machine"
+    } else if after.driver != before.driver || after.driver.state != DriverState::Running {
+        "lost its driver"
+    } else {
+        return None;
+    };
+    Some(format!("DISTURBED: {} {what}", after.id))
+}
+
+fn lost(ping: &Ping) -> String {
+    let Ping { from, to, sent, received, .. } = ping;
+    format!("DISTURBED: VM {from} had {received} of {sent} answers from VM {to}")
+}
+
+fn describe(fault: &types::DmaFault) -> String {
+    let direction = match fault.direction {
+        types::Direction::Read => "read",
+        types::Direction::Write => "write",
+    };
+    format!("{direction} of {} bytes at {:#x} refused: {}", fault.len, fault.iova, fault.reason)
+}
+
+fn tell_witnesses(stage: &mut Stage<'_>, watched: &BTreeMap<Pair, Ping>) -> anyhow::Result<()> {
+    let sent: u32 = watched.values().map(|ping| ping.sent).sum();
+    let received: u32 = watched.values().map(|ping| ping.received).sum();
+    if stage.report.isolation.others_disturbed {
+        return Ok(());
+    }
+    let others = stage.vms - 1;
+    stage.narrator.say(&match (others, sent) {
+        (0, _) => "there was nobody else to disturb".to_owned(),
+        (_, 0) => format!("{others} other machine undisturbed"),
+        _ => format!(
+            "{others} other machines undisturbed; meanwhile {received} of {sent} of their pings were answered"
+        ),
+    })
+}
+
+/// The rogue, its device reset, is an ordinary machine again.
+fn back_to_normal(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    if stage.vms == 1 {
+        return stage.narrator.done("and its device works again after a reset");
+    }
+    let both = [Pair { from: ROGUE, to: VICTIM }, Pair { from: VICTIM, to: ROGUE }];
+    let pings = stage.ping_pairs(&both, 1, 10)?;
+    if pings.iter().any(|ping| ping.received < ping.sent) {
+        stage.report.fail("the rogue is not reachable after its device was reset");
+    }
+    stage.narrator.done("and the rogue, its device reset, is reachable again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rogue_is_no_witness() {
+        assert!(witnesses(1).is_empty());
+        assert!(witnesses(2).is_empty());
+        assert_eq!(witnesses(4), [(1, 2), (2, 3), (3, 1)].map(|(from, to)| Pair { from, to }));
+        let many = witnesses(256);
+        assert_eq!(many.len(), 16);
+        assert!(many.iter().all(|pair| pair.from != ROGUE && pair.to != ROGUE));
+    }
+}
