@@ -21,7 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 /// How a script in a guest ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,9 +93,10 @@ impl Agent {
         self.shared.lock().boots
     }
 
-    /// Waits until the guest has come up more than `boots` times.
-    pub(crate) fn wait_boot(&self, boots: u32, timeout: Duration) -> Result<()> {
-        self.shared.wait(timeout, |state| (state.boots > boots).then_some(()))
+    /// Waits until the guest has come up more than `boots` times; false if it has not in time.
+    pub(crate) fn wait_boot(&self, boots: u32, timeout: Duration) -> Result<bool> {
+        let up = self.shared.wait(timeout, |state| (state.boots > boots).then_some(()))?;
+        Ok(up.is_some())
     }
 
     pub(crate) fn start(&self, script: &str) -> Result<JobId> {
@@ -110,13 +111,12 @@ impl Agent {
 
     pub(crate) fn wait(&self, job: &JobId, timeout: Duration) -> Result<Output> {
         let (id, boot) = (job.id, job.boot);
-        self.shared.wait(timeout, |state| match state.finished.remove(&id) {
+        let ended = self.shared.wait(timeout, |state| match state.finished.remove(&id) {
             Some(output) => Some(Ok(output)),
-            None if state.boots != boot => {
-                Some(Err(anyhow::anyhow!("the guest rebooted meanwhile")))
-            }
+            None if state.boots != boot => Some(Err(anyhow!("the guest rebooted meanwhile"))),
             None => None,
-        })?
+        })?;
+        ended.unwrap_or_else(|| bail!("no answer from the guest in {} s", timeout.as_secs()))
     }
 
     pub(crate) fn is_finished(&self, job: &JobId) -> bool {
@@ -142,19 +142,19 @@ impl Shared {
         &self,
         timeout: Duration,
         mut ask: impl FnMut(&mut State) -> Option<T>,
-    ) -> Result<T> {
+    ) -> Result<Option<T>> {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
         loop {
             if let Some(answer) = ask(&mut state) {
-                return Ok(answer);
+                return Ok(Some(answer));
             }
             if state.closed {
                 bail!("QEMU has ended");
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("no answer from the guest in {} s", timeout.as_secs());
+                return Ok(None);
             }
             state =
                 self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;

@@ -119,7 +119,9 @@ impl<'a> Builder<'a> {
 
     fn kernel_arguments(&self) -> String {
         // Warnings and worse go to the console; the rest is there for dmesg.
-        let mut arguments = format!("console=ttyS0 loglevel=5 manifold.name={}", self.name);
+        // On a busy machine an emulated timer may be too late for the kernel's check of it.
+        let mut arguments =
+            format!("console=ttyS0 loglevel=5 no_timer_check manifold.name={}", self.name);
         if self.viommu {
             arguments.push_str(" intel_iommu=on iommu.passthrough=0 iommu.strict=1");
         }
@@ -198,7 +200,7 @@ impl<'a> Guest<'a> {
         let mut child = command.spawn().context("cannot start QEMU")?;
         let agent = connect(&mut child, &agent_path)
             .and_then(Agent::new)
-            .and_then(|agent| agent.wait_boot(0, builder.boot_timeout).map(|()| agent));
+            .and_then(|agent| builder.wait_boot(&agent, 0).map(|()| agent));
         match agent {
             Ok(agent) => Ok(Self { builder, child, agent, boot_time: begin.elapsed() }),
             Err(error) => {
@@ -294,7 +296,7 @@ impl<'a> Guest<'a> {
         let begin = Instant::now();
         let boots = self.agent.boots();
         trigger(self)?;
-        self.agent.wait_boot(boots, self.builder.boot_timeout).with_context(|| {
+        self.builder.wait_boot(&self.agent, boots).with_context(|| {
             format!("{} did not come back\n{}", self.name(), self.builder.last_words())
         })?;
         self.boot_time = begin.elapsed();
@@ -407,6 +409,21 @@ impl Job<'_> {
 }
 
 impl Builder<'_> {
+    /// Waits until the guest has come up more than `boots` times.
+    fn wait_boot(&self, agent: &Agent, boots: u32) -> Result<()> {
+        let deadline = Instant::now() + self.boot_timeout;
+        while !agent.wait_boot(boots, Duration::from_secs(2))? {
+            let console = fs::read(self.log("console")).unwrap_or_default();
+            if String::from_utf8_lossy(&console).contains("Kernel panic") {
+                bail!("the guest's kernel panicked");
+            }
+            if Instant::now() > deadline {
+                bail!("no sign of the guest in {} s", self.boot_timeout.as_secs());
+            }
+        }
+        Ok(())
+    }
+
     fn log(&self, kind: &str) -> PathBuf {
         self.logs.join(format!("{}.{kind}.log", self.name))
     }
