@@ -20,7 +20,7 @@ mod tx;
 pub use control::ControlQueue;
 pub use device::VirtioPci;
 pub use net::{NetInfo, NetOptions, VirtioNet};
-pub use queue::{Layout, Queue, Used};
+pub use queue::{BATCH, Layout, Queue, Used};
 pub use rx::RxQueue;
 pub use spec::{feature, status};
 pub use tx::TxQueue;

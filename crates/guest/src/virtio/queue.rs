@@ -52,8 +52,11 @@ impl Layout {
     }
 }
 
+/// The most chains that [`Queue::take_many`] takes at once.
+pub const BATCH: usize = 64;
+
 /// A descriptor that the device is done with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Used {
     /// The chain's first descriptor.
     pub head: u16,
@@ -128,13 +131,41 @@ impl Queue {
     pub fn offer(&mut self, head: u16) -> Result<()> {
         let slot = usize::from(self.avail_next & (self.layout.size - 1));
         let at = self.layout.avail + spec::AVAIL_RING + 2 * slot;
-        match self.lent.get_mut(usize::from(head)) {
-            Some(lent) if !*lent => *lent = true,
-            _ => return Err(Error::Command(format!("descriptor {head} is not free to offer"))),
-        }
+        self.lend(head)?;
         self.arena.store_u16(at, head, Ordering::Relaxed)?;
         self.avail_next = self.avail_next.wrapping_add(1);
         Ok(())
+    }
+
+    /// Puts many chains into the available ring, as [`Self::offer`] does one.
+    pub fn offer_many(&mut self, heads: &[u16]) -> Result<()> {
+        for heads in heads.chunks(BATCH) {
+            let mut bytes = [0; 2 * BATCH];
+            for (head, bytes) in heads.iter().zip(bytes.chunks_exact_mut(2)) {
+                self.lend(*head)?;
+                bytes.copy_from_slice(&head.to_le_bytes());
+            }
+            // Up to the end of the ring, then from its start.
+            let slot = usize::from(self.avail_next & (self.layout.size - 1));
+            let first = heads.len().min(usize::from(self.layout.size) - slot);
+            let ring = self.layout.avail + spec::AVAIL_RING;
+            let bytes = bytes.get(..2 * heads.len()).unwrap_or_default();
+            let (first, rest) = bytes.split_at(2 * first);
+            self.arena.write(ring + 2 * slot, first)?;
+            self.arena.write(ring, rest)?;
+            self.avail_next = self.avail_next.wrapping_add(heads.len() as u16);
+        }
+        Ok(())
+    }
+
+    fn lend(&mut self, head: u16) -> Result<()> {
+        match self.lent.get_mut(usize::from(head)) {
+            Some(lent) if !*lent => {
+                *lent = true;
+                Ok(())
+            }
+            _ => Err(Error::Command(format!("descriptor {head} is not free to offer"))),
+        }
     }
 
     /// Chains offered and not yet published.
@@ -174,16 +205,43 @@ impl Queue {
         let slot = usize::from(self.used_next & (self.layout.size - 1));
         let at = self.layout.used + spec::USED_RING + spec::USED_ELEMENT * slot;
         let (id, len) = (self.arena.load_u32(at)?, self.arena.load_u32(at + 4)?);
-        match self.lent.get_mut(id as usize) {
-            Some(lent) if *lent => *lent = false,
-            _ => {
-                return Err(Error::Device(format!(
-                    "used descriptor {id}, which the device does not have"
-                )));
-            }
-        }
+        self.unlend(id)?;
         self.used_next = self.used_next.wrapping_add(1);
         Ok(Some(Used { head: id as u16, len }))
+    }
+
+    /// Takes as many chains as there are, as [`Self::take`] does one; returns the filled part of `out`, which is
+    /// not more than [`BATCH`] long.
+    pub fn take_many<'a>(&mut self, out: &'a mut [Used]) -> Result<&'a [Used]> {
+        if self.used_next == self.used_seen && !self.look()? {
+            return Ok(&[]);
+        }
+        let slot = usize::from(self.used_next & (self.layout.size - 1));
+        let ready = usize::from(self.used_seen.wrapping_sub(self.used_next));
+        let count = ready.min(out.len()).min(BATCH).min(usize::from(self.layout.size) - slot);
+        let mut bytes = [0; spec::USED_ELEMENT * BATCH];
+        let bytes = bytes.get_mut(..spec::USED_ELEMENT * count).unwrap_or_default();
+        self.arena.read(self.layout.used + spec::USED_RING + spec::USED_ELEMENT * slot, bytes)?;
+        for (element, used) in bytes.chunks_exact(spec::USED_ELEMENT).zip(out.iter_mut()) {
+            let [a, b, c, d, e, f, g, h] = *element else { continue };
+            let id = u32::from_le_bytes([a, b, c, d]);
+            self.unlend(id)?;
+            *used = Used { head: id as u16, len: u32::from_le_bytes([e, f, g, h]) };
+        }
+        self.used_next = self.used_next.wrapping_add(count as u16);
+        Ok(out.get(..count).unwrap_or_default())
+    }
+
+    fn unlend(&mut self, id: u32) -> Result<()> {
+        match self.lent.get_mut(id as usize) {
+            Some(lent) if *lent => {
+                *lent = false;
+                Ok(())
+            }
+            _ => {
+                Err(Error::Device(format!("used descriptor {id}, which the device does not have")))
+            }
+        }
     }
 
     /// Reads the used index again; true where there is something to take.

@@ -1,7 +1,7 @@
 //! Receiving: buffers out, frames in (virtio 1.3, section 5.1.6.3).
 
 use super::device::VirtioPci;
-use super::queue::Queue;
+use super::queue::{BATCH, Queue, Used};
 use super::spec::{NET_HEADER, NET_HEADER_NUM_BUFFERS, ring};
 use crate::memory::Arena;
 use crate::{Error, Result};
@@ -108,10 +108,19 @@ impl RxQueue {
     pub fn discard(&mut self, limit: usize) -> Result<usize> {
         let mut frames = 0;
         while frames < limit {
-            let Some(used) = self.queue.take()? else { break };
-            self.bytes += u64::from(used.len).saturating_sub(NET_HEADER as u64);
-            self.queue.offer(used.head)?;
-            frames += 1;
+            let mut used = [Used::default(); BATCH];
+            let room = used.get_mut(..BATCH.min(limit - frames)).unwrap_or_default();
+            let used = self.queue.take_many(room)?;
+            if used.is_empty() {
+                break;
+            }
+            let mut heads = [0; BATCH];
+            for (used, head) in used.iter().zip(&mut heads) {
+                *head = used.head;
+                self.bytes += u64::from(used.len).saturating_sub(NET_HEADER as u64);
+            }
+            self.queue.offer_many(heads.get(..used.len()).unwrap_or_default())?;
+            frames += used.len();
         }
         self.frames += frames as u64;
         Ok(frames)

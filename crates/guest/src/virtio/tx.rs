@@ -1,7 +1,7 @@
 //! Transmitting: frames out (virtio 1.3, section 5.1.6.2).
 
 use super::device::VirtioPci;
-use super::queue::{Queue, write_descriptor};
+use super::queue::{BATCH, Queue, Used, write_descriptor};
 use super::spec::{NET_HEADER, ring};
 use crate::memory::Arena;
 use crate::{Error, Result};
@@ -91,10 +91,14 @@ impl TxQueue {
 
     /// Takes back the slots that the device is done with, and returns how many are free.
     pub fn reclaim(&mut self) -> Result<usize> {
-        while let Some(used) = self.queue.take()? {
-            self.free.push(used.head);
+        loop {
+            let mut used = [Used::default(); BATCH];
+            let used = self.queue.take_many(&mut used)?;
+            if used.is_empty() {
+                return Ok(self.free.len());
+            }
+            self.free.extend(used.iter().map(|used| used.head));
         }
-        Ok(self.free.len())
     }
 
     /// Frames that the device has and is not done with, as far as known.
@@ -136,10 +140,9 @@ impl TxQueue {
             self.reclaim()?;
         }
         let count = count.min(self.free.len());
-        for _ in 0..count {
-            let Some(slot) = self.free.pop() else { break };
-            self.queue.offer(slot)?;
-        }
+        let slots = self.free.len() - count;
+        self.queue.offer_many(self.free.get(slots..).unwrap_or_default())?;
+        self.free.truncate(slots);
         self.frames += count as u64;
         self.bytes += (count * len) as u64;
         Ok(count)

@@ -1,6 +1,8 @@
 //! The client against a server that is told what to say.
 
 use super::*;
+use crate::vfio::Transport;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -78,10 +78,12 @@ fn near_the_wrap(queue: &mut Queue, model: &mut Model) {
 #[derive(Debug, Clone)]
 enum Step {
     Offer(u16),
+    OfferMany(Vec<u16>),
     Publish,
     DevicePops,
     DeviceUses(prop::sample::Index),
     Take,
+    TakeMany(usize),
     Arm,
     Disarm,
 }
@@ -90,10 +92,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(
         prop_oneof![
             (0u16..8).prop_map(Step::Offer),
+            prop::sample::subsequence((0u16..8).collect::<Vec<_>>(), 0..8)
+                .prop_map(Step::OfferMany),
             Just(Step::Publish),
             Just(Step::DevicePops),
             any::<prop::sample::Index>().prop_map(Step::DeviceUses),
             Just(Step::Take),
+            (0usize..9).prop_map(Step::TakeMany),
             Just(Step::Arm),
             Just(Step::Disarm),
         ],
@@ -124,6 +129,12 @@ proptest! {
                     if is_free {
                         offered.push(head);
                     }
+                }
+                Step::OfferMany(mut heads) => {
+                    heads.retain(|head| free[usize::from(*head)]);
+                    heads.iter().for_each(|head| free[usize::from(*head)] = false);
+                    queue.offer_many(&heads).unwrap();
+                    offered.extend(heads);
                 }
                 Step::Publish => {
                     let kick = queue.publish().unwrap();
@@ -159,6 +170,21 @@ proptest! {
                         prop_assert_eq!(used.len, u32::from(used.head) + 100);
                         free[usize::from(used.head)] = true;
                         // What was asked for is for the next chain, not this one.
+                        queue.disarm().unwrap();
+                        armed = false;
+                    }
+                }
+                Step::TakeMany(room) => {
+                    let mut out = [Used::default(); 8];
+                    let used = queue.take_many(&mut out[..room.min(8)]).unwrap();
+                    prop_assert!(used.len() <= room);
+                    prop_assert!(!used.is_empty() || room == 0 || returned.is_empty());
+                    for used in used {
+                        prop_assert_eq!(Some(used.head), returned.pop_front());
+                        prop_assert_eq!(used.len, u32::from(used.head) + 100);
+                        free[usize::from(used.head)] = true;
+                    }
+                    if !used.is_empty() {
                         queue.disarm().unwrap();
                         armed = false;
                     }
@@ -202,6 +228,9 @@ fn a_lying_device_is_found_out() {
     model.pop_all();
     model.put_used(1, 0);
     assert!(matches!(queue.take(), Err(Error::Device(_))), "a head it was not given");
+    let mut out = [Used::default(); 4];
+    assert!(matches!(queue.take_many(&mut out), Err(Error::Device(_))), "likewise");
+    assert!(queue.offer_many(&[0, 2]).is_err(), "a head that the device still has");
 
     let (mut queue, mut model) = self::queue(4, true);
     model.put_used(9, 0);
