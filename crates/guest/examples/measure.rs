@@ -8,7 +8,7 @@
 
 use manifold_adapter::{Adapter, Config as AdapterConfig};
 use manifold_guest::agent::process::GuestProcess;
-use manifold_guest::agent::{self, Command, Config, Event, Incoming, Outgoing};
+use manifold_guest::agent::{self, Command, Config, Event, Incoming, Neighbour, Outgoing};
 use manifold_guest::rawgen::{self, Flow, Load};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -80,11 +80,20 @@ impl Guests {
             })
             .collect();
         let mut guests = Self { guests, events };
-        guests.collect(count.into(), |event| matches!(event, Event::Ready { .. }));
+        let ready = guests.collect(count.into(), |event| matches!(event, Event::Ready { .. }));
+        let mut neighbours: Vec<Neighbour> = ready
+            .iter()
+            .filter_map(|(n, event)| match event {
+                Event::Ready { mac, .. } => Some(Neighbour { address: ip(*n as u16), mac: *mac }),
+                _ => None,
+            })
+            .collect();
+        if count <= 16 {
+            neighbours.clear();
+        }
         for (n, guest) in (0..).zip(&mut guests.guests) {
-            guest
-                .send(&Command::Configure { address: ip(n), prefix: 16, neighbours: Vec::new() })
-                .unwrap();
+            let neighbours = neighbours.clone();
+            guest.send(&Command::Configure { address: ip(n), prefix: 16, neighbours }).unwrap();
         }
         guests.collect(count.into(), |event| matches!(event, Event::Configured { .. }));
         guests

@@ -47,22 +47,29 @@ pub(crate) fn reply(mac: [u8; 6], address: Ipv4Addr, to: [u8; 6], own: Ipv4Addr)
     frame(to, ArpOperation::Reply, (mac, address), (to, own))
 }
 
-/// Who sent this frame, if it is an ARP reply.
-pub(crate) fn sender(frame: &[u8]) -> Option<(Ipv4Addr, [u8; 6])> {
+/// Who sent this frame, if it is an ARP reply or asks for our `own` address.
+pub(crate) fn sender(frame: &[u8], own: Option<Ipv4Addr>) -> Option<(Ipv4Addr, [u8; 6])> {
     let ethernet = EthernetFrame::new_checked(frame).ok()?;
     if ethernet.ethertype() != EthernetProtocol::Arp {
         return None;
     }
     let packet = ArpPacket::new_checked(ethernet.payload()).ok()?;
-    match ArpRepr::parse(&packet).ok()? {
-        ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Reply,
-            source_hardware_addr,
-            source_protocol_addr,
-            ..
-        } => Some((source_protocol_addr, source_hardware_addr.0)),
-        _ => None,
-    }
+    let ArpRepr::EthernetIpv4 {
+        operation,
+        source_hardware_addr,
+        source_protocol_addr,
+        target_protocol_addr,
+        ..
+    } = ArpRepr::parse(&packet).ok()?
+    else {
+        return None;
+    };
+    let tells = match operation {
+        ArpOperation::Reply => true,
+        ArpOperation::Request => own == Some(target_protocol_addr),
+        _ => false,
+    };
+    tells.then_some((source_protocol_addr, source_hardware_addr.0))
 }
 
 #[cfg(test)]
@@ -79,15 +86,17 @@ mod tests {
         assert_eq!(bytes[12..22], [8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
         assert_eq!(bytes[28..32], [10, 0, 0, 1]);
         assert_eq!(bytes[38..42], [10, 0, 0, 2]);
-        assert_eq!(sender(&bytes), None, "a request resolves nothing");
+        assert_eq!(sender(&bytes, None), None, "a request to somebody else");
+        assert_eq!(sender(&bytes, Some(A)), None, "likewise");
+        assert_eq!(sender(&bytes, Some(B)), Some((A, [2, 0, 0, 0, 0, 1])));
     }
 
     #[test]
     fn replies_are_read_and_rubbish_is_not() {
         let bytes = reply([2, 0, 0, 0, 0, 2], B, [2, 0, 0, 0, 0, 1], A);
-        assert_eq!(sender(&bytes), Some((B, [2, 0, 0, 0, 0, 2])));
+        assert_eq!(sender(&bytes, Some(A)), Some((B, [2, 0, 0, 0, 0, 2])));
         for cut in 0..bytes.len() {
-            assert_eq!(sender(&bytes[..cut]), None);
+            assert_eq!(sender(&bytes[..cut], Some(A)), None);
         }
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Port {
     budget: usize,
     /// The pair to look at first.
     turn: usize,
+    /// The host's address, once it has one.
+    pub(crate) own: Option<Ipv4Addr>,
     /// Who told us a MAC address, or has been injected.
     pub(crate) neighbours: HashMap<Ipv4Addr, [u8; 6]>,
     /// What went wrong while smoltcp was polling, which cannot be told.
@@ -41,6 +43,7 @@ impl Port {
             injected: VecDeque::new(),
             budget: RX_BUDGET,
             turn: 0,
+            own: None,
             neighbours: HashMap::new(),
             error: None,
         }
@@ -137,7 +140,9 @@ impl phy::Device for Port {
         let next = self.next_frame();
         let len = self.note(next)?;
         self.budget -= 1;
-        if let Some((address, mac)) = self.rx_frame.get(..len).and_then(arp::sender) {
+        let own = self.own;
+        let frame = self.rx_frame.get(..len);
+        if let Some((address, mac)) = frame.and_then(|frame| arp::sender(frame, own)) {
             self.neighbours.insert(address, mac);
         }
         Some(self.tokens(len))

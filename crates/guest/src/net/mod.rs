@@ -14,6 +14,7 @@
 mod arp;
 mod device;
 mod ping;
+mod resolver;
 mod transfer;
 
 pub use ping::PingOptions;
@@ -23,14 +24,13 @@ use crate::virtio::VirtioNet;
 use crate::{Error, Result};
 use device::Port;
 use ping::Pinger;
+use resolver::Resolver;
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv4Cidr};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 use transfer::Transfer;
 
-/// How often an unanswered ARP request is repeated.
-const ARP_INTERVAL: Duration = Duration::from_millis(200);
 /// How often progress is reported.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -57,13 +57,6 @@ impl std::fmt::Debug for Stack {
     }
 }
 
-/// Addresses that somebody waits for.
-#[derive(Debug)]
-struct Resolver {
-    wanted: Vec<Ipv4Addr>,
-    next: Instant,
-}
-
 impl Stack {
     /// A host without an address. `seed` makes sequence numbers and ports differ between guests.
     pub fn new(net: VirtioNet, seed: u64) -> Self {
@@ -80,7 +73,7 @@ impl Stack {
             address: None,
             pingers: Vec::new(),
             transfers: Vec::new(),
-            resolver: Resolver { wanted: Vec::new(), next: epoch },
+            resolver: Resolver::default(),
             events: Vec::new(),
             finished: (0, 0),
             next_progress: epoch,
@@ -115,6 +108,7 @@ impl Stack {
             let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(address, prefix)));
         });
         self.address = Some(address);
+        self.port.own = Some(address);
         for neighbour in neighbours {
             self.port.inject_neighbour(neighbour.address, neighbour.mac, address);
         }
@@ -161,8 +155,7 @@ impl Stack {
 
     /// Asks every address for its MAC address, if it is not known.
     pub fn resolve(&mut self, addresses: impl Iterator<Item = Ipv4Addr>) {
-        self.resolver.wanted.extend(addresses);
-        self.resolver.next = Instant::now();
+        addresses.for_each(|address| self.resolver.want(address));
     }
 
     /// Asks all known neighbours for their addresses again, so that frames come back.
@@ -214,20 +207,13 @@ impl Stack {
 
     fn ask_neighbours(&mut self, now: Instant) -> Result<()> {
         let Some(own) = self.address else { return Ok(()) };
-        if self.resolver.wanted.is_empty() || now < self.resolver.next {
+        if self.resolver.is_idle() {
             return Ok(());
         }
         let known = &self.port.neighbours;
-        self.resolver.wanted.retain(|address| !known.contains_key(address) && *address != own);
-        self.resolver.wanted.sort_unstable();
-        self.resolver.wanted.dedup();
-        self.resolver.next = now + ARP_INTERVAL;
         let mac = self.port.net.info().mac;
-        for i in 0..self.resolver.wanted.len() {
-            if let Some(target) = self.resolver.wanted.get(i) {
-                let frame = arp::request(mac, own, *target);
-                self.port.send(&frame)?;
-            }
+        for target in self.resolver.ask(now, |address| known.contains_key(address)) {
+            self.port.send(&arp::request(mac, own, target))?;
         }
         Ok(())
     }
@@ -281,8 +267,7 @@ impl Stack {
         let now = Instant::now();
         let timestamp = self.timestamp(now);
         let smoltcp = self.iface.poll_delay(timestamp, &self.sockets).map(Duration::from);
-        let resolver = (!self.resolver.wanted.is_empty())
-            .then(|| self.resolver.next.saturating_duration_since(now));
+        let resolver = self.resolver.next_deadline(now);
         let pings = self.pingers.iter().filter_map(|pinger| pinger.next_deadline(now));
         let transfers = self.transfers.iter().filter_map(|transfer| transfer.next_deadline(now));
         pings.chain(transfers).chain(smoltcp).chain(resolver).min()
