@@ -37,11 +37,24 @@ pub struct Builder<'a> {
     pub(crate) boot_timeout: Duration,
 }
 
+/// The name of the root port of a guest's device.
+fn port(index: usize) -> String {
+    format!("port{index}")
+}
+
+fn vfio_user(socket: &Path) -> Value {
+    json!({
+        "driver": "vfio-user-pci",
+        "id": "function",
+        "socket": { "type": "unix", "path": socket },
+    })
+}
+
 /// A PCIe device, behind a root port of its own.
 #[derive(Debug, Clone)]
 pub(crate) struct Device {
-    /// Properties of `-device`, without bus.
-    properties: Value,
+    /// Properties of `-device`, without bus; none for a port without a device.
+    properties: Option<Value>,
     /// Further arguments it needs before it, such as its `-netdev`.
     arguments: Vec<String>,
 }
@@ -57,18 +70,20 @@ impl<'a> Builder<'a> {
     /// Attaches the PCIe function served at a vfio-user socket.
     #[must_use]
     pub fn vfio_user(self, socket: &Path) -> Self {
-        let id = format!("function{}", self.devices.len());
-        self.device(json!({
-            "driver": "vfio-user-pci",
-            "id": id,
-            "socket": { "type": "unix", "path": socket },
-        }))
+        self.device(vfio_user(socket))
     }
 
     /// Attaches any device of QEMU's, given as `-device` takes it in JSON, without its bus.
     #[must_use]
     pub fn device(mut self, properties: Value) -> Self {
-        self.devices.push(Device { properties, arguments: Vec::new() });
+        self.devices.push(Device { properties: Some(properties), arguments: Vec::new() });
+        self
+    }
+
+    /// Adds a root port without a device, for [`Guest::plug`].
+    #[must_use]
+    pub fn spare_port(mut self) -> Self {
+        self.devices.push(Device { properties: None, arguments: Vec::new() });
         self
     }
 
@@ -80,7 +95,9 @@ impl<'a> Builder<'a> {
             "addr": { "type": "unix", "path": socket },
         });
         self.devices.push(Device {
-            properties: json!({ "driver": "virtio-net-pci", "netdev": "wire", "mac": mac, "romfile": "" }),
+            properties: Some(json!({
+                "driver": "virtio-net-pci", "netdev": "wire", "mac": mac, "romfile": "",
+            })),
             arguments: vec!["-netdev".to_owned(), netdev.to_string()],
         });
         self
@@ -144,16 +161,16 @@ impl<'a> Builder<'a> {
             // Caching mode: the guest also flushes what becomes valid, which is how QEMU learns of new mappings.
             command.args(["-device", "intel-iommu,caching-mode=on"]);
         }
-        for (slot, device) in (1..).zip(&self.devices) {
-            let port = format!("port{slot}");
-            command
-                .args(["-device", &format!("pcie-root-port,id={port},chassis={slot},slot={slot}")]);
+        for (index, device) in self.devices.iter().enumerate() {
+            let port = port(index);
+            let slot = index + 1;
+            let properties = format!("pcie-root-port,id={port},chassis={slot},slot={slot}");
+            command.args(["-device", &properties]);
             command.args(&device.arguments);
-            let mut properties = device.properties.clone();
-            if let Some(map) = properties.as_object_mut() {
-                map.insert("bus".to_owned(), port.into());
+            if let Some(mut properties) = device.properties.clone() {
+                properties["bus"] = port.into();
+                command.arg("-device").arg(properties.to_string());
             }
-            command.arg("-device").arg(properties.to_string());
         }
         let image = self.setup.image();
         command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
@@ -300,6 +317,21 @@ impl<'a> Guest<'a> {
             format!("{} did not come back\n{}", self.name(), self.builder.last_words())
         })?;
         self.boot_time = begin.elapsed();
+        Ok(())
+    }
+
+    /// Attaches the function served at a vfio-user socket while the machine runs, to its [`Builder::spare_port`], and
+    /// waits until the guest's driver has it. (Unplugging is not to be had: QEMU up to 11.1 at least aborts when a
+    /// vfio-user device with MSI-X goes.)
+    ///
+    /// # Errors
+    /// When QEMU refuses or no driver takes it.
+    pub fn plug(&self, socket: &Path) -> Result<()> {
+        let spare = self.builder.devices.iter().position(|device| device.properties.is_none());
+        let mut device = vfio_user(socket);
+        device["bus"] = port(spare.context("the guest has no spare port")?).into();
+        self.monitor("device_add", &device)?;
+        self.sh("until ip link show eth0; do sleep 0.2; done")?;
         Ok(())
     }
 

@@ -31,10 +31,15 @@ fn pf_talks_to_a_vf() -> Result<()> {
     adapter.cli(&["vf", "disable"])?;
     drop(hugo);
     adapter.cli(&["vf", "enable", "2"])?;
-    let ida = lab.guest("ida").vfio_user(&adapter.socket("vf1")).boot()?;
+    // Plugged into a machine that runs.
+    let ida = lab.guest("ida").spare_port().boot()?;
+    ida.plug(&adapter.socket("vf1"))?;
+    check_lspci(&ida)?;
     ida.configure("10.0.0.3/24")?;
+    ida.iperf_server()?;
     ida.ping("10.0.0.1", 5)?;
     gina.ping("10.0.0.3", 5)?;
+    gina.iperf("10.0.0.3", "-t 1")?;
     check_no_faults(&adapter)?;
     gina.expect_quiet_kernel()?;
     ida.expect_quiet_kernel()?;
