@@ -132,7 +132,7 @@ impl fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
-    fn new(map: OrdMap<u64, Mapping>, bus_master: bool) -> Arc<Self> {
+    pub(crate) fn new(map: OrdMap<u64, Mapping>, bus_master: bool) -> Arc<Self> {
         static VERSIONS: AtomicU64 = AtomicU64::new(0);
         let version = VERSIONS.fetch_add(1, Ordering::Relaxed);
         Arc::new(Snapshot { map, bus_master, version })

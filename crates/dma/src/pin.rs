@@ -102,3 +102,78 @@ impl Drop for Slot {
         drop(unsafe { Arc::from_raw(*self.current.get_mut()) });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    const CHANGES: u64 = if cfg!(miri) { 50 } else { 20_000 };
+
+    fn snapshot() -> Arc<Snapshot> {
+        Snapshot::new(imbl::OrdMap::new(), true)
+    }
+
+    /// Under Miri this finds a snapshot that is freed too early, and an ordering that is too weak.
+    #[test]
+    fn a_pinned_snapshot_is_not_freed() {
+        let slot = Slot::new(snapshot());
+        let (begin, done) = (Barrier::new(2), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut last = 0;
+                begin.wait();
+                while !done.load(Ordering::Relaxed) {
+                    // SAFETY: this thread alone pins, and releases before it pins again.
+                    let snapshot = unsafe { slot.pin() };
+                    // SAFETY: pinned.
+                    let (version, bus_master) =
+                        unsafe { ((*snapshot).version, (*snapshot).bus_master) };
+                    assert!(bus_master && version >= last);
+                    last = version;
+                    // SAFETY: `snapshot` is used no more.
+                    unsafe { slot.release() };
+                }
+            });
+            begin.wait();
+            for _ in 0..CHANGES {
+                let watch = snapshot();
+                let retired = slot.replace(Arc::clone(&watch));
+                drop(retired);
+                let next = snapshot();
+                drop(slot.replace(next));
+                assert_eq!(Arc::strong_count(&watch), 1, "dropped once it is out of use");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn replacing_waits_for_the_pin_there_is_and_not_for_the_next() {
+        let slot = Slot::new(snapshot());
+        let replaced = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // SAFETY: this thread alone pins, and releases before it pins again.
+            let old = unsafe { slot.pin() };
+            let changing = scope.spawn(|| {
+                drop(slot.replace(snapshot()));
+                replaced.store(true, Ordering::SeqCst);
+            });
+            thread::sleep(Duration::from_millis(20));
+            assert!(!replaced.load(Ordering::SeqCst));
+            // SAFETY: pinned.
+            let version = unsafe { (*old).version };
+            // SAFETY: `old` is used no more.
+            unsafe { slot.release() };
+            // SAFETY: released just now.
+            let new = unsafe { slot.pin() };
+            assert!(changing.join().is_ok());
+            // SAFETY: pinned.
+            assert!(unsafe { (*new).version } > version);
+            // SAFETY: `new` is used no more.
+            unsafe { slot.release() };
+        });
+    }
+}

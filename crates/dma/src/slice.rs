@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::ptr;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Host memory behind a range of IOVAs, valid for as long as the [`crate::Pinned`] it came from.
 ///
@@ -106,10 +107,42 @@ impl<'p> Slice<'p> {
     }
 }
 
-/// Keeps the compiler from reading shared memory again in place of the private copy just made: an empty piece of
-/// assembly that, as far as the compiler knows, may have changed any memory.
+/// Keeps the compiler from reading shared memory again in place of the private copy just made: as far as it knows, any
+/// memory may have changed here. No instruction is emitted.
 #[inline(always)]
 fn read_once() {
-    // SAFETY: no instruction is emitted.
-    unsafe { std::arch::asm!("", options(nostack, preserves_flags)) };
+    compiler_fence(Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_stop_at_the_shorter_end() {
+        let mut bytes = *b"0123456789";
+        let slice = Slice::from_mut(&mut bytes);
+        assert_eq!((slice.len(), slice.is_empty()), (10, false));
+        let mut out = [0; 4];
+        assert_eq!(slice.read(&mut out), 4);
+        assert_eq!(&out, b"0123");
+        assert_eq!(slice.skip(8).read(&mut out), 2);
+        assert_eq!(&out, b"8923");
+        assert_eq!(slice.take(3).write(b"abcdef"), 3);
+        assert_eq!(slice.skip(9).write(b"xyz"), 1);
+        assert_eq!(slice.skip(10).write(b"z"), 0);
+        assert!(slice.skip(11).is_empty() && slice.take(0).is_empty());
+        assert_eq!(slice.take(11).len(), 10);
+        slice.prefetch();
+        assert_eq!(&bytes, b"abc345678x");
+    }
+
+    #[test]
+    fn slices_that_overlap_are_copied_as_if_they_did_not() {
+        let mut bytes = *b"0123456789";
+        let slice = Slice::from_mut(&mut bytes);
+        assert_eq!(slice.skip(2).copy_from(&slice), 8);
+        assert_eq!(slice.take(3).copy_from(&slice.skip(5)), 3);
+        assert_eq!(&bytes, b"3451234567");
+    }
 }
