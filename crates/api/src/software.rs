@@ -62,8 +62,10 @@ impl Backend for Software {
 
     fn enable_vfs(&self, count: u32) -> Result<(), Problem> {
         let out_of_range = |total_vfs| Problem::vf_count_out_of_range(count, total_vfs);
-        let num_vfs =
-            u16::try_from(count).map_err(|_| out_of_range(self.adapter.info().total_vfs))?;
+        // A count that can never be right is refused as such, whatever is enabled now.
+        let total_vfs = self.adapter.info().total_vfs;
+        let num_vfs = u16::try_from(count).ok().filter(|n| (1..=total_vfs).contains(n));
+        let num_vfs = num_vfs.ok_or_else(|| out_of_range(total_vfs))?;
         self.adapter.enable_vfs(num_vfs).map_err(|error| match error {
             Error::Fabric(FabricError::AlreadyEnabled { enabled }) => {
                 Problem::vfs_already_enabled(enabled, count)

@@ -54,7 +54,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// How many machines, each with a VF of its own: 1 to 256.
-    #[arg(long, value_name = "N", default_value_t = 4,
+    #[arg(long, value_name = "N", default_value_t = 4, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_VFS)))]
     pub(crate) vms: u16,
     #[command(flatten)]
@@ -115,11 +115,11 @@ A configuration file:
 #[derive(Debug, Default, Clone, Args)]
 pub(crate) struct SettingsArgs {
     /// TotalVFs: the most VFs that can be enabled [default: 256]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_VFS)))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_VFS)))]
     pub(crate) total_vfs: Option<u16>,
 
     /// VFs to enable at once, 0 to TotalVFs [default: 0]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=i64::from(MAX_VFS)))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(0..=i64::from(MAX_VFS)))]
     pub(crate) num_vfs: Option<u16>,
 
     /// What the port is connected to: `none`, or `tap:NAME` for a TAP interface [default: none]
@@ -127,11 +127,11 @@ pub(crate) struct SettingsArgs {
     pub(crate) uplink: Option<Uplink>,
 
     /// Largest IP packet the functions carry, in bytes [default: 1500]
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..=65_535))]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(68..=65_535))]
     pub(crate) mtu: Option<u16>,
 
     /// Receive/transmit queue pairs per function [default: 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) queue_pairs: Option<u16>,
 
     /// The PF's MAC address; VF n has this one plus n + 1 [default: a local address]
@@ -158,7 +158,7 @@ pub(crate) enum VfCommand {
     /// cannot change while VFs are enabled: run `manifold vf disable` first.
     Enable {
         /// NumVFs: how many, 1 to TotalVFs.
-        #[arg(value_name = "N")]
+        #[arg(value_name = "N", allow_negative_numbers = true)]
         count: u32,
     },
     /// Disable all VFs.

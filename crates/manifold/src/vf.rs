@@ -140,7 +140,7 @@ fn show(vf: &Function) -> String {
     }
     let mut text = String::new();
     for (name, value) in lines {
-        let _ = writeln!(text, "{name:<12}{value}");
+        let _ = writeln!(text, "{name:<13}{value}");
     }
     text
 }

@@ -1,13 +1,12 @@
 //! The demo's last step: a machine reaches for memory that is not its own.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use manifold_api::types::{self, DriverState, Function};
 use manifold_guest::agent::{Command, Direction, Event};
 
+use super::ping::{Tallies, Tally};
 use super::plan::{self, Pair};
-use super::report::Ping;
 use super::stage::Stage;
 
 /// The machine that misbehaves.
@@ -17,9 +16,8 @@ const VICTIM: u16 = 1;
 
 /// At most this many of the other machines watch, by exchanging pings all the while.
 const WITNESSES: u16 = 16;
-/// Echo requests of each witness and the milliseconds between them: longer than the attempts take.
-const WATCH_PINGS: u32 = 100;
-const WATCH_INTERVAL: u64 = 4;
+/// Echo requests that each witness sends at least; they go on until the attempts are over.
+const WATCH_PINGS: u32 = 24;
 
 /// At most this many disturbed machines are named.
 const TOLD: usize = 8;
@@ -40,18 +38,12 @@ pub(super) fn check(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let directions =
         if alone { &[Direction::Read][..] } else { &[Direction::Read, Direction::Write] };
 
-    let watching = witnesses(stage.vms);
-    stage.begin_pings(&watching, WATCH_PINGS, WATCH_INTERVAL)?;
-    let mut watched = BTreeMap::new();
+    let mut watch = Watch::begin(stage)?;
     let mut recovered = true;
     for &direction in directions {
-        recovered &= attempt(stage, target, direction, &mut watched)?;
+        recovered &= attempt(stage, target, direction, &mut watch)?;
     }
-    let deadline = Instant::now() + PATIENCE;
-    while watched.len() < watching.len() {
-        let (vm, event) = stage.machines.next(deadline, "the machines that watch")?;
-        stage.note_ping(vm, event, &mut watched)?;
-    }
+    let watched = watch.end(stage)?;
     let after = stage.functions()?;
 
     let mut machines = before.iter().zip(&after);
@@ -63,7 +55,10 @@ pub(super) fn check(stage: &mut Stage<'_>) -> anyhow::Result<()> {
         }
     }
     let mut harm: Vec<String> = machines.filter_map(|(b, a)| harm(b, a)).collect();
-    harm.extend(watched.values().filter(|ping| ping.received < ping.sent).map(lost));
+    harm.extend(watched.iter().filter(|(_, tally)| !tally.is_complete()).map(|(pair, tally)| {
+        let (Pair { from, to }, received, sent) = (pair, tally.received, tally.sent);
+        format!("DISTURBED: VM {from} had {received} of {sent} answers from VM {to}")
+    }));
     stage.report.isolation.others_disturbed = !harm.is_empty();
     for harm in harm.iter().take(TOLD) {
         stage.narrator.say(harm)?;
@@ -80,15 +75,58 @@ fn attempt(
     stage: &mut Stage<'_>,
     target: u64,
     direction: Direction,
-    watched: &mut BTreeMap<Pair, Ping>,
+    watch: &mut Watch,
 ) -> anyhow::Result<bool> {
     stage.machines.tell(ROGUE, &Command::RogueDma { iova: target, direction })?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         match stage.machines.next(deadline, "the rogue")? {
             (_, Event::RogueDma { recovered, .. }) => return Ok(recovered),
-            (vm, event) => stage.note_ping(vm, event, watched)?,
+            (vm, event) => watch.note(stage, vm, event, true)?,
         }
+    }
+}
+
+/// Other machines that exchange pings, again and again.
+struct Watch {
+    tallies: Tallies,
+    /// Pairs that are at it.
+    active: usize,
+}
+
+impl Watch {
+    fn begin(stage: &mut Stage<'_>) -> anyhow::Result<Self> {
+        let pairs = witnesses(stage.vms);
+        stage.begin_pings(&pairs)?;
+        Ok(Self { tallies: Tallies::new(), active: pairs.len() })
+    }
+
+    /// Takes in an answer, and lets the pair go on.
+    fn note(
+        &mut self,
+        stage: &mut Stage<'_>,
+        vm: u16,
+        event: Event,
+        go_on: bool,
+    ) -> anyhow::Result<()> {
+        let Some(pair) = stage.note_ping(vm, event, &mut self.tallies)? else { return Ok(()) };
+        let sent = self.tallies.get(&pair).map_or(0, |tally| tally.sent);
+        if go_on || sent < WATCH_PINGS {
+            stage.begin_pings(&[pair])
+        } else {
+            self.active = self.active.saturating_sub(1);
+            Ok(())
+        }
+    }
+
+    /// Waits for the answers that are still to come.
+    fn end(mut self, stage: &mut Stage<'_>) -> anyhow::Result<Tallies> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.active > 0 {
+            let (vm, event) = stage.machines.next(deadline, "the machines that watch")?;
+            self.note(stage, vm, event, false)?;
+        }
+        Ok(self.tallies)
     }
 }
 
@@ -128,11 +166,6 @@ fn harm(before: &Function, after: &Function) -> Option<String> {
     Some(format!("DISTURBED: {} {what}", after.id))
 }
 
-fn lost(ping: &Ping) -> String {
-    let Ping { from, to, sent, received, .. } = ping;
-    format!("DISTURBED: VM {from} had {received} of {sent} answers from VM {to}")
-}
-
 fn describe(fault: &types::DmaFault) -> String {
     let direction = match fault.direction {
         types::Direction::Read => "read",
@@ -141,9 +174,9 @@ fn describe(fault: &types::DmaFault) -> String {
     format!("{direction} of {} bytes at {:#x} refused: {}", fault.len, fault.iova, fault.reason)
 }
 
-fn tell_witnesses(stage: &mut Stage<'_>, watched: &BTreeMap<Pair, Ping>) -> anyhow::Result<()> {
-    let sent: u32 = watched.values().map(|ping| ping.sent).sum();
-    let received: u32 = watched.values().map(|ping| ping.received).sum();
+fn tell_witnesses(stage: &mut Stage<'_>, watched: &Tallies) -> anyhow::Result<()> {
+    let sent: u32 = watched.values().map(|tally| tally.sent).sum();
+    let received: u32 = watched.values().map(|tally| tally.received).sum();
     if stage.report.isolation.others_disturbed {
         return Ok(());
     }
@@ -163,8 +196,8 @@ fn back_to_normal(stage: &mut Stage<'_>) -> anyhow::Result<()> {
         return stage.narrator.done("and its device works again after a reset");
     }
     let both = [Pair { from: ROGUE, to: VICTIM }, Pair { from: VICTIM, to: ROGUE }];
-    let pings = stage.ping_pairs(&both, 1, 10)?;
-    if pings.iter().any(|ping| ping.received < ping.sent) {
+    let pings = stage.ping_pairs(&both, 1)?;
+    if !pings.values().all(Tally::is_complete) {
         stage.report.fail("the rogue is not reachable after its device was reset");
     }
     stage.narrator.done("and the rogue, its device reset, is reachable again")

@@ -14,10 +14,11 @@ mod interrupt;
 mod isolation;
 mod machines;
 mod narrator;
+mod ping;
 mod plan;
 mod report;
 mod stage;
-mod traffic;
+mod transfer;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,99 +1,19 @@
-//! The demo's steps that move frames: pings between machines, then TCP transfers.
+//! The demo's step that moves bulk data: TCP transfers between machines.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use manifold_guest::agent::{Command, Event, Incoming, Outgoing};
 
 use super::plan::{self, Pair};
-use super::report::{Ping, Transfer, gbit_per_s};
-use super::stage::{PATIENCE, Stage};
+use super::report::{Transfer, gbit_per_s};
+use super::stage::Stage;
 use crate::output::rough_size;
-
-/// Echo requests for each pair, and the milliseconds between them.
-const PINGS: u32 = 3;
-const PING_INTERVAL: u64 = 10;
-
-/// Milliseconds that a machine waits for an answer.
-const PING_TIMEOUT: u64 = 5000;
 
 /// Transfers that have not moved a byte for this long will not.
 const STALLED: Duration = Duration::from_secs(20);
 
 impl Stage<'_> {
-    /// Step 4: everybody pings.
-    pub(super) fn ping(&mut self) -> anyhow::Result<()> {
-        let pairs = plan::pings(self.vms);
-        self.narrator.step(&format!(
-            "Ping: {} pairs of machines, {PINGS} echo requests each.",
-            pairs.len()
-        ))?;
-        let pings = self.ping_pairs(&pairs, PINGS, PING_INTERVAL)?;
-        let sent: u32 = pings.iter().map(|ping| ping.sent).sum();
-        let received: u32 = pings.iter().map(|ping| ping.received).sum();
-        self.report.pings = pings;
-        self.narrator.done(&format!("{received} of {sent} answered"))
-    }
-
-    /// Lets machines ping each other, all at once.
-    pub(super) fn ping_pairs(
-        &mut self,
-        pairs: &[Pair],
-        count: u32,
-        interval_ms: u64,
-    ) -> anyhow::Result<Vec<Ping>> {
-        self.begin_pings(pairs, count, interval_ms)?;
-        let deadline = Instant::now() + PATIENCE;
-        let mut found = BTreeMap::new();
-        while found.len() < pairs.len() {
-            let (from, event) = self.machines.next(deadline, "answers to pings")?;
-            self.note_ping(from, event, &mut found)?;
-            let (done, all) = (found.len(), pairs.len());
-            self.narrator.progress(|| format!("{done} of {all} pairs"))?;
-        }
-        Ok(found.into_values().collect())
-    }
-
-    /// Tells machines to ping each other.
-    pub(super) fn begin_pings(
-        &mut self,
-        pairs: &[Pair],
-        count: u32,
-        interval_ms: u64,
-    ) -> anyhow::Result<()> {
-        for vm in 0..self.vms {
-            let mine = pairs.iter().filter(|pair| pair.from == vm);
-            let targets: Vec<_> = mine.map(|pair| plan::address(pair.to)).collect();
-            if !targets.is_empty() {
-                let (timeout_ms, payload) = (PING_TIMEOUT, 56);
-                let ping = Command::Ping { targets, count, interval_ms, timeout_ms, payload };
-                self.machines.tell(vm, &ping)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes what a machine found out about another.
-    pub(super) fn note_ping(
-        &self,
-        from: u16,
-        event: Event,
-        found: &mut BTreeMap<Pair, Ping>,
-    ) -> anyhow::Result<()> {
-        match event {
-            Event::Pinged { to, sent, received, rtt_us } => {
-                let to = plan::machine_at(to, self.vms)
-                    .with_context(|| format!("VM {from} pinged {to}, which is nobody"))?;
-                let rtt_us = rtt_us.map(|rtt| rtt.median);
-                found.insert(Pair { from, to }, Ping { from, to, sent, received, rtt_us });
-                Ok(())
-            }
-            Event::Failed { message, .. } => bail!("VM {from} failed: {message}"),
-            _ => Ok(()),
-        }
-    }
-
     /// Step 5: everybody transfers, all at once. Returns how long all of it took.
     pub(super) fn transfer(&mut self) -> anyhow::Result<Duration> {
         let mut transfers = Transfers::new(plan::transfers(self.vms), self.vms);
@@ -251,6 +171,8 @@ impl Transfers {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn sent(id: u32, bytes: u64, digest: &str) -> Event {
