@@ -82,7 +82,7 @@ impl QueueHost for Queues {
         if let (pair, Direction::Transmit) = Self::place(index)
             && let Some(kick) = self.kicks.get(usize::from(pair))
         {
-            kick.ring();
+            self.datapath.kick(kick);
         }
     }
 

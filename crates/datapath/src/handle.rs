@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use crate::config::{Direction, QueueConfig};
 use crate::counters::FunctionCounters;
-use crate::poll::Kick;
+use crate::poll::{Bell, Kick};
 use crate::transmit::Function;
 use crate::uplink::Uplink;
 use crate::worker::{QueueError, Worker};
@@ -65,7 +65,9 @@ pub(crate) struct Shared {
     pub(crate) commands: Mutex<VecDeque<(Command, Done)>>,
     /// Looked at by the worker once per round, instead of the lock.
     pub(crate) pending: AtomicBool,
-    pub(crate) wake: Kick,
+    /// Slots of the transmit queues that were kicked.
+    pub(crate) kicked: Mutex<Vec<usize>>,
+    pub(crate) wake: Bell,
 }
 
 /// Worker threads and the queues they serve. One worker to begin with. Dropping it stops them.
@@ -89,7 +91,8 @@ impl Datapath {
         let shared = Arc::new(Shared {
             commands: Mutex::default(),
             pending: AtomicBool::new(false),
-            wake: Kick::new()?,
+            kicked: Mutex::default(),
+            wake: Bell::new()?,
         });
         let worker = Worker::new(Arc::clone(&shared), table)?;
         let worker =
@@ -155,6 +158,13 @@ impl Datapath {
         direction: Direction,
     ) -> Result<Option<QueueState>, Error> {
         self.ask(Command::StopQueue(function, pair, direction))
+    }
+
+    /// Says that the driver made buffers available in a transmit queue. Does not wait.
+    pub fn kick(&self, kick: &Kick) {
+        self.shared.kicked.lock().push(kick.slot());
+        self.shared.pending.store(true, Ordering::Release);
+        self.shared.wake.ring();
     }
 
     /// Frames for a function go to its first `pairs` receive queues (virtio 1.3, 5.1.6.5.6.1). One to begin with.

@@ -4,25 +4,21 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 
-/// A doorbell: rung by whoever has work for a worker, heard in the worker's epoll. Clones ring the same bell.
+/// An eventfd that wakes a worker. Clones ring the same bell.
 #[derive(Clone, Debug)]
-pub struct Kick(Arc<OwnedFd>);
+pub(crate) struct Bell(Arc<OwnedFd>);
 
-impl Kick {
-    /// A new eventfd.
-    ///
-    /// # Errors
-    /// When the process is out of file descriptors.
-    pub fn new() -> io::Result<Self> {
-        Ok(Kick(Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)))
+impl Bell {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Bell(Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)))
     }
 
-    /// Rings.
-    pub fn ring(&self) {
+    pub(crate) fn ring(&self) {
         // The only possible failure is a counter at its maximum, which has rung already.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
@@ -33,16 +29,54 @@ impl Kick {
     }
 }
 
-impl AsFd for Kick {
+impl AsFd for Bell {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// A transmit queue's doorbell. A VMM may hold the eventfd and signal it by itself; it may also make it blocking and fill
+/// it up, so nobody here ever reads or writes it. Who wants to kick the queue calls
+/// [`Datapath::kick`](crate::Datapath::kick).
+#[derive(Clone, Debug)]
+pub struct Kick(Arc<Doorbell>);
+
+#[derive(Debug)]
+struct Doorbell {
+    fd: OwnedFd,
+    /// The worker's slot of the queue, while it is served.
+    slot: AtomicUsize,
+}
+
+impl Kick {
+    /// A new eventfd.
+    ///
+    /// # Errors
+    /// When the process is out of file descriptors.
+    pub fn new() -> io::Result<Self> {
+        let fd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Kick(Arc::new(Doorbell { fd, slot: AtomicUsize::new(usize::MAX) })))
+    }
+
+    pub(crate) fn slot(&self) -> usize {
+        self.0.slot.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_slot(&self, slot: usize) {
+        self.0.slot.store(slot, Ordering::Release);
+    }
+}
+
+impl AsFd for Kick {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
     }
 }
 
 /// What woke a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wake {
-    /// A command is waiting.
+    /// Commands or kicks are waiting.
     Command,
     /// The uplink has frames.
     Uplink,

@@ -56,9 +56,16 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let mut rounds = 0u32;
         let mut woken = Vec::new();
+        let mut kicked = Vec::new();
         loop {
-            if self.shared.pending.swap(false, Ordering::Acquire) && !self.commands() {
-                return;
+            if self.shared.pending.swap(false, Ordering::Acquire) {
+                if !self.commands() {
+                    return;
+                }
+                std::mem::swap(&mut kicked, &mut *self.shared.kicked.lock());
+                for slot in kicked.drain(..) {
+                    self.activate(slot);
+                }
             }
             self.poll_queues();
             self.poll_uplink();
@@ -213,6 +220,7 @@ impl Worker {
                     self.transmitters.len() - 1
                 });
                 self.poller.add(&queue.kick, Wake::Queue(slot))?;
+                queue.kick.set_slot(slot);
                 self.transmitters[slot] = Some(queue);
                 self.active.push(slot);
             }

@@ -176,7 +176,8 @@ impl Driver {
         self.write(self.tx.base + 0x1000 + 4 + 2 * slot, &head.to_le_bytes());
         self.tx.available = self.tx.available.wrapping_add(1);
         self.write(self.tx.base + 0x1002, &self.tx.available.to_le_bytes());
-        self.tx.kick.ring();
+        // As a hypervisor does that was given the eventfd.
+        rustix::io::write(&self.tx.kick, &1u64.to_ne_bytes()).unwrap();
     }
 
     /// Makes a receive buffer of `len` bytes available.

@@ -240,6 +240,29 @@ fn an_idle_worker_sleeps_and_a_kick_wakes_it() {
 }
 
 #[test]
+fn a_doorbell_that_its_holder_filled_up_blocks_nobody() {
+    let (datapath, mut vfs) = switch(2, true);
+    let bell = vfs[0].tx.kick.clone();
+    let flags = rustix::fs::fcntl_getfl(&bell).unwrap();
+    rustix::fs::fcntl_setfl(&bell, flags - rustix::fs::OFlags::NONBLOCK).unwrap();
+    for round in 0..20 {
+        vfs[1].post(2048);
+        if round > 0 {
+            rustix::io::read(&bell, &mut [0; 8]).unwrap();
+        }
+        // send() signals once more, and then it is full.
+        rustix::io::write(&bell, &(u64::MAX - 2).to_ne_bytes()).unwrap();
+        vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60 + round));
+        assert_eq!(vfs[1].receive().len(), 72 + round);
+        // The adapter's own kick does not go through the full eventfd.
+        for _ in 0..3 {
+            datapath.kick(&bell);
+        }
+        vfs[0].wait_sent();
+    }
+}
+
+#[test]
 fn after_unmap_nothing_is_written() {
     let (_datapath, mut vfs) = switch(2, true);
     let fd = memfd(1 << 20);
