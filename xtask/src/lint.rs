@@ -7,13 +7,25 @@ use crate::run::{answers, cargo, step};
 pub(crate) fn run() -> Result<()> {
     step("formatting", &mut cargo(&["fmt", "--all", "--check"]))?;
     step(
+        "formatting of the fuzz targets",
+        &mut cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]),
+    )?;
+    step(
         "clippy",
-        &mut cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+        &mut cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--keep-going",
+            "--",
+            "-D",
+            "warnings",
+        ]),
     )?;
     step(
         "documentation",
-        cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"])
-            .env("RUSTDOCFLAGS", "-D warnings"),
+        cargo(&["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"),
     )?;
     dependencies()
 }
