@@ -66,7 +66,8 @@ impl Backend for Software {
         let total_vfs = self.adapter.info().total_vfs;
         let num_vfs = u16::try_from(count).ok().filter(|n| (1..=total_vfs).contains(n));
         let num_vfs = num_vfs.ok_or_else(|| out_of_range(total_vfs))?;
-        self.adapter.enable_vfs(num_vfs).map_err(|error| match error {
+        let enabled = self.adapter.enable_vfs(num_vfs);
+        enabled.inspect(|()| tracing::info!(count, "VFs enabled")).map_err(|error| match error {
             Error::Fabric(FabricError::AlreadyEnabled { enabled }) => {
                 Problem::vfs_already_enabled(enabled, count)
             }
@@ -76,6 +77,10 @@ impl Backend for Software {
             error => {
                 tracing::error!(%error, count, "cannot enable VFs");
                 Problem::new(Code::Internal, format!("cannot enable {count} VFs: {error}"))
+                    .with_hint(
+                        "the daemon's log says more; with too many open files, raise its limit \
+                         (`ulimit -n`, LimitNOFILE= in a systemd unit)",
+                    )
             }
         })
     }
@@ -86,6 +91,7 @@ impl Backend for Software {
         let functions = self.adapter.functions();
         let detached = functions.iter().filter(|f| holds(f)).map(|f| f.id).collect();
         let (disabled, _) = self.adapter.disable_vfs();
+        tracing::info!(count = disabled, "VFs disabled");
         Ok(types::VfsDisabled { disabled, detached })
     }
 }

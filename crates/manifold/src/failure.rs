@@ -1,6 +1,6 @@
 //! How a command fails: on standard error, in one place, with what to do next.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Error;
@@ -21,12 +21,18 @@ pub(crate) fn advise(message: impl Into<String>, hint: impl Into<String>) -> Err
     Error::new(Advised { message: message.into(), hint: hint.into() })
 }
 
-/// Prints `error`, its causes and its advice. A reader that went away is no failure to report.
+/// Prints `error` with its causes and advice. A reader that went away is no failure to report.
 pub(crate) fn report(error: &Error) -> ExitCode {
-    if is_broken_pipe(error) {
-        return ExitCode::FAILURE;
+    if !is_broken_pipe(error) {
+        // With standard error closed there is nobody left to tell.
+        let _ = writeln!(io::stderr(), "error: {}", text(error));
     }
-    let mut text = format!("error: {error}");
+    ExitCode::FAILURE
+}
+
+/// What went wrong, why, and on a line of its own what to do about it.
+pub(crate) fn text(error: &Error) -> String {
+    let mut text = error.to_string();
     let mut shown = error.to_string();
     for cause in error.chain().skip(1) {
         // Errors that carry their cause in their own text need not repeat it.
@@ -41,9 +47,7 @@ pub(crate) fn report(error: &Error) -> ExitCode {
         text.push_str("\n  hint: ");
         text.push_str(hint);
     }
-    // With standard error closed there is nobody left to tell.
-    let _ = io::Write::write_all(&mut io::stderr(), format!("{text}\n").as_bytes());
-    ExitCode::FAILURE
+    text
 }
 
 fn hint(error: &Error) -> Option<&str> {

@@ -14,7 +14,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::ServeArgs;
-use crate::config::{self, Settings};
+use crate::config;
 use crate::output::print;
 use crate::run_dir::{self, RunDir};
 use crate::{failure, limits};
@@ -37,26 +37,19 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 
     // Dropped last: the adapter's sockets are gone from the folder before another may have it.
     let run_dir = RunDir::acquire(&path)?;
-    let adapter = start(&settings, &run_dir)?;
-    let result = runtime.block_on(serve(Software::new(Arc::clone(&adapter)), &run_dir, stop));
+    let adapter = Adapter::start(settings.adapter(run_dir.path()));
+    let adapter = Arc::new(adapter.context("cannot start the adapter")?);
+    let backend = Software::new(Arc::clone(&adapter));
+    if settings.num_vfs > 0 {
+        backend.enable_vfs(settings.num_vfs.into())?;
+    }
+    let result = runtime.block_on(serve(backend, &run_dir, stop));
     runtime.shutdown_timeout(GRACE);
     // A call that was cut off may still hold it; then the process' end takes it down.
     if let Some(adapter) = Arc::into_inner(adapter) {
         adapter.shutdown();
     }
     result.map(|()| ExitCode::SUCCESS)
-}
-
-/// Starts an adapter with its sockets in `run_dir`, and its VFs enabled where `settings` has some.
-pub(crate) fn start(settings: &Settings, run_dir: &RunDir) -> anyhow::Result<Arc<Adapter>> {
-    let adapter =
-        Adapter::start(settings.adapter(run_dir.path())).context("cannot start the adapter")?;
-    if settings.num_vfs > 0 {
-        adapter
-            .enable_vfs(settings.num_vfs)
-            .with_context(|| format!("cannot enable {} VFs", settings.num_vfs))?;
-    }
-    Ok(Arc::new(adapter))
 }
 
 /// Serves the management interface until `stop`.

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(failure::INTERRUPTED));
         }
         Err(error) => {
-            report.fail(format!("{error:#}"));
+            report.fail(failure::text(&error));
             Duration::ZERO
         }
     };

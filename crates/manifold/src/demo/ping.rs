@@ -39,6 +39,9 @@ impl Stage<'_> {
     /// Step 4: everybody pings.
     pub(super) fn ping(&mut self) -> anyhow::Result<()> {
         let pairs = plan::pings(self.vms);
+        if pairs.is_empty() {
+            return self.narrator.step("Ping: a single machine has nobody to reach.");
+        }
         self.narrator.step(&format!(
             "Ping: {} pairs of machines, {ROUNDS} echo requests each.",
             pairs.len()

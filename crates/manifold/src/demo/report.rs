@@ -77,6 +77,8 @@ impl Report {
 
     /// Decides whether everything was as it should be.
     pub(super) fn judge(&mut self) {
+        // A demo that broke off did not come to the last step.
+        let complete = self.failures.is_empty();
         let answered = |ping: &&Ping| ping.sent > 0 && ping.received >= ping.sent;
         let unanswered = self.pings.len() - self.pings.iter().filter(answered).count();
         if unanswered > 0 {
@@ -86,7 +88,7 @@ impl Report {
         if broken > 0 {
             self.fail(format!("{broken} transfers did not arrive intact"));
         }
-        if !self.isolation.fault_recorded {
+        if complete && !self.isolation.fault_recorded {
             self.fail("no DMA fault was recorded for the attempt to reach foreign memory");
         }
         if self.isolation.others_disturbed {
@@ -97,7 +99,7 @@ impl Report {
 
     /// The table and what it shows. `seconds` is how long the transfers took together.
     pub(super) fn text(&self, seconds: f64) -> String {
-        let mut text = self.table();
+        let mut text = if self.vfs.is_empty() { String::new() } else { self.table() };
         let (sent, received) = self
             .pings
             .iter()

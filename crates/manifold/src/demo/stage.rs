@@ -85,8 +85,10 @@ impl<'a> Stage<'a> {
     /// Step 3: a process for each machine.
     pub(super) fn start_machines(&mut self) -> anyhow::Result<()> {
         let vms = self.vms;
-        self.narrator
-            .step(&format!("{vms} guest processes start, each standing for a virtual machine."))?;
+        self.narrator.step(&match vms {
+            1 => "A guest process starts; it stands for a virtual machine.".to_owned(),
+            _ => format!("{vms} guest processes start, each standing for a virtual machine."),
+        })?;
         for vm in 0..vms {
             let function = self.vf(vm)?;
             let mut config = Config::new(function.socket);
@@ -118,9 +120,11 @@ impl<'a> Stage<'a> {
         self.gather(vms, "the guests' addresses", |event| {
             matches!(event, Event::Configured { .. })
         })?;
-        let last = plan::address(vms.saturating_sub(1));
-        self.narrator
-            .done(&format!("each drives its VF through registers; {} to {last}", plan::address(0)))
+        let (first, last) = (plan::address(0), plan::address(vms.saturating_sub(1)));
+        self.narrator.done(&match vms {
+            1 => format!("it drives its VF through registers and is {first}"),
+            _ => format!("each drives its VF through registers; they are {first} to {last}"),
+        })
     }
 
     /// Ends the machines and the adapter in order.

@@ -18,6 +18,10 @@ impl Stage<'_> {
     pub(super) fn transfer(&mut self) -> anyhow::Result<Duration> {
         let mut transfers = Transfers::new(plan::transfers(self.vms), self.vms);
         let (count, total) = (transfers.plan.len(), transfers.total());
+        if count == 0 {
+            self.narrator.step("TCP: a single machine has nobody to send to.")?;
+            return Ok(Duration::ZERO);
+        }
         self.narrator.step(&format!(
             "TCP: {count} transfers of random bytes at once, {} in all; both ends compute a checksum.",
             rough_size(total)
