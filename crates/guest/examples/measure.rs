@@ -151,8 +151,28 @@ fn tcp(count: u16) {
         }
         let pings = usize::from(count)
             * if count <= 4 { usize::from(count) - 1 } else { 16.min(usize::from(count) - 1) };
-        let mut rtts: Vec<f64> = guests
-            .collect(pings, |event| matches!(event, Event::Pinged { received: 5, .. }))
+        let pinged = guests.collect(pings, |event| matches!(event, Event::Pinged { .. }));
+        for (n, event) in &pinged {
+            if !matches!(event, Event::Pinged { received: 5, .. }) {
+                println!("  LOST: guest {n}: {event:?}");
+            }
+        }
+        if pinged.iter().any(|(_, event)| !matches!(event, Event::Pinged { received: 5, .. })) {
+            for guest in &mut guests.guests {
+                guest.send(&Command::Stats).unwrap();
+            }
+            let mut stats =
+                guests.collect(count.into(), |event| matches!(event, Event::Stats { .. }));
+            stats.sort_by_key(|(n, _)| *n);
+            for (n, event) in stats {
+                println!("  {n}: {event:?}");
+                println!("     {:?}", adapter.functions()[n + 1].counters);
+            }
+        }
+        for function in adapter.functions().iter().filter(|f| !f.counters.drops.is_empty()) {
+            println!("  drops of {}: {:?}", function.id, function.counters.drops);
+        }
+        let mut rtts: Vec<f64> = pinged
             .iter()
             .filter_map(|(_, event)| match event {
                 Event::Pinged { rtt_us: Some(rtt), .. } => Some(rtt.median),

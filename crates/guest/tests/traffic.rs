@@ -181,6 +181,58 @@ fn eight_guests_ping_each_other_and_transfer_all_at_once() {
     guests.into_iter().for_each(Guest::stop);
 }
 
+/// As many requests and answers at once as a ring holds must not overrun anything inside a guest either.
+#[test]
+fn a_flood_of_pings_is_answered_in_full() {
+    const COUNT: u32 = 40;
+    let bed = Bed::new(4, 1500);
+    let mut guests: Vec<_> = (0..4).map(|vf| bed.guest(vf)).collect();
+    for (n, guest) in (0..).zip(&mut guests) {
+        guest.configure(ip(n));
+    }
+    for (n, guest) in (0..).zip(&mut guests) {
+        let targets = (0..4).filter(|m| *m != n).map(ip).collect();
+        let (interval_ms, timeout_ms, payload) = (0, 10_000, 1000);
+        guest.tell(&Command::Ping { targets, count: COUNT, interval_ms, timeout_ms, payload });
+    }
+    for guest in &mut guests {
+        let events: Vec<_> = (0..3).map(|_| guest.next()).collect();
+        all_answered(&events, COUNT);
+    }
+}
+
+#[test]
+fn a_guest_whose_function_goes_away_ends() {
+    let bed = Bed::new(2, 1500);
+    let (mut a, b) = (bed.guest(0), bed.guest(1));
+    a.configure(ip(0));
+    bed.adapter.disable_vfs();
+    for mut guest in [a, b] {
+        let event = guest.next();
+        assert!(matches!(event, Event::Fatal { .. }), "{event:?}");
+    }
+    bed.adapter.enable_vfs(2).unwrap();
+    ping_and_transfer(Config::new(bed.socket(0)), Config::new(bed.socket(1)), 1 << 20);
+}
+
+#[test]
+fn bad_commands_are_answered_and_forgotten() {
+    let bed = Bed::new(1, 1500);
+    let mut guest = bed.guest(0);
+    let failed = |guest: &mut Guest, text: &str| {
+        guest.tell_line(text);
+        let event = guest.next();
+        assert!(matches!(event, Event::Failed { id: None, .. }), "{text}: {event:?}");
+    };
+    failed(&mut guest, "nonsense");
+    failed(&mut guest, "{}");
+    failed(&mut guest, r#"{"command":"ping","targets":["10.77.0.2"],"count":1}"#);
+    failed(&mut guest, r#"{"command":"configure","address":"10.77.0.1","prefix":33}"#);
+    failed(&mut guest, r#"{"command":"send","transfers":[{"id":1}]}"#);
+    guest.configure(ip(0));
+    guest.stop();
+}
+
 #[test]
 fn a_guest_that_listens_to_nobody_fails_alone() {
     let bed = Bed::new(2, 1500);

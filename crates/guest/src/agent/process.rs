@@ -91,3 +91,38 @@ impl Drop for GuestProcess {
         let _ = self.child.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    fn shell(script: &str) -> std::process::Command {
+        let mut command = std::process::Command::new("sh");
+        command.arg("-c").arg(script);
+        command
+    }
+
+    #[test]
+    fn events_come_tagged_and_so_does_the_end() {
+        let (sender, events) = channel();
+        let script = r#"read command; echo "$command" >&2; echo '{"event":"stopped"}'; echo what"#;
+        let mut guest = GuestProcess::spawn(shell(script), 7, sender).unwrap();
+        guest.send(&Command::Stop).unwrap();
+        assert_eq!(events.recv().unwrap(), (7, Some(Event::Stopped)));
+        assert!(matches!(events.recv().unwrap(), (7, Some(Event::Failed { id: None, .. }))));
+        assert_eq!(events.recv().unwrap(), (7, None));
+        assert!(guest.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_guest_is_killed_and_does_not_outlive_its_handle() {
+        let (sender, events) = channel();
+        let mut guest = GuestProcess::spawn(shell("exec sleep 60"), 1, sender.clone()).unwrap();
+        guest.kill().unwrap();
+        assert_eq!(events.recv().unwrap(), (1, None));
+        assert!(guest.send(&Command::Stats).is_err());
+        drop(GuestProcess::spawn(shell("exec sleep 60"), 2, sender).unwrap());
+        assert_eq!(events.recv().unwrap(), (2, None));
+    }
+}

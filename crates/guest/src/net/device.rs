@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
 
 /// Received frames per round, after which the sockets get their turn.
-const RX_BUDGET: usize = 64;
+pub(super) const RX_BUDGET: usize = 64;
 /// Frames sent before the device is told of them, unless the round ends first.
 const TX_BATCH: u16 = 16;
 /// Bytes of the largest frame: the largest MTU with its Ethernet header and a VLAN tag.

@@ -1,5 +1,6 @@
 //! ICMP echo to many targets at once.
 
+use super::device::RX_BUDGET;
 use crate::agent::{Event, Rtt};
 use crate::{Error, Result};
 use smoltcp::iface::{SocketHandle, SocketSet};
@@ -12,8 +13,6 @@ use std::time::{Duration, Instant};
 
 /// Bytes in an ICMP echo header.
 const HEADER: usize = 8;
-/// Echo requests that one pinger can have queued.
-const QUEUE: usize = 64;
 
 /// How to ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,10 +61,12 @@ impl Pinger {
         if options.count > u32::from(u16::MAX) {
             return Err(Error::Command(format!("{} pings; 65535 at most", options.count)));
         }
-        let queue = targets.len().clamp(4, QUEUE);
-        let bytes = queue * (HEADER + usize::from(options.payload));
-        let buffer = || PacketBuffer::new(vec![PacketMetadata::EMPTY; queue], vec![0; bytes]);
-        let mut socket = Socket::new(buffer(), buffer());
+        let packet = HEADER + usize::from(options.payload);
+        let buffer = |packets: usize| {
+            PacketBuffer::new(vec![PacketMetadata::EMPTY; packets], vec![0; packets * packet])
+        };
+        // All that one round receives may be replies to this pinger.
+        let mut socket = Socket::new(buffer(RX_BUDGET), buffer(targets.len().clamp(1, RX_BUDGET)));
         socket
             .bind(Endpoint::Ident(ident))
             .map_err(|e| Error::Command(format!("binding an ICMP socket: {e}")))?;

@@ -98,9 +98,12 @@ impl Guest {
     }
 
     pub fn tell(&mut self, command: &Command) {
-        let mut line = serde_json::to_vec(command).unwrap();
-        line.push(b'\n');
-        self.commands.as_mut().unwrap().write_all(&line).unwrap();
+        self.tell_line(&serde_json::to_string(command).unwrap());
+    }
+
+    /// Whatever it is.
+    pub fn tell_line(&mut self, line: &str) {
+        writeln!(self.commands.as_mut().unwrap(), "{line}").unwrap();
     }
 
     /// The next event that is not progress.
