@@ -45,7 +45,7 @@ impl Receiver {
     pub(crate) fn deliver<'f>(
         &mut self,
         pin: &Pinned<'_>,
-        frames: impl Iterator<Item = &'f mut Frame>,
+        mut frames: impl Iterator<Item = &'f mut Frame>,
         pieces: &Pieces<'_>,
         counters: &PairCounters,
     ) {
@@ -53,7 +53,8 @@ impl Receiver {
             frames.for_each(|_| counters.drop(Drop::NotReady));
             return;
         }
-        if let Err(error) = self.deliver_to_ring(pin, frames, pieces, counters) {
+        if let Err(error) = self.deliver_to_ring(pin, &mut frames, pieces, counters) {
+            frames.for_each(|_| counters.drop(Drop::NotReady));
             self.failed = true;
             self.events.fail(&error);
         }
@@ -62,7 +63,7 @@ impl Receiver {
     fn deliver_to_ring<'f>(
         &mut self,
         pin: &Pinned<'_>,
-        frames: impl Iterator<Item = &'f mut Frame>,
+        frames: &mut impl Iterator<Item = &'f mut Frame>,
         pieces: &Pieces<'_>,
         counters: &PairCounters,
     ) -> Result<(), RingError> {
@@ -79,6 +80,7 @@ impl Receiver {
                 }
                 Ok(Some(reason)) => counters.drop(reason),
                 Err(error) => {
+                    counters.drop(Drop::NotReady);
                     result = Err(error);
                     break;
                 }
@@ -127,7 +129,7 @@ fn put<'p>(
         }
         capacity += chain.writable as usize;
         let full = chains.try_push((chain.head, chain.writable as usize)).is_err();
-        if capacity < needed && (full || !mergeable) {
+        if full || (capacity < needed && !mergeable) {
             burst.put_back(chains.len() as u16 + u16::from(full));
             return Ok(Some(Drop::BufferTooSmall));
         }

@@ -29,6 +29,9 @@ pub enum Error {
     /// The queue cannot be served as it is set up.
     #[error("the queue cannot be served: {0}")]
     Ring(#[from] RingError),
+    /// A queue of a function that was not added, or has been removed.
+    #[error("{0} does not exist")]
+    NoFunction(FunctionId),
     /// A thread, eventfd or epoll could not be had.
     #[error("the data path is out of resources: {0}")]
     Io(#[from] io::Error),
@@ -42,6 +45,7 @@ impl From<QueueError> for Error {
         match error {
             QueueError::Ring(error) => Error::Ring(error),
             QueueError::Io(error) => Error::Io(error),
+            QueueError::NoFunction(id) => Error::NoFunction(id),
         }
     }
 }
@@ -60,9 +64,32 @@ pub(crate) enum Command {
 /// Answered with where a stopped queue was.
 type Done = SyncSender<Result<Option<QueueState>, QueueError>>;
 
+/// Commands that wait for the worker.
+pub(crate) struct Commands {
+    /// False once the worker has ended: nobody would answer.
+    open: bool,
+    pub(crate) waiting: VecDeque<(Command, Done)>,
+}
+
+/// Held by the worker's thread. However that ends, nobody is left waiting for an answer.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(
+                "a worker panicked: no frame moves any more; please report this as a bug"
+            );
+        }
+        let mut commands = self.0.commands.lock();
+        commands.open = false;
+        commands.waiting.clear();
+    }
+}
+
 /// What the owner and a worker share.
 pub(crate) struct Shared {
-    pub(crate) commands: Mutex<VecDeque<(Command, Done)>>,
+    pub(crate) commands: Mutex<Commands>,
     /// Looked at by the worker once per round, instead of the lock.
     pub(crate) pending: AtomicBool,
     /// Slots of the transmit queues that were kicked.
@@ -89,14 +116,17 @@ impl Datapath {
     /// [`Error::Io`].
     pub fn start(table: Arc<Table>) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
-            commands: Mutex::default(),
+            commands: Mutex::new(Commands { open: true, waiting: VecDeque::new() }),
             pending: AtomicBool::new(false),
             kicked: Mutex::default(),
             wake: Bell::new()?,
         });
         let worker = Worker::new(Arc::clone(&shared), table)?;
-        let worker =
-            std::thread::Builder::new().name("worker0".into()).spawn(move || worker.run())?;
+        let closing = Closing(Arc::clone(&shared));
+        let worker = std::thread::Builder::new().name("worker0".into()).spawn(move || {
+            let _closing = closing;
+            worker.run();
+        })?;
         Ok(Datapath { shared, worker: Some(worker) })
     }
 
@@ -141,7 +171,7 @@ impl Datapath {
     /// Serves a queue of a function that was added. A queue in the same place is stopped first.
     ///
     /// # Errors
-    /// [`Error::Ring`] for a size out of range, [`Error::Io`] or [`Error::WorkerGone`].
+    /// [`Error::Ring`] for a size out of range, [`Error::NoFunction`], [`Error::Io`] or [`Error::WorkerGone`].
     pub fn start_queue(&self, config: QueueConfig) -> Result<(), Error> {
         self.call(Command::StartQueue(Box::new(config)))
     }
@@ -181,13 +211,14 @@ impl Datapath {
 
     fn ask(&self, command: Command) -> Result<Option<QueueState>, Error> {
         let (done, wait) = sync_channel(1);
-        self.shared.commands.lock().push_back((command, done));
-        self.shared.pending.store(true, Ordering::Release);
-        self.shared.wake.ring();
-        if self.worker.as_ref().is_none_or(JoinHandle::is_finished) {
-            self.shared.commands.lock().clear();
+        let mut commands = self.shared.commands.lock();
+        if !commands.open {
             return Err(Error::WorkerGone);
         }
+        commands.waiting.push_back((command, done));
+        drop(commands);
+        self.shared.pending.store(true, Ordering::Release);
+        self.shared.wake.ring();
         Ok(wait.recv().map_err(|_| Error::WorkerGone)??)
     }
 }

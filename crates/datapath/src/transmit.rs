@@ -32,6 +32,8 @@ pub(crate) struct Egress<'w> {
     /// By [`number`], then by queue pair.
     pub(crate) receivers: &'w mut [Vec<Option<Receiver>>],
     pub(crate) uplink: Option<&'w mut Uplink>,
+    /// Counts frames and copies of them.
+    pub(crate) work: &'w mut usize,
 }
 
 /// The PF is 0, VF n is n + 1.
@@ -187,6 +189,7 @@ impl Egress<'_> {
         counters: Option<&PairCounters>,
     ) {
         let table = self.table;
+        *self.work += frames.len();
         let decisions: ArrayVec<Decision<'_>, BURST> = frames
             .iter()
             .take(BURST)
@@ -223,6 +226,7 @@ impl Egress<'_> {
                 (decisions.get(start), frames.get_mut(start))
             {
                 for function in to.functions() {
+                    *self.work += 1;
                     self.deliver(from, function, std::iter::once(&mut *frame), pieces);
                 }
                 if to.uplink() {

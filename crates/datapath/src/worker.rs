@@ -21,6 +21,8 @@ use crate::uplink::Uplink;
 const IDLE_POLLS: u32 = 64;
 /// Rounds over the busy queues between two looks at the kicks of the others.
 const ROUNDS_PER_LOOK: u32 = 32;
+/// Deliveries after which the worker looks earlier than that: a round of broadcasts to 256 functions takes milliseconds.
+const WORK_PER_LOOK: usize = 1024;
 
 pub(crate) struct Worker {
     shared: Arc<Shared>,
@@ -33,6 +35,8 @@ pub(crate) struct Worker {
     active: Vec<usize>,
     uplink: Option<Uplink>,
     uplink_active: bool,
+    /// Deliveries since the last look at the kicks.
+    work: usize,
 }
 
 impl Worker {
@@ -49,6 +53,7 @@ impl Worker {
             active: Vec::new(),
             uplink: None,
             uplink_active: false,
+            work: 0,
         })
     }
 
@@ -71,7 +76,8 @@ impl Worker {
             self.poll_uplink();
             rounds = rounds.wrapping_add(1);
             let idle = self.active.is_empty() && !self.uplink_active;
-            if idle || rounds.is_multiple_of(ROUNDS_PER_LOOK) {
+            if idle || rounds.is_multiple_of(ROUNDS_PER_LOOK) || self.work >= WORK_PER_LOOK {
+                self.work = 0;
                 woken.clear();
                 if let Err(error) = self.poller.wait(idle, |wake| woken.push(wake)) {
                     tracing::error!(%error, "a worker cannot wait for events");
@@ -111,6 +117,7 @@ impl Worker {
                 functions: &self.functions,
                 receivers: &mut self.receivers,
                 uplink: self.uplink.as_mut(),
+                work: &mut self.work,
             };
             if queue.poll(&mut egress) > 0 {
                 queue.idle = 0;
@@ -139,6 +146,7 @@ impl Worker {
             functions: &self.functions,
             receivers: &mut self.receivers,
             uplink: None,
+            work: &mut self.work,
         };
         // Edge-triggered: the uplink is polled until it is empty.
         self.uplink_active = uplink.poll(&mut egress);
@@ -148,7 +156,7 @@ impl Worker {
     /// Carries out what is asked; false: stop.
     fn commands(&mut self) -> bool {
         loop {
-            let Some((command, done)) = self.shared.commands.lock().pop_front() else {
+            let Some((command, done)) = self.shared.commands.lock().waiting.pop_front() else {
                 return true;
             };
             let result = match command {
@@ -202,10 +210,13 @@ impl Worker {
 
     fn start_queue(&mut self, config: QueueConfig) -> Result<(), QueueError> {
         self.stop_queue(config.function, config.pair, config.direction);
+        if self.function(config.function).is_none() {
+            // Kept, it would translate with the domain of whoever gets the number next.
+            return Err(QueueError::NoFunction(config.function));
+        }
         match config.direction {
             Direction::Receive => {
                 let (number, pair) = (number(config.function), usize::from(config.pair));
-                let _ = self.function(config.function);
                 let receivers = &mut self.receivers[number];
                 if receivers.len() <= pair {
                     receivers.resize_with(pair + 1, || None);
@@ -277,4 +288,6 @@ pub(crate) enum QueueError {
     Ring(#[from] RingError),
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error("{0} does not exist")]
+    NoFunction(FunctionId),
 }

@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 
 use crate::{Datapath, Direction, FunctionCounters, Kick, QueueConfig};
 
-const MEMORY: u64 = 4 << 20;
-pub(super) const SIZE: u16 = 64;
+const MEMORY: u64 = 16 << 20;
+pub(super) const SIZE: u16 = 256;
+pub(super) const PAIRS: u16 = 2;
 /// Buffers begin here; each descriptor index has its own 16 KiB.
 const BUFFERS: u64 = 1 << 20;
 const BUFFER: u64 = 16 << 10;
@@ -24,11 +25,16 @@ const BUFFER: u64 = 16 << 10;
 pub(super) struct Events {
     pub(super) interrupts: AtomicU32,
     pub(super) failure: Mutex<Option<String>>,
+    /// Runs in the worker at the next interrupt.
+    pub(super) then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl QueueEvents for Events {
     fn interrupt(&self) {
         self.interrupts.fetch_add(1, Ordering::Relaxed);
+        if let Some(then) = self.then.lock().take() {
+            then();
+        }
     }
 
     fn fail(&self, reason: &dyn fmt::Display) {
@@ -39,6 +45,8 @@ impl QueueEvents for Events {
 /// One side of a queue: writes descriptors, reads used elements.
 pub(super) struct Ring {
     pub(super) base: u64,
+    /// The queue pair it is started as.
+    pub(super) pair: u16,
     buffers: u64,
     pub(super) available: u16,
     seen: u16,
@@ -64,7 +72,12 @@ pub(super) fn memfd(size: u64) -> OwnedFd {
 impl Ring {
     fn new(base: u64, buffers: u64) -> Self {
         let kick = Kick::new().unwrap();
-        Ring { base, buffers, available: 0, seen: 0, events: Arc::default(), kick }
+        Ring { base, pair: 0, buffers, available: 0, seen: 0, events: Arc::default(), kick }
+    }
+
+    /// Kicks, as a hypervisor does that was given the eventfd.
+    pub(super) fn ring(&self) {
+        rustix::io::write(&self.kick, &1u64.to_ne_bytes()).unwrap();
     }
 
     pub(super) fn addresses(&self) -> QueueAddresses {
@@ -92,7 +105,7 @@ impl Driver {
         let backing = Backing::File { fd: memfd(MEMORY), offset: 0 };
         domain.map(0, MEMORY, Permissions::READ_WRITE, backing).unwrap();
         domain.set_bus_master(true);
-        let counters = FunctionCounters::new(1);
+        let counters = FunctionCounters::new(PAIRS);
         datapath.add_function(id, &domain, counters.clone()).unwrap();
         Driver {
             id,
@@ -111,13 +124,22 @@ impl Driver {
         mergeable: bool,
         resume: QueueState,
     ) {
+        datapath.start_queue(self.config(direction, mergeable, resume)).unwrap();
+    }
+
+    pub(super) fn config(
+        &self,
+        direction: Direction,
+        mergeable: bool,
+        resume: QueueState,
+    ) -> QueueConfig {
         let ring = match direction {
             Direction::Receive => &self.rx,
             Direction::Transmit => &self.tx,
         };
-        let config = QueueConfig {
+        QueueConfig {
             function: self.id,
-            pair: 0,
+            pair: ring.pair,
             direction,
             addresses: ring.addresses(),
             features: RingFeatures { event_index: true, indirect: false },
@@ -125,8 +147,7 @@ impl Driver {
             kick: ring.kick.clone(),
             resume,
             events: Arc::clone(&ring.events) as Arc<_>,
-        };
-        datapath.start_queue(config).unwrap();
+        }
     }
 
     pub(super) fn write(&self, iova: u64, data: &[u8]) {
@@ -161,23 +182,37 @@ impl Driver {
         self.send_with_header([0; 12], frame);
     }
 
+    /// As [`Driver::send`], without the kick.
+    pub(super) fn prepare(&mut self, frame: &[u8]) {
+        let head = self.place([0; 12], frame);
+        self.make_available(head);
+    }
+
     pub(super) fn send_with_header(&mut self, header: [u8; 12], frame: &[u8]) {
+        let head = self.place(header, frame);
+        self.offer_tx(head);
+    }
+
+    fn place(&self, header: [u8; 12], frame: &[u8]) -> u16 {
         let index = self.tx.available % SIZE;
         let iova = self.tx.buffers + u64::from(index) * BUFFER;
         self.write(iova, &[&header[..], frame].concat());
         let len = (12 + frame.len()) as u32;
         self.descriptor(&self.tx, index, (iova, len, 0, 0));
-        self.offer_tx(index);
+        index
     }
 
     /// Makes the transmit chain that begins at `head` available and kicks.
     pub(super) fn offer_tx(&mut self, head: u16) {
+        self.make_available(head);
+        self.tx.ring();
+    }
+
+    fn make_available(&mut self, head: u16) {
         let slot = u64::from(self.tx.available % SIZE);
         self.write(self.tx.base + 0x1000 + 4 + 2 * slot, &head.to_le_bytes());
         self.tx.available = self.tx.available.wrapping_add(1);
         self.write(self.tx.base + 0x1002, &self.tx.available.to_le_bytes());
-        // As a hypervisor does that was given the eventfd.
-        rustix::io::write(&self.tx.kick, &1u64.to_ne_bytes()).unwrap();
     }
 
     /// Makes a receive buffer of `len` bytes available.
@@ -211,6 +246,12 @@ impl Driver {
 
     fn rx_used(&self) -> u16 {
         self.word(self.rx.base + 0x2002)
+    }
+
+    /// Waits until the worker has left the transmit queue: the driver is asked to notify of exactly the next frame.
+    pub(super) fn wait_armed(&self) {
+        let asked = self.tx.base + 0x2000 + 4 + 8 * u64::from(SIZE);
+        eventually("the queue to be armed", || self.word(asked) == self.tx.available);
     }
 
     /// Waits until every sent chain has been given back.

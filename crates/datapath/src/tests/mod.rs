@@ -11,7 +11,7 @@ use manifold_virtio::transport::QueueState;
 use proptest::prelude::*;
 
 use crate::frame::{Frame, NET_HEADER, Pieces};
-use crate::{Datapath, Direction};
+use crate::{Datapath, Direction, Error};
 use driver::{Driver, SIZE, eventually, memfd};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
@@ -110,6 +110,21 @@ fn a_long_frame_spans_merged_buffers() {
 }
 
 #[test]
+fn more_buffers_than_a_frame_may_span_stay_where_they_are() {
+    let (_datapath, mut vfs) = switch(2, true);
+    for _ in 0..128 {
+        vfs[1].post(12);
+    }
+    // It would fit with the 129th.
+    vfs[1].post(4096);
+    vfs[0].send(&frame(mac(Vf(1)), Vf(0), 1600));
+    vfs[0].wait_sent();
+    assert_eq!(vfs[1].drops("buffer_too_small"), 1);
+    vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
+    assert_eq!(vfs[1].receive(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0]);
+}
+
+#[test]
 fn what_does_not_fit_is_dropped_and_counted_at_the_receiver() {
     // Without merged buffers each frame needs one that is large enough.
     let (_datapath, mut vfs) = switch(2, false);
@@ -174,6 +189,7 @@ fn a_malformed_ring_stops_its_own_queue_only() {
     vfs[1].write(vfs[1].rx.base + 0x1002, &1u16.to_le_bytes());
     vfs[2].send(&frame(mac(Vf(1)), Vf(2), 60));
     eventually("vf1's failure", || vfs[1].rx.events.failure.lock().is_some());
+    assert_eq!(vfs[1].drops("not_ready"), 1);
     assert_eq!(vfs[1].domain.faults().count, 1);
     assert_eq!(vfs[1].domain.faults().recent[0].iova, 1 << 40);
 
@@ -195,6 +211,66 @@ fn a_receiver_without_a_driver_drops() {
     sender.send(&frame(mac(Vf(1)), Vf(0), 60));
     sender.wait_sent();
     assert_eq!(receiver.drops("not_ready"), 1);
+}
+
+#[test]
+fn frames_go_to_the_active_queue_pairs() {
+    let ids = [Vf(0), Vf(1)];
+    let datapath = Datapath::start(table(&ids)).unwrap();
+    let (mut sender, mut receiver) = (Driver::new(&datapath, Vf(0)), Driver::new(&datapath, Vf(1)));
+    sender.tx.pair = 1;
+    receiver.rx.pair = 1;
+    sender.start_queue(&datapath, Direction::Transmit, true, QueueState::default());
+    receiver.start_queue(&datapath, Direction::Receive, true, QueueState::default());
+    receiver.post(2048);
+    // One pair to begin with: the first, which this receiver has not set up.
+    sender.send(&frame(mac(Vf(1)), Vf(0), 60));
+    sender.wait_sent();
+    assert_eq!(receiver.drops("not_ready"), 1);
+    datapath.set_active_pairs(Vf(1), 2).unwrap();
+    sender.send(&frame(mac(Vf(1)), Vf(0), 61));
+    assert_eq!(receiver.receive().len(), 12 + 61);
+    datapath.set_active_pairs(Vf(1), 1).unwrap();
+    sender.send(&frame(mac(Vf(1)), Vf(0), 62));
+    sender.wait_sent();
+    assert_eq!(receiver.drops("not_ready"), 2);
+    let frames: Vec<_> = receiver.counters.pairs().map(|pair| pair.rx_frames).collect();
+    assert_eq!(frames, [0, 1]);
+    let frames: Vec<_> = sender.counters.pairs().map(|pair| pair.tx_frames).collect();
+    assert_eq!(frames, [0, 3]);
+}
+
+#[test]
+fn a_function_that_was_removed_gets_no_queue() {
+    let (datapath, mut vfs) = switch(2, true);
+    datapath.remove_function(Vf(1)).unwrap();
+    for direction in [Direction::Receive, Direction::Transmit] {
+        let error = datapath.start_queue(vfs[1].config(direction, true, QueueState::default()));
+        assert!(matches!(error, Err(Error::NoFunction(Vf(1)))), "{error:?}");
+    }
+    // Whoever has the number next starts without queues.
+    let next = Driver::new(&datapath, Vf(1));
+    vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
+    vfs[0].wait_sent();
+    assert_eq!(next.drops("not_ready"), 1);
+}
+
+#[test]
+fn nobody_waits_for_a_worker_that_has_ended() {
+    let (datapath, mut vfs) = switch(2, true);
+    vfs[1].post(2048);
+    let (busy, wait) = std::sync::mpsc::channel();
+    *vfs[1].rx.events.then.lock() = Some(Box::new(move || {
+        busy.send(()).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        // A panic without its message.
+        std::panic::resume_unwind(Box::new(()));
+    }));
+    vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
+    wait.recv().unwrap();
+    // This command waits already when the worker ends, the other one comes too late.
+    assert!(matches!(datapath.set_active_pairs(Vf(0), 1), Err(Error::WorkerGone)));
+    assert!(matches!(datapath.stop_queue(Vf(0), 0, Direction::Receive), Err(Error::WorkerGone)));
 }
 
 #[test]
@@ -232,11 +308,35 @@ fn an_idle_worker_sleeps_and_a_kick_wakes_it() {
         vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60 + round));
         assert_eq!(vfs[1].receive().len(), 72 + round);
         vfs[0].wait_sent();
-        // Long enough to fall asleep: the driver is asked to notify of exactly the next frame.
-        let asked = vfs[0].tx.base + 0x2000 + 4 + 8 * u64::from(SIZE);
-        let next = vfs[0].tx.available.to_le_bytes();
-        eventually("the queue to be armed", || vfs[0].read(asked, 2) == next);
+        vfs[0].wait_armed();
     }
+}
+
+#[test]
+fn a_flood_of_broadcasts_does_not_keep_others_waiting() {
+    let (_datapath, mut vfs) = switch(40, true);
+    for _ in 0..SIZE {
+        vfs[2].post(128);
+    }
+    vfs[3].post(128);
+    for index in 0..2 {
+        vfs[index].send(&frame(mac(Vf(2)), Vf(index as u16), 60));
+        assert_eq!(vfs[2].receive().len(), 72);
+        vfs[index].wait_armed();
+    }
+    // vf1 is kicked while the worker is busy with the first of seven bursts.
+    let patient = frame(mac(Vf(2)), Vf(1), 61);
+    vfs[1].prepare(&patient);
+    let kick = vfs[1].tx.kick.clone();
+    *vfs[3].rx.events.then.lock() = Some(Box::new(move || {
+        rustix::io::write(&kick, &1u64.to_ne_bytes()).unwrap();
+    }));
+    for _ in 0..200 {
+        vfs[0].prepare(&frame(BROADCAST, Vf(0), 60));
+    }
+    vfs[0].tx.ring();
+    let before = (0..).take_while(|_| vfs[2].receive()[12..] != patient[..]).count();
+    assert!((32..=64).contains(&before), "{before} broadcasts went first");
 }
 
 #[test]
