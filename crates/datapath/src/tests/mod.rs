@@ -1,4 +1,5 @@
 mod driver;
+mod uplink;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
