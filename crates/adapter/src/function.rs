@@ -10,7 +10,7 @@ use manifold_pci::{
     SriovSpec,
 };
 use manifold_virtio::net::{NetConfig, NetDevice};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::Error;
 use crate::config::{Config, function_mac, serial};
@@ -73,7 +73,6 @@ impl Factory {
     ) -> Result<Arc<Function>, Error> {
         let domain = Domain::new(id.to_string());
         let counters = FunctionCounters::new(self.config.queue_pairs);
-        self.datapath.add_function(id, &domain, counters.clone())?;
         let queues = Arc::new(Queues::new(
             id,
             self.config.queue_pairs,
@@ -84,6 +83,8 @@ impl Factory {
         let host = Arc::clone(&queues) as Arc<_>;
         let model = NetDevice::new(net, Arc::clone(&domain), &msix, host)?;
         let view = Passthrough::new(&space, &spec);
+        // Last, so that a function that cannot be made leaves nothing behind.
+        self.datapath.add_function(id, &domain, counters.clone())?;
         Ok(Arc::new(Function {
             id,
             spec,
@@ -144,6 +145,14 @@ impl Function {
         self.present.load(Ordering::Acquire)
     }
 
+    /// The registers of a function that exists, for a write. A request that comes in while the function is removed is
+    /// either done before or not at all: its number may soon be another function's, and the workers and the switch know
+    /// functions by number.
+    fn live_registers(&self) -> Option<MutexGuard<'_, Registers>> {
+        let registers = self.registers.lock();
+        self.is_present().then_some(registers)
+    }
+
     /// Reads configuration space.
     pub(crate) fn config_read(&self, path: Path, offset: u16, data: &mut [u8]) {
         let mut registers = self.registers.lock();
@@ -161,7 +170,7 @@ impl Function {
 
     /// Writes configuration space. What concerns VFs is for the caller to act on.
     pub(crate) fn config_write(&self, path: Path, offset: u16, data: &[u8]) -> Events {
-        let mut registers = self.registers.lock();
+        let Some(mut registers) = self.live_registers() else { return Events::default() };
         let Registers { space, view, .. } = &mut *registers;
         let events = match path {
             Path::Bus => space.write(offset, data),
@@ -186,7 +195,11 @@ impl Function {
             Some(MsixPart::Table(at)) => self.msix.table_write(at, data),
             // The pending bits are read-only (PCIe Base 6.0, 7.7.2).
             Some(MsixPart::Pba(_)) => {}
-            None => self.registers.lock().model.write(bar, offset, data),
+            None => {
+                if let Some(mut registers) = self.live_registers() {
+                    registers.model.write(bar, offset, data);
+                }
+            }
         }
     }
 
@@ -295,5 +308,42 @@ impl Function {
                 _ => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use manifold_virtio::transport::layout;
+
+    use super::*;
+    use crate::switch::empty_table;
+
+    /// Offset of `device_status` (virtio 1.3, 4.1.4.3); the common configuration comes first in its BAR.
+    const DEVICE_STATUS: u64 = 0x14;
+    /// The Command register and its Bus Master Enable.
+    const COMMAND: (u16, [u8; 2]) = (0x04, [0x04, 0]);
+
+    #[test]
+    fn a_function_that_was_removed_takes_no_writes() {
+        let datapath = Arc::new(Datapath::start(empty_table()).unwrap());
+        let switch = Arc::new(Switch::new(Arc::clone(&datapath), 1500, false));
+        let factory = Factory { config: Config::new("/tmp"), datapath, switch };
+        let vf = factory.vf(0).unwrap();
+        let state = |vf: &Function| {
+            (vf.with_space(ConfigSpace::bus_master), vf.with_model(|model| model.state().status))
+        };
+        let write = |vf: &Function| {
+            let (command, bus_master) = COMMAND;
+            let _ = vf.config_write(Path::Vmm, command, &bus_master);
+            vf.bar_write(layout::BAR, DEVICE_STATUS, &[1]);
+        };
+        write(&vf);
+        assert_eq!(state(&vf), (true, 1));
+        vf.remove();
+        let _ = vf.config_write(Path::Bus, COMMAND.0, &[0, 0]);
+        assert_eq!(state(&vf), (true, 0));
+        vf.release();
+        write(&vf);
+        assert_eq!(state(&vf), (false, 0));
     }
 }
