@@ -56,7 +56,7 @@ impl Adapter {
         let datapath = Arc::new(Datapath::start(empty_table())?);
         let uplink = match &config.uplink {
             Uplink::None => None,
-            Uplink::Tap(name) => Some(Tap::open(name)?),
+            Uplink::Tap(name) => Some(open_tap(name, config.mtu)?),
         };
         let switch = Switch::new(Arc::clone(&datapath), config.mtu, uplink.is_some());
         datapath.set_uplink(uplink)?;
@@ -212,6 +212,22 @@ impl Drop for Adapter {
         Self::disable(&mut host);
         host.sockets.clear();
     }
+}
+
+/// Opens the uplink. What would make it lose frames is the administrator's to change, so it is only told.
+fn open_tap(name: &str, mtu: u16) -> Result<Tap, Error> {
+    let tap = Tap::open(name)?;
+    if matches!(tap.is_up(), Ok(false)) {
+        tracing::warn!("the uplink {name} is down: take it up with `ip link set {name} up`");
+    }
+    if let Ok(offered) = tap.mtu()
+        && offered < u32::from(mtu)
+    {
+        tracing::warn!(
+            "the uplink {name} has an MTU of {offered}, the functions {mtu}: `ip link set {name} mtu {mtu}`"
+        );
+    }
+    Ok(tap)
 }
 
 fn bars(placed: &[Option<PlacedBar>; 6]) -> Vec<BarInfo> {
