@@ -1,5 +1,7 @@
 //! The adapter's life: functions and sockets come and go with VF Enable, and nothing stays behind.
 
+#![allow(clippy::unwrap_used)] // the helpers of tests
+
 use std::path::Path;
 
 use manifold_adapter::{Adapter, Config, Error, View};
