@@ -31,7 +31,9 @@ pub struct Builder<'a> {
     /// Sockets go here; their paths must stay below 108 bytes.
     pub(crate) sockets: PathBuf,
     pub(crate) memory_mib: u32,
+    pub(crate) shared_memory: bool,
     pub(crate) viommu: bool,
+    pub(crate) load_drivers: bool,
     pub(crate) devices: Vec<Device>,
     pub(crate) acceleration: Acceleration,
     pub(crate) boot_timeout: Duration,
@@ -64,6 +66,13 @@ impl<'a> Builder<'a> {
     #[must_use]
     pub fn memory(mut self, mib: u32) -> Self {
         self.memory_mib = mib;
+        self
+    }
+
+    /// Keeps the guest's memory to QEMU, so that the adapter has to ask QEMU for each byte of it.
+    #[must_use]
+    pub fn private_memory(mut self) -> Self {
+        self.shared_memory = false;
         self
     }
 
@@ -111,6 +120,13 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Loads no drivers at boot. Those of an ordinary guest are in /modules, /modules/order says in what order.
+    #[must_use]
+    pub fn without_drivers(mut self) -> Self {
+        self.load_drivers = false;
+        self
+    }
+
     /// Boots it and waits until the agent answers.
     ///
     /// # Errors
@@ -139,6 +155,9 @@ impl<'a> Builder<'a> {
         // On a busy machine an emulated timer may be too late for the kernel's check of it.
         let mut arguments =
             format!("console=ttyS0 loglevel=5 no_timer_check manifold.name={}", self.name);
+        if !self.load_drivers {
+            arguments.push_str(" manifold.bare");
+        }
         if self.viommu {
             arguments.push_str(" intel_iommu=on iommu.passthrough=0 iommu.strict=1");
         }
@@ -152,11 +171,14 @@ impl<'a> Builder<'a> {
         command.args(["-M", "q35,memory-backend=ram,usb=off,sata=off,smbus=off,vmport=off"]);
         command.args(self.acceleration.arguments());
         command.args(["-smp", "1", "-m", &format!("{}M", self.memory_mib)]);
-        // The adapter reads and writes guest memory, so that must be a file it can share.
-        command.args([
-            "-object",
-            &format!("memory-backend-memfd,id=ram,share=on,size={}M", self.memory_mib),
-        ]);
+        // The adapter reads and writes guest memory, so that should be a file it can share.
+        let size = self.memory_mib;
+        let memory = if self.shared_memory {
+            format!("memory-backend-memfd,id=ram,share=on,size={size}M")
+        } else {
+            format!("memory-backend-ram,id=ram,size={size}M")
+        };
+        command.args(["-object", &memory]);
         if self.viommu {
             // Caching mode: the guest also flushes what becomes valid, which is how QEMU learns of new mappings.
             command.args(["-device", "intel-iommu,caching-mode=on"]);

@@ -6,6 +6,7 @@ use manifold_vm::Guest;
 
 mod four;
 mod pf;
+mod refused;
 mod two;
 mod viommu;
 
