@@ -1,6 +1,7 @@
 //! A function on its vfio-user socket: what Linux's vfio-pci does for a VMM that has the function passed through.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use manifold_dma::{Backing, Error as DmaError, Permissions, RemoteMemory};
 use manifold_pci::CONFIG_SIZE;
@@ -18,11 +19,13 @@ use crate::interrupt::EventFd;
 /// One function as a vfio-user device.
 pub(crate) struct Attachment {
     function: Arc<Function>,
+    /// Whether this VMM's first mistake has been told. It can make as many as it likes.
+    told: AtomicBool,
 }
 
 impl Attachment {
     pub(crate) fn new(function: Arc<Function>) -> Self {
-        Attachment { function }
+        Attachment { function, told: AtomicBool::new(false) }
     }
 
     fn bar_size(&self, region: u32) -> Option<u64> {
@@ -189,7 +192,9 @@ impl Device for Attachment {
             DmaMemory::Remote(remote) => Backing::Remote(Arc::new(Remote(remote))),
         };
         self.function.domain.map(map.iova, map.size, permissions, backing).map_err(|error| {
-            tracing::warn!(function = %self.function.id, %error, "DMA mapping refused");
+            if !self.told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(function = %self.function.id, %error, "DMA mapping refused");
+            }
             errno(&error)
         })
     }
@@ -219,6 +224,7 @@ impl Device for Attachment {
             return Err(Errno::NODEV);
         }
         self.function.take();
+        self.told.store(false, Ordering::Relaxed);
         let pid = u32::try_from(peer.pid).ok().filter(|pid| *pid != 0);
         *self.function.peer.lock() = Some(PeerInfo { protocol: "vfio-user", pid });
         tracing::info!(function = %self.function.id, pid, "attached");

@@ -1,6 +1,6 @@
 //! The switch's policies: from what each function may and wants to receive to the workers' forwarding table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use manifold_datapath::Datapath;
@@ -23,6 +23,8 @@ pub(crate) struct Switch {
 struct State {
     policies: BTreeMap<FunctionId, Policy>,
     uplink: bool,
+    /// Functions whose claim to another's address has been told: a driver can make as many as it likes.
+    told: BTreeSet<FunctionId>,
 }
 
 impl Switch {
@@ -30,7 +32,7 @@ impl Switch {
         Switch {
             datapath,
             max_frame_len: u32::from(mtu) + FRAME_OVERHEAD,
-            state: Mutex::new(State { policies: BTreeMap::new(), uplink }),
+            state: Mutex::new(State { uplink, ..State::default() }),
         }
     }
 
@@ -40,14 +42,15 @@ impl Switch {
         for (id, mac) in functions {
             state.policies.insert(id, Policy::new(MacAddr(mac)));
         }
-        self.publish(&state);
+        self.publish(&mut state);
     }
 
     /// Functions cease to exist.
     pub(crate) fn remove(&self, gone: impl Fn(FunctionId) -> bool) {
         let mut state = self.state.lock();
         state.policies.retain(|id, _| !gone(*id));
-        self.publish(&state);
+        state.told.retain(|id| !gone(*id));
+        self.publish(&mut state);
     }
 
     /// A function's driver changed what it wants to receive.
@@ -57,17 +60,19 @@ impl Switch {
         let filters = convert(filters);
         if policy.filters != filters {
             policy.filters = filters;
-            self.publish(&state);
+            self.publish(&mut state);
         }
     }
 
-    fn publish(&self, state: &State) {
+    fn publish(&self, state: &mut State) {
         let table = build(state, self.max_frame_len);
         for conflict in table.conflicts() {
-            tracing::warn!(
-                mac = %conflict.mac, owner = %conflict.owner, refused = %conflict.refused,
-                "two functions claim one MAC address"
-            );
+            if state.told.insert(conflict.refused) {
+                tracing::warn!(
+                    mac = %conflict.mac, owner = %conflict.owner, refused = %conflict.refused,
+                    "two functions claim one MAC address"
+                );
+            }
         }
         if let Err(error) = self.datapath.set_table(Arc::new(table)) {
             tracing::error!(%error, "the forwarding table cannot be replaced");
@@ -106,5 +111,28 @@ fn convert(filters: &net::Filters) -> Filters {
         multicast: filters.multicast.iter().copied().map(MacAddr).collect(),
         vlan_filtering: filters.vlan_filtering,
         vlans,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use manifold_pci::FunctionId::Vf;
+
+    use super::*;
+
+    #[test]
+    fn a_claim_to_anothers_address_is_told_once() {
+        let datapath = Arc::new(Datapath::start(empty_table()).unwrap());
+        let switch = Switch::new(datapath, 1500, false);
+        let mac = |last| [2, 0, 0, 0, 0, last];
+        switch.add([(Vf(0), mac(0)), (Vf(1), mac(1))]);
+        let told = || switch.state.lock().told.iter().copied().collect::<Vec<_>>();
+        assert_eq!(told(), []);
+        for own in [false, true, false] {
+            switch.set_filters(Vf(1), &net::Filters::new(mac(u8::from(own))));
+            assert_eq!(told(), [Vf(1)]);
+        }
+        switch.remove(|id| id == Vf(1));
+        assert_eq!(told(), []);
     }
 }
