@@ -6,6 +6,7 @@ use std::path::Path;
 
 use manifold_adapter::{Adapter, Config, Error, View};
 use manifold_pci::FunctionId::{self, Pf, Vf};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 fn sockets(folder: &Path) -> usize {
     std::fs::read_dir(folder).unwrap().count()
@@ -72,6 +73,9 @@ fn vfs_are_enabled_and_disabled_through_the_pf() {
 
 #[test]
 fn all_256_vfs_leave_no_descriptor_behind() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let adapter = start(folder.path());
     let before = open_files();
