@@ -57,7 +57,7 @@ impl Switch {
     pub(crate) fn set_filters(&self, id: FunctionId, filters: &net::Filters) {
         let mut state = self.state.lock();
         let Some(policy) = state.policies.get_mut(&id) else { return };
-        let filters = convert(filters);
+        let filters = limit(convert(filters), id);
         if policy.filters != filters {
             policy.filters = filters;
             self.publish(&mut state);
@@ -92,6 +92,27 @@ fn build(state: &State, max_frame_len: u32) -> Table {
 /// The table of an adapter without functions.
 pub(crate) fn empty_table() -> Arc<Table> {
     Arc::new(TableBuilder::new().build())
+}
+
+/// What the PF lets a function receive of what it asks for. A VF is not trusted (as other adapters say): it gets no unicast
+/// frames but its own, so promiscuous mode shows it every multicast frame and every VLAN, and no more.
+fn limit(asked: Filters, id: FunctionId) -> Filters {
+    if id == FunctionId::Pf {
+        return asked;
+    }
+    let filters = Filters { all_unicast: false, ..asked };
+    if !filters.promiscuous {
+        return filters;
+    }
+    Filters {
+        promiscuous: false,
+        all_multicast: true,
+        no_multicast: false,
+        no_unicast: false,
+        no_broadcast: false,
+        vlan_filtering: false,
+        ..filters
+    }
 }
 
 fn convert(filters: &net::Filters) -> Filters {
@@ -134,5 +155,49 @@ mod tests {
         }
         switch.remove(|id| id == Vf(1));
         assert_eq!(told(), []);
+    }
+}
+
+#[cfg(test)]
+mod trust_tests {
+    use manifold_eswitch::{Decision, Source};
+
+    use super::*;
+
+    const OWN: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 2];
+    const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 3];
+
+    /// Who gets a frame from `SENDER` when `id` asks for everything.
+    fn receivers(id: FunctionId, destination: [u8; 6]) -> Vec<FunctionId> {
+        let (other, sender) = (FunctionId::Vf(8), FunctionId::Vf(9));
+        let mut greedy = net::Filters::new(OWN);
+        greedy.promiscuous = true;
+        greedy.all_unicast = true;
+        greedy.vlan_filtering = true;
+        let mut state = State::default();
+        for (function, mac) in [(id, OWN), (other, OTHER), (sender, SENDER)] {
+            state.policies.insert(function, Policy::new(MacAddr(mac)));
+        }
+        if let Some(policy) = state.policies.get_mut(&id) {
+            policy.filters = limit(convert(&greedy), id);
+        }
+        let frame = [&destination[..], &SENDER, &[0x81, 0, 0, 7, 8, 0]].concat();
+        match build(&state, 1514).classify(Source::Function(sender), &frame, 60) {
+            Decision::Function(function) => vec![function],
+            Decision::Multi(to) => to.functions().collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_vf_cannot_listen_to_others() {
+        let vf = FunctionId::Vf(0);
+        assert_eq!(receivers(vf, OTHER), [FunctionId::Vf(8)]);
+        assert_eq!(receivers(vf, OWN), [vf]);
+        // Multicast of any VLAN it may have.
+        assert!(receivers(vf, [1, 0, 0x5e, 0, 0, 5]).contains(&vf));
+        // The PF is the adapter's owner.
+        assert!(receivers(FunctionId::Pf, OTHER).contains(&FunctionId::Pf));
     }
 }

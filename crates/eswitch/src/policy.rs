@@ -35,8 +35,8 @@ pub struct Filters {
 /// Everything the switch knows of one function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The MAC address the PF gave to the function. A function that uses its assigned address owns
-    /// it, whatever another function's driver claims.
+    /// The MAC address the PF gave to the function. No other function can own it, whatever its
+    /// driver claims, even while this one uses another.
     pub assigned_mac: MacAddr,
     /// What the driver asked for (already limited by the PF to what it may ask).
     pub filters: Filters,

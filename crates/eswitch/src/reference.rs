@@ -38,8 +38,10 @@ impl Switch {
             .iter()
             .position(|claim| *claim)
         };
+        let reserved = self.functions.values().any(|policy| policy.assigned_mac == mac);
         self.functions
             .iter()
+            .filter(|(_, policy)| !reserved || policy.assigned_mac == mac)
             .filter_map(|(id, policy)| Some((rank(policy)?, *id)))
             .min()
             .map(|(_, id)| id)

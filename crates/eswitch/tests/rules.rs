@@ -297,6 +297,12 @@ fn no_driver_takes_an_address_that_was_given_to_another() {
         .filters(Vf(1), |f| f.unicast = vec![victim]);
     assert_eq!(switch.table().owner(victim), Some(Vf(2)));
     assert_eq!(switch.sends(Pf, victim), to([Vf(2)]));
+    // Not even while the other uses an address of its own choice.
+    let elsewhere = Switch::new(3, false)
+        .filters(Vf(0), |f| f.mac = victim)
+        .filters(Vf(2), |f| f.mac = MacAddr([2, 0, 0, 0, 7, 7]));
+    assert_eq!(elsewhere.table().owner(victim), None);
+    assert_eq!(elsewhere.table().conflicts().len(), 1);
     // Nor does it send as the victim.
     let forged = frame(mac(Pf), victim, None);
     assert_eq!(switch.send(Source::Function(Vf(0)), &forged), Got::Drop(DropReason::Spoofed));

@@ -11,8 +11,8 @@ use crate::{DropReason, Filters, MacAddr, Policy, spec};
 /// Where several functions claim one unicast address, it belongs to the one whose claim has
 /// precedence: a function that uses the address the PF assigned to it; then a function whose driver
 /// chose it as its MAC address; then one that lists it among its unicast filters; and among equals
-/// the lowest function. So no driver takes over an address that another function was given and
-/// uses.
+/// the lowest function. An address the PF assigned is for that function alone, whether it uses it
+/// or not: no other function's claim to it counts.
 #[derive(Debug)]
 pub struct TableBuilder<'a> {
     functions: BTreeMap<FunctionId, &'a Policy>,
@@ -125,21 +125,29 @@ fn slots(functions: &[(u16, FunctionId, &Policy)]) -> Box<[u16]> {
 
 /// Gives each claimed unicast address to the claim with precedence.
 fn owners(functions: &[(u16, FunctionId, &Policy)]) -> (Fdb, Vec<Conflict>) {
+    let mut reserved = BTreeMap::new();
+    for (_, id, policy) in functions {
+        reserved.entry(policy.assigned_mac).or_insert(*id);
+    }
     let assigned = functions
         .iter()
         .filter(|(_, _, policy)| policy.filters.mac == policy.assigned_mac)
-        .map(|(slot, id, policy)| (policy.filters.mac, *slot, *id));
-    let chosen = functions.iter().map(|(slot, id, policy)| (policy.filters.mac, *slot, *id));
+        .map(|function| (function.2.filters.mac, function));
+    let chosen = functions.iter().map(|function| (function.2.filters.mac, function));
     let listed = functions
         .iter()
-        .flat_map(|(slot, id, policy)| policy.filters.unicast.iter().map(|mac| (*mac, *slot, *id)));
+        .flat_map(|function| function.2.filters.unicast.iter().map(move |mac| (*mac, function)));
 
     let mut owners: BTreeMap<MacAddr, (u16, FunctionId)> = BTreeMap::new();
     let mut refused: BTreeSet<(MacAddr, FunctionId)> = BTreeSet::new();
     let mut conflicts = Vec::new();
-    for (mac, slot, id) in assigned.chain(chosen).chain(listed).filter(|(mac, ..)| mac.is_station())
+    for (mac, &(slot, id, policy)) in
+        assigned.chain(chosen).chain(listed).filter(|(mac, _)| mac.is_station())
     {
-        let (_, owner) = *owners.entry(mac).or_insert((slot, id));
+        let owner = match reserved.get(&mac) {
+            Some(other) if policy.assigned_mac != mac => *other,
+            _ => owners.entry(mac).or_insert((slot, id)).1,
+        };
         if owner != id && refused.insert((mac, id)) {
             conflicts.push(Conflict { mac, owner, refused: id });
         }
