@@ -1,6 +1,8 @@
 //! All 256 VFs at once, a guest process on each: everyone to one, then around in a ring; and what the adapter has given
 //! back when the VFs are disabled.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
