@@ -1,7 +1,8 @@
 //! The fuzz targets of fuzz/, with stable Rust: fuzz/.cargo/config.toml has the compiler's part, libFuzzer is
 //! linked in.
 //!
-//! fuzz/seeds/TARGET is committed and only read; fuzz/corpus/TARGET grows; fuzz/artifacts/TARGET-... are findings.
+//! fuzz/seeds/TARGET holds inputs that once found something, is committed and only read; fuzz/corpus/TARGET grows;
+//! fuzz/artifacts/TARGET-... are findings.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
