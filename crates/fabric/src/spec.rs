@@ -215,34 +215,14 @@ pub mod ari {
 pub mod sriov {
     use std::time::Duration;
 
-    /// Extended capability ID.
-    pub const ID: u16 = 0x0010;
-    /// SR-IOV Control (section 9.3.3.3).
-    pub const CONTROL: u16 = 0x08;
-    /// Control: VF Enable (section 9.3.3.3.1).
-    pub const CONTROL_VF_ENABLE: u16 = 1 << 0;
-    /// Control: VF MSE (section 9.3.3.3.4).
-    pub const CONTROL_VF_MSE: u16 = 1 << 3;
-    /// Control: ARI Capable Hierarchy (section 9.3.3.3.5).
-    pub const CONTROL_ARI: u16 = 1 << 4;
-    /// TotalVFs (section 9.3.3.6).
-    pub const TOTAL_VFS: u16 = 0x0e;
-    /// NumVFs (section 9.3.3.7).
-    pub const NUM_VFS: u16 = 0x10;
-    /// First VF Offset (section 9.3.3.9).
-    pub const FIRST_VF_OFFSET: u16 = 0x14;
-    /// VF Stride (section 9.3.3.10).
-    pub const VF_STRIDE: u16 = 0x16;
-    /// VF Device ID (section 9.3.3.11).
-    pub const VF_DEVICE_ID: u16 = 0x1a;
-    /// Supported Page Sizes (section 9.3.3.12).
-    pub const SUPPORTED_PAGE_SIZES: u16 = 0x1c;
-    /// System Page Size (section 9.3.3.13).
-    pub const SYSTEM_PAGE_SIZE: u16 = 0x20;
+    pub use manifold_pci::spec::sriov::{
+        CONTROL, CONTROL_ARI, CONTROL_VF_ENABLE, CONTROL_VF_MSE, FIRST_VF_OFFSET, ID, NUM_VFS,
+        SUPPORTED_PAGE_SIZES, SYSTEM_PAGE_SIZE, TOTAL_VFS, VF_BAR0 as VF_BAR, VF_DEVICE_ID,
+        VF_STRIDE,
+    };
+
     /// A page size bit: 4 KiB.
     pub const PAGE_SIZE_4K: u32 = 1 << 0;
-    /// First of six VF BARs (section 9.3.3.14).
-    pub const VF_BAR: u16 = 0x24;
 
     /// After VF Enable is set, no request goes to a VF for so long (section 9.3.3.3.1).
     pub const ENABLE_TIME: Duration = Duration::from_millis(100);
