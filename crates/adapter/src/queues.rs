@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use manifold_datapath::{Datapath, Direction, Kick, QueueConfig};
 use manifold_pci::FunctionId;
-use manifold_virtio::net::{Filters, QueueHost, Role};
+use manifold_virtio::net::{Coalescing, Filters, QueueHost, QueueStatistics, Role, Steering};
 use manifold_virtio::spec::net::feature;
 use manifold_virtio::transport::{QueueError, QueueSetup, QueueState};
 
@@ -88,8 +88,19 @@ impl QueueHost for Queues {
 
     fn filters_changed(&self, filters: &Filters) {
         self.switch.set_filters(self.function, filters);
-        if let Err(error) = self.datapath.set_active_pairs(self.function, filters.active_pairs) {
+    }
+
+    fn steering_changed(&self, steering: &Steering) {
+        if let Err(error) = self.datapath.set_active_pairs(self.function, steering.pairs) {
             tracing::error!(function = %self.function, %error, "cannot steer to the queue pairs");
         }
+    }
+
+    fn offloads_changed(&self, _: u64) {}
+
+    fn coalescing_changed(&self, _: u16, _: Coalescing) {}
+
+    fn statistics(&self, _: u16) -> QueueStatistics {
+        QueueStatistics::default()
     }
 }

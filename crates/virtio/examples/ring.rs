@@ -16,7 +16,7 @@ const ROUNDS: u32 = 20_000;
 const BUFFERS: u64 = 0x8_0000;
 
 fn main() -> Result<()> {
-    let features = RingFeatures { event_index: true, indirect: true };
+    let features = RingFeatures { event_index: true, indirect: true, ..RingFeatures::default() };
     let driver = Driver::new(SIZE, features)?;
     for index in 0..SIZE {
         driver.descriptor(index, buffer(index, 0, 0))?;

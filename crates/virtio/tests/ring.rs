@@ -8,9 +8,12 @@ use manifold_virtio::ring::{Chain, QueueAddresses, RingError, RingFeatures, Spli
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-const PLAIN: RingFeatures = RingFeatures { event_index: false, indirect: false };
-const EVENT: RingFeatures = RingFeatures { event_index: true, indirect: false };
-const INDIRECTS: RingFeatures = RingFeatures { event_index: false, indirect: true };
+const PLAIN: RingFeatures =
+    RingFeatures { event_index: false, indirect: false, packed: false, in_order: false };
+const EVENT: RingFeatures =
+    RingFeatures { event_index: true, indirect: false, packed: false, in_order: false };
+const INDIRECTS: RingFeatures =
+    RingFeatures { event_index: false, indirect: true, packed: false, in_order: false };
 const BUFFERS: u64 = 0x8_0000;
 
 fn queue(driver: &Driver) -> SplitQueue {
@@ -340,7 +343,7 @@ proptest! {
         let pages: Vec<Option<u64>> = (0..256)
             .map(|page| Some(PAGE_SIZE * match scatter { 0 => page, 1 => 2 * page, _ => 255 - page }))
             .collect();
-        let features = RingFeatures { event_index, indirect: true };
+        let features = RingFeatures { event_index, indirect: true, ..PLAIN };
         let addresses = QueueAddresses {
             size: 1 << shift,
             descriptors: 0x1_0ff0,

@@ -10,7 +10,8 @@ const SIZE: u16 = 8;
 const BUFFERS: u64 = 0x8_0000;
 const TABLE: u64 = 0x4_0000;
 const OUTSIDE: u64 = 0x10_0000;
-const ALL: RingFeatures = RingFeatures { event_index: true, indirect: true };
+const ALL: RingFeatures =
+    RingFeatures { event_index: true, indirect: true, packed: false, in_order: false };
 
 fn direct(iova: u64, len: u32, flags: u16, next: u16) -> Descriptor {
     Descriptor { iova, len, flags, next }

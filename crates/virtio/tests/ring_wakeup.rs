@@ -110,10 +110,18 @@ fn nobody_sleeps_for_ever(features: RingFeatures) {
 
 #[test]
 fn nobody_sleeps_for_ever_with_flags() {
-    nobody_sleeps_for_ever(RingFeatures { event_index: false, indirect: false });
+    nobody_sleeps_for_ever(RingFeatures {
+        event_index: false,
+        indirect: false,
+        ..RingFeatures::default()
+    });
 }
 
 #[test]
 fn nobody_sleeps_for_ever_with_event_index() {
-    nobody_sleeps_for_ever(RingFeatures { event_index: true, indirect: false });
+    nobody_sleeps_for_ever(RingFeatures {
+        event_index: true,
+        indirect: false,
+        ..RingFeatures::default()
+    });
 }

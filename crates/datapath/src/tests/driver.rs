@@ -142,7 +142,11 @@ impl Driver {
             pair: ring.pair,
             direction,
             addresses: ring.addresses(),
-            features: RingFeatures { event_index: true, indirect: false },
+            features: RingFeatures {
+                event_index: true,
+                indirect: false,
+                ..RingFeatures::default()
+            },
             mergeable,
             kick: ring.kick.clone(),
             resume,

@@ -1,6 +1,6 @@
 //! Who serves the queues of a network device.
 
-use crate::net::Filters;
+use crate::net::{Coalescing, Filters, QueueStatistics, Steering};
 use crate::transport::{QueueError, QueueSetup, QueueState};
 
 /// What a data queue carries (5.1.2). The number is that of the pair, from 0.
@@ -30,7 +30,21 @@ pub trait QueueHost: Send + Sync {
     /// The driver made buffers available in a started queue.
     fn notify(&self, index: u16);
 
-    /// What the function is to receive, on how many queue pairs. Called before the queues of a new driver start and for
+    /// What the function is to receive. Called before the queues of a new driver start and for
     /// each change after that, a reset's included. On return the new filters are in force.
     fn filters_changed(&self, filters: &Filters);
+
+    /// On which queue pairs the function receives. Called before the queues of a new driver start and for each change after
+    /// that, a reset's included. On return the new steering is in force.
+    fn steering_changed(&self, steering: &Steering);
+
+    /// Which receive offloads are in force, of those negotiated: masks of
+    /// [`GUEST_OFFLOADS`](crate::spec::net::feature::GUEST_OFFLOADS). A queue starts with those negotiated.
+    fn offloads_changed(&self, offloads: u64);
+
+    /// How notifications of a data queue are coalesced from now on. Queues start without.
+    fn coalescing_changed(&self, index: u16, coalescing: Coalescing);
+
+    /// What has gone through a data queue.
+    fn statistics(&self, index: u16) -> QueueStatistics;
 }

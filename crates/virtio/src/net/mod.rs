@@ -5,6 +5,7 @@ mod control_queue;
 mod filters;
 mod host;
 mod state;
+mod steering;
 
 use std::sync::Arc;
 
@@ -22,6 +23,9 @@ use control_queue::ControlQueue;
 pub use filters::{Filters, MAC_TABLE_ENTRIES, MacAddress, VlanTable};
 pub use host::{QueueHost, Role};
 use state::Receive;
+pub use steering::{
+    Coalescing, HashConfig, Indirection, QueueStatistics, RSS_KEY_SIZE, RSS_TABLE_ENTRIES, Steering,
+};
 
 /// Most queue pairs of one device.
 pub const MAX_QUEUE_PAIRS: u16 = 16;

@@ -81,7 +81,11 @@ impl Guest {
         let memory = GuestMemory::new("fuzz", BYTES).ok()?;
         let domain = Domain::new("fuzz");
         let options = input.u8();
-        let features = RingFeatures { event_index: options & 1 != 0, indirect: options & 2 != 0 };
+        let features = RingFeatures {
+            event_index: options & 1 != 0,
+            indirect: options & 2 != 0,
+            ..RingFeatures::default()
+        };
         let size = match input.u8() {
             odd @ 128.. => u16::from(odd) << (odd % 9),
             shift => 1 << (shift % 11),

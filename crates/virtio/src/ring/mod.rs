@@ -51,6 +51,10 @@ pub struct RingFeatures {
     pub event_index: bool,
     /// VIRTIO_F_INDIRECT_DESC.
     pub indirect: bool,
+    /// VIRTIO_F_RING_PACKED.
+    pub packed: bool,
+    /// VIRTIO_F_IN_ORDER.
+    pub in_order: bool,
 }
 
 /// How a ring broke the rules. The device that owns it needs a reset; nothing else is touched.

@@ -3,12 +3,30 @@
 /// Virtio device ID (5.1.1).
 pub const DEVICE_ID: u16 = 1;
 
-/// Feature bits of network devices that this device model offers, as masks (5.1.3).
+/// Feature bits of network devices, as masks (5.1.3).
 pub mod feature {
+    /// The device takes frames whose checksum is still to be completed.
+    pub const CSUM: u64 = 1 << 0;
+    /// The driver takes such frames.
+    pub const GUEST_CSUM: u64 = 1 << 1;
+    /// A control command changes which receive offloads are in force.
+    pub const CTRL_GUEST_OFFLOADS: u64 = 1 << 2;
     /// The configuration's `mtu` is valid.
     pub const MTU: u64 = 1 << 3;
     /// The configuration's `mac` is valid.
     pub const MAC: u64 = 1 << 5;
+    /// The driver takes unsegmented TCP over IPv4.
+    pub const GUEST_TSO4: u64 = 1 << 7;
+    /// The driver takes unsegmented TCP over IPv6.
+    pub const GUEST_TSO6: u64 = 1 << 8;
+    /// The driver takes unsegmented TCP with explicit congestion notification.
+    pub const GUEST_ECN: u64 = 1 << 9;
+    /// The device segments TCP over IPv4.
+    pub const HOST_TSO4: u64 = 1 << 11;
+    /// The device segments TCP over IPv6.
+    pub const HOST_TSO6: u64 = 1 << 12;
+    /// The device segments TCP with explicit congestion notification.
+    pub const HOST_ECN: u64 = 1 << 13;
     /// A frame may be spread over several receive buffers.
     pub const MRG_RXBUF: u64 = 1 << 15;
     /// The configuration's `status` is valid.
@@ -27,6 +45,30 @@ pub mod feature {
     pub const MQ: u64 = 1 << 22;
     /// A control command sets the MAC address.
     pub const CTRL_MAC_ADDR: u64 = 1 << 23;
+    /// Control commands read statistics.
+    pub const DEVICE_STATS: u64 = 1 << 50;
+    /// Notification coalescing per queue.
+    pub const VQ_NOTF_COAL: u64 = 1 << 52;
+    /// Notification coalescing.
+    pub const NOTF_COAL: u64 = 1 << 53;
+    /// The driver takes unsegmented UDP over IPv4.
+    pub const GUEST_USO4: u64 = 1 << 54;
+    /// The driver takes unsegmented UDP over IPv6.
+    pub const GUEST_USO6: u64 = 1 << 55;
+    /// The device segments UDP.
+    pub const HOST_USO: u64 = 1 << 56;
+    /// Received frames carry a hash.
+    pub const HASH_REPORT: u64 = 1 << 57;
+    /// The driver's `hdr_len` is exact.
+    pub const GUEST_HDRLEN: u64 = 1 << 59;
+    /// Receive-side scaling.
+    pub const RSS: u64 = 1 << 60;
+    /// The configuration's `speed` and `duplex` are valid.
+    pub const SPEED_DUPLEX: u64 = 1 << 63;
+
+    /// What [`CTRL_GUEST_OFFLOADS`] can switch: the receive offloads.
+    pub const GUEST_OFFLOADS: u64 =
+        GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN | GUEST_USO4 | GUEST_USO6;
 }
 
 /// `struct virtio_net_config` (5.1.4): offsets of its fields. The driver only reads them.
@@ -63,12 +105,75 @@ pub mod status {
     pub const ANNOUNCE: u16 = 2;
 }
 
-/// `struct virtio_net_hdr` (5.1.6), which precedes each frame in a buffer.
+/// `struct virtio_net_hdr` (5.1.6), which precedes each frame in a buffer: offsets of its fields, all little-endian.
 pub mod header {
+    /// u8, bits of [`NEEDS_CSUM`], [`DATA_VALID`].
+    pub const FLAGS: usize = 0;
+    /// u8, one of the `GSO_` values, maybe with [`GSO_ECN`].
+    pub const GSO_TYPE: usize = 1;
+    /// le16, bytes of all headers up to the payload; a hint unless GUEST_HDRLEN.
+    pub const HDR_LEN: usize = 2;
+    /// le16, payload bytes per segment.
+    pub const GSO_SIZE: usize = 4;
+    /// le16, where the checksum begins to sum.
+    pub const CSUM_START: usize = 6;
+    /// le16, where after that the checksum is.
+    pub const CSUM_OFFSET: usize = 8;
     /// Offset of `num_buffers`, le16: how many buffers the frame is spread over.
     pub const NUM_BUFFERS: usize = 10;
     /// Size of the structure without hash report and tunnel fields.
     pub const SIZE: usize = 12;
+    /// le32, with VIRTIO_NET_F_HASH_REPORT.
+    pub const HASH_VALUE: usize = 12;
+    /// le16, with VIRTIO_NET_F_HASH_REPORT: one of [`super::hash_report`].
+    pub const HASH_REPORT: usize = 16;
+    /// Size of the structure with VIRTIO_NET_F_HASH_REPORT.
+    pub const SIZE_HASH: usize = 20;
+
+    /// Flag: the checksum at `csum_start + csum_offset` is still to be completed.
+    pub const NEEDS_CSUM: u8 = 1;
+    /// Flag: the checksum has been verified.
+    pub const DATA_VALID: u8 = 2;
+    /// Not segmented.
+    pub const GSO_NONE: u8 = 0;
+    /// TCP over IPv4.
+    pub const GSO_TCPV4: u8 = 1;
+    /// TCP over IPv6.
+    pub const GSO_TCPV6: u8 = 4;
+    /// UDP over IPv4 or IPv6.
+    pub const GSO_UDP_L4: u8 = 5;
+    /// Bit: TCP with explicit congestion notification.
+    pub const GSO_ECN: u8 = 0x80;
+}
+
+/// `hash_types` (5.1.6.4.3.1), as masks.
+pub mod hash_type {
+    /// IPv4 addresses.
+    pub const IPV4: u32 = 1 << 0;
+    /// IPv4 addresses and TCP ports.
+    pub const TCPV4: u32 = 1 << 1;
+    /// IPv4 addresses and UDP ports.
+    pub const UDPV4: u32 = 1 << 2;
+    /// IPv6 addresses.
+    pub const IPV6: u32 = 1 << 3;
+    /// IPv6 addresses and TCP ports.
+    pub const TCPV6: u32 = 1 << 4;
+    /// IPv6 addresses and UDP ports.
+    pub const UDPV6: u32 = 1 << 5;
+    /// IPv6 addresses of extension headers.
+    pub const IP_EX: u32 = 1 << 6;
+    /// The same and TCP ports.
+    pub const TCP_EX: u32 = 1 << 7;
+    /// The same and UDP ports.
+    pub const UDP_EX: u32 = 1 << 8;
+    /// All of them.
+    pub const ALL: u32 = 0x1ff;
+}
+
+/// `hash_report` (5.1.6.4.4): what `hash_value` was made of. [`hash_type`] bit n is reported as n + 1.
+pub mod hash_report {
+    /// Of nothing.
+    pub const NONE: u16 = 0;
 }
 
 /// Control queue (5.1.6.5): `class` and `command` bytes, then data; the device answers one byte and, for some commands,

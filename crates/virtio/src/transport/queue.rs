@@ -27,6 +27,8 @@ impl QueueSetup {
         RingFeatures {
             event_index: self.features & feature::EVENT_IDX != 0,
             indirect: self.features & feature::INDIRECT_DESC != 0,
+            packed: self.features & feature::RING_PACKED != 0,
+            in_order: self.features & feature::IN_ORDER != 0,
         }
     }
 }

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use manifold_dma::Domain;
 use manifold_pci::{DeviceModel, MsiSink, Msix};
-use manifold_virtio::net::{Filters, NetConfig, NetDevice, QueueHost, Role};
+use manifold_virtio::net::{
+    Coalescing, Filters, NetConfig, NetDevice, QueueHost, QueueStatistics, Role, Steering,
+};
 use manifold_virtio::spec::pci::{cap, common};
 use manifold_virtio::transport::{QueueError, QueueSetup, QueueState, layout};
 
@@ -102,6 +104,16 @@ impl QueueHost for Host {
         if let Some(hook) = &mut *self.hook.lock().unwrap() {
             hook();
         }
+    }
+
+    fn steering_changed(&self, _: &Steering) {}
+
+    fn offloads_changed(&self, _: u64) {}
+
+    fn coalescing_changed(&self, _: u16, _: Coalescing) {}
+
+    fn statistics(&self, _: u16) -> QueueStatistics {
+        QueueStatistics::default()
     }
 }
 

@@ -1,0 +1,78 @@
+//! Which receive queue a frame goes to, and what is told of its hash (5.1.6.5.5 to 5.1.6.5.7).
+
+/// Bytes of the longest RSS key (`rss_max_key_size`): enough for two IPv6 addresses and two ports.
+pub const RSS_KEY_SIZE: usize = 40;
+
+/// Most entries of the indirection table (`rss_max_indirection_table_length`).
+pub const RSS_TABLE_ENTRIES: u16 = 128;
+
+/// How received frames are spread over queue pairs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Steering {
+    /// Queue pairs in use, from 1. Without [`Steering::table`] frames are steered to them automatically, by flow.
+    pub pairs: u16,
+    /// What is hashed, for the table, the report or both.
+    pub hash: Option<HashConfig>,
+    /// Receive-side scaling, when the driver has configured it.
+    pub table: Option<Indirection>,
+}
+
+impl Default for Steering {
+    fn default() -> Self {
+        Steering { pairs: 1, hash: None, table: None }
+    }
+}
+
+/// A Toeplitz hash (5.1.6.4.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashConfig {
+    /// Masks of [`hash_type`](crate::spec::net::hash_type).
+    pub types: u32,
+    /// The key; what the driver did not give is zero.
+    pub key: [u8; RSS_KEY_SIZE],
+}
+
+/// An indirection table (5.1.6.5.7.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Indirection {
+    /// Queue pair by hash, masked with the length; a power of two, at most [`RSS_TABLE_ENTRIES`]. Pairs that do not exist
+    /// were refused.
+    pub entries: Vec<u16>,
+    /// Queue pair of frames that have no hash.
+    pub unclassified: u16,
+}
+
+/// Notification coalescing of one queue (5.1.6.5.9): an interrupt waits until `max_packets` frames have gone through the
+/// queue or `max_usecs` have passed since the first of them. All zero: no waiting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coalescing {
+    /// Frames.
+    pub max_packets: u32,
+    /// Microseconds.
+    pub max_usecs: u32,
+}
+
+/// What has gone through one data queue since the function was made (5.1.6.5.10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueStatistics {
+    /// Frames that passed.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Interrupts raised.
+    pub interrupts: u64,
+    /// Notifications from the driver that were acted upon.
+    pub notifications: u64,
+    /// Frames dropped for any reason.
+    pub drops: u64,
+    /// Receive: frames dropped for want of a buffer.
+    pub overruns: u64,
+    /// Transmit: frames dropped as malformed.
+    pub malformed: u64,
+    /// Frames whose checksum was left to, or by, the other side.
+    pub partial_checksums: u64,
+    /// Frames larger than the MTU passed unsegmented, and their bytes.
+    pub gso_packets: u64,
+    /// See above.
+    pub gso_bytes: u64,
+}
