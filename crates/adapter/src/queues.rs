@@ -41,15 +41,22 @@ impl Queues {
             if index.is_multiple_of(2) { Direction::Receive } else { Direction::Transmit };
         (index / 2, direction)
     }
-}
 
-impl QueueHost for Queues {
-    fn start(&self, role: Role, setup: QueueSetup) -> Result<(), QueueError> {
+    /// Serves a queue, woken by `kick`, or else by the doorbell of its pair.
+    ///
+    /// # Errors
+    /// When the ring is not usable or there is no such pair.
+    pub(crate) fn serve(
+        &self,
+        role: Role,
+        setup: QueueSetup,
+        kick: Option<Kick>,
+    ) -> Result<(), QueueError> {
         let (pair, direction) = match role {
             Role::Rx(pair) => (pair, Direction::Receive),
             Role::Tx(pair) => (pair, Direction::Transmit),
         };
-        let Some(kick) = self.kicks.get(usize::from(pair)) else {
+        let Some(own) = self.kicks.get(usize::from(pair)) else {
             return Err(QueueError::Unserved(format!("there is no queue pair {pair}")));
         };
         let config = QueueConfig {
@@ -59,7 +66,7 @@ impl QueueHost for Queues {
             addresses: setup.addresses,
             features: setup.ring_features(),
             mergeable: setup.features & feature::MRG_RXBUF != 0,
-            kick: kick.clone(),
+            kick: kick.unwrap_or_else(|| own.clone()),
             resume: setup.resume.unwrap_or_default(),
             events: setup.events,
         };
@@ -67,6 +74,12 @@ impl QueueHost for Queues {
             manifold_datapath::Error::Ring(error) => QueueError::Ring(error),
             other => QueueError::Unserved(other.to_string()),
         })
+    }
+}
+
+impl QueueHost for Queues {
+    fn start(&self, role: Role, setup: QueueSetup) -> Result<(), QueueError> {
+        self.serve(role, setup, None)
     }
 
     fn stop(&self, index: u16) -> QueueState {

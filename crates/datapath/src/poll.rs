@@ -54,8 +54,12 @@ impl Kick {
     /// # Errors
     /// When the process is out of file descriptors.
     pub fn new() -> io::Result<Self> {
-        let fd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Kick(Arc::new(Doorbell { fd, slot: AtomicUsize::new(usize::MAX) })))
+        Ok(Kick::from_fd(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
+    }
+
+    /// A descriptor that becomes readable, anew, with each notification: an eventfd that a VMM brings along.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Kick(Arc::new(Doorbell { fd, slot: AtomicUsize::new(usize::MAX) }))
     }
 
     pub(crate) fn slot(&self) -> usize {
