@@ -9,6 +9,9 @@
 //!     └───────── window: sent − received ◄───────────┘        closed loop
 //! ```
 
+pub mod config;
+pub mod report;
+
 use crate::memory::Arena;
 use crate::vfio::{ClientKind, DmaMode, Function};
 use crate::virtio::{NetOptions, VirtioNet};
