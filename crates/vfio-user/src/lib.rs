@@ -27,7 +27,8 @@
 //! - [`spec`]: the numbers of the protocol, with their sources.
 //! - [`codec`]: messages to bytes and back, without I/O.
 //! - `assemble`, `session`: pieces to messages, messages to answers; a state machine without I/O.
-//! - `server`: sockets and threads around it. [`Server::serve`] is the way in.
+//! - `server`: a device on a socket, with what `manifold-socket` has of sockets and threads.
+//!   [`Server::serve`] is the way in.
 //!
 //! Clients are not trusted. Every size, count and index is checked against what was agreed on and
 //! what the device has; a malformed request gets an error reply and its descriptors are closed; a
@@ -39,7 +40,6 @@
 mod assemble;
 pub mod codec;
 mod device;
-mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod remote;
@@ -51,7 +51,7 @@ pub use device::{
     Device, DeviceInfo, DmaLimits, DmaMap, DmaMemory, IoFd, IrqAction, IrqData, IrqInfo, MmapArea,
     Peer, RegionInfo, RegionMapping, SetIrqs,
 };
-pub use error::Error;
+pub use manifold_socket::Error;
 pub use remote::RemoteDma;
 pub use rustix::io::Errno;
 pub use server::{Config, Endpoint, Server};

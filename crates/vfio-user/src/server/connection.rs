@@ -6,29 +6,34 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::service::Service;
-use super::socket::{Received, Socket};
+use manifold_socket::{Received, Seat, Socket};
+
+use super::Service;
 use crate::assemble::Assembler;
 use crate::remote::{Requests, Sender};
 use crate::session::{Answer, Session};
-use crate::{Disconnect, Errno};
+use crate::{Disconnect, Errno, Peer};
 
 /// Serves a client whose first message is in `assembler`, until the connection ends.
-pub(super) fn run(service: &Service, socket: &Arc<Socket>, assembler: &mut Assembler) {
-    let config = service.config();
+pub(super) fn run(service: &Service, seat: &Seat, socket: &Arc<Socket>, assembler: &mut Assembler) {
+    let config = &service.config;
     assembler.set_max_payload(Session::max_payload(config.max_data_xfer_size));
     let sender = Box::new(SocketSender(Arc::clone(socket)));
+    let manifold_socket::Peer { pid, uid, gid } = socket.peer();
+    // The version is not known yet.
+    let peer = Peer { pid, uid, gid, version: (0, 0) };
     let mut session = Session::new(
-        Arc::clone(service.device()),
+        Arc::clone(&service.device),
         Arc::new(Requests::new(sender, config.dma_timeout)),
-        socket.peer(),
+        peer,
         config.max_data_xfer_size,
     );
 
     // A bug in one function's device model costs that function its client, not the others theirs.
-    let how = catch_unwind(AssertUnwindSafe(|| serve(service, socket, assembler, &mut session)))
-        .unwrap_or(Disconnect::DevicePanicked);
-    let function = service.name();
+    let how =
+        catch_unwind(AssertUnwindSafe(|| serve(service, seat, socket, assembler, &mut session)))
+            .unwrap_or(Disconnect::DevicePanicked);
+    let function = seat.name();
     match (&how, session.peer()) {
         (Disconnect::Closed | Disconnect::Server, Some(peer)) => {
             tracing::info!(function, pid = peer.pid, "client detached: {how}");
@@ -39,7 +44,7 @@ pub(super) fn run(service: &Service, socket: &Arc<Socket>, assembler: &mut Assem
     // Nobody at the other end waits for the device to clean up, and the next client knows that the
     // place is about to be free.
     socket.shut_down();
-    service.detaching();
+    service.detaching(seat);
     if catch_unwind(AssertUnwindSafe(|| session.end(&how))).is_err() {
         tracing::error!(function, "the device panicked when its client was detached");
     }
@@ -47,6 +52,7 @@ pub(super) fn run(service: &Service, socket: &Arc<Socket>, assembler: &mut Assem
 
 fn serve(
     service: &Service,
+    seat: &Seat,
     socket: &Socket,
     assembler: &mut Assembler,
     session: &mut Session,
@@ -59,12 +65,12 @@ fn serve(
             if let (false, Some(peer)) = (is_attached, session.peer()) {
                 is_attached = true;
                 tracing::info!(
-                    function = service.name(),
+                    function = seat.name(),
                     pid = peer.pid,
                     uid = peer.uid,
                     "client attached"
                 );
-                service.attached(peer);
+                service.attached(seat, peer);
             }
             if let Some(end) = deliver(socket, &mut answer) {
                 return end;

@@ -1,11 +1,11 @@
-//! The thread that accepts clients of all devices and hears them out until their version has
+//! The thread that accepts clients of all devices and hears them out until their first message has
 //! arrived. Only then is a client given the device, so one that connects and says nothing keeps
 //! nobody away.
 //!
 //! ```text
 //!   listener ─► Handshake ─► complete ─┬─ free ───────► connection thread
 //!                  │                   ├─ soon free ──► parked until it is
-//!               deadline ─► dropped    └─ busy ───────► error reply EBUSY, then dropped
+//!               deadline ─► dropped    └─ busy ───────► told so (Protocol::busy), then dropped
 //! ```
 
 use std::collections::HashMap;
@@ -15,13 +15,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::path::accept;
-use super::service::{Availability, Service};
-use super::socket::{Received, Socket, timespec};
-use super::{Shared, WAKE};
 use crate::Errno;
 use crate::assemble::{Assembler, Broken};
-use crate::session::{Session, error_reply};
+use crate::path::accept;
+use crate::server::{Protocol, Shared, WAKE};
+use crate::service::{Availability, Service};
+use crate::socket::{Received, Socket, timespec};
 
 /// Clients of one device that can be in their handshake at one time.
 const MAX_HANDSHAKES: usize = 8;
@@ -29,16 +28,16 @@ const MAX_HANDSHAKES: usize = 8;
 /// Events taken at a time.
 const EVENTS: usize = 64;
 
-pub(super) struct Acceptor {
-    shared: Arc<Shared>,
-    handshakes: HashMap<u64, Handshake>,
+pub(crate) struct Acceptor<P: Protocol> {
+    shared: Arc<Shared<P>>,
+    handshakes: HashMap<u64, Handshake<P>>,
 }
 
 /// A client that the device has not been given to.
-struct Handshake {
-    service: Arc<Service>,
+struct Handshake<P: Protocol> {
+    service: Arc<Service<P>>,
     socket: Arc<Socket>,
-    assembler: Assembler,
+    assembler: Assembler<P::Header>,
     deadline: Instant,
     stage: Stage,
 }
@@ -46,9 +45,9 @@ struct Handshake {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     /// It was told that it cannot have the device, and has yet to close its end. Were this side to
-    /// close first, QEMU would report that before the reason.
+    /// close first, QEMU would report that before the reason (over vfio-user).
     Refused,
-    /// It has yet to send its version.
+    /// It has yet to send its first message.
     Reading,
     /// It waits for its predecessor to be cleaned up.
     Parked,
@@ -60,13 +59,13 @@ enum Next {
     Drop,
 }
 
-impl Acceptor {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+impl<P: Protocol> Acceptor<P> {
+    pub(crate) fn new(shared: Arc<Shared<P>>) -> Self {
         Self { shared, handshakes: HashMap::new() }
     }
 
     /// Runs until the server is shut down.
-    pub(super) fn run(mut self) {
+    pub(crate) fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS);
         while !self.shared.is_shut_down() {
             let deadline = self.handshakes.values().map(|handshake| handshake.deadline).min();
@@ -99,7 +98,7 @@ impl Acceptor {
         // Otherwise it was closed after the event had been taken.
     }
 
-    fn accept(&mut self, service: &Arc<Service>) {
+    fn accept(&mut self, service: &Arc<Service<P>>) {
         let fd = match service.with_listener(accept) {
             Some(Ok(Some(fd))) => fd,
             Some(Ok(None)) | None => return,
@@ -115,7 +114,7 @@ impl Acceptor {
         let handshake = Handshake {
             service: Arc::clone(service),
             socket: Arc::new(Socket::new(fd)),
-            assembler: Assembler::new(Session::MAX_VERSION_PAYLOAD),
+            assembler: Assembler::new(service.protocol().max_first_payload()),
             deadline: Instant::now() + self.shared.config.handshake_timeout,
             stage: Stage::Reading,
         };
@@ -128,7 +127,7 @@ impl Acceptor {
 
     /// Drops the client that has been silent longest if there are too many. Dropping the new one
     /// instead would let silent ones keep it away.
-    fn make_room(&mut self, service: &Arc<Service>) {
+    fn make_room(&mut self, service: &Arc<Service<P>>) {
         let others = || {
             let all = self.handshakes.iter();
             all.filter(|(_, other)| Arc::ptr_eq(&other.service, service))
@@ -157,7 +156,7 @@ impl Acceptor {
         }
     }
 
-    /// A client's version has arrived: gives it the device, or tells it why not.
+    /// A client's first message has arrived: gives it the device, or tells it why not.
     fn claim(&mut self, token: u64) {
         let Some(mut handshake) = self.handshakes.remove(&token) else { return };
         let service = Arc::clone(&handshake.service);
@@ -176,7 +175,7 @@ impl Acceptor {
     }
 
     /// Keeps a client that has said all it has to say.
-    fn keep(&mut self, token: u64, mut handshake: Handshake, stage: Stage) {
+    fn keep(&mut self, token: u64, mut handshake: Handshake<P>, stage: Stage) {
         handshake.stage = stage;
         let (socket, data) = (handshake.socket.as_fd(), EventData::new_u64(token));
         let _ = epoll::modify(&self.shared.epoll, socket, data, EventFlags::RDHUP);
@@ -205,14 +204,16 @@ impl Acceptor {
             let function = handshake.service.name();
             match handshake.stage {
                 Stage::Refused => {}
-                Stage::Reading => tracing::warn!(function, "a client sent no version in time"),
+                Stage::Reading => {
+                    tracing::warn!(function, protocol = P::NAME, "a client said nothing in time");
+                }
                 Stage::Parked => handshake.refuse(0),
             }
         }
     }
 }
 
-impl Handshake {
+impl<P: Protocol> Handshake<P> {
     /// Receives what there is, up to the end of the first message.
     fn receive(&mut self) -> Next {
         loop {
@@ -222,24 +223,26 @@ impl Handshake {
                 Ok(Received::End) | Err(_) => return Next::Drop,
                 Ok(Received::Broken(broken)) => broken,
             };
-            tracing::warn!(function = self.service.name(), ?broken, "not a vfio-user client");
+            let function = self.service.name();
+            tracing::warn!(function, ?broken, "not a {} client", P::NAME);
             if let Broken::Undersized(header) | Broken::Oversized(header) = broken {
-                let _ = self.socket.try_send(&error_reply(&header, Errno::INVAL));
+                let _ = self.socket.try_send(&self.service.protocol().malformed(&header));
             }
             return Next::Drop;
         }
     }
 
-    /// Tells the client that another one has the device (vfio-user has no other way to say so).
+    /// Tells the client that another one has the device, where the protocol has a way to say so.
     fn refuse(&mut self, holder: i32) {
         let Some(message) = self.assembler.take() else { return };
         tracing::warn!(
             function = self.service.name(),
+            protocol = P::NAME,
             client = self.socket.peer().pid,
             holder,
             "a second client is refused: a function has one client at a time"
         );
-        // Sixteen bytes into an empty socket: if they do not fit, the client is gone.
-        let _ = self.socket.try_send(&error_reply(&message.header, Errno::BUSY));
+        // A few bytes into an empty socket: if they do not fit, the client is gone.
+        let _ = self.socket.try_send(&self.service.protocol().busy(&message.header));
     }
 }

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 /// Errors of [`Server`](crate::Server).
 ///
-/// What a client does wrong is none of these: it gets an error reply or loses its connection
-/// ([`Disconnect`](crate::Disconnect)).
+/// What a client does wrong is none of these: it loses its connection, or is told by its protocol.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process (or this one) answers on the socket.
@@ -46,7 +45,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A thread, an epoll instance or an eventfd could not be made.
-    #[error("cannot start the vfio-user server: {what}")]
+    #[error("cannot start serving sockets: {what}")]
     Start {
         /// What was missing.
         what: &'static str,

@@ -13,14 +13,25 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
 };
 
-use crate::assemble::{Assembler, Broken};
-use crate::{Errno, Peer, spec};
+use crate::Errno;
+use crate::assemble::{Assembler, Broken, Header, SCM_MAX_FDS};
 
-const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(spec::SCM_MAX_FDS));
+const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(SCM_MAX_FDS));
+
+/// Who is at the other end of a connection, as the kernel says (`SO_PEERCRED`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Process that connected; 0 where it is not visible from this process's PID namespace.
+    pub pid: i32,
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+}
 
 /// One client's socket. One thread receives; any thread sends, a whole message at a time.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub struct Socket {
     fd: OwnedFd,
     /// Held while a message is sent.
     sending: Mutex<()>,
@@ -29,7 +40,8 @@ pub(super) struct Socket {
 }
 
 /// What receiving brought.
-pub(super) enum Received {
+#[derive(Debug)]
+pub enum Received<H> {
     /// The message is complete.
     Message,
     /// Part of a message.
@@ -39,25 +51,32 @@ pub(super) enum Received {
     /// The other side closed the connection, or this side shut it down.
     End,
     /// The stream is of no more use.
-    Broken(Broken),
+    Broken(Broken<H>),
 }
 
 impl Socket {
     /// `fd` is in blocking mode.
-    pub(super) fn new(fd: OwnedFd) -> Self {
+    pub fn new(fd: OwnedFd) -> Self {
         Self { fd, sending: Mutex::new(()), is_ended: AtomicBool::new(false) }
     }
 
-    /// Who connected; the version is not known yet.
-    pub(super) fn peer(&self) -> Peer {
+    /// Who connected.
+    pub fn peer(&self) -> Peer {
         use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
         let (pid, uid, gid) = getsockopt(&self.fd, PeerCredentials)
             .map_or((0, u32::MAX, u32::MAX), |peer| (peer.pid(), peer.uid(), peer.gid()));
-        Peer { pid, uid, gid, version: (0, 0) }
+        Peer { pid, uid, gid }
     }
 
     /// Receives the next piece of a message.
-    pub(super) fn receive(&self, into: &mut Assembler, wait: bool) -> Result<Received, Errno> {
+    ///
+    /// # Errors
+    /// What the system says; the connection is of no more use then.
+    pub fn receive<H: Header>(
+        &self,
+        into: &mut Assembler<H>,
+        wait: bool,
+    ) -> Result<Received<H>, Errno> {
         let mut flags = RecvFlags::CMSG_CLOEXEC;
         flags.set(RecvFlags::DONTWAIT, !wait);
         let mut space = [MaybeUninit::uninit(); ANCILLARY];
@@ -98,7 +117,7 @@ impl Socket {
     /// # Errors
     /// `TimedOut` if there was no room in time; nothing was sent then. If only a part could be sent
     /// the connection is shut down, as it is of no more use.
-    pub(super) fn send(
+    pub fn send(
         &self,
         bytes: &[u8],
         fds: &[BorrowedFd<'_>],
@@ -132,7 +151,10 @@ impl Socket {
     }
 
     /// Sends a message if there is room for it now.
-    pub(super) fn try_send(&self, bytes: &[u8]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn try_send(&self, bytes: &[u8]) -> io::Result<()> {
         self.send(bytes, &[], Some(Instant::now()))
     }
 
@@ -157,7 +179,7 @@ impl Socket {
     }
 
     /// Whether the other side has closed its end.
-    pub(super) fn is_peer_gone(&self) -> bool {
+    pub fn is_peer_gone(&self) -> bool {
         let mut fds = [PollFd::new(&self.fd, PollFlags::RDHUP)];
         let now = timespec(Duration::ZERO);
         let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
@@ -165,18 +187,18 @@ impl Socket {
     }
 
     /// Ends the connection from this side, as [`is_ended`](Self::is_ended) says afterwards.
-    pub(super) fn end(&self) {
+    pub fn end(&self) {
         self.is_ended.store(true, Ordering::Release);
         self.shut_down();
     }
 
     /// Whether this side has ended the connection.
-    pub(super) fn is_ended(&self) -> bool {
+    pub fn is_ended(&self) -> bool {
         self.is_ended.load(Ordering::Acquire)
     }
 
     /// Makes whoever receives or sends stop waiting.
-    pub(super) fn shut_down(&self) {
+    pub fn shut_down(&self) {
         // It fails only if there is nothing left to shut down.
         let _ = shutdown(&self.fd, Shutdown::Both);
     }
@@ -189,7 +211,7 @@ impl AsFd for Socket {
 }
 
 /// A time-out of `poll` or `epoll_wait`.
-pub(super) fn timespec(duration: Duration) -> Timespec {
+pub(crate) fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(duration.subsec_nanos()),
@@ -197,28 +219,57 @@ pub(super) fn timespec(duration: Duration) -> Timespec {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    use crate::codec::{Command, Header};
+    use crate::assemble::MAX_HEADER;
+
+    /// A header that says how long the message is, and nothing else.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Head {
+        pub(crate) size: u32,
+    }
+
+    impl Head {
+        pub(crate) fn bytes(self) -> [u8; Self::SIZE] {
+            let [a, b, c, d] = self.size.to_ne_bytes();
+            [0, 0, a, b, c, d]
+        }
+    }
+
+    impl Header for Head {
+        const SIZE: usize = 6;
+
+        fn read(bytes: &[u8; MAX_HEADER]) -> Self {
+            let [_, _, a, b, c, d, ..] = *bytes;
+            Self { size: u32::from_ne_bytes([a, b, c, d]) }
+        }
+
+        fn payload_len(&self) -> Option<usize> {
+            (self.size as usize).checked_sub(Self::SIZE)
+        }
+    }
+
+    pub(crate) fn message(payload: &[u8]) -> Vec<u8> {
+        let size = (Head::SIZE + payload.len()) as u32;
+        [&Head { size }.bytes(), payload].concat()
+    }
 
     fn pair() -> (Socket, Socket) {
         let (a, b) = UnixStream::pair().unwrap();
         (Socket::new(a.into()), Socket::new(b.into()))
     }
 
-    fn message(payload: usize) -> Vec<u8> {
-        let mut bytes = Header::request(1, Command::RegionWrite, payload).encode().to_vec();
-        bytes.extend((0..payload).map(|i| (i * 3) as u8));
-        bytes
+    fn long(payload: usize) -> Vec<u8> {
+        message(&(0..payload).map(|i| (i * 3) as u8).collect::<Vec<_>>())
     }
 
     #[test]
     fn a_message_larger_than_the_buffer_arrives_whole_with_its_descriptors_once() {
         let (a, b) = pair();
-        let bytes = message(1 << 20);
+        let bytes = long(1 << 20);
         let sent = bytes.clone();
         let sender = thread::spawn(move || {
             let fds = [a.as_fd(), a.as_fd()];
@@ -226,10 +277,10 @@ mod tests {
         });
         // Let it run into the full buffer.
         thread::sleep(Duration::from_millis(50));
-        let mut assembler = Assembler::new(1 << 20);
+        let mut assembler = Assembler::<Head>::new(1 << 20);
         while !matches!(b.receive(&mut assembler, true).unwrap(), Received::Message) {}
         let message = assembler.take().unwrap();
-        assert_eq!(message.payload, &bytes[spec::HEADER_SIZE..]);
+        assert_eq!(message.payload, &bytes[Head::SIZE..]);
         assert_eq!(message.fds.len(), 2);
         sender.join().unwrap();
     }
@@ -238,9 +289,9 @@ mod tests {
     fn a_message_cut_short_ends_the_connection() {
         let (a, b) = pair();
         let soon = || Some(Instant::now() + Duration::from_millis(50));
-        let error = a.send(&message(1 << 20), &[], soon()).unwrap_err();
+        let error = a.send(&long(1 << 20), &[], soon()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        let error = a.send(&message(0), &[], soon()).unwrap_err();
+        let error = a.send(&message(&[]), &[], soon()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         assert!(b.is_peer_gone());
     }
@@ -248,25 +299,25 @@ mod tests {
     #[test]
     fn a_message_with_no_room_at_all_leaves_the_connection_as_it_is() {
         let (a, b) = pair();
-        while a.try_send(&message(0)).is_ok() {}
+        while a.try_send(&message(&[])).is_ok() {}
         let soon = Some(Instant::now() + Duration::from_millis(50));
-        assert_eq!(a.send(&message(0), &[], soon).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(a.send(&message(&[]), &[], soon).unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(!b.is_peer_gone());
-        let mut assembler = Assembler::new(0);
+        let mut assembler = Assembler::<Head>::new(0);
         while !matches!(b.receive(&mut assembler, false).unwrap(), Received::Nothing) {
             assembler.take();
         }
-        a.try_send(&message(0)).unwrap();
+        a.try_send(&message(&[])).unwrap();
     }
 
     #[test]
     fn ending_wakes_whoever_waits() {
         let (a, _b) = pair();
         thread::scope(|scope| {
-            let receiving = scope.spawn(|| a.receive(&mut Assembler::new(0), true));
+            let receiving = scope.spawn(|| a.receive(&mut Assembler::<Head>::new(0), true));
             let sending = scope.spawn(|| {
                 loop {
-                    if let Err(error) = a.send(&message(1 << 16), &[], None) {
+                    if let Err(error) = a.send(&long(1 << 16), &[], None) {
                         return error.kind();
                     }
                 }

@@ -19,7 +19,7 @@ const BACKLOG: i32 = 16;
 
 /// A listening socket and its file. The file goes with it, if it is still this socket's.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(crate) struct Listener {
     fd: OwnedFd,
     path: PathBuf,
     /// Device and inode of the file.
@@ -28,7 +28,7 @@ pub(super) struct Listener {
 
 impl Listener {
     /// Listens on `path`. A socket file that nobody answers on is replaced.
-    pub(super) fn bind(path: &Path, mode: u32) -> Result<Self, Error> {
+    pub(crate) fn bind(path: &Path, mode: u32) -> Result<Self, Error> {
         let length = path.as_os_str().as_bytes().len();
         if length > Error::MAX_PATH {
             return Err(Error::PathTooLong { path: path.into(), length });
@@ -54,7 +54,7 @@ impl Listener {
         Ok(listener)
     }
 
-    pub(super) fn fd(&self) -> &OwnedFd {
+    pub(crate) fn fd(&self) -> &OwnedFd {
         &self.fd
     }
 }
@@ -118,7 +118,7 @@ fn lock_directory(path: &Path) -> Option<OwnedFd> {
 }
 
 /// The next client, or `None` if there is none (any more).
-pub(super) fn accept(listener: &Listener) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn accept(listener: &Listener) -> io::Result<Option<OwnedFd>> {
     match rustix::net::accept_with(listener.fd(), SocketFlags::CLOEXEC) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),

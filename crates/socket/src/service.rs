@@ -7,19 +7,47 @@ use std::thread::{self, JoinHandle, ThreadId};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::path::Listener;
-use super::socket::Socket;
-use super::{Config, Shared, connection};
 use crate::assemble::Assembler;
-use crate::{Device, Peer};
+use crate::path::Listener;
+use crate::server::{Protocol, Shared};
+use crate::socket::{Peer, Socket};
 
-/// What an [`Endpoint`](super::Endpoint) stands for.
-pub(super) struct Service {
+/// Where a device's one client sits.
+#[derive(Debug)]
+pub struct Seat {
     name: String,
+    holder: Mutex<Option<Peer>>,
+}
+
+impl Seat {
+    /// The device's name, for log messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The client has been given the device.
+    pub fn attached(&self, peer: Peer) {
+        *self.holder.lock() = Some(peer);
+    }
+
+    /// The client is about to be detached: it counts as gone from here on.
+    pub fn detaching(&self) {
+        *self.holder.lock() = None;
+    }
+
+    fn holder(&self) -> Option<Peer> {
+        *self.holder.lock()
+    }
+}
+
+/// What an [`Endpoint`](crate::Endpoint) stands for.
+pub(crate) struct Service<P: Protocol> {
+    seat: Seat,
     path: PathBuf,
     token: u64,
-    device: Arc<dyn Device>,
-    shared: Arc<Shared>,
+    protocol: P,
+    shared: Arc<Shared<P>>,
     slot: Mutex<Slot>,
     /// Signalled when the client's place becomes free.
     released: Condvar,
@@ -38,12 +66,11 @@ struct Client {
     socket: Arc<Socket>,
     thread: Option<JoinHandle<()>>,
     thread_id: ThreadId,
-    peer: Option<Peer>,
 }
 
 /// Whether a new client can have the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Availability {
+pub(crate) enum Availability {
     /// It can.
     Free,
     /// Soon: the present client is gone, and the device is about to be told.
@@ -54,53 +81,49 @@ pub(super) enum Availability {
     Closed,
 }
 
-impl Service {
-    pub(super) fn new(
-        shared: Arc<Shared>,
+impl<P: Protocol> Service<P> {
+    pub(crate) fn new(
+        shared: Arc<Shared<P>>,
         token: u64,
         name: &str,
-        device: Arc<dyn Device>,
+        protocol: P,
         path: &Path,
         listener: Listener,
     ) -> Self {
         Self {
-            name: name.to_owned(),
+            seat: Seat { name: name.to_owned(), holder: Mutex::new(None) },
             path: path.into(),
             token,
-            device,
+            protocol,
             shared,
             slot: Mutex::new(Slot { listener: Some(listener), client: None, ending: None }),
             released: Condvar::new(),
         }
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    pub(crate) fn name(&self) -> &str {
+        self.seat.name()
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn device(&self) -> &Arc<dyn Device> {
-        &self.device
-    }
-
-    pub(super) fn config(&self) -> &Config {
-        &self.shared.config
+    pub(crate) fn protocol(&self) -> &P {
+        &self.protocol
     }
 
     /// The client, once it is attached.
-    pub(super) fn peer(&self) -> Option<Peer> {
-        self.slot.lock().client.as_ref()?.peer.clone()
+    pub(crate) fn peer(&self) -> Option<Peer> {
+        self.seat.holder()
     }
 
     /// Does something with the listening socket, unless the service is closed.
-    pub(super) fn with_listener<T>(&self, f: impl FnOnce(&Listener) -> T) -> Option<T> {
+    pub(crate) fn with_listener<T>(&self, f: impl FnOnce(&Listener) -> T) -> Option<T> {
         self.slot.lock().listener.as_ref().map(f)
     }
 
-    pub(super) fn availability(&self) -> Availability {
+    pub(crate) fn availability(&self) -> Availability {
         let slot = self.slot.lock();
         match &slot.client {
             _ if slot.listener.is_none() => Availability::Closed,
@@ -108,12 +131,16 @@ impl Service {
             Some(client) if client.socket.is_ended() || client.socket.is_peer_gone() => {
                 Availability::SoonFree
             }
-            Some(client) => Availability::Busy(client.peer.as_ref().map_or(0, |peer| peer.pid)),
+            Some(_) => Availability::Busy(self.seat.holder().map_or(0, |peer| peer.pid)),
         }
     }
 
     /// Gives the device, which is free, to the client whose first message is in `assembler`.
-    pub(super) fn start(self: &Arc<Self>, socket: Arc<Socket>, mut assembler: Assembler) {
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        socket: Arc<Socket>,
+        mut assembler: Assembler<P::Header>,
+    ) {
         let mut slot = self.slot.lock();
         if slot.listener.is_none() || slot.client.is_some() {
             return;
@@ -121,33 +148,23 @@ impl Service {
         join(slot.ending.take());
         let (service, connection) = (Arc::clone(self), Arc::clone(&socket));
         // Linux shows 15 bytes of it.
-        let thread = thread::Builder::new().name(format!("vu-{}", self.name)).spawn(move || {
-            connection::run(&service, &connection, &mut assembler);
-            drop(connection);
-            service.release();
-        });
+        let thread = thread::Builder::new().name(format!("{}-{}", P::THREAD, self.name())).spawn(
+            move || {
+                service.protocol.serve(&service.seat, &connection, &mut assembler);
+                // However that ended, the place is free from here on.
+                service.seat.detaching();
+                drop(connection);
+                service.release();
+            },
+        );
         match thread {
             Ok(thread) => {
-                let (thread_id, peer) = (thread.thread().id(), None);
-                slot.client = Some(Client { socket, thread: Some(thread), thread_id, peer });
+                let thread_id = thread.thread().id();
+                slot.client = Some(Client { socket, thread: Some(thread), thread_id });
             }
             Err(error) => {
-                tracing::warn!(function = self.name, %error, "no thread for a client");
+                tracing::warn!(function = self.name(), %error, "no thread for a client");
             }
-        }
-    }
-
-    /// The client's version was agreed on.
-    pub(super) fn attached(&self, peer: &Peer) {
-        if let Some(client) = &mut self.slot.lock().client {
-            client.peer = Some(peer.clone());
-        }
-    }
-
-    /// The client is about to be detached: it counts as gone from here on.
-    pub(super) fn detaching(&self) {
-        if let Some(client) = &mut self.slot.lock().client {
-            client.peer = None;
         }
     }
 
@@ -162,7 +179,7 @@ impl Service {
     }
 
     /// Ends the connection, if there is one, and waits for its thread unless that is this one.
-    pub(super) fn disconnect(&self) {
+    pub(crate) fn disconnect(&self) {
         let mut slot = self.slot.lock();
         let Some(client) = &mut slot.client else { return };
         client.socket.end();
@@ -181,7 +198,7 @@ impl Service {
     }
 
     /// Stops listening, removes the socket file, disconnects the client.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.shared.forget(self.token);
         let listener = self.slot.lock().listener.take();
         if let Some(listener) = listener {
