@@ -1,3 +1,49 @@
-//! Frame headers: parsing, checksums, segmentation, hashes. No I/O.
+//! What a network adapter does to frames in software: checksums, segmentation, receive-side scaling.
+//!
+//! A virtio driver hands frames over unfinished: the transport checksum not computed, or a TCP stream of 64 KiB in one
+//! frame. As long as the receiver takes such frames they pass as they are; for one that does not, this crate finishes
+//! them. All of it is pure functions on bytes.
+//!
+//! It is not a protocol stack: it keeps no state between frames, does no I/O, and knows nothing of queues or guest memory.
+//! It does not reassemble anything either: a frame never gets larger here.
+//!
+//! ```text
+//!   sender's virtio_net_hdr ──▶ NetHeader::check ──▶ Request ──▶ Request::plan ──▶ Plan, per receiver
+//!                                 │ what it negotiated                │ what that one negotiated
+//!                                 ▼                                   ▼
+//!                               Error: drop         PassThrough(NetHeader)  deliver as it is
+//!                                                   Checksum                checksum::finish or Sum
+//!                                                   Segment(Checksums)      Segments: one frame after the other
+//!
+//!   first bytes of the frame ──▶ headers::parse ──▶ Layers ──▶ Hasher::hash  virtio's RSS and hash report
+//!                                                        ├───▶ rss::flow     automatic steering
+//!                                                        └───▶ verify        may DATA_VALID be said?
+//! ```
+//!
+//! Frames come from guests: whatever the bytes are, nothing here panics, and nothing is written before the network header's
+//! end, so that what a switch judged (addresses, VLAN) is what it delivers.
 
 #![forbid(unsafe_code)]
+
+mod bytes;
+pub mod checksum;
+mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod headers;
+mod net_header;
+mod plan;
+pub mod rss;
+pub mod segment;
+pub mod spec;
+mod verify;
+
+pub use checksum::Sum;
+pub use error::Error;
+pub use headers::{Layers, Network, Transport, parse};
+pub use net_header::{NetHeader, Offloads};
+pub use plan::{Checksums, Plan, Request};
+pub use rss::{Hash, Hasher};
+pub use segment::{Segmenter, Segments};
+pub use verify::{Verdict, verify};

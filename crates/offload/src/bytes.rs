@@ -1,0 +1,29 @@
+//! Fields in network byte order, read and written without a panic.
+
+/// The `N` bytes at `at`, if they are there.
+#[inline]
+pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
+    bytes.get(at..)?.first_chunk()
+}
+
+/// The big-endian field at `at`, if it is there.
+#[inline]
+pub(crate) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    array(bytes, at).map(|field| u16::from_be_bytes(*field))
+}
+
+/// Writes a big-endian field at `at`; beyond the end, nothing.
+#[inline]
+pub(crate) fn put16(bytes: &mut [u8], at: usize, value: u16) {
+    if let Some(field) = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+        *field = value.to_be_bytes();
+    }
+}
+
+/// Writes a big-endian field at `at`; beyond the end, nothing.
+#[inline]
+pub(crate) fn put32(bytes: &mut [u8], at: usize, value: u32) {
+    if let Some(field) = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+        *field = value.to_be_bytes();
+    }
+}

@@ -1,0 +1,175 @@
+//! What a sender asks for, and what that means for a receiver.
+
+use crate::headers::parse;
+use crate::spec::{tcp, udp, virtio};
+use crate::{Error, Layers, NetHeader, Network, Offloads, Transport};
+
+/// What is left to do with a frame: a virtio_net_hdr that was checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// As it is to be delivered to a receiver that takes the frame unfinished.
+    header: NetHeader,
+    /// What such a receiver must have negotiated.
+    needs: Offloads,
+    frame_len: usize,
+}
+
+/// What must be done with a frame before a receiver gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing: it is delivered as it is, behind this header.
+    PassThrough(NetHeader),
+    /// Its checksum must be finished ([`checksum::finish`](crate::checksum::finish)), and it is then complete.
+    Checksum,
+    /// It must be cut up ([`Segments`](crate::Segments)).
+    Segment(Checksums),
+}
+
+/// How segments are to be delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksums {
+    /// With checksums.
+    Complete,
+    /// With checksums for the receiver to finish ([`Segmenter::net_header`](crate::Segmenter::net_header) says so): it takes
+    /// them, and the payload need not be read.
+    Partial,
+}
+
+impl NetHeader {
+    /// Checks what the sender of a frame asks for against what it negotiated, and against the frame (virtio 1.3 section
+    /// 5.1.6.2). `head` is the beginning of the frame, whose length is `frame_len`: 64 bytes, or all of it if it has less.
+    ///
+    /// Bits of `flags` that are not known are ignored, VIRTIO_NET_HDR_F_DATA_VALID among them: drivers do not set it.
+    /// `hdr_len` is a hint, with or without VIRTIO_NET_F_GUEST_HDRLEN.
+    ///
+    /// # Errors
+    /// The frame is to be dropped.
+    #[inline]
+    pub fn check(self, head: &[u8], frame_len: usize, allowed: Offloads) -> Result<Request, Error> {
+        if self.is_complete() {
+            return Ok(Request { frame_len, ..Request::default() });
+        }
+        self.check_unfinished(head, frame_len, allowed)
+    }
+
+    fn check_unfinished(
+        self,
+        head: &[u8],
+        frame_len: usize,
+        allowed: Offloads,
+    ) -> Result<Request, Error> {
+        let (start, offset) = (self.csum_start, self.csum_offset);
+        let layers = parse(head);
+        let needs = Offloads::CSUM | self.segmentation(layers.network)?;
+        if !allowed.contains(needs) {
+            return Err(Error::NotNegotiated { needs, allowed });
+        }
+        let gso = self.gso_type != virtio::GSO_NONE;
+        if self.flags & virtio::NEEDS_CSUM == 0 {
+            return Err(Error::GsoWithoutChecksum(self.gso_type));
+        }
+        if gso && self.gso_size == 0 {
+            return Err(Error::GsoSize(0));
+        }
+        // What was judged is not to be written to: addresses, VLAN tags, protocol.
+        let bad_checksum = Error::Checksum { start, offset, len: frame_len };
+        let end = usize::from(start) + usize::from(offset) + 2;
+        if usize::from(start) < layers.network_end() || end > frame_len {
+            return Err(bad_checksum);
+        }
+        if gso {
+            let (transport, field) = match self.gso_type {
+                virtio::GSO_UDP_L4 => (Transport::Udp, udp::CHECKSUM),
+                _ => (Transport::Tcp, tcp::CHECKSUM),
+            };
+            // Extension headers may hide the transport from `head`; Segmenter looks at all of them.
+            if layers.transport != transport && !layers.truncated {
+                return Err(Error::Mismatch(self.gso_type));
+            }
+            let begins = usize::from(start) == usize::from(layers.transport_at);
+            if usize::from(offset) != field || !(begins || layers.truncated) {
+                return Err(bad_checksum);
+            }
+        }
+        let header = NetHeader {
+            flags: virtio::NEEDS_CSUM,
+            gso_type: self.gso_type,
+            // Not more than there is, which a TAP would refuse.
+            hdr_len: if gso { self.hdr_len.min(frame_len as u16) } else { 0 },
+            gso_size: if gso { self.gso_size } else { 0 },
+            csum_start: start,
+            csum_offset: offset,
+        };
+        Ok(Request { header, needs, frame_len })
+    }
+
+    /// What segmenting the frame is called.
+    fn segmentation(self, network: Network) -> Result<Offloads, Error> {
+        let ecn = Offloads::ECN.only_if(self.gso_type & virtio::GSO_ECN != 0);
+        let offload = match (self.gso_type & !virtio::GSO_ECN, network) {
+            (virtio::GSO_NONE, _) if ecn == Offloads::NONE => Offloads::NONE,
+            (virtio::GSO_TCPV4, Network::Ipv4) => Offloads::TSO4 | ecn,
+            (virtio::GSO_TCPV6, Network::Ipv6) => Offloads::TSO6 | ecn,
+            (virtio::GSO_UDP_L4, Network::Ipv4) if ecn == Offloads::NONE => Offloads::USO4,
+            (virtio::GSO_UDP_L4, Network::Ipv6) if ecn == Offloads::NONE => Offloads::USO6,
+            (virtio::GSO_TCPV4 | virtio::GSO_TCPV6, _) => {
+                return Err(Error::Mismatch(self.gso_type));
+            }
+            (virtio::GSO_UDP_L4, Network::Other) => return Err(Error::Mismatch(self.gso_type)),
+            _ => return Err(Error::GsoType(self.gso_type)),
+        };
+        Ok(offload)
+    }
+}
+
+impl Request {
+    /// What a receiver must have negotiated to get the frame as it is.
+    #[inline]
+    pub fn needs(&self) -> Offloads {
+        self.needs
+    }
+
+    /// The header of the frame as it is.
+    #[inline]
+    pub fn header(&self) -> NetHeader {
+        self.header
+    }
+
+    /// Length of the frame in bytes.
+    #[inline]
+    pub fn frame_len(&self) -> usize {
+        self.frame_len
+    }
+
+    /// Whether the frame is to be segmented.
+    #[inline]
+    pub fn is_gso(&self) -> bool {
+        self.header.gso_type != virtio::GSO_NONE
+    }
+
+    /// What must be done for a receiver that takes `receiver` unfinished, and frames of up to `max_len` bytes. A frame that
+    /// is longer, and not one to segment, is planned as if it fitted.
+    #[inline]
+    pub fn plan(&self, receiver: Offloads, max_len: usize) -> Plan {
+        let fits = self.frame_len <= max_len || !self.is_gso();
+        if receiver.contains(self.needs) && fits {
+            return Plan::PassThrough(self.header);
+        }
+        if !self.is_gso() {
+            return Plan::Checksum;
+        }
+        let partial = receiver.contains(Offloads::CSUM);
+        Plan::Segment(if partial { Checksums::Partial } else { Checksums::Complete })
+    }
+
+    /// Whether these are the headers that the frame's `gso_type` says.
+    pub(crate) fn matches(&self, layers: &Layers) -> bool {
+        let (network, transport) = match self.header.gso_type & !virtio::GSO_ECN {
+            virtio::GSO_TCPV4 => (Network::Ipv4, Transport::Tcp),
+            virtio::GSO_TCPV6 => (Network::Ipv6, Transport::Tcp),
+            virtio::GSO_UDP_L4 => (layers.network, Transport::Udp),
+            _ => return false,
+        };
+        layers.network == network && layers.transport == transport
+    }
+}

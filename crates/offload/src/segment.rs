@@ -1,0 +1,315 @@
+//! Segmentation of TCP and UDP frames.
+
+use std::ops::Range;
+
+use crate::bytes::{array, be16, put16, put32};
+use crate::headers::parse;
+use crate::spec::{ipv4, ipv6, tcp, udp, virtio};
+use crate::{Checksums, Error, NetHeader, Network, Request, Sum, Transport};
+
+/// Cuts a frame up from its headers alone: makes the headers of each segment, and says which part of the payload follows.
+///
+/// For payload that is not in one piece, or not to be read at all; [`Segments`] is for frames in one piece.
+#[derive(Clone, Copy, Debug)]
+pub struct Segmenter<'h> {
+    headers: &'h [u8],
+    payload_len: usize,
+    /// Payload bytes per segment.
+    size: usize,
+    len: usize,
+    network: Network,
+    network_at: usize,
+    transport: Transport,
+    transport_at: usize,
+    checksums: Checksums,
+    /// Of the IPv4 header, without what differs between segments.
+    network_sum: Sum,
+    identification: u16,
+    /// Of pseudo-header and transport header, without what differs between segments.
+    transport_sum: Sum,
+    sequence: u32,
+    offset_flags: u16,
+}
+
+impl<'h> Segmenter<'h> {
+    /// `head` is the beginning of the frame, with all headers; `request` what was made of the frame's virtio_net_hdr.
+    ///
+    /// The lengths that the headers give are not looked at: the payload is what follows them in the frame.
+    ///
+    /// # Errors
+    /// The headers are not those of the `gso_type`, or not all in `head`, or one segment were longer than IP allows.
+    pub fn new(head: &'h [u8], request: &Request, checksums: Checksums) -> Result<Self, Error> {
+        let (header, frame_len) = (request.header(), request.frame_len());
+        let head = head.get(..frame_len.min(head.len())).unwrap_or_default();
+        let layers = parse(head);
+        let transport_at = usize::from(layers.transport_at);
+        if !request.matches(&layers) {
+            return Err(if layers.truncated {
+                Error::Truncated(head.len())
+            } else {
+                Error::Mismatch(header.gso_type)
+            });
+        }
+        if usize::from(header.csum_start) != transport_at {
+            let (start, offset) = (header.csum_start, header.csum_offset);
+            return Err(Error::Checksum { start, offset, len: frame_len });
+        }
+        let payload_at = layers.payload_at(head).ok_or(Error::Truncated(head.len()))?;
+        let headers = head.get(..payload_at).unwrap_or_default();
+        let payload_len = frame_len - payload_at;
+        let size = usize::from(header.gso_size);
+        let network_at = usize::from(layers.network_at);
+        let counted = match layers.network {
+            Network::Ipv6 => network_at + ipv6::HEADER,
+            _ => network_at,
+        };
+        if size == 0 || payload_at - counted + size.min(payload_len) > usize::from(u16::MAX) {
+            return Err(Error::GsoSize(header.gso_size));
+        }
+        let mut cut = Segmenter {
+            headers,
+            payload_len,
+            size,
+            len: payload_len.div_ceil(size).max(1),
+            network: layers.network,
+            network_at,
+            transport: layers.transport,
+            transport_at,
+            checksums,
+            network_sum: Sum::new(),
+            identification: 0,
+            transport_sum: Sum::new(),
+            sequence: 0,
+            offset_flags: 0,
+        };
+        cut.sum_network();
+        cut.sum_transport(frame_len - transport_at);
+        Ok(cut)
+    }
+
+    /// Sums what the IPv4 headers of all segments have in common.
+    fn sum_network(&mut self) {
+        if self.network != Network::Ipv4 {
+            return;
+        }
+        let header = self.headers.get(self.network_at..self.transport_at).unwrap_or_default();
+        let field = |at| be16(header, at).unwrap_or_default();
+        self.identification = field(ipv4::IDENTIFICATION);
+        self.network_sum.add(header);
+        for at in [ipv4::TOTAL_LEN, ipv4::IDENTIFICATION, ipv4::CHECKSUM] {
+            self.network_sum.remove_u16(field(at));
+        }
+    }
+
+    /// Sums what the transport headers of all segments have in common. The checksum field holds the pseudo-header's sum, which
+    /// knows the final destination where the IPv6 header does not; only the length in it must go.
+    fn sum_transport(&mut self, transport_len: usize) {
+        let header = self.headers.get(self.transport_at..).unwrap_or_default();
+        let sum = &mut self.transport_sum;
+        sum.add(header);
+        match self.transport {
+            Transport::Tcp => {
+                self.sequence = array(header, tcp::SEQUENCE).map_or(0, |f| u32::from_be_bytes(*f));
+                self.offset_flags = be16(header, tcp::OFFSET_FLAGS).unwrap_or_default();
+                sum.remove_u32(self.sequence);
+                sum.remove_u16(self.offset_flags);
+                sum.remove_u32(transport_len as u32);
+            }
+            _ => {
+                // Once for the field, once for the pseudo-header.
+                let len = be16(header, udp::LEN).unwrap_or_default();
+                sum.remove_u16(len);
+                sum.remove_u16(len);
+            }
+        }
+    }
+
+    /// How many segments there are, from 1: up to 65,535 if the sender wants them that short.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes of each segment's headers.
+    #[inline]
+    pub fn headers_len(&self) -> usize {
+        self.headers.len()
+    }
+
+    /// Where in the frame the payload of segment `i` is. Empty for one that does not exist.
+    #[inline]
+    pub fn payload(&self, i: usize) -> Range<usize> {
+        let from = i.saturating_mul(self.size).min(self.payload_len);
+        let to = from.saturating_add(self.size).min(self.payload_len);
+        self.headers.len() + from..self.headers.len() + to
+    }
+
+    /// Bytes of segment `i`, headers included.
+    #[inline]
+    pub fn segment_len(&self, i: usize) -> usize {
+        self.headers.len() + self.payload(i).len()
+    }
+
+    /// The virtio_net_hdr in front of each segment.
+    pub fn net_header(&self) -> NetHeader {
+        match self.checksums {
+            Checksums::Complete => NetHeader::default(),
+            Checksums::Partial => NetHeader {
+                flags: virtio::NEEDS_CSUM,
+                csum_start: self.transport_at as u16,
+                csum_offset: match self.transport {
+                    Transport::Tcp => tcp::CHECKSUM as u16,
+                    _ => udp::CHECKSUM as u16,
+                },
+                ..NetHeader::default()
+            },
+        }
+    }
+
+    /// Writes the headers of segment `i` to the beginning of `out`, given the sum of its payload; of no account with
+    /// [`Checksums::Partial`]. Says how many bytes; `None`, and nothing is written, if there is no such segment or no room.
+    #[inline]
+    pub fn write_headers(&self, i: usize, payload: &Sum, out: &mut [u8]) -> Option<usize> {
+        if i >= self.len {
+            return None;
+        }
+        let out = out.get_mut(..self.headers.len())?;
+        out.copy_from_slice(self.headers);
+        let segment_len = self.segment_len(i);
+        self.write_network(i, segment_len - self.network_at, out);
+        let transport = out.get_mut(self.transport_at..).unwrap_or_default();
+        self.write_transport(i, segment_len - self.transport_at, payload, transport);
+        Some(self.headers.len())
+    }
+
+    /// `len`: of the network header and all that follows.
+    #[inline]
+    fn write_network(&self, i: usize, len: usize, out: &mut [u8]) {
+        let out = out.get_mut(self.network_at..).unwrap_or_default();
+        match self.network {
+            Network::Ipv4 => {
+                let len = len as u16;
+                let identification = self.identification.wrapping_add(i as u16);
+                let mut sum = self.network_sum;
+                sum.add_u16(len);
+                sum.add_u16(identification);
+                put16(out, ipv4::TOTAL_LEN, len);
+                put16(out, ipv4::IDENTIFICATION, identification);
+                put16(out, ipv4::CHECKSUM, sum.checksum());
+            }
+            _ => put16(out, ipv6::PAYLOAD_LEN, (len - ipv6::HEADER) as u16),
+        }
+    }
+
+    /// `len`: of the transport header and the payload.
+    #[inline]
+    fn write_transport(&self, i: usize, len: usize, payload: &Sum, out: &mut [u8]) {
+        let mut sum = self.transport_sum;
+        let len = len as u16;
+        sum.add_u16(len);
+        let checksum_at = match self.transport {
+            Transport::Tcp => {
+                let sequence = self.sequence.wrapping_add((i * self.size) as u32);
+                let mut offset_flags = self.offset_flags;
+                if i > 0 {
+                    offset_flags &= !tcp::CWR;
+                }
+                if i + 1 < self.len {
+                    offset_flags &= !(tcp::FIN | tcp::PSH);
+                }
+                sum.add_u32(sequence);
+                sum.add_u16(offset_flags);
+                put32(out, tcp::SEQUENCE, sequence);
+                put16(out, tcp::OFFSET_FLAGS, offset_flags);
+                tcp::CHECKSUM
+            }
+            _ => {
+                sum.add_u16(len);
+                put16(out, udp::LEN, len);
+                udp::CHECKSUM
+            }
+        };
+        let field = match self.checksums {
+            Checksums::Complete => {
+                sum.add_sum(payload);
+                sum.field(checksum_at as u16)
+            }
+            Checksums::Partial => self.pseudo_header(len).to_be_bytes(),
+        };
+        put16(out, checksum_at, u16::from_be_bytes(field));
+    }
+
+    /// The pseudo-header's sum for a segment of `len` bytes.
+    fn pseudo_header(&self, len: u16) -> u16 {
+        let header = self.headers.get(self.transport_at..).unwrap_or_default();
+        let mut sum = Sum::new();
+        match self.transport {
+            Transport::Tcp => {
+                let whole = header.len() + self.payload_len;
+                sum.add_u16(be16(header, tcp::CHECKSUM).unwrap_or_default());
+                sum.remove_u32(whole as u32);
+            }
+            _ => {
+                sum.add_u16(be16(header, udp::CHECKSUM).unwrap_or_default());
+                sum.remove_u16(be16(header, udp::LEN).unwrap_or_default());
+            }
+        }
+        sum.add_u16(len);
+        sum.fold()
+    }
+}
+
+/// The segments of a frame in one piece.
+#[derive(Clone, Copy, Debug)]
+pub struct Segments<'f> {
+    cut: Segmenter<'f>,
+    frame: &'f [u8],
+}
+
+impl<'f> Segments<'f> {
+    /// `frame` is what `request` was made of.
+    ///
+    /// # Errors
+    /// See [`Segmenter::new`]; or `frame` is shorter than the request says.
+    pub fn new(frame: &'f [u8], request: &Request, checksums: Checksums) -> Result<Self, Error> {
+        let frame = frame.get(..request.frame_len()).ok_or(Error::Truncated(frame.len()))?;
+        Ok(Segments { cut: Segmenter::new(frame, request, checksums)?, frame })
+    }
+
+    /// How many there are, from 1.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.cut.len()
+    }
+
+    /// Bytes of the longest.
+    #[inline]
+    pub fn max_len(&self) -> usize {
+        self.cut.segment_len(0)
+    }
+
+    /// The virtio_net_hdr in front of each.
+    #[inline]
+    pub fn net_header(&self) -> NetHeader {
+        self.cut.net_header()
+    }
+
+    /// Writes segment `i` to the beginning of `out` and says how long it is; `None` if there is no such segment or no room.
+    #[inline]
+    pub fn write(&self, i: usize, out: &mut [u8]) -> Option<usize> {
+        let len = self.cut.segment_len(i);
+        let payload = self.frame.get(self.cut.payload(i))?;
+        let (headers, body) = out.get_mut(..len)?.split_at_mut_checked(self.cut.headers_len())?;
+        let mut sum = Sum::new();
+        match self.cut.checksums {
+            Checksums::Complete => {
+                sum.add_copy(payload, body);
+            }
+            Checksums::Partial => body.copy_from_slice(payload),
+        }
+        self.cut.write_headers(i, &sum, headers)?;
+        Some(len)
+    }
+}
