@@ -19,7 +19,7 @@ const BINARY_VARIABLE: &str = "MANIFOLD_BIN";
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A running daemon. Made by [`crate::Lab::adapter`]; dropping it kills it.
+/// A running daemon. [`crate::Lab::adapter`] makes one for a test; dropping it kills it.
 #[derive(Debug)]
 pub struct Adapter {
     binary: PathBuf,
@@ -29,9 +29,17 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// Starts `manifold serve` with `arguments` and waits until it is ready.
-    pub(crate) fn start(run_dir: PathBuf, log: PathBuf, arguments: &[&str]) -> Result<Self> {
-        let binary = binary()?;
+    /// Starts `binary serve` with `arguments` and waits until it is ready. It makes the run directory and writes
+    /// the log.
+    ///
+    /// # Errors
+    /// When it does not become ready; the error quotes the log.
+    pub fn start(
+        binary: PathBuf,
+        run_dir: PathBuf,
+        log: PathBuf,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let stderr =
             File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
         let mut stdout_log = stderr.try_clone()?;
@@ -62,6 +70,12 @@ impl Adapter {
             .recv_timeout(START_TIMEOUT)
             .with_context(|| format!("manifold serve is not ready\n{}", adapter.last_words()))?;
         Ok(adapter)
+    }
+
+    /// The daemon's process ID.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The vfio-user socket of a function: "pf", "vf0", "vf1", ...
@@ -161,7 +175,7 @@ impl Drop for Adapter {
 }
 
 /// The binary under test, built from what is there now unless it is named.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     if let Some(binary) = std::env::var_os(BINARY_VARIABLE) {
         return Ok(binary.into());
     }

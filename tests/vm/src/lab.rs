@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::adapter::Adapter;
+use crate::adapter::{self, Adapter};
 use crate::guest::{Builder, Guest};
 use crate::setup::Setup;
 
@@ -46,7 +46,8 @@ impl Lab {
     /// # Errors
     /// When it does not become ready; the error quotes its log.
     pub fn adapter(&self, arguments: &[&str]) -> Result<Adapter> {
-        Adapter::start(self.sockets.join("run"), self.logs.join("manifold.log"), arguments)
+        let (run_dir, log) = (self.sockets.join("run"), self.logs.join("manifold.log"));
+        Adapter::start(adapter::binary()?, run_dir, log, arguments)
     }
 
     /// The folder for sockets.

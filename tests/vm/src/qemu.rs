@@ -1,7 +1,6 @@
 //! A QEMU that speaks vfio-user (10.1 or newer): the machine's own, or one prepared in the build tree.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -9,6 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::cache::Cache;
 use crate::debian::{Archive, RELEASE};
+use crate::programs::Programs;
 use crate::run::output;
 
 const BINARY: &str = "qemu-system-x86_64";
@@ -47,29 +47,14 @@ impl Qemu {
         prepared.with_version()
     }
 
-    /// The QEMU of an unpacked package, run through the loader and libraries it came with. It sees the machine's
-    /// own file system, so that socket paths mean the same inside and outside.
+    /// The QEMU of an unpacked package.
     fn unpacked(root: &Path) -> Result<Self> {
-        let libraries = root.join("usr/lib/x86_64-linux-gnu");
-        // Some libraries live in folders of their own, which the system's loader configuration would name.
-        let mut search = OsString::from(&libraries);
-        for entry in fs::read_dir(&libraries)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                search.push(":");
-                search.push(path);
-            }
-        }
-        let mut arguments =
-            vec!["--library-path".into(), search, root.join("usr/bin").join(BINARY).into()];
+        let programs = Programs::at(root.to_owned());
+        let (program, mut arguments) = programs.invocation(&format!("usr/bin/{BINARY}"))?;
         for data in ["usr/share/qemu", "usr/share/seabios"] {
-            arguments.extend(["-L".into(), root.join(data).into()]);
+            arguments.extend(["-L".into(), programs.path(data).into()]);
         }
-        Ok(Self {
-            program: root.join("usr/lib64/ld-linux-x86-64.so.2"),
-            arguments,
-            version: String::new(),
-        })
+        Ok(Self { program, arguments, version: String::new() })
     }
 
     /// The command that runs it, without arguments for a machine.
