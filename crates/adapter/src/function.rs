@@ -9,7 +9,7 @@ use manifold_pci::{
     ConfigSpace, DeviceModel, Event, Events, FunctionId, FunctionSpec, Msix, Passthrough, Reset,
     SriovSpec,
 };
-use manifold_virtio::net::{NetConfig, NetDevice};
+use manifold_virtio::net::{NetConfig, NetDevice, PLAIN};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::Error;
@@ -38,6 +38,7 @@ impl Factory {
         net.queue_size = self.config.queue_size;
         net.serial = serial(mac);
         net.sr_iov = id == FunctionId::Pf;
+        net.offer = PLAIN;
         net
     }
 

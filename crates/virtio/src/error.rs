@@ -16,4 +16,13 @@ pub enum Error {
     /// The MAC address is all zeros or a group address.
     #[error("MAC address {0:02x?} is not one that a station can have: choose a unicast address")]
     Mac(MacAddress),
+    /// The speed is out of the range of 5.1.4.1.
+    #[error("speed {0} Mbit/s: choose 0 to 2147483647, or 4294967295 for unknown")]
+    Speed(u32),
+    /// Features are to be offered that this device does not have.
+    #[error("features {0:#x} are not supported and cannot be offered")]
+    Unsupported(u64),
+    /// A feature is to be offered without one that it requires.
+    #[error("the features offered do not go together: {0}")]
+    Offer(&'static str),
 }

@@ -20,7 +20,7 @@ fn live(without: u64) -> (Rig, Control) {
     let mut rig = Rig::with_bus_master(config());
     let features = rig.offered() & !without;
     assert!(drive_to_features_ok(&mut rig, features));
-    let index = if features & feature::MQ != 0 { 4 } else { 2 };
+    let index = if features & feature::MULTIQUEUE != 0 { 4 } else { 2 };
     let mut control = Control::new(&mut rig, index);
     control.event_index = features & common_feature::EVENT_IDX != 0;
     rig.write16(reg::QUEUE_MSIX_VECTOR, 3);
@@ -212,7 +212,7 @@ fn pairs_are_from_one_to_the_maximum() {
         let sent = control.send(&mut rig, ctrl::MQ, ctrl::MQ_VQ_PAIRS_SET, &pairs.to_le_bytes());
         assert_eq!(sent, Some(if ok { ctrl::OK } else { ctrl::ERR }), "{pairs}");
     }
-    assert_eq!(filters(&rig).active_pairs, 1);
+    assert_eq!(rig.device.steering().pairs, 1);
     control.refused(&mut rig, ctrl::MQ, 1, &[0; 40]);
     control.refused(&mut rig, ctrl::MQ, ctrl::MQ_VQ_PAIRS_SET, &[1]);
 }
@@ -224,7 +224,7 @@ fn commands_need_their_feature() {
         | feature::CTRL_VLAN
         | feature::CTRL_MAC_ADDR
         | feature::GUEST_ANNOUNCE
-        | feature::MQ;
+        | feature::MULTIQUEUE;
     let (mut rig, control) = live(all);
     let empty_table = [0; 8];
     let commands: [(u8, u8, &[u8]); 9] = [
@@ -499,7 +499,7 @@ proptest! {
                 other => prop_assert!(false, "{:?}", other),
             }
             let now = filters(&rig);
-            prop_assert!((1..=2).contains(&now.active_pairs));
+            prop_assert!((1..=2).contains(&rig.device.steering().pairs));
             prop_assert!(now.unicast.len() <= MAC_TABLE_ENTRIES);
             prop_assert!(now.unicast.iter().all(|mac| mac[0] & 1 == 0));
             prop_assert!(now.multicast.iter().all(|mac| mac[0] & 1 == 1));

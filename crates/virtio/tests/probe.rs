@@ -4,7 +4,7 @@ mod common;
 
 use common::{Control, MAC, QueueMemory, Rig, Told, config, drive_to_features_ok};
 use manifold_pci::DeviceModel;
-use manifold_virtio::net::{NetConfig, Role};
+use manifold_virtio::net::{NetConfig, Role, Steering};
 use manifold_virtio::spec::net::{config as net_config, ctrl, feature as net_feature};
 use manifold_virtio::spec::pci::{NO_VECTOR, cap, common as reg, isr};
 use manifold_virtio::spec::{feature, status};
@@ -113,10 +113,11 @@ fn linux_brings_the_device_up() {
     let Told::Filters(filters) = &told[0] else { panic!("filters first: {told:?}") };
     assert_eq!(filters.mac, MAC);
     assert!(filters.vlan_filtering && !filters.all_multicast && !filters.promiscuous);
-    assert_eq!(filters.active_pairs, 1);
     assert_eq!(
         told[1..],
         [
+            Told::Steering(Steering::default()),
+            Told::Offloads(0),
             Told::Start(0, Role::Rx(0)),
             Told::Start(1, Role::Tx(0)),
             Told::Start(2, Role::Rx(1)),
@@ -124,7 +125,7 @@ fn linux_brings_the_device_up() {
         ]
     );
     control.ok(&mut rig, ctrl::MQ, ctrl::MQ_VQ_PAIRS_SET, &2u16.to_le_bytes());
-    assert_eq!(rig.host.last_filters().map(|f| f.active_pairs), Some(2));
+    assert_eq!(rig.host.last_steering().map(|s| s.pairs), Some(2));
     rig.host.take();
     rig.ring_doorbell(0);
     rig.ring_doorbell(3);
@@ -188,7 +189,7 @@ fn illegal_feature_sets_are_refused_and_legal_ones_then_taken() {
         0,
         offered & !version_1,
         offered | feature::RING_PACKED,
-        offered | 1 << 7,
+        offered | 1 << 10,
         version_1 | net_feature::MQ,
         version_1 | net_feature::CTRL_RX,
         version_1 | net_feature::CTRL_RX_EXTRA,
@@ -370,7 +371,7 @@ fn queues_run_only_with_bus_master_enable() {
     rig.set_bus_master(true);
     assert_eq!(rig.host.running().len(), 4);
     assert_eq!(control.queue.used_index(&rig.memory), 1, "what was waiting is done");
-    assert_eq!(rig.host.last_filters().map(|f| f.active_pairs), Some(2));
+    assert_eq!(rig.host.last_steering().map(|s| s.pairs), Some(2));
 
     rig.set_bus_master(false);
     assert!(rig.host.running().is_empty());
@@ -378,7 +379,7 @@ fn queues_run_only_with_bus_master_enable() {
     rig.ring_doorbell(4);
     rig.host.take();
     rig.set_bus_master(true);
-    let commands = rig.host.take().iter().filter(|t| matches!(t, Told::Filters(_))).count();
+    let commands = rig.host.take().iter().filter(|t| matches!(t, Told::Steering(_))).count();
     assert_eq!(commands, 1, "the first command is not done again");
     let resume = rig.host.running()[&3].resume;
     assert_eq!(resume, Some(QueueState { next_avail: 103, next_used: 203 }), "goes on");

@@ -195,7 +195,11 @@ proptest! {
         rig.write16(reg::QUEUE_ENABLE, 1);
         rig.add_status(status::DRIVER_OK);
         let told = rig.host.take();
-        prop_assert!(matches!(told[..], [Told::Filters(_), Told::Start(1, _)]), "{:?}", told);
+        let expected = matches!(
+            told[..],
+            [Told::Filters(_), Told::Steering(_), Told::Offloads(_), Told::Start(1, _)]
+        );
+        prop_assert!(expected, "{:?}", told);
         prop_assert_eq!(rig.status(), 15);
     }
 

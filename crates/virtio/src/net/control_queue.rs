@@ -1,29 +1,40 @@
 //! The control queue: commands out of guest memory, answers back into it (5.1.6.5).
 //!
-//! A command is read and answered under one pin of the DMA domain and made used under a second one. The data path hears
-//! of the change in between, with nothing pinned, so that it may wait for whatever it has to; and the driver sees the
-//! command used only when the change is in force.
+//! All commands that are waiting are carried out together. They are read and answered under one pin of the DMA domain and
+//! made used under a second one. The data path hears of the changes in between, with nothing pinned, so that it may wait
+//! for whatever it has to; and the driver sees a command used only when its change is in force.
 
 use std::sync::Arc;
 
 use manifold_dma::{Access, Domain, Reader, Slice};
 
-use super::control::COMMAND_MAX;
-use super::filters::Filters;
-use super::state::{Change, Receive};
+use super::control::{COMMAND_MAX, RESULT_MAX};
 use crate::ring::{RingError, SplitQueue};
 use crate::spec::net::ctrl;
 use crate::transport::{QueueError, QueueEvents, QueueSetup, QueueState};
 
-/// How many commands are taken in one go, so that a driver which never stops adding some cannot hold the device for ever.
-/// What is left over waits for the next notification.
+/// How many commands are taken on one notification, so that a driver which never stops adding some cannot hold the device
+/// for ever. What is left over waits for the next notification.
 const BUDGET: usize = 4096;
+
+/// Who carries out commands.
+pub(super) trait Commands {
+    /// Carries out one command, `class` and `command` bytes first. `result` is empty, and is what follows the
+    /// acknowledgement. False: it is refused.
+    fn execute(&mut self, command: &[u8], result: &mut Vec<u8>) -> bool;
+
+    /// Puts in force what the commands since the last call have changed. Called with nothing pinned.
+    fn settle(&mut self);
+}
 
 pub(super) struct ControlQueue {
     ring: SplitQueue,
     reader: Reader,
     events: Arc<dyn QueueEvents>,
     command: Vec<u8>,
+    result: Vec<u8>,
+    /// Chains to complete, and how many bytes of each were written.
+    answered: Vec<(u16, u32)>,
 }
 
 impl ControlQueue {
@@ -37,6 +48,8 @@ impl ControlQueue {
             reader: domain.reader(),
             events: setup.events,
             command: Vec::new(),
+            result: Vec::new(),
+            answered: Vec::new(),
         })
     }
 
@@ -46,80 +59,135 @@ impl ControlQueue {
         QueueState { next_avail, next_used }
     }
 
-    /// Carries out what the driver has made available. `changed` is called with nothing pinned.
-    pub(super) fn process(&mut self, state: &mut Receive, changed: &mut dyn FnMut(&Filters)) {
-        if let Err(error) = self.take(state, changed) {
+    /// Has what the driver has made available carried out.
+    pub(super) fn process(&mut self, commands: &mut dyn Commands) {
+        if let Err(error) = self.serve(commands) {
             self.events.fail(&error);
         }
     }
 
-    fn take(
-        &mut self,
-        state: &mut Receive,
-        changed: &mut dyn FnMut(&Filters),
-    ) -> Result<(), RingError> {
-        for _ in 0..BUDGET {
-            let Some((head, change)) = self.answer_next(state)? else {
-                if self.arm()? {
-                    continue;
-                }
-                return Ok(());
-            };
-            if change == Change::Filters {
-                changed(&state.filters);
+    fn serve(&mut self, commands: &mut dyn Commands) -> Result<(), RingError> {
+        let mut left = BUDGET;
+        while left > 0 {
+            // A chain that breaks the rules does not undo the commands before it.
+            let taken = self.take(commands, left.min(self.ring.size().into()));
+            left -= self.answered.len();
+            if !self.answered.is_empty() {
+                commands.settle();
+                self.publish()?;
             }
-            let pin = self.reader.pin();
-            let mut burst = self.ring.open(&pin)?;
-            burst.complete(head, ACK_SIZE);
-            let interrupt = burst.publish();
-            drop(pin);
-            if interrupt {
-                self.events.interrupt();
+            taken?;
+            if !self.arm()? {
+                return Ok(());
             }
         }
         self.arm().map(|_| ())
+    }
+
+    /// Takes up to `most` commands, has them carried out and writes the answers. The driver does not see them used yet.
+    fn take(&mut self, commands: &mut dyn Commands, most: usize) -> Result<(), RingError> {
+        let ControlQueue { ring, reader, command, result, answered, .. } = self;
+        answered.clear();
+        let pin = reader.pin();
+        let mut burst = ring.open(&pin)?;
+        let mut answer = Answer::default();
+        while answered.len() < most {
+            command.clear();
+            answer.clear();
+            let chain = burst.pop(|slice, access| {
+                match access {
+                    Access::Read => append(command, slice),
+                    Access::Write => answer.add(slice),
+                }
+                true
+            })?;
+            let Some(chain) = chain else { break };
+            // Without a place for the answer nothing can be said: the driver is broken.
+            if answer.room == 0 {
+                return Err(RingError::NoBuffers("device-writable"));
+            }
+            if chain.readable < 2 {
+                return Err(RingError::NoBuffers("device-readable"));
+            }
+            result.clear();
+            let written = if commands.execute(command, result) {
+                answer.write(&[&[ctrl::OK], result])
+            } else {
+                answer.write(&[&[ctrl::ERR]])
+            };
+            answered.push((chain.head, written));
+        }
+        Ok(())
+    }
+
+    /// Makes the answered commands used.
+    fn publish(&mut self) -> Result<(), RingError> {
+        let pin = self.reader.pin();
+        let mut burst = self.ring.open(&pin)?;
+        for (head, written) in self.answered.drain(..) {
+            burst.complete(head, written);
+        }
+        let interrupt = burst.publish();
+        drop(pin);
+        if interrupt {
+            self.events.interrupt();
+        }
+        Ok(())
     }
 
     fn arm(&mut self) -> Result<bool, RingError> {
         let pin = self.reader.pin();
         self.ring.open(&pin)?.arm()
     }
+}
 
-    /// Reads the next command, carries it out as far as it concerns `state`, and writes the answer.
-    fn answer_next(&mut self, state: &mut Receive) -> Result<Option<(u16, Change)>, RingError> {
-        let pin = self.reader.pin();
-        let mut burst = self.ring.open(&pin)?;
-        let command = &mut self.command;
-        command.clear();
-        let mut ack: Option<Slice<'_>> = None;
-        let chain = burst.pop(|slice, access| {
-            match access {
-                Access::Read => append(command, slice),
-                Access::Write if ack.is_none() => ack = Some(slice),
-                Access::Write => {}
-            }
-            true
-        })?;
-        let Some(chain) = chain else { return Ok(None) };
-        // Without a place for the answer nothing can be said: the driver is broken.
-        let ack = ack.ok_or(RingError::NoBuffers("device-writable"))?;
-        if chain.readable < 2 {
-            return Err(RingError::NoBuffers("device-readable"));
+/// Where a command's answer goes: its device-writable buffers, as far as an answer can go.
+#[derive(Default)]
+struct Answer<'p> {
+    pieces: Vec<Slice<'p>>,
+    /// Bytes of all pieces.
+    room: usize,
+}
+
+impl<'p> Answer<'p> {
+    fn clear(&mut self) {
+        self.pieces.clear();
+        self.room = 0;
+    }
+
+    fn add(&mut self, piece: Slice<'p>) {
+        if self.room <= RESULT_MAX && !piece.is_empty() {
+            self.room += piece.len();
+            self.pieces.push(piece);
         }
-        let result =
-            if chain.readable as usize > COMMAND_MAX { None } else { state.execute(command).ok() };
-        ack.write(&[if result.is_some() { ctrl::OK } else { ctrl::ERR }]);
-        Ok(Some((chain.head, result.unwrap_or(Change::None))))
+    }
+
+    /// Writes the parts of an answer one after the other, as much as there is room for. Returns how many bytes that were.
+    fn write(&self, parts: &[&[u8]]) -> u32 {
+        let mut pieces = self.pieces.iter().copied();
+        let mut room: Option<Slice<'p>> = None;
+        let mut written = 0;
+        for part in parts {
+            let mut rest = *part;
+            while !rest.is_empty() {
+                let Some(piece) = room.filter(|room| !room.is_empty()).or_else(|| pieces.next())
+                else {
+                    return written;
+                };
+                let len = piece.write(rest);
+                written += len as u32;
+                room = Some(piece.skip(len));
+                rest = rest.get(len..).unwrap_or_default();
+            }
+        }
+        written
     }
 }
 
-/// Bytes of an answer: `ack`.
-const ACK_SIZE: u32 = 1;
-
-/// Adds a part of a command, as far as a command goes.
+/// Adds a part of a command, up to one byte more than the longest command has.
 fn append(command: &mut Vec<u8>, part: Slice<'_>) {
     let start = command.len();
-    let part = part.take(COMMAND_MAX.saturating_sub(start));
+    let part = part.take((COMMAND_MAX + 1).saturating_sub(start));
     command.resize(start + part.len(), 0);
     if let Some(room) = command.get_mut(start..) {
         part.read(room);

@@ -13,7 +13,7 @@ pub(crate) fn is_group(mac: &MacAddress) -> bool {
     mac[0] & 1 != 0
 }
 
-/// The receive filters and steering that a driver's control commands add up to.
+/// The receive filters that a driver's control commands add up to.
 ///
 /// An incoming frame is for the function
 /// - if `promiscuous`, whatever its addresses; else
@@ -49,8 +49,6 @@ pub struct Filters {
     pub vlan_filtering: bool,
     /// With `vlan_filtering`, the VLANs received.
     pub vlans: VlanTable,
-    /// Queue pairs in use, 1 to the device's maximum: frames go to these receive queues and no other.
-    pub active_pairs: u16,
 }
 
 impl Filters {
@@ -68,7 +66,6 @@ impl Filters {
             multicast: Vec::new(),
             vlan_filtering: false,
             vlans: VlanTable::default(),
-            active_pairs: 1,
         }
     }
 }

@@ -12,6 +12,14 @@ pub enum Role {
     Tx(u16),
 }
 
+impl Role {
+    /// The role of the data queue of this number.
+    pub fn of(index: u16) -> Self {
+        let pair = index / 2;
+        if index.is_multiple_of(2) { Role::Rx(pair) } else { Role::Tx(pair) }
+    }
+}
+
 /// The data path behind one network device. The control queue is the device model's own business.
 ///
 /// Called from the thread that accesses the function's registers, one call at a time, with the device locked: an
@@ -39,12 +47,15 @@ pub trait QueueHost: Send + Sync {
     fn steering_changed(&self, steering: &Steering);
 
     /// Which receive offloads are in force, of those negotiated: masks of
-    /// [`GUEST_OFFLOADS`](crate::spec::net::feature::GUEST_OFFLOADS). A queue starts with those negotiated.
+    /// [`GUEST_OFFLOADS`](crate::spec::net::feature::GUEST_OFFLOADS), none without those it requires. They hold for all
+    /// queues of the function, those included that start later. Called before the queues of a new driver start and for each
+    /// change after that, a reset's included.
     fn offloads_changed(&self, offloads: u64);
 
-    /// How notifications of a data queue are coalesced from now on. Queues start without.
+    /// How notifications of a started data queue are coalesced from now on. Each queue starts without; where it is to start
+    /// with, this call follows [`QueueHost::start`].
     fn coalescing_changed(&self, index: u16, coalescing: Coalescing);
 
-    /// What has gone through a data queue.
+    /// What has gone through a data queue, started or not. It must not wait for a worker: guest memory is pinned meanwhile.
     fn statistics(&self, index: u16) -> QueueStatistics;
 }

@@ -1,4 +1,4 @@
-//! Which receive queue a frame goes to, and what is told of its hash (5.1.6.5.5 to 5.1.6.5.7).
+//! What the data path is told of steering (5.1.6.5.5 to 5.1.6.5.7) and coalescing (5.1.6.5.9), and tells of its queues.
 
 /// Bytes of the longest RSS key (`rss_max_key_size`): enough for two IPv6 addresses and two ports.
 pub const RSS_KEY_SIZE: usize = 40;
@@ -9,9 +9,10 @@ pub const RSS_TABLE_ENTRIES: u16 = 128;
 /// How received frames are spread over queue pairs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Steering {
-    /// Queue pairs in use, from 1. Without [`Steering::table`] frames are steered to them automatically, by flow.
+    /// Queue pairs in use, from 1. Without [`Steering::table`] frames are steered to them automatically, by flow; with one,
+    /// they are what the driver sends on, and the table alone says where frames are received.
     pub pairs: u16,
-    /// What is hashed, for the table, the report or both.
+    /// What is hashed, for the table, the report or both; `None`: nothing.
     pub hash: Option<HashConfig>,
     /// Receive-side scaling, when the driver has configured it.
     pub table: Option<Indirection>,
@@ -26,7 +27,7 @@ impl Default for Steering {
 /// A Toeplitz hash (5.1.6.4.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HashConfig {
-    /// Masks of [`hash_type`](crate::spec::net::hash_type).
+    /// Masks of [`hash_type`](crate::spec::net::hash_type); not 0.
     pub types: u32,
     /// The key; what the driver did not give is zero.
     pub key: [u8; RSS_KEY_SIZE],
@@ -43,7 +44,7 @@ pub struct Indirection {
 }
 
 /// Notification coalescing of one queue (5.1.6.5.9): an interrupt waits until `max_packets` frames have gone through the
-/// queue or `max_usecs` have passed since the first of them. All zero: no waiting.
+/// queue or `max_usecs` have passed since the first of them. If either is zero, it does not wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coalescing {
     /// Frames.
@@ -52,7 +53,8 @@ pub struct Coalescing {
     pub max_usecs: u32,
 }
 
-/// What has gone through one data queue since the function was made (5.1.6.5.10).
+/// What has gone through one data queue since the function was made (virtio 1.4, 5.1.6.5.11).
+/// Counters wrap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueStatistics {
     /// Frames that passed.

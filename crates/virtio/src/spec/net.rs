@@ -45,7 +45,7 @@ pub mod feature {
     pub const MQ: u64 = 1 << 22;
     /// A control command sets the MAC address.
     pub const CTRL_MAC_ADDR: u64 = 1 << 23;
-    /// Control commands read statistics.
+    /// Control commands read statistics (virtio 1.4).
     pub const DEVICE_STATS: u64 = 1 << 50;
     /// Notification coalescing per queue.
     pub const VQ_NOTF_COAL: u64 = 1 << 52;
@@ -66,6 +66,9 @@ pub mod feature {
     /// The configuration's `speed` and `duplex` are valid.
     pub const SPEED_DUPLEX: u64 = 1 << 63;
 
+    /// With either there is more than one queue pair (5.1.2).
+    pub const MULTIQUEUE: u64 = MQ | RSS;
+
     /// What [`CTRL_GUEST_OFFLOADS`] can switch: the receive offloads.
     pub const GUEST_OFFLOADS: u64 =
         GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN | GUEST_USO4 | GUEST_USO6;
@@ -83,7 +86,7 @@ pub mod config {
     pub const MTU: usize = 10;
     /// le32, in Mbit/s.
     pub const SPEED: usize = 12;
-    /// u8.
+    /// u8, [`DUPLEX_FULL`].
     pub const DUPLEX: usize = 16;
     /// u8, in bytes.
     pub const RSS_MAX_KEY_SIZE: usize = 17;
@@ -95,6 +98,9 @@ pub mod config {
     pub const SUPPORTED_TUNNEL_TYPES: usize = 24;
     /// Size of the structure.
     pub const SIZE: usize = 28;
+
+    /// Full duplex. (5.1.4.1 has full and half the wrong way round; 5.1.4 and all drivers have it like this.)
+    pub const DUPLEX_FULL: u8 = 1;
 }
 
 /// Bits of the configuration's `status` (5.1.4).
@@ -222,4 +228,60 @@ pub mod ctrl {
     pub const MQ: u8 = 4;
     /// Data: le16 number of pairs to use (5.1.6.5.6).
     pub const MQ_VQ_PAIRS_SET: u8 = 0;
+    /// Data: `struct virtio_net_rss_config` (5.1.6.5.7.1): le32 hash types, le16 indirection table mask, le16 unclassified
+    /// queue, le16 for each table entry (mask + 1 of them), le16 number of transmit queues, u8 key length, key.
+    pub const MQ_RSS_CONFIG: u8 = 1;
+    /// Data: `struct virtio_net_hash_config` (5.1.6.5.6.4): le32 hash types, four reserved le16, u8 key length, key.
+    pub const MQ_HASH_CONFIG: u8 = 2;
+
+    /// Class: receive offloads (5.1.6.5.8).
+    pub const GUEST_OFFLOADS: u8 = 5;
+    /// Data: le64, the offloads in force as masks of [`super::feature::GUEST_OFFLOADS`].
+    pub const GUEST_OFFLOADS_SET: u8 = 0;
+
+    /// Class: notification coalescing (5.1.6.5.9). `struct virtio_net_ctrl_coal` is le32 max_packets, le32 max_usecs.
+    pub const NOTF_COAL: u8 = 6;
+    /// Data: `struct virtio_net_ctrl_coal`, for all transmit queues.
+    pub const NOTF_COAL_TX_SET: u8 = 0;
+    /// Data: `struct virtio_net_ctrl_coal`, for all receive queues.
+    pub const NOTF_COAL_RX_SET: u8 = 1;
+    /// Data: `struct virtio_net_ctrl_coal_vq`: le16 queue, le16 reserved, `struct virtio_net_ctrl_coal`.
+    pub const NOTF_COAL_VQ_SET: u8 = 2;
+    /// Data: le16 queue, le16 reserved. Result: `struct virtio_net_ctrl_coal`.
+    pub const NOTF_COAL_VQ_GET: u8 = 3;
+
+    /// Class: statistics (virtio 1.4, 5.1.6.5.11).
+    pub const STATS: u8 = 8;
+    /// No data. Result: le64, masks of [`super::statistics`].
+    pub const STATS_QUERY: u8 = 0;
+    /// Data: any number of le16 queue, three reserved le16, le64 masks of [`super::statistics`]. Result: for each of
+    /// these in turn and each bit of its mask, from the lowest, a header (see there) and le64 counters.
+    pub const STATS_GET: u8 = 1;
+}
+
+/// Types of statistics (virtio 1.4, 5.1.6.5.11). Each reply begins with `struct virtio_net_stats_reply_hdr`: u8 type (the
+/// number of its bit), u8 reserved, le16 queue, le16 reserved, le16 size of the reply, this header included.
+pub mod statistics {
+    /// Size of `struct virtio_net_stats_reply_hdr`.
+    pub const HEADER: usize = 8;
+    /// Receive queues: notifications, packets, bytes, interrupts, drops, overruns.
+    pub const RX_BASIC: u64 = 1 << 0;
+    /// Receive queues: checksums valid, to be completed, none, bad. Requires VIRTIO_NET_F_GUEST_CSUM.
+    pub const RX_CSUM: u64 = 1 << 1;
+    /// Receive queues: unsegmented packets and bytes, and of these the ones that the device itself coalesced. Requires
+    /// VIRTIO_NET_F_GUEST_TSO4 or VIRTIO_NET_F_GUEST_TSO6.
+    pub const RX_GSO: u64 = 1 << 2;
+    /// Receive queues: packets and bytes dropped for exceeding the speed.
+    pub const RX_SPEED: u64 = 1 << 3;
+    /// Transmit queues: notifications, packets, bytes, interrupts, drops, malformed.
+    pub const TX_BASIC: u64 = 1 << 16;
+    /// Transmit queues: packets without and with a checksum to be completed. Requires VIRTIO_NET_F_CSUM.
+    pub const TX_CSUM: u64 = 1 << 17;
+    /// Transmit queues: unsegmented packets and bytes, segments and bytes made of them, packets and bytes passed as they
+    /// were. Requires VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6 or VIRTIO_NET_F_HOST_USO.
+    pub const TX_GSO: u64 = 1 << 18;
+    /// Transmit queues: packets and bytes dropped for exceeding the speed.
+    pub const TX_SPEED: u64 = 1 << 19;
+    /// The control queue: commands received, commands done.
+    pub const CVQ: u64 = 1 << 32;
 }

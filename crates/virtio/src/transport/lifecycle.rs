@@ -102,13 +102,16 @@ impl<D: VirtioDevice> VirtioPci<D> {
         chosen.unwrap_or_else(|| self.device.queue_max_size(index, self.features))
     }
 
-    /// A driver can make a queue smaller (4.1.4.3). Sizes that make no split queue are not taken; it can read that.
+    /// A driver can make a queue smaller (4.1.4.3), a split one to a power of two (2.7), a packed one to any size (2.8).
+    /// Other sizes are not taken; it can read that.
     pub(super) fn write_queue_size(&mut self, size: u16) {
+        let packed = self.features & feature::RING_PACKED != 0;
         let index = self.selectors.queue;
         let max = self.device.queue_max_size(index, self.features);
         if let Some(queue) = self.queue_mut(index).filter(|queue| !queue.enabled)
             && size <= max
-            && size.is_power_of_two()
+            && size != 0
+            && (packed || size.is_power_of_two())
         {
             queue.size = Some(size);
         }

@@ -30,6 +30,9 @@ pub enum Told {
     Stop(u16),
     Notify(u16),
     Filters(Box<Filters>),
+    Steering(Steering),
+    Offloads(u64),
+    Coalescing(u16, Coalescing),
 }
 
 /// A host that serves nothing and remembers everything. Panics where the device breaks the contract.
@@ -38,7 +41,7 @@ pub struct Host {
     told: Mutex<Vec<Told>>,
     running: Mutex<BTreeMap<u16, QueueSetup>>,
     pub refuse: Mutex<bool>,
-    /// Called when the filters change.
+    /// Called when anything that holds for the function changes.
     pub hook: Mutex<Option<Hook>>,
     /// Whether every queue breaks while it is being stopped, found out by a worker that `stop` waits for.
     pub break_on_stop: Mutex<bool>,
@@ -61,6 +64,46 @@ impl Host {
             Told::Filters(filters) => Some((**filters).clone()),
             _ => None,
         })
+    }
+
+    /// The same of the steering.
+    pub fn last_steering(&self) -> Option<Steering> {
+        self.told.lock().unwrap().iter().rev().find_map(|told| match told {
+            Told::Steering(steering) => Some(steering.clone()),
+            _ => None,
+        })
+    }
+
+    /// The same of the receive offloads.
+    pub fn last_offloads(&self) -> Option<u64> {
+        self.told.lock().unwrap().iter().rev().find_map(|told| match told {
+            Told::Offloads(offloads) => Some(*offloads),
+            _ => None,
+        })
+    }
+
+    fn tell(&self, told: Told) {
+        self.told.lock().unwrap().push(told);
+        if let Some(hook) = &mut *self.hook.lock().unwrap() {
+            hook();
+        }
+    }
+}
+
+/// What queue `index` is said to have done: 1000 times the index, plus the field's number.
+pub fn statistics(index: u16) -> QueueStatistics {
+    let base = 1000 * u64::from(index);
+    QueueStatistics {
+        packets: base + 1,
+        bytes: base + 2,
+        interrupts: base + 3,
+        notifications: base + 4,
+        drops: base + 5,
+        overruns: base + 6,
+        malformed: base + 7,
+        partial_checksums: base + 8,
+        gso_packets: base + 9,
+        gso_bytes: base + 10,
     }
 }
 
@@ -100,20 +143,24 @@ impl QueueHost for Host {
     }
 
     fn filters_changed(&self, filters: &Filters) {
-        self.told.lock().unwrap().push(Told::Filters(Box::new(filters.clone())));
-        if let Some(hook) = &mut *self.hook.lock().unwrap() {
-            hook();
-        }
+        self.tell(Told::Filters(Box::new(filters.clone())));
     }
 
-    fn steering_changed(&self, _: &Steering) {}
+    fn steering_changed(&self, steering: &Steering) {
+        self.tell(Told::Steering(steering.clone()));
+    }
 
-    fn offloads_changed(&self, _: u64) {}
+    fn offloads_changed(&self, offloads: u64) {
+        self.tell(Told::Offloads(offloads));
+    }
 
-    fn coalescing_changed(&self, _: u16, _: Coalescing) {}
+    fn coalescing_changed(&self, index: u16, coalescing: Coalescing) {
+        assert!(self.running().contains_key(&index), "queue {index} coalesced while stopped");
+        self.tell(Told::Coalescing(index, coalescing));
+    }
 
-    fn statistics(&self, _: u16) -> QueueStatistics {
-        QueueStatistics::default()
+    fn statistics(&self, index: u16) -> QueueStatistics {
+        statistics(index)
     }
 }
 

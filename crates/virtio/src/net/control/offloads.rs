@@ -1,0 +1,19 @@
+//! Receive offloads switched on and off (5.1.6.5.8).
+
+use super::{Outcome, Refused};
+use crate::net::features;
+use crate::net::settings::{Changes, Settings};
+use crate::spec::net::feature;
+
+impl Settings {
+    /// 5.1.6.5.8.1
+    pub(super) fn offloads_set(&mut self, data: &[u8]) -> Outcome {
+        self.require(feature::CTRL_GUEST_OFFLOADS)?;
+        let wanted = data.try_into().map(u64::from_le_bytes).map_err(|_| Refused)?;
+        if wanted & !(self.features & feature::GUEST_OFFLOADS) != 0 {
+            return Err(Refused);
+        }
+        self.offloads = features::offloads_in_force(wanted);
+        Ok(Changes::OFFLOADS)
+    }
+}

@@ -1,0 +1,83 @@
+//! Which queue pairs are used, and what is hashed to choose one (5.1.6.5.5 to 5.1.6.5.7). Of the modes negotiated, the one
+//! of the last command is in force.
+
+use super::{Outcome, Refused, le16, split, split16, split32};
+use crate::net::settings::{Changes, Settings};
+use crate::net::steering::{HashConfig, Indirection, RSS_KEY_SIZE, RSS_TABLE_ENTRIES, Steering};
+use crate::spec::net::{feature, hash_type};
+
+impl Settings {
+    /// 5.1.6.5.6: automatic steering. Where hashes are reported they go on being.
+    pub(super) fn pairs_set(&mut self, data: &[u8]) -> Outcome {
+        self.require(feature::MQ)?;
+        let pairs = self.pair_count(le16(data)?)?;
+        self.steering.pairs = pairs;
+        self.steering.table = None;
+        if self.features & feature::HASH_REPORT == 0 {
+            self.steering.hash = None;
+        }
+        Ok(Changes::STEERING)
+    }
+
+    /// 5.1.6.5.6.4: hashes for the report, with automatic steering.
+    ///
+    /// `reserved` is not looked at: Linux has sent there what it would send for RSS.
+    pub(super) fn hash_config(&mut self, data: &[u8]) -> Outcome {
+        self.require(feature::HASH_REPORT)?;
+        let (types, rest) = split32(data)?;
+        let (_reserved, rest) = split::<8>(rest)?;
+        self.steering.hash = hash(types, rest)?;
+        self.steering.table = None;
+        Ok(Changes::STEERING)
+    }
+
+    /// 5.1.6.5.7.1: an indirection table.
+    pub(super) fn rss_config(&mut self, data: &[u8]) -> Outcome {
+        self.require(feature::RSS)?;
+        let (types, rest) = split32(data)?;
+        let (mask, rest) = split16(rest)?;
+        let (unclassified, rest) = split16(rest)?;
+        if mask >= RSS_TABLE_ENTRIES || !(mask + 1).is_power_of_two() {
+            return Err(Refused);
+        }
+        let unclassified = self.receive_queue(unclassified)?;
+        let (table, rest) = rest.split_at_checked(2 * (usize::from(mask) + 1)).ok_or(Refused)?;
+        let (entries, _) = table.as_chunks();
+        let entries = entries
+            .iter()
+            .map(|entry| self.receive_queue(u16::from_le_bytes(*entry)))
+            .collect::<Result<_, _>>()?;
+        let (transmit_queues, rest) = split16(rest)?;
+        let pairs = self.pair_count(transmit_queues)?;
+        let hash = hash(types, rest)?;
+        self.steering =
+            Steering { pairs, hash, table: Some(Indirection { entries, unclassified }) };
+        Ok(Changes::STEERING)
+    }
+
+    /// A `struct rss_rq_id`: number of a receive queue among its kind. That it is enabled is not asked, since it may be
+    /// reset at any time after.
+    fn receive_queue(&self, pair: u16) -> Result<u16, Refused> {
+        if pair < self.max_pairs { Ok(pair) } else { Err(Refused) }
+    }
+
+    fn pair_count(&self, pairs: u16) -> Result<u16, Refused> {
+        if (1..=self.max_pairs).contains(&pairs) { Ok(pairs) } else { Err(Refused) }
+    }
+}
+
+/// Hash types with the end of a command: `hash_key_length` and key. Types need a key.
+fn hash(types: u32, data: &[u8]) -> Result<Option<HashConfig>, Refused> {
+    let [len, given @ ..] = data else { return Err(Refused) };
+    let mut key = [0; RSS_KEY_SIZE];
+    let room = key.get_mut(..usize::from(*len)).ok_or(Refused)?;
+    if given.len() != room.len() || types & !hash_type::ALL != 0 {
+        return Err(Refused);
+    }
+    room.copy_from_slice(given);
+    match (types, given) {
+        (0, _) => Ok(None),
+        (_, []) => Err(Refused),
+        _ => Ok(Some(HashConfig { types, key })),
+    }
+}
