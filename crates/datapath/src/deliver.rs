@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use manifold_dma::{Access, Pinned, Slice};
-use manifold_virtio::ring::{Burst, RingError, SplitQueue};
+use manifold_virtio::ring::{AnyBurst, Burst, Chain, Queue, RingError};
 use manifold_virtio::transport::{QueueEvents, QueueState};
 
 use crate::config::QueueConfig;
@@ -18,7 +18,7 @@ const MAX_PIECES: usize = 1024;
 
 /// A receive queue.
 pub(crate) struct Receiver {
-    queue: SplitQueue,
+    queue: Queue,
     mergeable: bool,
     events: Arc<dyn QueueEvents>,
     failed: bool,
@@ -27,14 +27,12 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// Where the queue is, for whoever serves it next.
     pub(crate) fn state(&self) -> QueueState {
-        let (next_avail, next_used) = self.queue.position();
-        QueueState { next_avail, next_used }
+        self.queue.position()
     }
 
     pub(crate) fn new(config: QueueConfig) -> Result<Self, RingError> {
         Ok(Receiver {
-            queue: SplitQueue::new(config.addresses, config.features)?
-                .resume(config.resume.next_avail, config.resume.next_used),
+            queue: Queue::new(config.addresses, config.features)?.resume(config.resume)?,
             mergeable: config.mergeable,
             events: config.events,
             failed: false,
@@ -100,14 +98,14 @@ impl Receiver {
 
 /// Puts one frame into as many buffers as it needs; says why if it is dropped.
 fn put<'p>(
-    burst: &mut Burst<'_, 'p>,
+    burst: &mut AnyBurst<'_, 'p>,
     mergeable: bool,
     frame: &mut Frame,
     pieces: &Pieces<'_>,
 ) -> Result<Option<Drop>, RingError> {
     let needed = NET_HEADER + frame.len();
     let mut room: ArrayVec<Slice<'p>, MAX_PIECES> = ArrayVec::new();
-    let mut chains: ArrayVec<(u16, usize), MAX_CHAINS> = ArrayVec::new();
+    let mut chains: ArrayVec<Chain, MAX_CHAINS> = ArrayVec::new();
     let mut capacity = 0;
     while capacity < needed {
         let popped =
@@ -115,11 +113,11 @@ fn put<'p>(
         let chain = match popped {
             Ok(Some(chain)) => chain,
             Ok(None) => {
-                burst.put_back(chains.len() as u16);
+                burst.put_back(&chains);
                 return Ok(Some(Drop::NoBuffer));
             }
             Err(RingError::TooManyPieces(_)) if !chains.is_empty() => {
-                burst.put_back(chains.len() as u16);
+                burst.put_back(&chains);
                 return Ok(Some(Drop::BufferTooSmall));
             }
             Err(error) => return Err(error),
@@ -128,9 +126,13 @@ fn put<'p>(
             return Err(RingError::NoBuffers("device-writable"));
         }
         capacity += chain.writable as usize;
-        let full = chains.try_push((chain.head, chain.writable as usize)).is_err();
-        if full || (capacity < needed && !mergeable) {
-            burst.put_back(chains.len() as u16 + u16::from(full));
+        if chains.try_push(chain).is_err() {
+            burst.put_back(&[chain]);
+            burst.put_back(&chains);
+            return Ok(Some(Drop::BufferTooSmall));
+        }
+        if capacity < needed && !mergeable {
+            burst.put_back(&chains);
             return Ok(Some(Drop::BufferTooSmall));
         }
     }
@@ -141,9 +143,9 @@ fn put<'p>(
         scatter.copy(piece);
     }
     let mut left = needed;
-    for (head, size) in chains {
-        let written = left.min(size);
-        burst.complete(head, written as u32);
+    for chain in &chains {
+        let written = left.min(chain.writable as usize);
+        burst.complete(chain, written as u32);
         left -= written;
     }
     Ok(None)

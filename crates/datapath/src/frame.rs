@@ -2,6 +2,7 @@
 
 use arrayvec::ArrayVec;
 use manifold_dma::Slice;
+use manifold_virtio::ring::Chain;
 
 /// Bytes of virtio_net_hdr with `num_buffers` (virtio 1.3, 5.1.6).
 pub(crate) const NET_HEADER: usize = 12;
@@ -32,7 +33,7 @@ pub(crate) struct Frame {
     /// Length of the whole frame from the destination address on, without FCS.
     len: usize,
     /// What to give back to the ring it came from.
-    pub(crate) chain: u16,
+    pub(crate) chain: Chain,
 }
 
 /// Why a chain does not hold a frame.
@@ -47,10 +48,11 @@ impl Frame {
     pub(crate) fn read(
         pieces: &Pieces<'_>,
         first: usize,
-        total: usize,
-        chain: u16,
+        chain: Chain,
     ) -> Result<Frame, BadHeader> {
-        let Some(len) = total.checked_sub(NET_HEADER) else { return Err(BadHeader) };
+        let Some(len) = (chain.readable as usize).checked_sub(NET_HEADER) else {
+            return Err(BadHeader);
+        };
         let mut frame = Frame {
             head: [0; NET_HEADER + JUDGED],
             judged: len.min(JUDGED),
@@ -93,7 +95,7 @@ impl Frame {
         let judged = len.min(JUDGED);
         let mut head = [0; NET_HEADER + JUDGED];
         piece.read(head.get_mut(NET_HEADER..NET_HEADER + judged)?);
-        Some(Frame { head, judged, first, count: 1, skip: judged, len, chain: 0 })
+        Some(Frame { head, judged, first, count: 1, skip: judged, len, chain: Chain::default() })
     }
 
     /// Length in bytes from the destination address on, without FCS.

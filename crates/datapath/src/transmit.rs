@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use manifold_dma::{Access, Pinned, Reader};
 use manifold_eswitch::{Decision, Source, Table};
 use manifold_pci::FunctionId;
-use manifold_virtio::ring::{RingError, SplitQueue};
+use manifold_virtio::ring::{Burst, Queue, RingError};
 use manifold_virtio::transport::{QueueEvents, QueueState};
 
 use crate::config::QueueConfig;
@@ -54,15 +54,14 @@ pub(crate) struct Transmitter {
     /// Polls since it last had a frame.
     pub(crate) idle: u32,
     pub(crate) failed: bool,
-    queue: SplitQueue,
+    queue: Queue,
     events: Arc<dyn QueueEvents>,
 }
 
 impl Transmitter {
     /// Where the queue is, for whoever serves it next.
     pub(crate) fn state(&self) -> QueueState {
-        let (next_avail, next_used) = self.queue.position();
-        QueueState { next_avail, next_used }
+        self.queue.position()
     }
 
     pub(crate) fn new(config: QueueConfig) -> Result<Self, RingError> {
@@ -73,8 +72,7 @@ impl Transmitter {
             active: true,
             idle: 0,
             failed: false,
-            queue: SplitQueue::new(config.addresses, config.features)?
-                .resume(config.resume.next_avail, config.resume.next_used),
+            queue: Queue::new(config.addresses, config.features)?.resume(config.resume)?,
             events: config.events,
         })
     }
@@ -147,19 +145,19 @@ impl Transmitter {
                 }
             };
             taken += 1;
-            match Frame::read(&pieces, first, chain.readable as usize, chain.head) {
+            match Frame::read(&pieces, first, chain) {
                 Ok(frame) => frames.push(frame),
                 Err(_) => {
                     pieces.truncate(first);
                     counters.drop(Drop::BadHeader);
-                    ring.complete(chain.head, 0);
+                    ring.complete(&chain, 0);
                 }
             }
         }
         let from = Origin { source: Source::Function(self.function), pair: self.pair };
         egress.forward(from, &mut frames, &pieces, Some(counters));
         for frame in &frames {
-            ring.complete(frame.chain, 0);
+            ring.complete(&frame.chain, 0);
         }
         if ring.publish() {
             counters.interrupts.add(1);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use manifold_dma::{PAGE_SIZE, Permissions};
 use manifold_virtio::ring::testing::{Descriptor, Driver, INDIRECT, NEXT};
-use manifold_virtio::ring::{QueueAddresses, RingError, RingFeatures, SplitQueue};
+use manifold_virtio::ring::{Burst, QueueAddresses, RingError, RingFeatures, SplitQueue};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -79,13 +79,13 @@ fn run(what: &str, mut driver: Driver) -> Result<()> {
                 true
             })?;
             let Some(chain) = taken else { break };
-            burst.complete(chain.head, 0);
+            burst.complete(&chain, 0);
         }
         black_box((bytes, burst.publish()));
         drop(pin);
         spent += begin.elapsed();
     }
-    if queue.position().0 != available {
+    if queue.position().next_avail != available {
         return Err(RingError::NoBuffers("taken").into());
     }
     let ns = spent.as_nanos() as f64 / f64::from(ROUNDS * u32::from(BURST));

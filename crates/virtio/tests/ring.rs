@@ -4,7 +4,9 @@
 
 use manifold_dma::{Access, PAGE_SIZE, Permissions, Pinned};
 use manifold_virtio::ring::testing::{Descriptor, Driver, INDIRECT, NEXT, WRITE};
-use manifold_virtio::ring::{Chain, QueueAddresses, RingError, RingFeatures, SplitQueue};
+use manifold_virtio::ring::{
+    Burst, Chain, QueueAddresses, QueueState, RingError, RingFeatures, SplitBurst, SplitQueue,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -41,7 +43,7 @@ fn serve(queue: &mut SplitQueue, pin: &Pinned<'_>, count: u16) -> bool {
     let mut burst = queue.open(pin).unwrap();
     for _ in 0..count {
         let chain = burst.pop(|_, _| true).unwrap().unwrap();
-        burst.complete(chain.head, 0);
+        burst.complete(&chain, 0);
     }
     burst.publish()
 }
@@ -65,19 +67,19 @@ fn a_chain_goes_round() {
     driver.offer(5).unwrap();
     assert_eq!(queue.open(&pin).unwrap().available().unwrap(), 1);
     let (chain, bytes) = pop(&mut queue, &pin).unwrap().unwrap();
-    assert_eq!(chain, Chain { head: 5, readable: 13, writable: 9 });
+    assert_eq!(chain, Chain { head: 5, descriptors: 1, readable: 13, writable: 9 });
     assert_eq!(&bytes, b"to the device\0\0\0\0\0\0\0\0\0");
     assert_eq!(driver.get::<9>(BUFFERS + 0x1000).unwrap(), [0xdd; 9]);
     assert_eq!(pop(&mut queue, &pin).unwrap(), None);
 
     let mut burst = queue.open(&pin).unwrap();
     assert!(!burst.publish(), "nothing to say");
-    burst.complete(5, 9);
+    burst.complete(&chain, 9);
     assert!(driver.used().unwrap().is_empty(), "not before it is published");
     assert!(burst.publish());
     assert!(!burst.publish(), "not twice");
     assert_eq!(driver.used().unwrap(), [(5, 9)]);
-    assert_eq!(queue.position(), (1, 1));
+    assert_eq!(queue.position(), QueueState { next_avail: 1, next_used: 1 });
 }
 
 #[test]
@@ -95,24 +97,25 @@ fn chains_are_used_in_whatever_order_and_put_back() {
     let reader = driver.reader();
     let pin = reader.pin();
     let mut burst = queue.open(&pin).unwrap();
-    let mut heads = Vec::new();
-    let mut take = |burst: &mut manifold_virtio::ring::Burst<'_, '_>| {
+    let take = |burst: &mut SplitBurst<'_, '_>| {
+        let mut chains = Vec::new();
         while let Some(chain) = burst.pop(|_, _| true).unwrap() {
-            heads.push(chain.head);
+            chains.push(chain);
         }
-        std::mem::take(&mut heads)
+        chains
     };
-    assert_eq!(take(&mut burst), [2, 0, 3, 1]);
-    burst.put_back(3);
-    assert_eq!(take(&mut burst), [0, 3, 1]);
-    burst.put_back(1);
-    burst.complete(3, 30);
-    burst.complete(2, 20);
+    let all = take(&mut burst);
+    assert_eq!(all.iter().map(|chain| chain.head).collect::<Vec<_>>(), [2, 0, 3, 1]);
+    burst.put_back(&all[1..]);
+    assert_eq!(take(&mut burst), all[1..]);
+    burst.put_back(&all[3..]);
+    burst.complete(&all[2], 30);
+    burst.complete(&all[0], 20);
     burst.publish();
     assert_eq!(driver.used().unwrap(), [(3, 30), (2, 20)]);
     let mut burst = queue.open(&pin).unwrap();
     assert_eq!(burst.available().unwrap(), 1);
-    assert_eq!(take(&mut burst), [1]);
+    assert_eq!(take(&mut burst), all[3..]);
 }
 
 #[test]
@@ -144,7 +147,8 @@ fn event_index_asks_for_an_interrupt_exactly_when_it_is_passed() {
         for batch in 0..=8u16 {
             for distance in -20..20i16 {
                 let event = start.wrapping_add_signed(distance);
-                let mut queue = queue(&driver).resume(start, start);
+                let mut queue =
+                    queue(&driver).resume(QueueState { next_avail: start, next_used: start });
                 driver.set_available(start.wrapping_add(batch)).unwrap();
                 driver.set_used_event(event).unwrap();
                 let wanted = (0..batch).any(|n| start.wrapping_add(n) == event);
@@ -180,7 +184,7 @@ fn notifications_are_asked_for_by_flag() {
 #[test]
 fn notifications_are_asked_for_by_index() {
     let mut driver = Driver::new(4, EVENT).unwrap();
-    let mut queue = queue(&driver).resume(65_534, 65_534);
+    let mut queue = queue(&driver).resume(QueueState { next_avail: 65_534, next_used: 65_534 });
     driver.set_available(65_534).unwrap();
     let reader = driver.reader();
     let pin = reader.pin();
@@ -200,7 +204,7 @@ fn notifications_are_asked_for_by_index() {
 #[test]
 fn indices_wrap_around() {
     let mut driver = Driver::new(2, PLAIN).unwrap();
-    let mut queue = queue(&driver).resume(65_530, 65_530);
+    let mut queue = queue(&driver).resume(QueueState { next_avail: 65_530, next_used: 65_530 });
     driver.set_available(65_530).unwrap();
     driver.put(driver.addresses.device + 2, &65_530u16.to_le_bytes()).unwrap();
     let reader = driver.reader();
@@ -210,7 +214,7 @@ fn indices_wrap_around() {
         assert!(serve(&mut queue, &pin, 1));
         assert_eq!(driver.used_index().unwrap(), 65_531u16.wrapping_add(round));
     }
-    assert_eq!(queue.position(), (14, 14));
+    assert_eq!(queue.position(), QueueState { next_avail: 14, next_used: 14 });
 }
 
 /// Every size, with each page of the rings anywhere in memory and the rings as badly aligned as they may be.
@@ -242,7 +246,7 @@ fn rings_of_every_size_over_scattered_pages() {
                 burst.prefetch(1);
                 let chain = burst.pop(|_, _| true).unwrap().unwrap();
                 assert_eq!((chain.head, chain.readable), (index, 1 + u32::from(index)));
-                burst.complete(index, u32::from(index) * 3);
+                burst.complete(&chain, u32::from(index) * 3);
                 expected.push((u32::from(index), u32::from(index) * 3));
             }
             assert_eq!(burst.pop(|_, _| true).unwrap(), None);
@@ -307,7 +311,7 @@ fn an_indirect_table_may_follow_a_chain_and_be_larger_than_the_queue() {
     driver.offer(0).unwrap();
     let reader = driver.reader();
     let (chain, bytes) = pop(&mut queue, &reader.pin()).unwrap().unwrap();
-    assert_eq!(chain, Chain { head: 0, readable: 25, writable: 20 });
+    assert_eq!(chain, Chain { head: 0, descriptors: 1, readable: 25, writable: 20 });
     let expected: Vec<u8> = b"first".iter().copied().chain(0..40).collect();
     assert_eq!(bytes, expected);
 }
@@ -356,7 +360,7 @@ proptest! {
         driver.put(BUFFERS, &noise).unwrap();
         driver.set_available(start).unwrap();
         driver.put(addresses.device + 2, &start.to_le_bytes()).unwrap();
-        let mut queue = SplitQueue::new(addresses, features).unwrap().resume(start, start);
+        let mut queue = SplitQueue::new(addresses, features).unwrap().resume(QueueState { next_avail: start, next_used: start });
         let mut used = 0u16;
         for (buffers, readable, table, completes) in chains {
             let readable = readable.min(buffers.len());
@@ -401,11 +405,11 @@ proptest! {
             prop_assert_eq!(chain.readable as usize, seen[0].len());
             prop_assert_eq!(chain.writable as usize, seen[1].len());
             if !completes {
-                burst.put_back(1);
+                burst.put_back(&[chain]);
                 let again = burst.pop(|_, _| true).unwrap().unwrap();
                 prop_assert_eq!(again, chain);
             }
-            burst.complete(chain.head, chain.writable);
+            burst.complete(&chain, chain.writable);
             burst.publish();
             used += 1;
             prop_assert_eq!(driver.used_index().unwrap(), start.wrapping_add(used));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use manifold_dma::Reader;
 use manifold_virtio::ring::testing::Driver;
-use manifold_virtio::ring::{RingFeatures, SplitQueue};
+use manifold_virtio::ring::{Burst, QueueState, RingFeatures, SplitQueue};
 
 const CHAINS: usize = 20_000;
 /// Nobody who is woken at all waits this long.
@@ -33,7 +33,7 @@ impl Device {
                 let mut taken = 0;
                 burst.disarm();
                 while let Some(chain) = burst.pop(|_, _| true).unwrap() {
-                    burst.complete(chain.head, 0);
+                    burst.complete(&chain, 0);
                     taken += 1;
                 }
                 served += taken;
@@ -64,7 +64,9 @@ fn nobody_sleeps_for_ever(features: RingFeatures) {
     driver.put(driver.addresses.device + 2, &BEGIN.to_le_bytes()).unwrap();
     let (kick, kicks) = channel();
     let (interrupt, interrupts) = channel();
-    let queue = SplitQueue::new(driver.addresses, features).unwrap().resume(BEGIN, BEGIN);
+    let queue = SplitQueue::new(driver.addresses, features)
+        .unwrap()
+        .resume(QueueState { next_avail: BEGIN, next_used: BEGIN });
     let device = Device { reader: driver.reader(), queue, kicks, interrupt };
     let mut slept = 0;
     thread::scope(|scope| {

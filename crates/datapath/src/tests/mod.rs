@@ -8,6 +8,7 @@ use std::time::Duration;
 use manifold_dma::Slice;
 use manifold_eswitch::{MacAddr, Policy, Table, TableBuilder};
 use manifold_pci::FunctionId::{self, Vf};
+use manifold_virtio::ring::Chain;
 use manifold_virtio::transport::QueueState;
 use proptest::prelude::*;
 
@@ -411,7 +412,7 @@ proptest! {
             (rest, at) = (tail, cut);
         }
         pieces.push(Slice::from_mut(rest));
-        let mut frame = Frame::read(&pieces, 0, NET_HEADER + len, 0).unwrap();
+        let mut frame = Frame::read(&pieces, 0, Chain { readable: (NET_HEADER + len) as u32, ..Chain::default() }).unwrap();
         prop_assert_eq!(frame.len(), len);
         let mut out = frame.delivered_head(7).to_vec();
         prop_assert_eq!(&out[..NET_HEADER], &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0]);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use manifold_dma::{Access, Domain, Reader, Slice};
 
 use super::control::{COMMAND_MAX, RESULT_MAX};
-use crate::ring::{RingError, SplitQueue};
+use crate::ring::{Burst, Chain, Queue, RingError};
 use crate::spec::net::ctrl;
 use crate::transport::{QueueError, QueueEvents, QueueSetup, QueueState};
 
@@ -28,20 +28,20 @@ pub(super) trait Commands {
 }
 
 pub(super) struct ControlQueue {
-    ring: SplitQueue,
+    ring: Queue,
     reader: Reader,
     events: Arc<dyn QueueEvents>,
     command: Vec<u8>,
     result: Vec<u8>,
     /// Chains to complete, and how many bytes of each were written.
-    answered: Vec<(u16, u32)>,
+    answered: Vec<(Chain, u32)>,
 }
 
 impl ControlQueue {
     pub(super) fn new(setup: QueueSetup, domain: &Arc<Domain>) -> Result<Self, QueueError> {
-        let mut ring = SplitQueue::new(setup.addresses, setup.ring_features())?;
-        if let Some(QueueState { next_avail, next_used }) = setup.resume {
-            ring = ring.resume(next_avail, next_used);
+        let mut ring = Queue::new(setup.addresses, setup.ring_features())?;
+        if let Some(state) = setup.resume {
+            ring = ring.resume(state)?;
         }
         Ok(ControlQueue {
             ring,
@@ -55,8 +55,7 @@ impl ControlQueue {
 
     /// How far the queue is.
     pub(super) fn state(&self) -> QueueState {
-        let (next_avail, next_used) = self.ring.position();
-        QueueState { next_avail, next_used }
+        self.ring.position()
     }
 
     /// Has what the driver has made available carried out.
@@ -115,7 +114,7 @@ impl ControlQueue {
             } else {
                 answer.write(&[&[ctrl::ERR]])
             };
-            answered.push((chain.head, written));
+            answered.push((chain, written));
         }
         Ok(())
     }
@@ -124,8 +123,8 @@ impl ControlQueue {
     fn publish(&mut self) -> Result<(), RingError> {
         let pin = self.reader.pin();
         let mut burst = self.ring.open(&pin)?;
-        for (head, written) in self.answered.drain(..) {
-            burst.complete(head, written);
+        for (chain, written) in self.answered.drain(..) {
+            burst.complete(&chain, written);
         }
         let interrupt = burst.publish();
         drop(pin);

@@ -1,19 +1,19 @@
 //! Host addresses of one part of a ring.
 
-use std::sync::atomic::AtomicU16;
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 
 use manifold_dma::{Access, Fault, FaultReason, PAGE_SIZE, Pinned, Slice};
 
-/// A part of a ring, resolved to host memory. Valid only under the pin (by version) it was resolved with; [`super::split`]
-/// resolves again when the version has changed.
+/// A part of a ring, resolved to host memory. Valid only under the pin (by version) it was resolved with; queues resolve
+/// their areas again when the version has changed.
 #[derive(Debug, Default)]
 pub(super) struct Area {
-    /// Host address of the first byte, when all of it is contiguous.
+    /// Host address of the first byte, when all of it is contiguous; otherwise 0.
     base: usize,
-    /// Otherwise the host address of each page it touches, and the first byte's offset in the first of them.
+    len: usize,
+    /// Where it is not contiguous: the host address of each page it touches, and the first byte's offset in the first.
     pages: Vec<usize>,
     skew: usize,
-    len: usize,
 }
 
 impl Area {
@@ -60,30 +60,53 @@ impl Area {
     #[inline]
     fn at(&self, offset: usize, size: usize) -> *mut u8 {
         debug_assert!(offset + size <= self.len, "ring offset in bounds by construction");
-        if self.pages.is_empty() {
-            (self.base + offset) as *mut u8
-        } else {
-            let offset = offset + self.skew;
-            (self.pages[offset / PAGE_SIZE as usize] + offset % PAGE_SIZE as usize) as *mut u8
-        }
+        if self.base != 0 { (self.base + offset) as *mut u8 } else { self.scattered(offset) }
+    }
+
+    #[cold]
+    fn scattered(&self, offset: usize) -> *mut u8 {
+        let offset = offset + self.skew;
+        (self.pages[offset / PAGE_SIZE as usize] + offset % PAGE_SIZE as usize) as *mut u8
     }
 
     /// The 16-bit word at `offset`, shared with the driver.
     ///
     /// # Safety
-    /// The pin the area was resolved with must be in force for `'p`.
+    /// The pin the area was resolved with must be in force for `'p`; the area must be 2-aligned and `offset` even.
     #[inline]
-    pub(super) unsafe fn word<'p>(&self, offset: usize) -> &'p AtomicU16 {
+    pub(super) unsafe fn u16<'p>(&self, offset: usize) -> &'p AtomicU16 {
         let ptr = self.at(offset, 2);
-        // SAFETY: `at` checked the bounds; areas are at least 2-aligned and the offsets of words are even; the memory is
-        // mapped while the pin holds (the caller's promise) and an atomic may be shared with another process.
+        // SAFETY: `at` checked the bounds, the caller promises alignment and that the memory is mapped while the pin holds;
+        // an atomic may be shared with another process.
         unsafe { AtomicU16::from_ptr(ptr.cast()) }
+    }
+
+    /// The 32-bit word at `offset`, shared with the driver.
+    ///
+    /// # Safety
+    /// As [`Area::u16`], with 4 for 2.
+    #[inline]
+    pub(super) unsafe fn u32<'p>(&self, offset: usize) -> &'p AtomicU32 {
+        let ptr = self.at(offset, 4);
+        // SAFETY: as in `u16`.
+        unsafe { AtomicU32::from_ptr(ptr.cast()) }
+    }
+
+    /// The 64-bit word at `offset`, shared with the driver.
+    ///
+    /// # Safety
+    /// As [`Area::u16`], with 8 for 2.
+    #[inline]
+    pub(super) unsafe fn u64<'p>(&self, offset: usize) -> &'p AtomicU64 {
+        let ptr = self.at(offset, 8);
+        // SAFETY: as in `u16`.
+        unsafe { AtomicU64::from_ptr(ptr.cast()) }
     }
 
     /// Reads a 16-byte descriptor, each half exactly once.
     ///
     /// # Safety
-    /// As [`Area::word`]; the area must be 16-aligned and `offset` a multiple of 16.
+    /// As [`Area::u16`]; the area must be 16-aligned and `offset` a multiple of 16.
     #[inline]
     pub(super) unsafe fn descriptor(&self, offset: usize) -> [u64; 2] {
         let ptr: *const u64 = self.at(offset, 16).cast();
@@ -94,7 +117,7 @@ impl Area {
     /// Writes two 32-bit words at `offset` and `offset + 4` (a used element may straddle two pages).
     ///
     /// # Safety
-    /// As [`Area::word`]; the area must be 4-aligned, writable, and `offset` a multiple of 4.
+    /// As [`Area::u16`]; the area must be 4-aligned, writable, and `offset` a multiple of 4.
     #[inline]
     pub(super) unsafe fn write_pair(&self, offset: usize, low: u32, high: u32) {
         let (first, second) = (self.at(offset, 4), self.at(offset + 4, 4));

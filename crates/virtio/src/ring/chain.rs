@@ -1,156 +1,127 @@
-//! Descriptor chains (virtio 1.3, 2.7.4 and 2.7.5).
+//! Descriptor chains (virtio 1.3, 2.7.4, 2.7.5, 2.8.5 to 2.8.7).
 
 use manifold_dma::{Access, Pinned, Slice};
 
 use super::{MAX_QUEUE_SIZE, RingError};
 
-/// VIRTQ_DESC_F_NEXT: the chain goes on (2.7.5).
-const NEXT: u16 = 1;
-/// VIRTQ_DESC_F_WRITE: the device writes to the buffer (2.7.5).
-const WRITE: u16 = 2;
-/// VIRTQ_DESC_F_INDIRECT: the buffer is a table of descriptors (2.7.5).
-const INDIRECT: u16 = 4;
+/// VIRTQ_DESC_F_NEXT: the chain goes on (2.7.5, 2.8.6).
+pub(super) const NEXT: u16 = 1;
+/// VIRTQ_DESC_F_WRITE: the device writes to the buffer (2.7.5); in a used descriptor of a packed ring: it has (2.8.3).
+pub(super) const WRITE: u16 = 2;
+/// VIRTQ_DESC_F_INDIRECT: the buffer is a table of descriptors (2.7.5, 2.8.7).
+pub(super) const INDIRECT: u16 = 4;
 /// Bytes of a descriptor.
 pub(super) const DESCRIPTOR: usize = 16;
 
-#[derive(Clone, Copy)]
-struct Descriptor {
-    iova: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
+/// A private copy of a descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Descriptor {
+    pub(super) iova: u64,
+    pub(super) len: u32,
+    /// Bits 48 to 63 of the second half in a packed ring, 32 to 47 in a split one.
+    pub(super) flags: u16,
+    /// The next descriptor's index (split) or the buffer ID (packed).
+    pub(super) link: u16,
 }
 
-impl From<[u64; 2]> for Descriptor {
-    fn from([iova, rest]: [u64; 2]) -> Self {
+impl Descriptor {
+    /// struct virtq_desc (2.7.5), as it was in memory.
+    #[inline]
+    pub(super) fn split([iova, rest]: [u64; 2]) -> Self {
         let rest = u64::from_le(rest);
         Descriptor {
             iova: u64::from_le(iova),
             len: rest as u32,
             flags: (rest >> 32) as u16,
-            next: (rest >> 48) as u16,
+            link: (rest >> 48) as u16,
+        }
+    }
+
+    /// struct pvirtq_desc (2.8.13), as it was in memory.
+    #[inline]
+    pub(super) fn packed([iova, rest]: [u64; 2]) -> Self {
+        let rest = u64::from_le(rest);
+        Descriptor {
+            iova: u64::from_le(iova),
+            len: rest as u32,
+            flags: (rest >> 48) as u16,
+            link: (rest >> 32) as u16,
         }
     }
 }
 
-/// One descriptor chain taken from a queue.
+/// One descriptor chain (a buffer, in the words of packed rings) taken from a queue. What [`super::Burst::complete`] and
+/// [`super::Burst::put_back`] want back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
-    /// Index of the head descriptor: what [`super::Burst::complete`] gives back.
+    /// Split: index of the head descriptor. Packed: the buffer ID.
     pub head: u16,
+    /// How many entries of the ring it takes: the descriptors of the chain in a packed ring, 1 in a split one.
+    pub descriptors: u16,
     /// Bytes the device may read.
     pub readable: u32,
     /// Bytes the device may write.
     pub writable: u32,
 }
 
-/// Follows one chain and hands on the pieces of its buffers.
-pub(super) struct Walk<'p, F> {
+/// What is asked for room for each piece of a buffer.
+pub(super) type Each<'e, 'p> = &'e mut dyn FnMut(Slice<'p>, Access) -> bool;
+
+/// Collects one chain's buffers and hands on their pieces.
+pub(super) struct Walk<'e, 'p> {
     pin: &'p Pinned<'p>,
-    /// The queue's size.
-    size: u16,
-    indirect: bool,
-    each: F,
-    chain: Chain,
+    each: Each<'e, 'p>,
+    readable: u32,
+    writable: u32,
     /// A device-writable descriptor was seen.
     writing: bool,
     /// How many pieces `each` took.
     pieces: usize,
 }
 
-impl<'p, F: FnMut(Slice<'p>, Access) -> bool> Walk<'p, F> {
-    #[inline]
-    pub(super) fn new(pin: &'p Pinned<'p>, size: u16, indirect: bool, each: F) -> Self {
-        Walk { pin, size, indirect, each, chain: Chain::default(), writing: false, pieces: 0 }
+/// The whole of a chain that is a single descriptor without INDIRECT and NEXT.
+#[inline]
+pub(super) fn single<'p>(
+    pin: &'p Pinned<'p>,
+    head: u16,
+    descriptor: Descriptor,
+    mut each: impl FnMut(Slice<'p>, Access) -> bool,
+) -> Result<Chain, RingError> {
+    let Descriptor { iova, len, flags, .. } = descriptor;
+    let (access, readable, writable) =
+        if flags & WRITE == 0 { (Access::Read, len, 0) } else { (Access::Write, 0, len) };
+    let mut pieces = 0;
+    let room = pin.slices_while(iova, len as usize, access, |slice| {
+        let took = each(slice, access);
+        pieces += usize::from(took);
+        took
+    })?;
+    if !room {
+        return Err(RingError::TooManyPieces(pieces));
+    }
+    Ok(Chain { head, descriptors: 1, readable, writable })
+}
+
+impl<'e, 'p> Walk<'e, 'p> {
+    pub(super) fn new(pin: &'p Pinned<'p>, each: Each<'e, 'p>) -> Self {
+        Walk { pin, each, readable: 0, writable: 0, writing: false, pieces: 0 }
     }
 
-    /// Follows the chain that begins at `head`. `read` reads a descriptor of the queue's table, once; it is called with
-    /// indices below the queue's size.
-    #[inline]
-    pub(super) fn chain(
-        mut self,
-        head: u16,
-        read: impl Fn(u16) -> [u64; 2],
-    ) -> Result<Chain, RingError> {
-        self.chain.head = head;
-        let size = self.size;
-        let mut index = head;
-        for _ in 0..size {
-            if index >= size {
-                return Err(RingError::DescriptorIndex { index, size });
-            }
-            let descriptor = Descriptor::from(read(index));
-            if descriptor.flags & INDIRECT != 0 {
-                // WRITE means nothing here (2.7.5.3.2).
-                self.table(descriptor)?;
-                return Ok(self.chain);
-            }
-            self.buffer(descriptor)?;
-            if descriptor.flags & NEXT == 0 {
-                return Ok(self.chain);
-            }
-            index = descriptor.next;
-        }
-        Err(RingError::Loop(size))
+    /// What was collected.
+    pub(super) fn chain(&self, head: u16, descriptors: u16) -> Chain {
+        Chain { head, descriptors, readable: self.readable, writable: self.writable }
     }
 
-    /// Follows an indirect table (2.7.5.3).
-    ///
-    /// It may be larger than the queue, up to what any queue may have: the standard forbids drivers to make such a chain,
-    /// and Linux makes them for small queues.
-    fn table(&mut self, table: Descriptor) -> Result<(), RingError> {
-        if !self.indirect {
-            return Err(RingError::Indirect("not negotiated"));
-        }
-        if table.flags & NEXT != 0 {
-            return Err(RingError::Indirect("with NEXT set"));
-        }
-        let len = table.len as usize;
-        if len == 0 || !len.is_multiple_of(DESCRIPTOR) {
-            return Err(RingError::Indirect("table length not a positive multiple of 16"));
-        }
-        let entries = u16::try_from(len / DESCRIPTOR).ok().filter(|n| *n <= MAX_QUEUE_SIZE);
-        let Some(entries) = entries else {
-            return Err(RingError::Indirect("table longer than any queue"));
-        };
-        let whole = self.pin.contiguous(table.iova, len, Access::Read)?;
-        let mut index = 0;
-        for _ in 0..entries {
-            if index >= entries {
-                return Err(RingError::DescriptorIndex { index, size: entries });
-            }
-            let offset = usize::from(index) * DESCRIPTOR;
-            let mut raw = [0; DESCRIPTOR];
-            match &whole {
-                Some(slice) => {
-                    slice.skip(offset).read(&mut raw);
-                }
-                None => self.pin.read(table.iova + offset as u64, &mut raw)?,
-            }
-            let raw = u128::from_le_bytes(raw);
-            let descriptor = Descriptor::from([(raw as u64).to_le(), ((raw >> 64) as u64).to_le()]);
-            if descriptor.flags & INDIRECT != 0 {
-                return Err(RingError::Indirect("inside an indirect table"));
-            }
-            self.buffer(descriptor)?;
-            if descriptor.flags & NEXT == 0 {
-                return Ok(());
-            }
-            index = descriptor.next;
-        }
-        Err(RingError::Loop(entries))
-    }
-
-    #[inline]
-    fn buffer(&mut self, descriptor: Descriptor) -> Result<(), RingError> {
+    /// Adds a buffer.
+    pub(super) fn buffer(&mut self, descriptor: Descriptor) -> Result<(), RingError> {
         let (access, total) = if descriptor.flags & WRITE == 0 {
             if self.writing {
                 return Err(RingError::Order);
             }
-            (Access::Read, &mut self.chain.readable)
+            (Access::Read, &mut self.readable)
         } else {
             self.writing = true;
-            (Access::Write, &mut self.chain.writable)
+            (Access::Write, &mut self.writable)
         };
         *total = total.checked_add(descriptor.len).ok_or(RingError::Length)?;
         let (each, pieces) = (&mut self.each, &mut self.pieces);
@@ -161,5 +132,78 @@ impl<'p, F: FnMut(Slice<'p>, Access) -> bool> Walk<'p, F> {
                 took
             })?;
         if room { Ok(()) } else { Err(RingError::TooManyPieces(self.pieces)) }
+    }
+
+    /// Adds the chain of a split ring's indirect table (2.7.5.3).
+    pub(super) fn linked_table(&mut self, descriptor: Descriptor) -> Result<(), RingError> {
+        let table = Table::new(self.pin, descriptor)?;
+        let mut index = 0;
+        for _ in 0..table.entries {
+            if index >= table.entries {
+                return Err(RingError::DescriptorIndex { index, size: table.entries });
+            }
+            let descriptor = Descriptor::split(table.read(index)?);
+            if descriptor.flags & INDIRECT != 0 {
+                return Err(RingError::Indirect("inside an indirect table"));
+            }
+            self.buffer(descriptor)?;
+            if descriptor.flags & NEXT == 0 {
+                return Ok(());
+            }
+            index = descriptor.link;
+        }
+        Err(RingError::Loop(table.entries))
+    }
+
+    /// Adds all of a packed ring's indirect table, where WRITE alone means something (2.8.7).
+    pub(super) fn whole_table(&mut self, descriptor: Descriptor) -> Result<(), RingError> {
+        let table = Table::new(self.pin, descriptor)?;
+        (0..table.entries).try_for_each(|index| {
+            let descriptor = Descriptor::packed(table.read(index)?);
+            self.buffer(descriptor)
+        })
+    }
+}
+
+/// An indirect table. WRITE means nothing in the descriptor that refers to it.
+///
+/// It may be larger than the queue, up to what any queue may have: the standard forbids drivers to make such a chain, and
+/// Linux makes them for small queues.
+struct Table<'p> {
+    pin: &'p Pinned<'p>,
+    iova: u64,
+    entries: u16,
+    whole: Option<Slice<'p>>,
+}
+
+impl<'p> Table<'p> {
+    fn new(pin: &'p Pinned<'p>, descriptor: Descriptor) -> Result<Self, RingError> {
+        if descriptor.flags & NEXT != 0 {
+            return Err(RingError::Indirect("with NEXT set"));
+        }
+        let len = descriptor.len as usize;
+        if len == 0 || !len.is_multiple_of(DESCRIPTOR) {
+            return Err(RingError::Indirect("table length not a positive multiple of 16"));
+        }
+        let entries = u16::try_from(len / DESCRIPTOR).ok().filter(|n| *n <= MAX_QUEUE_SIZE);
+        let Some(entries) = entries else {
+            return Err(RingError::Indirect("table longer than any queue"));
+        };
+        let whole = pin.contiguous(descriptor.iova, len, Access::Read)?;
+        Ok(Table { pin, iova: descriptor.iova, entries, whole })
+    }
+
+    /// Entry `index`, below `entries`; read once.
+    fn read(&self, index: u16) -> Result<[u64; 2], RingError> {
+        let offset = usize::from(index) * DESCRIPTOR;
+        let mut raw = [0; DESCRIPTOR];
+        match &self.whole {
+            Some(slice) => {
+                slice.skip(offset).read(&mut raw);
+            }
+            None => self.pin.read(self.iova + offset as u64, &mut raw)?,
+        }
+        let raw = u128::from_le_bytes(raw);
+        Ok([(raw as u64).to_le(), ((raw >> 64) as u64).to_le()])
     }
 }

@@ -9,7 +9,7 @@ use manifold_dma::testing::GuestMemory;
 use manifold_dma::{Access, Domain, PAGE_SIZE, Permissions, Pinned, Slice};
 
 use super::testing::Descriptor;
-use super::{Burst, Chain, QueueAddresses, RingError, RingFeatures, SplitQueue};
+use super::{AnyBurst, Burst, Chain, Queue, QueueAddresses, QueueState, RingError, RingFeatures};
 
 /// Pages of IOVAs that may be mapped.
 const PAGES: u64 = 24;
@@ -176,7 +176,7 @@ fn assert_inside(slice: &Slice<'_>, ranges: &[Range<usize>]) {
 
 /// Takes a chain with room for `room` pieces and checks all that is promised of it.
 fn pop(
-    burst: &mut Burst<'_, '_>,
+    burst: &mut AnyBurst<'_, '_>,
     reachable: &[Vec<Range<usize>>; 2],
     room: usize,
     size: u16,
@@ -215,16 +215,16 @@ fn pop(
 fn run(mut input: Input<'_>) -> Option<()> {
     let mut guest = Guest::new(&mut input)?;
     let size = guest.addresses.size;
-    let Ok(queue) = SplitQueue::new(guest.addresses, guest.features) else {
+    let Ok(queue) = Queue::new(guest.addresses, guest.features) else {
         assert!(!size.is_power_of_two() || size > super::MAX_QUEUE_SIZE);
         return None;
     };
     let begin = input.u16();
-    let mut queue = queue.resume(begin, begin);
+    let mut queue = queue.resume(QueueState { next_avail: begin, next_used: begin }).ok()?;
     let mut available = begin;
     let reader = guest.domain.reader();
     // Taken and not given back.
-    let mut taken: Vec<u16> = Vec::new();
+    let mut taken: Vec<Chain> = Vec::new();
     for _ in 0..STEPS {
         if input.0.is_empty() {
             break;
@@ -235,16 +235,17 @@ fn run(mut input: Input<'_>) -> Option<()> {
             continue;
         }
         let pin = reader.pin();
-        let (before, _) = queue.position();
+        let before = queue.position();
         let result = device_step(&mut queue, &pin, &guest, step, &mut taken, &mut input);
         match result {
             Ok(()) | Err(RingError::TooManyPieces(_)) => {}
             Err(error) => {
-                assert_eq!(queue.position().0, before, "taken in spite of {error}");
+                assert_eq!(queue.position(), before, "taken in spite of {error}");
                 // The device resets; the driver sets the queue up again where it was.
                 taken.clear();
-                queue = SplitQueue::new(guest.addresses, guest.features).ok()?;
-                queue = queue.resume(available, available);
+                queue = Queue::new(guest.addresses, guest.features).ok()?;
+                let state = QueueState { next_avail: available, next_used: available };
+                queue = queue.resume(state).ok()?;
             }
         }
     }
@@ -307,15 +308,15 @@ fn guest_step(guest: &mut Guest, step: u8, available: &mut u16, input: &mut Inpu
 
 /// The device does one thing to its queue.
 fn device_step(
-    queue: &mut SplitQueue,
+    queue: &mut Queue,
     pin: &Pinned<'_>,
     guest: &Guest,
     step: u8,
-    taken: &mut Vec<u16>,
+    taken: &mut Vec<Chain>,
     input: &mut Input<'_>,
 ) -> Result<(), RingError> {
     let size = queue.size();
-    let (next_avail, next_used) = queue.position();
+    let QueueState { next_avail, next_used } = queue.position();
     let mut burst = queue.open(pin)?;
     match step {
         96..180 => {
@@ -323,13 +324,14 @@ fn device_step(
             let reachable =
                 [Access::Read, Access::Write].map(|access| guest.reachable(pin, access));
             if let Some(chain) = pop(&mut burst, &reachable, room, size)? {
-                taken.push(chain.head);
-                assert_eq!(queue.position(), (next_avail.wrapping_add(1), next_used));
+                taken.push(chain);
+                let expected = QueueState { next_avail: next_avail.wrapping_add(1), next_used };
+                assert_eq!(queue.position(), expected);
             }
         }
         180..210 => {
-            if let Some(head) = taken.pop() {
-                burst.complete(head, u32::from(input.u16()));
+            if let Some(chain) = taken.pop() {
+                burst.complete(&chain, u32::from(input.u16()));
             }
         }
         210..225 => {
@@ -343,8 +345,8 @@ fn device_step(
         235..240 => burst.disarm(),
         240..245 => {
             let count = (usize::from(input.u8()) % 4).min(taken.len());
-            taken.truncate(taken.len() - count);
-            burst.put_back(count as u16);
+            let back = taken.split_off(taken.len() - count);
+            burst.put_back(&back);
         }
         _ => {
             assert!(burst.available()? <= size);

@@ -1,32 +1,46 @@
-//! The device side of virtqueues (virtio 1.3, 2.6 to 2.8).
+//! The device side of virtqueues, split and packed (virtio 1.3, 2.6 to 2.8).
 //!
 //! ```text
-//!   Pinned (a burst's translations)  +  SplitQueue (indices)
+//!   Pinned (a burst's translations)  +  Queue (positions)
 //!                 \                      /
 //!                  v                    v
-//!                 SplitQueue::open -> Burst
-//!                                       |- pop      one available chain -> Slices of guest memory
-//!                                       |- complete one used element, not yet visible
-//!                                       |- publish  all of them at once; says whether the driver wants an interrupt
-//!                                       `- arm      ask for a notification; says whether something came meanwhile
+//!                   Queue::open -> Burst
+//!                                   |- pop      one available chain -> Slices of guest memory
+//!                                   |- complete one used chain, not yet visible
+//!                                   |- publish  all of them at once; says whether the driver wants an interrupt
+//!                                   `- arm      ask for a notification; says whether something came meanwhile
 //! ```
 //!
 //! Everything in a ring is written by a guest that may be hostile and may change it at any time: each index and
 //! descriptor is read once, checked, and only the copy is used. What breaks the rules of the standard is a
 //! [`RingError`]; the device then needs a reset.
+//!
+//! # VIRTIO_F_IN_ORDER
+//!
+//! The driver takes a buffer whose used entry was left out to have been read, or written, completely (2.7.9, 2.8.8). A
+//! run of chains without device-writable buffers (transmitted frames) becomes one used entry, in the place of the first
+//! and with the identity of the last. A chain with device-writable buffers always has an entry of its own: how much was
+//! written matters, and drivers that receive read each entry even where the standard would let the device leave out those
+//! of buffers it has filled.
 
 mod area;
+mod burst;
 mod chain;
 #[doc(hidden)]
 pub mod fuzzing;
+mod packed;
+mod queue;
 mod split;
 #[doc(hidden)]
 pub mod testing;
 
 use manifold_dma::Fault;
 
+pub use burst::{AnyBurst, Burst};
 pub use chain::Chain;
-pub use split::{Burst, SplitQueue};
+pub use packed::{PackedBurst, PackedQueue};
+pub use queue::Queue;
+pub use split::{SplitBurst, SplitQueue};
 
 /// The largest queue this device serves, in descriptors.
 pub const MAX_QUEUE_SIZE: u16 = 1024;
@@ -34,7 +48,7 @@ pub const MAX_QUEUE_SIZE: u16 = 1024;
 /// Where a driver put a queue (virtio 1.3, 4.1.4.3: `queue_desc`, `queue_driver`, `queue_device`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueAddresses {
-    /// Descriptors: a power of two, at most [`MAX_QUEUE_SIZE`].
+    /// Descriptors: at most [`MAX_QUEUE_SIZE`], and in a split queue a power of two.
     pub size: u16,
     /// IOVA of the descriptor table (split) or ring (packed); a multiple of 16.
     pub descriptors: u64,
@@ -42,6 +56,16 @@ pub struct QueueAddresses {
     pub driver: u64,
     /// IOVA of the used ring (split; a multiple of 4) or device event suppression area (packed).
     pub device: u64,
+}
+
+/// How far a queue is: what it takes to go on elsewhere. In a packed queue bit 15 of each is the wrap counter and the rest
+/// an index into the descriptor ring, as in vhost's VRING_BASE; its beginning is 8000h, not 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueState {
+    /// The next entry of the available (packed: descriptor) ring to take.
+    pub next_avail: u16,
+    /// The next entry of the used (packed: descriptor) ring to write.
+    pub next_used: u16,
 }
 
 /// Which of the optional ring features the driver accepted.
@@ -60,14 +84,24 @@ pub struct RingFeatures {
 /// How a ring broke the rules. The device that owns it needs a reset; nothing else is touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RingError {
-    /// The queue's size is not a power of two or out of range.
-    #[error("queue size {0} is not a power of two from 1 to {MAX_QUEUE_SIZE}")]
+    /// The queue's size is out of range, or that of a split queue is not a power of two.
+    #[error(
+        "queue size {0} is not from 1 to {MAX_QUEUE_SIZE} or, in a split queue, no power of two"
+    )]
     Size(u16),
+    /// A packed queue is to go on at a place that it does not have.
+    #[error("position {position:#06x} in a packed queue of {size}")]
+    Position {
+        /// Index and wrap counter.
+        position: u16,
+        /// The queue's size.
+        size: u16,
+    },
     /// A ring, a table or a buffer cannot be reached.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// The available index moved by more than the queue's size.
-    #[error("available index {index} is more than {size} ahead of {next}")]
+    /// The available index moved by more than the queue has room for.
+    #[error("available index {index} is too far ahead of {next} in a queue of {size}")]
     AvailableIndex {
         /// What the driver wrote.
         index: u16,
@@ -87,6 +121,12 @@ pub enum RingError {
     /// The chain has more descriptors than the queue, so it has a loop.
     #[error("a descriptor chain longer than the queue's {0}: it loops")]
     Loop(u16),
+    /// A packed ring's descriptor was made available while the device still had it.
+    #[error("descriptor {0} was made available again before it was used")]
+    Overrun(u16),
+    /// A descriptor within a packed ring's chain is not available, although the first one is (2.8.6).
+    #[error("descriptor {0} continues a chain and is not available")]
+    Unavailable(u16),
     /// The chain falls into more pieces than there was room for: it had room for so many.
     #[error("a descriptor chain of more than {0} pieces")]
     TooManyPieces(usize),

@@ -5,13 +5,21 @@ use std::sync::atomic::{Ordering, fence};
 use manifold_dma::{Access, Pinned, Slice};
 
 use super::area::Area;
-use super::chain::{Chain, DESCRIPTOR, Walk};
-use super::{MAX_QUEUE_SIZE, QueueAddresses, RingError, RingFeatures};
+use super::burst::Burst;
+use super::chain::{Chain, DESCRIPTOR, Descriptor, Each, INDIRECT, NEXT, Walk, single};
+use super::{MAX_QUEUE_SIZE, QueueAddresses, QueueState, RingError, RingFeatures};
 
 /// VIRTQ_AVAIL_F_NO_INTERRUPT (2.7.6).
 const NO_INTERRUPT: u16 = 1;
 /// VIRTQ_USED_F_NO_NOTIFY (2.7.8).
 const NO_NOTIFY: u16 = 1;
+/// Offset of `idx` in the available and in the used ring.
+const INDEX: usize = 2;
+/// Offset of `ring` in the available and in the used ring.
+const ENTRIES: usize = 4;
+/// How many entries of the available ring are fetched in one go.
+const FETCH: usize = 32;
+
 /// Device-side state of one split virtqueue. It holds indices only; the rings are reached through [`SplitQueue::open`].
 #[derive(Debug)]
 pub struct SplitQueue {
@@ -25,11 +33,22 @@ pub struct SplitQueue {
     published: u16,
     /// Whether the driver was last told that it need not notify.
     quiet: bool,
+    /// With VIRTIO_F_IN_ORDER: chains completed last whose used element is still to be written.
+    unwritten: Option<Unwritten>,
     descriptors: Area,
     available: Area,
     used: Area,
     /// Version of the domain's snapshot that the areas were resolved with.
     version: Option<u64>,
+}
+
+/// A run of chains without device-writable buffers that share one used element (2.7.9).
+#[derive(Clone, Copy, Debug)]
+struct Unwritten {
+    /// Used index of the first.
+    first: u16,
+    /// Head of the last.
+    head: u16,
 }
 
 impl SplitQueue {
@@ -49,6 +68,7 @@ impl SplitQueue {
             next_used: 0,
             published: 0,
             quiet: false,
+            unwritten: None,
             descriptors: Area::default(),
             available: Area::default(),
             used: Area::default(),
@@ -56,18 +76,17 @@ impl SplitQueue {
         })
     }
 
-    /// The same queue where another server of it stopped: the next available entry to take and the next used entry to
-    /// write, as [`SplitQueue::position`] gave them.
-    pub fn resume(mut self, next_avail: u16, next_used: u16) -> Self {
-        self.next_avail = next_avail;
-        self.next_used = next_used;
-        self.published = next_used;
+    /// The same queue where another server of it stopped, as [`SplitQueue::position`] said.
+    pub fn resume(mut self, state: QueueState) -> Self {
+        self.next_avail = state.next_avail;
+        self.next_used = state.next_used;
+        self.published = state.next_used;
         self
     }
 
     /// The next available entry to take and the next used entry to write.
-    pub fn position(&self) -> (u16, u16) {
-        (self.next_avail, self.next_used)
+    pub fn position(&self) -> QueueState {
+        QueueState { next_avail: self.next_avail, next_used: self.next_used }
     }
 
     /// The queue's size in descriptors.
@@ -81,11 +100,22 @@ impl SplitQueue {
     /// [`RingError::Fault`] when a ring is not mapped as it must be: the descriptor table and available ring readable,
     /// the used ring writable.
     #[inline]
-    pub fn open<'q, 'p>(&'q mut self, pin: &'p Pinned<'_>) -> Result<Burst<'q, 'p>, RingError> {
+    pub fn open<'q, 'p>(
+        &'q mut self,
+        pin: &'p Pinned<'_>,
+    ) -> Result<SplitBurst<'q, 'p>, RingError> {
         if self.version != Some(pin.version()) {
             self.resolve(pin)?;
         }
-        Ok(Burst { mask: self.addresses.size - 1, limit: None, pin, queue: self })
+        Ok(SplitBurst {
+            mask: self.addresses.size - 1,
+            limit: self.next_avail,
+            first: self.next_avail,
+            fetched: 0,
+            heads: [0; FETCH],
+            pin,
+            queue: self,
+        })
     }
 
     #[cold]
@@ -94,156 +124,230 @@ impl SplitQueue {
         let QueueAddresses { size, descriptors, driver, device } = self.addresses;
         let size = usize::from(size);
         self.descriptors.resolve(pin, descriptors, DESCRIPTOR * size, 16, Access::Read)?;
-        self.available.resolve(pin, driver, 6 + 2 * size, 2, Access::Read)?;
-        self.used.resolve(pin, device, 6 + 8 * size, 4, Access::Write)?;
+        // `used_event` and `avail_event` are at the ends (2.7.6, 2.7.8); without the feature they are not looked at.
+        let event = if self.features.event_index { 2 } else { 0 };
+        self.available.resolve(pin, driver, ENTRIES + 2 * size + event, 2, Access::Read)?;
+        self.used.resolve(pin, device, ENTRIES + 8 * size + event, 4, Access::Write)?;
         self.version = Some(pin.version());
         Ok(())
     }
 }
 
-/// Work on a queue while its memory is pinned.
+/// One burst over a split queue.
 #[derive(Debug)]
-pub struct Burst<'q, 'p> {
+pub struct SplitBurst<'q, 'p> {
     queue: &'q mut SplitQueue,
     pin: &'p Pinned<'p>,
+    /// The queue's size less one; the size is a power of two.
     mask: u16,
-    /// The available index as last read: everything before it may be taken.
-    limit: Option<u16>,
+    /// The available index as it was read last; entries before it may be read.
+    limit: u16,
+    /// Entries of the available ring: those from `first` on, as many as `fetched`.
+    first: u16,
+    fetched: u16,
+    heads: [u16; FETCH],
 }
 
-// Every `unsafe` block below relies on one fact: `queue`'s areas were resolved under the version that `pin` pins, and
+// Safety of what follows: `open` made sure that the areas were resolved under the version that `pin` pins, and
 // `pin` outlives the burst, so the rings stay mapped.
-impl<'p> Burst<'_, 'p> {
-    /// How many chains the driver has made available and the device has not taken.
-    ///
-    /// # Errors
-    /// [`RingError::AvailableIndex`].
-    #[inline]
-    pub fn available(&mut self) -> Result<u16, RingError> {
-        // SAFETY: see above; the index is the second word of the available ring.
-        let index = u16::from_le(unsafe { self.queue.available.word(2) }.load(Ordering::Acquire));
-        let ahead = index.wrapping_sub(self.queue.next_avail);
-        let size = self.queue.addresses.size;
-        if ahead > size {
-            return Err(RingError::AvailableIndex { index, next: self.queue.next_avail, size });
+impl<'p> SplitBurst<'_, 'p> {
+    /// Fetches the next entries of the available ring, which are before `limit`, and asks for the descriptors they name.
+    fn fetch(&mut self) {
+        let next = self.queue.next_avail;
+        let count = self.limit.wrapping_sub(next).min(FETCH as u16);
+        for (entry, index) in self.heads.iter_mut().zip(0..count) {
+            let slot = usize::from(next.wrapping_add(index) & self.mask);
+            // SAFETY: see above; `available` ordered this load after that of the index.
+            let word = unsafe { self.queue.available.u16(ENTRIES + 2 * slot) };
+            *entry = u16::from_le(word.load(Ordering::Relaxed));
+            self.queue.descriptors.prefetch(usize::from(*entry & self.mask) * DESCRIPTOR);
         }
-        self.limit = Some(index);
+        self.first = next;
+        self.fetched = count;
+    }
+
+    /// Takes a chain that is more than one direct descriptor.
+    #[inline(never)]
+    fn follow(
+        &mut self,
+        head: u16,
+        first: Descriptor,
+        each: Each<'_, 'p>,
+    ) -> Result<Chain, RingError> {
+        let size = self.queue.addresses.size;
+        let mut walk = Walk::new(self.pin, each);
+        let mut descriptor = first;
+        for _ in 0..size {
+            if descriptor.flags & INDIRECT != 0 {
+                if !self.queue.features.indirect {
+                    return Err(RingError::Indirect("not negotiated"));
+                }
+                walk.linked_table(descriptor)?;
+                return Ok(walk.chain(head, 1));
+            }
+            walk.buffer(descriptor)?;
+            if descriptor.flags & NEXT == 0 {
+                return Ok(walk.chain(head, 1));
+            }
+            descriptor = self.descriptor(descriptor.link)?;
+        }
+        Err(RingError::Loop(size))
+    }
+
+    /// Reads a descriptor of the queue's table, once.
+    #[inline]
+    fn descriptor(&self, index: u16) -> Result<Descriptor, RingError> {
+        if index > self.mask {
+            return Err(RingError::DescriptorIndex { index, size: self.queue.addresses.size });
+        }
+        // SAFETY: see above; the table is 16-aligned, and the index is below the queue's size.
+        let raw = unsafe { self.queue.descriptors.descriptor(usize::from(index) * DESCRIPTOR) };
+        Ok(Descriptor::split(raw))
+    }
+
+    /// Writes the used element of used index `index`.
+    #[inline]
+    fn write_used(&mut self, index: u16, head: u16, written: u32) {
+        let slot = usize::from(index & self.mask);
+        // SAFETY: see above; the used ring is 4-aligned and its elements begin at 4.
+        unsafe { self.queue.used.write_pair(ENTRIES + 8 * slot, u32::from(head), written) };
+    }
+
+    /// Writes the used element that was left out, if one was.
+    fn flush(&mut self) {
+        if let Some(Unwritten { first, head }) = self.queue.unwritten.take() {
+            self.write_used(first, head, 0);
+        }
+    }
+
+    /// As [`Burst::complete`], with VIRTIO_F_IN_ORDER (2.7.9).
+    fn complete_in_order(&mut self, chain: &Chain, written: u32) {
+        let index = self.queue.next_used;
+        if chain.writable == 0 {
+            let first = self.queue.unwritten.map_or(index, |run| run.first);
+            self.queue.unwritten = Some(Unwritten { first, head: chain.head });
+        } else {
+            self.flush();
+            self.write_used(index, chain.head, written);
+        }
+    }
+}
+
+impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
+    #[inline]
+    fn available(&mut self) -> Result<u16, RingError> {
+        let queue = &*self.queue;
+        // SAFETY: see above; the index is the second word of the available ring.
+        let index = u16::from_le(unsafe { queue.available.u16(INDEX) }.load(Ordering::Acquire));
+        let ahead = index.wrapping_sub(queue.next_avail);
+        let size = queue.addresses.size;
+        // What the device holds takes up room until it is used.
+        let held = queue.next_avail.wrapping_sub(queue.next_used).min(size);
+        if ahead > size - held {
+            return Err(RingError::AvailableIndex { index, next: queue.next_avail, size });
+        }
+        self.limit = index;
         Ok(ahead)
     }
 
-    /// Takes the next available chain, if there is one, and calls `each` with the pieces of its buffers in order:
-    /// device-readable ones with [`Access::Read`], then device-writable ones with [`Access::Write`]. `each` returns
-    /// whether it had room for the piece.
-    ///
-    /// # Errors
-    /// Any [`RingError`]. The chain has not been taken then, though `each` may have seen some of it. After
-    /// [`RingError::TooManyPieces`] the queue can be used further; otherwise it must not be.
     #[inline]
-    pub fn pop(
+    fn pop(
         &mut self,
-        each: impl FnMut(Slice<'p>, Access) -> bool,
+        mut each: impl FnMut(Slice<'p>, Access) -> bool,
     ) -> Result<Option<Chain>, RingError> {
-        if self.limit.is_none_or(|limit| limit == self.queue.next_avail) && self.available()? == 0 {
-            return Ok(None);
+        let next = self.queue.next_avail;
+        if next.wrapping_sub(self.first) >= self.fetched {
+            if self.limit == next && self.available()? == 0 {
+                return Ok(None);
+            }
+            self.fetch();
         }
-        let slot = usize::from(self.queue.next_avail & self.mask);
-        // SAFETY: see above; `available` ordered this load after that of the index.
-        let head = u16::from_le(
-            unsafe { self.queue.available.word(4 + 2 * slot) }.load(Ordering::Relaxed),
-        );
-        let walk =
-            Walk::new(self.pin, self.queue.addresses.size, self.queue.features.indirect, each);
-        // SAFETY: see above; the table is 16-aligned, and the walk stays below the queue's size.
-        let chain = walk.chain(head, |index| unsafe {
-            self.queue.descriptors.descriptor(usize::from(index) * DESCRIPTOR)
-        })?;
-        self.queue.next_avail = self.queue.next_avail.wrapping_add(1);
+        let head = self.heads[usize::from(next.wrapping_sub(self.first)) % FETCH];
+        let descriptor = self.descriptor(head)?;
+        let chain = if descriptor.flags & (NEXT | INDIRECT) == 0 {
+            single(self.pin, head, descriptor, each)?
+        } else {
+            self.follow(head, descriptor, &mut each)?
+        };
+        self.queue.next_avail = next.wrapping_add(1);
         Ok(Some(chain))
     }
 
-    /// Gives back the `count` chains taken last, none of them completed, as if they had not been taken.
     #[inline]
-    pub fn put_back(&mut self, count: u16) {
-        self.queue.next_avail = self.queue.next_avail.wrapping_sub(count);
+    fn put_back(&mut self, chains: &[Chain]) {
+        self.queue.next_avail = self.queue.next_avail.wrapping_sub(chains.len() as u16);
     }
 
-    /// Asks for what the next [`Burst::pop`]s will read: the available entry and descriptor `ahead` entries on.
     #[inline]
-    pub fn prefetch(&self, ahead: u16) {
+    fn prefetch(&self, ahead: u16) {
         let next = self.queue.next_avail.wrapping_add(ahead);
-        if self.limit.is_some_and(|limit| limit.wrapping_sub(next).wrapping_sub(1) < self.mask) {
+        if self.limit.wrapping_sub(next).wrapping_sub(1) < self.mask {
             let slot = usize::from(next & self.mask);
             // SAFETY: see above.
-            let head = u16::from_le(
-                unsafe { self.queue.available.word(4 + 2 * slot) }.load(Ordering::Relaxed),
-            );
+            let word = unsafe { self.queue.available.u16(ENTRIES + 2 * slot) };
+            let head = u16::from_le(word.load(Ordering::Relaxed));
             self.queue.descriptors.prefetch(usize::from(head & self.mask) * DESCRIPTOR);
         }
     }
 
-    /// Puts a taken chain on the used ring, `written` bytes of it filled from the start; the driver sees it after
-    /// [`Burst::publish`].
     #[inline]
-    pub fn complete(&mut self, head: u16, written: u32) {
-        let slot = usize::from(self.queue.next_used & self.mask);
-        // SAFETY: see above; the used ring is 4-aligned and its elements begin at 4.
-        unsafe { self.queue.used.write_pair(4 + 8 * slot, u32::from(head), written) };
+    fn complete(&mut self, chain: &Chain, written: u32) {
+        if self.queue.features.in_order {
+            self.complete_in_order(chain, written);
+        } else {
+            self.write_used(self.queue.next_used, chain.head, written);
+        }
         self.queue.next_used = self.queue.next_used.wrapping_add(1);
     }
 
-    /// Makes the completed chains visible to the driver; true when it wants an interrupt for them (2.7.7, 2.7.10).
     #[inline]
-    pub fn publish(&mut self) -> bool {
-        let queue = &mut *self.queue;
-        let (old, new) = (queue.published, queue.next_used);
+    fn publish(&mut self) -> bool {
+        let (old, new) = (self.queue.published, self.queue.next_used);
         if old == new {
             return false;
         }
+        self.flush();
+        let queue = &mut *self.queue;
         // SAFETY: see above; the used index is the second word of the used ring.
-        unsafe { queue.used.word(2) }.store(new.to_le(), Ordering::Release);
+        unsafe { queue.used.u16(INDEX) }.store(new.to_le(), Ordering::Release);
         queue.published = new;
         // The driver writes its event index, then looks at the used index; the device does the reverse. Each needs its
         // store to be visible before its load.
         fence(Ordering::SeqCst);
         if queue.features.event_index {
-            let offset = 4 + 2 * usize::from(queue.addresses.size);
+            let offset = ENTRIES + 2 * usize::from(queue.addresses.size);
             // SAFETY: see above; used_event follows the available ring's entries.
             let event =
-                u16::from_le(unsafe { queue.available.word(offset) }.load(Ordering::Relaxed));
+                u16::from_le(unsafe { queue.available.u16(offset) }.load(Ordering::Relaxed));
             new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
         } else {
             // SAFETY: see above; the flags are the first word of the available ring.
-            let flags = u16::from_le(unsafe { queue.available.word(0) }.load(Ordering::Relaxed));
+            let flags = u16::from_le(unsafe { queue.available.u16(0) }.load(Ordering::Relaxed));
             flags & NO_INTERRUPT == 0
         }
     }
 
-    /// Asks the driver to notify the device of the next chain it makes available; true when there is one already, so
-    /// that waiting would be wrong.
-    ///
-    /// # Errors
-    /// [`RingError::AvailableIndex`].
-    pub fn arm(&mut self) -> Result<bool, RingError> {
+    fn arm(&mut self) -> Result<bool, RingError> {
         if self.queue.features.event_index {
-            let offset = 4 + 8 * usize::from(self.queue.addresses.size);
+            let offset = ENTRIES + 8 * usize::from(self.queue.addresses.size);
             let next = self.queue.next_avail;
             // SAFETY: see above; avail_event follows the used ring's elements.
-            unsafe { self.queue.used.word(offset) }.store(next.to_le(), Ordering::Release);
+            unsafe { self.queue.used.u16(offset) }.store(next.to_le(), Ordering::Release);
         } else {
             // SAFETY: see above; the flags are the first word of the used ring.
-            unsafe { self.queue.used.word(0) }.store(0, Ordering::Release);
+            unsafe { self.queue.used.u16(0) }.store(0, Ordering::Release);
         }
         self.queue.quiet = false;
         fence(Ordering::SeqCst);
         Ok(self.available()? > 0)
     }
 
-    /// Tells the driver that it need not notify the device, which polls. With the event index this needs no store: the
-    /// index asked for last has passed.
-    pub fn disarm(&mut self) {
+    /// With the event index this needs no store: the index asked for last has passed.
+    #[inline]
+    fn disarm(&mut self) {
         if !self.queue.quiet && !self.queue.features.event_index {
             // SAFETY: see above; the flags are the first word of the used ring.
-            unsafe { self.queue.used.word(0) }.store(NO_NOTIFY.to_le(), Ordering::Release);
+            unsafe { self.queue.used.u16(0) }.store(NO_NOTIFY.to_le(), Ordering::Release);
         }
         self.queue.quiet = true;
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+pub use crate::ring::QueueState;
 use crate::ring::{QueueAddresses, RingError, RingFeatures};
 use crate::spec::feature;
 
@@ -42,15 +43,6 @@ impl fmt::Debug for QueueSetup {
             .field("resume", &self.resume)
             .finish_non_exhaustive()
     }
-}
-
-/// How far a stopped queue was: what it takes to go on elsewhere. For a packed ring, bit 15 of each is the wrap counter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QueueState {
-    /// The next entry of the available ring to take.
-    pub next_avail: u16,
-    /// The next entry of the used ring to write.
-    pub next_used: u16,
 }
 
 /// From a queue to its driver. Callable from any thread; neither method takes a lock that is held while a queue is

@@ -1,0 +1,110 @@
+//! One burst over a queue: the seam between a ring's kind and whoever moves data through it.
+
+use manifold_dma::{Access, Slice};
+
+use super::{Chain, PackedBurst, RingError, SplitBurst};
+
+/// One burst under one pin: take chains, give them back. Chains may be given back in a later burst, too; with
+/// VIRTIO_F_IN_ORDER they must be given back in the order they were taken.
+pub trait Burst<'p> {
+    /// How many chains the driver has made available and the device has not taken. A split ring counts them; a packed one
+    /// says 1 for one or more.
+    ///
+    /// # Errors
+    /// [`RingError::AvailableIndex`].
+    fn available(&mut self) -> Result<u16, RingError>;
+
+    /// Takes the next available chain, if there is one, and calls `each` with the pieces of its buffers in order:
+    /// device-readable ones with [`Access::Read`], then device-writable ones with [`Access::Write`]. `each` returns
+    /// whether it had room for the piece.
+    ///
+    /// # Errors
+    /// Any [`RingError`]. The chain has not been taken then, though `each` may have seen some of it. After
+    /// [`RingError::TooManyPieces`] the queue can be used further; otherwise it must not be.
+    fn pop(
+        &mut self,
+        each: impl FnMut(Slice<'p>, Access) -> bool,
+    ) -> Result<Option<Chain>, RingError>;
+
+    /// Gives back the chains taken last, in the order they were taken and none of them completed, as if they had not been
+    /// taken.
+    fn put_back(&mut self, chains: &[Chain]);
+
+    /// Asks the processor for what the [`Burst::pop`] after `ahead` others will read of the ring. The ring's kinds fetch
+    /// what they read in a row by themselves; this is for reaching further.
+    fn prefetch(&self, ahead: u16);
+
+    /// Makes a taken chain used, `written` bytes of it filled from the start; the driver sees it after [`Burst::publish`].
+    fn complete(&mut self, chain: &Chain, written: u32);
+
+    /// Makes the completed chains visible to the driver, all at once; true when it wants an interrupt for them (2.7.7,
+    /// 2.7.10, 2.8.10).
+    fn publish(&mut self) -> bool;
+
+    /// Asks the driver to notify the device of the next chain it makes available; true when there is one already, so that
+    /// waiting would be wrong.
+    ///
+    /// # Errors
+    /// [`RingError::AvailableIndex`].
+    fn arm(&mut self) -> Result<bool, RingError>;
+
+    /// Tells the driver that it need not notify the device, which polls.
+    fn disarm(&mut self);
+}
+
+/// A burst over a queue of either kind, for queues that carry little. Where speed matters, match on [`super::Queue`] and
+/// let the compiler make one loop per kind.
+#[derive(Debug)]
+pub enum AnyBurst<'q, 'p> {
+    /// Of a split queue.
+    Split(SplitBurst<'q, 'p>),
+    /// Of a packed queue.
+    Packed(PackedBurst<'q, 'p>),
+}
+
+/// Does the same with either kind.
+macro_rules! either {
+    ($self:expr, $burst:ident => $do:expr) => {
+        match $self {
+            AnyBurst::Split($burst) => $do,
+            AnyBurst::Packed($burst) => $do,
+        }
+    };
+}
+
+impl<'p> Burst<'p> for AnyBurst<'_, 'p> {
+    fn available(&mut self) -> Result<u16, RingError> {
+        either!(self, burst => burst.available())
+    }
+
+    fn pop(
+        &mut self,
+        each: impl FnMut(Slice<'p>, Access) -> bool,
+    ) -> Result<Option<Chain>, RingError> {
+        either!(self, burst => burst.pop(each))
+    }
+
+    fn put_back(&mut self, chains: &[Chain]) {
+        either!(self, burst => burst.put_back(chains));
+    }
+
+    fn prefetch(&self, ahead: u16) {
+        either!(self, burst => burst.prefetch(ahead));
+    }
+
+    fn complete(&mut self, chain: &Chain, written: u32) {
+        either!(self, burst => burst.complete(chain, written));
+    }
+
+    fn publish(&mut self) -> bool {
+        either!(self, burst => burst.publish())
+    }
+
+    fn arm(&mut self) -> Result<bool, RingError> {
+        either!(self, burst => burst.arm())
+    }
+
+    fn disarm(&mut self) {
+        either!(self, burst => burst.disarm());
+    }
+}

@@ -1,0 +1,68 @@
+//! A queue of whichever kind the driver chose.
+
+use manifold_dma::Pinned;
+
+use super::{
+    AnyBurst, PackedQueue, QueueAddresses, QueueState, RingError, RingFeatures, SplitQueue,
+};
+
+/// A virtqueue of either kind.
+#[derive(Debug)]
+pub enum Queue {
+    /// Split (2.7).
+    Split(SplitQueue),
+    /// Packed (2.8), VIRTIO_F_RING_PACKED.
+    Packed(PackedQueue),
+}
+
+impl Queue {
+    /// A queue as a driver set it up, at its beginning.
+    ///
+    /// # Errors
+    /// [`RingError::Size`].
+    pub fn new(addresses: QueueAddresses, features: RingFeatures) -> Result<Self, RingError> {
+        Ok(if features.packed {
+            Queue::Packed(PackedQueue::new(addresses, features)?)
+        } else {
+            Queue::Split(SplitQueue::new(addresses, features)?)
+        })
+    }
+
+    /// The same queue where another server of it stopped.
+    ///
+    /// # Errors
+    /// [`RingError::Position`].
+    pub fn resume(self, state: QueueState) -> Result<Self, RingError> {
+        Ok(match self {
+            Queue::Split(queue) => Queue::Split(queue.resume(state)),
+            Queue::Packed(queue) => Queue::Packed(queue.resume(state)?),
+        })
+    }
+
+    /// How far the queue is: what [`Queue::resume`] takes.
+    pub fn position(&self) -> QueueState {
+        match self {
+            Queue::Split(queue) => queue.position(),
+            Queue::Packed(queue) => queue.position(),
+        }
+    }
+
+    /// The queue's size in descriptors.
+    pub fn size(&self) -> u16 {
+        match self {
+            Queue::Split(queue) => queue.size(),
+            Queue::Packed(queue) => queue.size(),
+        }
+    }
+
+    /// Begins a burst under `pin`.
+    ///
+    /// # Errors
+    /// [`RingError::Fault`] when a part of the ring is not mapped as it must be.
+    pub fn open<'q, 'p>(&'q mut self, pin: &'p Pinned<'_>) -> Result<AnyBurst<'q, 'p>, RingError> {
+        Ok(match self {
+            Queue::Split(queue) => AnyBurst::Split(queue.open(pin)?),
+            Queue::Packed(queue) => AnyBurst::Packed(queue.open(pin)?),
+        })
+    }
+}
