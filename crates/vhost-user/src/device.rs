@@ -1,0 +1,130 @@
+//! The seam between the protocol and the device behind a socket.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::Peer;
+use crate::lines::{DeviceStatus, RingLines};
+use crate::ring::Position;
+use crate::session::Disconnect;
+
+/// Why a device cannot do what it was asked; the client is refused, the log says why.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A virtio device whose rings are served here.
+///
+/// Methods are called from the thread of the client's connection, one at a time, between
+/// [`attached`](Self::attached) and [`detached`](Self::detached) and not before or after. They may take their time:
+/// only this client waits.
+pub trait Device: Send + Sync + 'static {
+    /// What the device has. Read once per client, when it attaches.
+    fn offer(&self) -> Offer;
+
+    /// A client has said something for the first time. `status` is its device status register, kept up to date while
+    /// it is attached.
+    ///
+    /// # Errors
+    /// Why it cannot have the device (another has it); no other method is called for it then.
+    fn attached(&self, peer: &Peer, status: Arc<DeviceStatus>) -> Result<(), Failure>;
+
+    /// The client is gone, for the reason given. All rings are stopped already; its memory must be let go of.
+    fn detached(&self, how: &Disconnect);
+
+    /// Makes a region of the client's memory accessible at its guest address.
+    ///
+    /// # Errors
+    /// When it cannot be mapped.
+    fn map(&self, region: &Region, file: OwnedFd) -> Result<(), Failure>;
+
+    /// Removes a region that was mapped. On return nothing can touch that memory any more.
+    fn unmap(&self, region: &Region);
+
+    /// Begins to serve a ring that is not being served. The driver may have made buffers available already: no kick need
+    /// follow.
+    ///
+    /// # Errors
+    /// When it cannot be served as it is set up.
+    fn start_ring(&self, ring: u16, setup: RingSetup) -> Result<(), Failure>;
+
+    /// Ends serving a ring. On return nothing touches its memory any more, nor its [`RingLines`].
+    fn stop_ring(&self, ring: u16) -> Position;
+
+    /// The driver receives on the first `pairs` pairs of rings, at least one, from now on.
+    fn use_pairs(&self, pairs: u16);
+
+    /// Fills `data` with the device-specific configuration at `offset`; what is beyond its end is zero.
+    fn read_config(&self, offset: u32, data: &mut [u8]);
+
+    /// The machine has moved here: its address is to be made known to the network.
+    fn announce(&self, mac: [u8; 6]);
+
+    /// The client's machine uses this MTU, in bytes.
+    ///
+    /// # Errors
+    /// When frames of that size cannot be carried.
+    fn set_mtu(&self, mtu: u16) -> Result<(), Failure>;
+
+    /// Bytes it takes to track what is in flight in a ring of `size` entries; `None` where the device does not track.
+    fn inflight_size(&self, size: u16, packed: bool) -> Option<u64> {
+        let _ = (size, packed);
+        None
+    }
+}
+
+/// What a device has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Virtio's feature bits. VHOST_USER_F_PROTOCOL_FEATURES is added to them.
+    pub features: u64,
+    /// Rings: 2n to the driver, 2n + 1 from it. At most 256, as messages number them with a byte.
+    pub rings: u16,
+    /// The largest ring, in entries.
+    pub max_ring_size: u16,
+}
+
+/// A region of a client's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Where the guest has it.
+    pub guest_address: u64,
+    /// Bytes, at least 1; neither range wraps around.
+    pub size: u64,
+    /// Where the client has it.
+    pub user_address: u64,
+    /// Offset in its file of the first byte.
+    pub offset: u64,
+}
+
+/// A ring that is to be served.
+#[derive(Debug)]
+pub struct RingSetup {
+    /// Entries.
+    pub size: u16,
+    /// Guest address of the descriptor table (split) or ring (packed).
+    pub descriptors: u64,
+    /// Guest address of the available ring (split) or the driver's event suppression area (packed).
+    pub driver: u64,
+    /// Guest address of the used ring (split) or the device's event suppression area (packed).
+    pub device: u64,
+    /// Features that the driver accepted.
+    pub features: u64,
+    /// Where to go on.
+    pub position: Position,
+    /// An eventfd that becomes readable when the driver kicks; `None`: it does not, the ring is to be polled.
+    pub kick: Option<OwnedFd>,
+    /// The way back to the driver.
+    pub lines: Arc<RingLines>,
+    /// Where what is in flight is tracked, if it is.
+    pub inflight: Option<Inflight>,
+}
+
+/// Where a ring's chains in flight are tracked: memory that outlives this process.
+#[derive(Clone, Debug)]
+pub struct Inflight {
+    /// The file.
+    pub file: Arc<OwnedFd>,
+    /// Offset of the ring's part, in bytes.
+    pub offset: u64,
+    /// Bytes of it.
+    pub size: u64,
+}

@@ -1,0 +1,128 @@
+//! The ways back to the client: interrupts, errors, device status.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use manifold_socket::EventFd;
+use parking_lot::Mutex;
+
+use crate::spec::status;
+
+/// The device status register (virtio 1.3, 2.1): as the client says, or what its requests amount to.
+#[derive(Debug, Default)]
+pub struct DeviceStatus(AtomicU8);
+
+impl DeviceStatus {
+    /// The register.
+    #[must_use]
+    pub fn get(&self) -> u8 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set(&self, value: u8) {
+        self.0.store(value, Ordering::Release);
+    }
+
+    /// Whatever the driver says, but that a broken ring needs a reset.
+    pub(crate) fn keep_needs_reset(&self, value: u8) {
+        let update = |old: u8| Some(value | old & status::NEEDS_RESET);
+        // The update never declines.
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
+    }
+
+    fn fail(&self) {
+        self.0.fetch_or(status::NEEDS_RESET, Ordering::AcqRel);
+    }
+}
+
+/// A ring's eventfds. Whoever serves the ring holds them; the client may exchange them at any time.
+#[derive(Debug)]
+pub struct RingLines {
+    call: Mutex<Option<EventFd>>,
+    err: Mutex<Option<EventFd>>,
+    status: Arc<DeviceStatus>,
+}
+
+impl RingLines {
+    pub(crate) fn new(status: Arc<DeviceStatus>) -> Self {
+        Self { call: Mutex::new(None), err: Mutex::new(None), status }
+    }
+
+    /// Tells the driver that buffers were used. From any thread; does not wait but for another call of this ring's.
+    pub fn interrupt(&self) {
+        if let Some(call) = &*self.call.lock() {
+            call.signal();
+        }
+    }
+
+    /// Says that the ring broke the rules and is not served any more: the device needs a reset.
+    pub fn fail(&self) {
+        self.status.fail();
+        if let Some(err) = &*self.err.lock() {
+            err.signal();
+        }
+    }
+
+    /// Exchanges the call eventfd. An interrupt may have gone to the old one that its reader no longer looks at, so a
+    /// `running` ring interrupts once through the new one.
+    pub(crate) fn set_call(&self, call: Option<EventFd>, running: bool) {
+        if let (Some(call), true) = (&call, running) {
+            call.signal();
+        }
+        *self.call.lock() = call;
+    }
+
+    pub(crate) fn set_err(&self, err: Option<EventFd>) {
+        *self.err.lock() = err;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    fn pair() -> (EventFd, OwnedFd) {
+        let fd = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        let other = fd.try_clone().unwrap();
+        (EventFd::new(fd).unwrap(), other)
+    }
+
+    fn count(fd: &OwnedFd) -> u64 {
+        let mut bytes = [0; 8];
+        rustix::io::read(fd, &mut bytes).map_or(0, |_| u64::from_ne_bytes(bytes))
+    }
+
+    #[test]
+    fn an_interrupt_under_way_is_not_lost_when_the_eventfd_is_exchanged() {
+        let lines = RingLines::new(Arc::default());
+        lines.interrupt();
+        let (first, reader) = pair();
+        lines.set_call(Some(first), false);
+        assert_eq!(count(&reader), 0);
+        lines.interrupt();
+        lines.interrupt();
+        assert_eq!(count(&reader), 2);
+        let (second, reader) = pair();
+        lines.set_call(Some(second), true);
+        assert_eq!(count(&reader), 1);
+    }
+
+    #[test]
+    fn a_broken_ring_shows_in_the_status_until_the_device_is_reset() {
+        let status = Arc::new(DeviceStatus::default());
+        let lines = RingLines::new(Arc::clone(&status));
+        let (err, reader) = pair();
+        lines.set_err(Some(err));
+        status.set(15);
+        lines.fail();
+        assert_eq!((status.get(), count(&reader)), (15 | status::NEEDS_RESET, 1));
+        status.keep_needs_reset(7);
+        assert_eq!(status.get(), 7 | status::NEEDS_RESET);
+        status.set(0);
+        assert_eq!(status.get(), 0);
+    }
+}

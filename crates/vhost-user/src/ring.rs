@@ -1,0 +1,104 @@
+//! One ring as the client has set it up so far.
+
+use std::sync::Arc;
+
+use manifold_socket::EventFd;
+
+use crate::codec::RingAddresses;
+use crate::lines::{DeviceStatus, RingLines};
+
+/// How far a ring is: what it takes to go on elsewhere. For a packed ring, bit 15 of each is the wrap counter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The next entry of the available ring to take.
+    pub next_available: u16,
+    /// The next entry of the used ring to write.
+    pub next_used: u16,
+}
+
+impl Position {
+    /// The wrap counter's bit.
+    const WRAP: u16 = 1 << 15;
+
+    /// Where a ring begins.
+    pub(crate) fn start(packed: bool) -> Self {
+        let next = if packed { Self::WRAP } else { 0 };
+        Self { next_available: next, next_used: next }
+    }
+
+    /// What SET_VRING_BASE says ("Ring base"). A stopped ring has nothing in flight, so where the message tells one index
+    /// only it is both: a split ring's, and a packed ring's of DPDK's virtio-user, which leaves the upper half zero.
+    pub(crate) fn from_base(base: u32, packed: bool) -> Self {
+        let (low, high) = (base as u16, (base >> 16) as u16);
+        let next_used = if packed && high != 0 { high } else { low };
+        Self { next_available: low, next_used }
+    }
+
+    /// What GET_VRING_BASE answers.
+    pub(crate) fn to_base(self, packed: bool) -> u32 {
+        let high = if packed { u32::from(self.next_used) << 16 } else { 0 };
+        high | u32::from(self.next_available)
+    }
+}
+
+/// What a client says of a ring before it runs.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    pub(crate) size: Option<u16>,
+    pub(crate) addresses: Option<RingAddresses>,
+    /// Where it goes on when it is started; `None`: at its beginning.
+    pub(crate) base: Option<u32>,
+    pub(crate) kick: Kick,
+    pub(crate) enabled: bool,
+    pub(crate) lines: Arc<RingLines>,
+    /// Whether the device serves it.
+    pub(crate) running: bool,
+}
+
+/// How a ring is kicked. The client starts it by saying so.
+#[derive(Debug, Default)]
+pub(crate) enum Kick {
+    /// Not said: the ring is stopped.
+    #[default]
+    Stopped,
+    /// By an eventfd.
+    By(EventFd),
+    /// Not at all: it is to be polled.
+    Polled,
+}
+
+impl Ring {
+    pub(crate) fn new(status: &Arc<DeviceStatus>) -> Self {
+        Self {
+            size: None,
+            addresses: None,
+            base: None,
+            kick: Kick::Stopped,
+            enabled: false,
+            lines: Arc::new(RingLines::new(Arc::clone(status))),
+            running: false,
+        }
+    }
+
+    /// Whether the client has started and enabled it.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.enabled && !matches!(self.kick, Kick::Stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_is_one_index_or_two() {
+        let at = |next_available, next_used| Position { next_available, next_used };
+        assert_eq!(Position::from_base(7, false), at(7, 7));
+        assert_eq!(at(7, 7).to_base(false), 7);
+        assert_eq!(Position::from_base(0x8005_8006, true), at(0x8006, 0x8005));
+        assert_eq!(at(0x8006, 0x8005).to_base(true), 0x8005_8006);
+        assert_eq!(Position::from_base(0x0000_8000, true), at(0x8000, 0x8000));
+        assert_eq!(Position::start(true).to_base(true), 0x8000_8000);
+        assert_eq!(Position::start(false).to_base(false), 0);
+    }
+}

@@ -1,0 +1,186 @@
+//! Starting and stopping rings.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use super::{Refusal, Session, dispatch};
+use crate::codec::RingAddresses;
+use crate::device::RingSetup;
+use crate::ring::{Kick, Position, Ring};
+use crate::spec::{protocol_feature, status};
+
+impl Session {
+    /// The ring of a client's index, with an index that there is.
+    pub(super) fn ring(&mut self, ring: u32) -> Result<(u16, &mut Ring), Refusal> {
+        let rings = self.offer.rings;
+        let missing = Refusal::NoRing { ring, rings };
+        let Ok(index) = u16::try_from(ring) else { return Err(missing) };
+        match self.rings.get_mut(usize::from(index)) {
+            Some(ring) => Ok((index, ring)),
+            None => Err(missing),
+        }
+    }
+
+    /// The same, for a change that the ring must be stopped for.
+    pub(super) fn stopped_ring(&mut self, ring: u32) -> Result<(u16, &mut Ring), Refusal> {
+        let (index, ring) = self.ring(ring)?;
+        if ring.running { Err(Refusal::RingInUse(index)) } else { Ok((index, ring)) }
+    }
+
+    /// Whether the addresses are in memory, as far as that is known: it may come later.
+    pub(super) fn check_addresses(&self, addresses: &RingAddresses) -> Result<(), Refusal> {
+        if !self.memory.is_empty() {
+            self.translate(addresses)?;
+        }
+        Ok(())
+    }
+
+    /// Guest addresses of the descriptors, the driver's and the device's part.
+    fn translate(&self, addresses: &RingAddresses) -> Result<[u64; 3], Refusal> {
+        let RingAddresses { descriptors, used, available } = *addresses;
+        let guest = |at| self.memory.guest_address(at).ok_or(Refusal::Address(at));
+        Ok([guest(descriptors)?, guest(available)?, guest(used)?])
+    }
+
+    pub(super) fn set_kick(&mut self, ring: u32, fd: Option<OwnedFd>) -> Result<(), Refusal> {
+        let fd = dispatch::eventfd(fd)?;
+        let (index, _) = self.ring(ring)?;
+        let kick = match fd {
+            Some(fd) => Kick::By(fd),
+            // Nobody waits for buffers to receive into.
+            None if index.is_multiple_of(2) => Kick::Polled,
+            None => return Err(Refusal::Polling(index)),
+        };
+        // A ring that is served goes on with the new one where it was.
+        self.halt(index);
+        if let Some(ring) = self.rings.get_mut(usize::from(index)) {
+            ring.kick = kick;
+        }
+        self.settle(index)
+    }
+
+    /// Starts or stops a ring as the client wants it now.
+    pub(super) fn settle(&mut self, index: u16) -> Result<(), Refusal> {
+        let wanted = self.rings.get(usize::from(index)).is_some_and(Ring::is_wanted);
+        let result = if wanted {
+            let started = self.start(index);
+            self.use_pairs();
+            started
+        } else {
+            // Frames are steered elsewhere first.
+            self.use_pairs();
+            self.halt(index);
+            Ok(())
+        };
+        self.derive_status();
+        result
+    }
+
+    /// The same for all; the first refusal is reported.
+    pub(super) fn settle_all(&mut self) -> Result<(), Refusal> {
+        let results = (0..self.offer.rings).map(|index| self.settle(index));
+        results.fold(Ok(()), Result::and)
+    }
+
+    /// Begins to serve a ring, if everything is known that it takes.
+    fn start(&mut self, index: u16) -> Result<(), Refusal> {
+        let packed = self.is_packed();
+        let Some(ring) = self.rings.get(usize::from(index)).filter(|ring| !ring.running) else {
+            return Ok(());
+        };
+        let (Some(features), Some(size), Some(addresses)) =
+            (self.features, ring.size, ring.addresses)
+        else {
+            return Ok(());
+        };
+        if self.memory.is_empty() {
+            return Ok(());
+        }
+        let [descriptors, driver, device] = self.translate(&addresses)?;
+        let position = ring
+            .base
+            .map_or_else(|| Position::start(packed), |base| Position::from_base(base, packed));
+        let kick = match &ring.kick {
+            Kick::By(fd) => Some(fd.as_fd().try_clone_to_owned().map_err(Refusal::EventFd)?),
+            Kick::Stopped | Kick::Polled => None,
+        };
+        let setup = RingSetup {
+            size,
+            descriptors,
+            driver,
+            device,
+            features,
+            position,
+            kick,
+            lines: Arc::clone(&ring.lines),
+            inflight: self.tracking.as_ref().and_then(|tracking| tracking.part(index)),
+        };
+        self.device
+            .start_ring(index, setup)
+            .map_err(|source| Refusal::Start { ring: index, source })?;
+        if let Some(ring) = self.rings.get_mut(usize::from(index)) {
+            ring.running = true;
+        }
+        Ok(())
+    }
+
+    /// Ends serving a ring; it would go on where it was.
+    fn halt(&mut self, index: u16) {
+        let packed = self.is_packed();
+        if let Some(ring) = self.rings.get_mut(usize::from(index))
+            && std::mem::replace(&mut ring.running, false)
+        {
+            ring.base = Some(self.device.stop_ring(index).to_base(packed));
+        }
+    }
+
+    /// The client stops a ring: where it was.
+    pub(super) fn stop(&mut self, index: u16) -> Result<u32, Refusal> {
+        if let Some(ring) = self.rings.get_mut(usize::from(index)) {
+            ring.kick = Kick::Stopped;
+        }
+        self.settle(index)?;
+        let base = self.rings.get(usize::from(index)).and_then(|ring| ring.base);
+        Ok(base.unwrap_or_else(|| Position::start(self.is_packed()).to_base(self.is_packed())))
+    }
+
+    /// Ends serving all rings for as long as the memory changes.
+    pub(super) fn pause(&mut self) {
+        for index in 0..self.offer.rings {
+            self.halt(index);
+        }
+    }
+
+    /// The client stops all rings, or has no more to say.
+    pub(super) fn stop_all(&mut self) {
+        self.pause();
+        for ring in &mut self.rings {
+            ring.kick = Kick::Stopped;
+        }
+        self.use_pairs();
+    }
+
+    /// Frames go to the leading pairs that the client has started and enabled.
+    fn use_pairs(&mut self) {
+        let receive = self.rings.iter().step_by(2);
+        let leading = receive.take_while(|ring| ring.is_wanted()).count();
+        let pairs = u16::try_from(leading).unwrap_or(u16::MAX).max(1);
+        if std::mem::replace(&mut self.pairs, pairs) != pairs {
+            self.device.use_pairs(pairs);
+        }
+    }
+
+    /// What the register would say, of a client that does not tell.
+    fn derive_status(&self) {
+        if self.has(protocol_feature::STATUS) {
+            return;
+        }
+        let running = self.rings.iter().any(|ring| ring.running);
+        let value = match self.features {
+            Some(_) if running => status::NEGOTIATED | status::DRIVER_OK,
+            Some(_) => status::NEGOTIATED,
+            None => 0,
+        };
+        self.status.keep_needs_reset(value);
+    }
+}

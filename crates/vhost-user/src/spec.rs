@@ -1,0 +1,128 @@
+//! Numbers of the protocol: "Vhost-user Protocol" of QEMU's documentation (docs/interop/vhost-user.rst), by section.
+//! No behaviour.
+
+/// Bytes of a message's header ("Header").
+pub const HEADER_SIZE: usize = 12;
+
+/// Bits of a header's flags ("Header").
+pub mod flag {
+    /// The version, bits 0 and 1.
+    pub const VERSION_MASK: u32 = 3;
+    /// The only version.
+    pub const VERSION: u32 = 1;
+    /// The message answers another.
+    pub const REPLY: u32 = 1 << 2;
+    /// The client wants to know how the request ended (with REPLY_ACK).
+    pub const NEED_REPLY: u32 = 1 << 3;
+}
+
+/// Requests ("Front-end message types").
+pub mod request {
+    #![allow(missing_docs, reason = "the names are the specification's, less VHOST_USER_")]
+    pub const GET_FEATURES: u32 = 1;
+    pub const SET_FEATURES: u32 = 2;
+    pub const SET_OWNER: u32 = 3;
+    pub const RESET_OWNER: u32 = 4;
+    pub const SET_MEM_TABLE: u32 = 5;
+    pub const SET_VRING_NUM: u32 = 8;
+    pub const SET_VRING_ADDR: u32 = 9;
+    pub const SET_VRING_BASE: u32 = 10;
+    pub const GET_VRING_BASE: u32 = 11;
+    pub const SET_VRING_KICK: u32 = 12;
+    pub const SET_VRING_CALL: u32 = 13;
+    pub const SET_VRING_ERR: u32 = 14;
+    pub const GET_PROTOCOL_FEATURES: u32 = 15;
+    pub const SET_PROTOCOL_FEATURES: u32 = 16;
+    pub const GET_QUEUE_NUM: u32 = 17;
+    pub const SET_VRING_ENABLE: u32 = 18;
+    pub const SEND_RARP: u32 = 19;
+    pub const NET_SET_MTU: u32 = 20;
+    pub const GET_CONFIG: u32 = 24;
+    pub const GET_INFLIGHT_FD: u32 = 31;
+    pub const SET_INFLIGHT_FD: u32 = 32;
+    pub const RESET_DEVICE: u32 = 34;
+    pub const GET_MAX_MEM_SLOTS: u32 = 36;
+    pub const ADD_MEM_REG: u32 = 37;
+    pub const REM_MEM_REG: u32 = 38;
+    pub const SET_STATUS: u32 = 39;
+    pub const GET_STATUS: u32 = 40;
+}
+
+/// Protocol features, as masks ("Protocol features").
+pub mod protocol_feature {
+    /// More rings than two.
+    pub const MQ: u64 = 1 << 0;
+    /// The backend announces a machine that has moved.
+    pub const RARP: u64 = 1 << 2;
+    /// Requests can ask how they ended.
+    pub const REPLY_ACK: u64 = 1 << 3;
+    /// The client tells the MTU.
+    pub const NET_MTU: u64 = 1 << 4;
+    /// The device's configuration is read from the backend.
+    pub const CONFIG: u64 = 1 << 9;
+    /// Chains in flight are tracked in memory that outlives the backend.
+    pub const INFLIGHT_SHMFD: u64 = 1 << 12;
+    /// The device can be reset.
+    pub const RESET_DEVICE: u64 = 1 << 13;
+    /// Memory regions come and go one by one.
+    pub const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
+    /// The client passes on the device status register.
+    pub const STATUS: u64 = 1 << 16;
+}
+
+/// VHOST_USER_F_PROTOCOL_FEATURES, a bit beside virtio's ("Feature bits").
+pub const F_PROTOCOL_FEATURES: u64 = 1 << 30;
+
+/// VIRTIO_F_RING_PACKED (virtio 1.3, 6): decides what a ring's base is made of ("Ring base").
+pub const F_RING_PACKED: u64 = 1 << 34;
+
+/// "No descriptor is attached": in the payload of SET_VRING_KICK, CALL and ERR ("Vring descriptor index").
+pub const NO_FD: u64 = 1 << 8;
+
+/// What the ring's index is in, in the same payload.
+pub const INDEX_MASK: u64 = 0xff;
+
+/// Device status (virtio 1.3, 2.1): what a device without a register has been told.
+pub mod status {
+    /// ACKNOWLEDGE, DRIVER and FEATURES_OK: features are negotiated.
+    pub const NEGOTIATED: u8 = 1 | 2 | 8;
+    /// DRIVER_OK.
+    pub const DRIVER_OK: u8 = 4;
+    /// DEVICE_NEEDS_RESET.
+    pub const NEEDS_RESET: u8 = 64;
+}
+
+/// The name of a request, for messages.
+#[must_use]
+pub const fn name(code: u32) -> &'static str {
+    match code {
+        request::GET_FEATURES => "GET_FEATURES",
+        request::SET_FEATURES => "SET_FEATURES",
+        request::SET_OWNER => "SET_OWNER",
+        request::RESET_OWNER => "RESET_OWNER",
+        request::SET_MEM_TABLE => "SET_MEM_TABLE",
+        request::SET_VRING_NUM => "SET_VRING_NUM",
+        request::SET_VRING_ADDR => "SET_VRING_ADDR",
+        request::SET_VRING_BASE => "SET_VRING_BASE",
+        request::GET_VRING_BASE => "GET_VRING_BASE",
+        request::SET_VRING_KICK => "SET_VRING_KICK",
+        request::SET_VRING_CALL => "SET_VRING_CALL",
+        request::SET_VRING_ERR => "SET_VRING_ERR",
+        request::GET_PROTOCOL_FEATURES => "GET_PROTOCOL_FEATURES",
+        request::SET_PROTOCOL_FEATURES => "SET_PROTOCOL_FEATURES",
+        request::GET_QUEUE_NUM => "GET_QUEUE_NUM",
+        request::SET_VRING_ENABLE => "SET_VRING_ENABLE",
+        request::SEND_RARP => "SEND_RARP",
+        request::NET_SET_MTU => "NET_SET_MTU",
+        request::GET_CONFIG => "GET_CONFIG",
+        request::GET_INFLIGHT_FD => "GET_INFLIGHT_FD",
+        request::SET_INFLIGHT_FD => "SET_INFLIGHT_FD",
+        request::RESET_DEVICE => "RESET_DEVICE",
+        request::GET_MAX_MEM_SLOTS => "GET_MAX_MEM_SLOTS",
+        request::ADD_MEM_REG => "ADD_MEM_REG",
+        request::REM_MEM_REG => "REM_MEM_REG",
+        request::SET_STATUS => "SET_STATUS",
+        request::GET_STATUS => "GET_STATUS",
+        _ => "an unknown request",
+    }
+}
