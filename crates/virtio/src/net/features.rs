@@ -30,7 +30,10 @@ pub const PLAIN: u64 = common::VERSION_1
 /// - NOTF_COAL, VQ_NOTF_COAL: it minds [`Coalescing`](super::Coalescing).
 /// - DEVICE_STATS: it counts what is in [`QueueStatistics`](super::QueueStatistics).
 /// - SPEED_DUPLEX: nothing.
+/// - RING_PACKED, IN_ORDER: it serves such rings, as [`crate::ring`] does.
 pub const SUPPORTED: u64 = PLAIN
+    | common::RING_PACKED
+    | common::IN_ORDER
     | feature::CSUM
     | feature::GUEST_OFFLOADS
     | feature::CTRL_GUEST_OFFLOADS

@@ -104,25 +104,54 @@ impl Control {
     /// virtnet_send_command: header, data, acknowledgement, one descriptor each. Returns the acknowledgement, or `None`
     /// when the device used nothing.
     pub fn send(&self, rig: &mut Rig, class: u8, command: u8, data: &[u8]) -> Option<u8> {
+        self.request(rig, class, command, data, 0).map(|(ack, _)| ack)
+    }
+
+    /// virtnet_send_command_reply: the same with a buffer of `room` bytes for a result. Returns what of it was written.
+    pub fn request(
+        &self,
+        rig: &mut Rig,
+        class: u8,
+        command: u8,
+        data: &[u8],
+        room: u32,
+    ) -> Option<(u8, Vec<u8>)> {
         let used = self.queue.used_index(&rig.memory);
-        self.offer(rig, class, command, data);
+        self.offer_with_room(rig, class, command, data, room);
         rig.ring_doorbell(self.index);
         let now = self.queue.used_index(&rig.memory);
         if now == used {
             return None;
         }
         assert_eq!(now, used.wrapping_add(1), "one command, one used element");
-        assert_eq!(self.queue.used_element(&rig.memory, used), (0, 1), "head 0, 1 byte written");
-        Some(u8::from_le_bytes(rig.memory.read(self.ack())))
+        let (head, written) = self.queue.used_element(&rig.memory, used);
+        assert_eq!(head, 0);
+        assert!((1..=1 + room).contains(&written), "{written} bytes written");
+        let ack = u8::from_le_bytes(rig.memory.read(self.ack()));
+        assert!(ack == 0 || written == 1, "nothing but the acknowledgement of what is refused");
+        let bytes = rig.memory.read_vec(self.result(), room as usize);
+        let (result, rest) = bytes.split_at(written as usize - 1);
+        assert!(rest.iter().all(|byte| *byte == 0xee), "the rest is as it was");
+        Some((ack, result.to_vec()))
     }
 
     pub fn ack(&self) -> u64 {
         self.buffer + BUFFER_SIZE - 1
     }
 
+    /// Where results go: the second half of the buffer, which only the longest commands reach.
+    pub fn result(&self) -> u64 {
+        self.buffer + BUFFER_SIZE / 2
+    }
+
     /// Makes a command available without telling the device.
     pub fn offer(&self, rig: &mut Rig, class: u8, command: u8, data: &[u8]) {
+        self.offer_with_room(rig, class, command, data, 0);
+    }
+
+    fn offer_with_room(&self, rig: &mut Rig, class: u8, command: u8, data: &[u8], room: u32) {
         let memory = &rig.memory;
+        memory.write(self.result(), &vec![0xee; room as usize]);
         memory.write(self.buffer, &[class, command]);
         memory.write(self.buffer + 2, data);
         memory.write(self.ack(), &[0xee]);
@@ -131,21 +160,29 @@ impl Control {
             let at = self.queue.available + 4 + 2 * u64::from(self.queue.size);
             memory.write(at, &self.queue.used_index(memory).to_le_bytes());
         }
-        let mut entries = vec![(self.buffer, 2, NEXT, 1)];
+        let mut entries = vec![(self.buffer, 2, 0)];
         if !data.is_empty() {
-            entries.push((self.buffer + 2, data.len() as u32, NEXT, 2));
+            entries.push((self.buffer + 2, data.len() as u32, 0));
         }
-        entries.push((self.ack(), 1, WRITE, 0));
+        entries.push((self.ack(), 1, WRITE));
+        if room != 0 {
+            entries.push((self.result(), room, WRITE));
+        }
+        let last = entries.len() - 1;
+        let entries = (0..).zip(entries).map(|(at, (address, len, flags))| {
+            let next = if usize::from(at) < last { NEXT } else { 0 };
+            (address, len, flags | next, at + 1)
+        });
         if self.indirect {
             let table = self.queue.descriptors + 0x200;
-            for (at, entry) in (0..).zip(&entries) {
-                write_descriptor(memory, table + 16 * at, *entry);
+            let len = 16 * (last as u32 + 1);
+            for (at, entry) in (0..).zip(entries) {
+                write_descriptor(memory, table + 16 * at, entry);
             }
-            let len = 16 * entries.len() as u32;
             self.queue.descriptor(memory, 0, (table, len, INDIRECT, 0));
         } else {
-            for (at, entry) in (0..).zip(&entries) {
-                self.queue.descriptor(memory, at, *entry);
+            for (at, entry) in (0..).zip(entries) {
+                self.queue.descriptor(memory, at, entry);
             }
         }
         self.queue.offer(memory, 0);
@@ -167,5 +204,12 @@ impl Control {
             Some(ctrl::ERR),
             "{class}.{command} {data:02x?}"
         );
+    }
+
+    /// A command that must succeed, with a result of at most `room` bytes.
+    pub fn get(&self, rig: &mut Rig, class: u8, command: u8, data: &[u8], room: u32) -> Vec<u8> {
+        let (ack, result) = self.request(rig, class, command, data, room).unwrap();
+        assert_eq!(ack, ctrl::OK, "{class}.{command} {data:02x?}");
+        result
     }
 }

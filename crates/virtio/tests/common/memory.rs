@@ -51,6 +51,12 @@ impl Memory {
         data
     }
 
+    pub fn read_vec(&self, address: u64, len: usize) -> Vec<u8> {
+        let mut data = vec![0; len];
+        self.file.read_exact_at(&mut data, address - BASE).unwrap();
+        data
+    }
+
     pub fn read16(&self, address: u64) -> u16 {
         u16::from_le_bytes(self.read(address))
     }

@@ -6,6 +6,7 @@
 
 pub mod driver;
 pub mod memory;
+pub mod packed;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};

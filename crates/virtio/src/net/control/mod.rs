@@ -50,8 +50,9 @@ pub(super) struct CommandCounts {
 }
 
 impl Settings {
-    /// Carries out one command, `class` and `command` bytes first. Data must have the command's length exactly. `result`
-    /// is empty, and is what the driver is given after the acknowledgement.
+    /// Carries out one command, `class` and `command` bytes first. Data must have the command's length exactly, where
+    /// nothing else is said. `result` is empty; if the command is not refused, it is what the driver is given after the
+    /// acknowledgement.
     pub(super) fn execute(
         &mut self,
         bytes: &[u8],
@@ -101,3 +102,6 @@ fn split16(data: &[u8]) -> Result<(u16, &[u8]), Refused> {
 fn split32(data: &[u8]) -> Result<(u32, &[u8]), Refused> {
     split(data).map(|(first, rest)| (u32::from_le_bytes(first), rest))
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,7 +107,9 @@ impl Settings {
             // Nothing is coalesced here.
             put(spec::RX_GSO, &[gso_packets, gso_bytes, 0, 0]);
             put(spec::TX_BASIC, &[notifications, packets, bytes, interrupts, drops, malformed]);
-            put(spec::TX_CSUM, &[packets.wrapping_sub(partial_checksums), partial_checksums]);
+            // The two are not counted at the same moment.
+            let whole = packets.saturating_sub(partial_checksums);
+            put(spec::TX_CSUM, &[whole, partial_checksums]);
         }
     }
 }

@@ -67,17 +67,16 @@ impl Settings {
 }
 
 /// Hash types with the end of a command: `hash_key_length` and key. Types need a key.
+///
+/// What follows is not looked at: Windows sends a structure with room for one byte of key, and padding, whatever the length
+/// says.
 fn hash(types: u32, data: &[u8]) -> Result<Option<HashConfig>, Refused> {
-    let [len, given @ ..] = data else { return Err(Refused) };
+    let [len, rest @ ..] = data else { return Err(Refused) };
+    let given = rest.get(..usize::from(*len)).ok_or(Refused)?;
     let mut key = [0; RSS_KEY_SIZE];
-    let room = key.get_mut(..usize::from(*len)).ok_or(Refused)?;
-    if given.len() != room.len() || types & !hash_type::ALL != 0 {
+    key.get_mut(..given.len()).ok_or(Refused)?.copy_from_slice(given);
+    if types & !hash_type::ALL != 0 || (types != 0 && given.is_empty()) {
         return Err(Refused);
     }
-    room.copy_from_slice(given);
-    match (types, given) {
-        (0, _) => Ok(None),
-        (_, []) => Err(Refused),
-        _ => Ok(Some(HashConfig { types, key })),
-    }
+    Ok((types != 0).then_some(HashConfig { types, key }))
 }
