@@ -8,8 +8,9 @@
 
 use manifold_adapter::{Adapter, Config as AdapterConfig};
 use manifold_guest::agent::process::GuestProcess;
-use manifold_guest::agent::{self, Command, Config, Event, Incoming, Neighbour, Outgoing};
-use manifold_guest::rawgen::{self, Flow, Load};
+use manifold_guest::agent::{self, Command, Event, Incoming, Neighbour, Outgoing};
+use manifold_guest::rawgen;
+use manifold_guest::rawgen::config::{Config, Flow, Frames, Load, PortConfig, Protocol};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -22,7 +23,7 @@ fn main() {
     match arguments.first().map(String::as_str) {
         // The example started by itself, as a guest.
         Some("guest") => {
-            let config: Config = serde_json::from_str(&arguments[1]).unwrap();
+            let config: agent::Config = serde_json::from_str(&arguments[1]).unwrap();
             agent::run_stdio(&config).unwrap();
         }
         Some("frames") => numbers.iter().for_each(|size| frames(*size)),
@@ -43,14 +44,16 @@ fn frames(size: u16) {
     let dir = tempfile::tempdir().unwrap();
     let _adapter = adapter(dir.path(), 2, 9000);
     for load in [Load::Closed(64), Load::Closed(192), Load::Open] {
-        let config = rawgen::Config {
-            ports: (0..2).map(|vf| dir.path().join(format!("vf{vf}.sock"))).collect(),
-            flows: vec![Flow { from: 0, to: 1, load }],
-            frame_size: size,
-            queue_size: 256,
-            burst: 32,
-            warm_up: Duration::from_millis(300),
-            duration: Duration::from_secs(2),
+        let ports = (0..2).map(|vf| {
+            let socket = dir.path().join(format!("vf{vf}.sock"));
+            PortConfig::new(socket, Protocol::VfioUser)
+        });
+        let flow = Flow { from: 0, to: 1, queue: 0, load };
+        let config = Config {
+            frames: Frames::Size(size.into()),
+            warm_up_ms: 300,
+            duration_ms: 2000,
+            ..Config::new(ports.collect(), vec![flow])
         };
         let cpu = Cpu::now();
         let report = rawgen::run(&config).unwrap();
@@ -73,7 +76,7 @@ impl Guests {
         let (sender, events) = channel();
         let guests = (0..count)
             .map(|vf| {
-                let config = Config::new(dir.join(format!("vf{vf}.sock")));
+                let config = agent::Config::new(dir.join(format!("vf{vf}.sock")));
                 let mut command = std::process::Command::new(std::env::current_exe().unwrap());
                 command.arg("guest").arg(serde_json::to_string(&config).unwrap());
                 GuestProcess::spawn(command, vf.into(), sender.clone()).unwrap()

@@ -64,6 +64,14 @@ pub enum Error {
         /// What the client said.
         source: vfio_user::Error,
     },
+    /// A vhost-user backend could not be talked to.
+    #[error("vhost-user, {what}: {source}")]
+    VhostUser {
+        /// What was being done.
+        what: &'static str,
+        /// What the frontend said.
+        source: vhost::Error,
+    },
     /// The transport cannot do this.
     #[error("this vfio-user client does not support {0}")]
     Unsupported(&'static str),

@@ -34,6 +34,7 @@ pub mod memory;
 pub mod net;
 pub mod rawgen;
 pub mod vfio;
+pub mod vhost_user;
 pub mod virtio;
 
 pub use error::{Error, Result};

@@ -15,10 +15,12 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use vm_memory::mmap::MmapRegion;
-use vm_memory::{Bytes, FileOffset, VolatileMemory};
+use vm_memory::{Bytes, FileOffset, VolatileMemory, VolatileSlice};
 
 /// Bytes in a page, the granule of DMA mappings.
 pub const PAGE: usize = 4096;
+/// Bytes in a huge page.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// A piece of an [`Arena`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,24 +44,45 @@ impl Arena {
     /// Makes `size` bytes of memory (rounded up to whole pages) that the device will see at `iova`, which
     /// must be page aligned. Memory that nobody touches costs nothing.
     pub fn new(size: usize, iova: u64) -> Result<Self> {
+        Self::make(size, iova, PAGE)
+    }
+
+    /// As [`Self::new`], of 2 MiB pages, which are all reserved at once. The machine must have as many free.
+    pub fn huge(size: usize, iova: u64) -> Result<Self> {
+        Self::make(size, iova, HUGE_PAGE)
+    }
+
+    fn make(size: usize, iova: u64, page: usize) -> Result<Self> {
         let size = size
             .max(1)
-            .checked_next_multiple_of(PAGE)
+            .checked_next_multiple_of(page)
             .ok_or_else(|| Error::Memory(format!("a size of {size:#x} bytes is too large")))?;
         if !iova.is_multiple_of(PAGE as u64) || iova.checked_add(size as u64).is_none() {
             return Err(Error::Memory(format!(
                 "an IOVA of {iova:#x} is not page aligned, or {size:#x} bytes do not fit behind it"
             )));
         }
-        let memfd = rustix::fs::memfd_create(
-            "manifold-guest",
-            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-        )
-        .map_err(|e| Error::io("creating a memfd", e))?;
+        let huge = page == HUGE_PAGE;
+        let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        if huge {
+            flags |= MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        }
+        let memfd = rustix::fs::memfd_create("manifold-guest", flags)
+            .map_err(|e| Error::io("creating a memfd", e))?;
         rustix::fs::ftruncate(&memfd, size as u64).map_err(|e| Error::io("sizing a memfd", e))?;
         let file = FileOffset::new(File::from(memfd), 0);
-        let region = MmapRegion::from_file(file.clone(), size)
-            .map_err(|e| Error::Memory(format!("mapping {size:#x} bytes: {e}")))?;
+        // What cannot be reserved now would end this process when it is touched.
+        let reserve = if huge { 0 } else { libc::MAP_NORESERVE };
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | reserve;
+        let region =
+            MmapRegion::build(Some(file.clone()), size, protection, flags).map_err(|e| {
+                let hint = match huge {
+                    true => "; give the machine more huge pages with /proc/sys/vm/nr_hugepages",
+                    false => "",
+                };
+                Error::Memory(format!("mapping {size:#x} bytes: {e}{hint}"))
+            })?;
         Ok(Self { region, file, iova, used: AtomicUsize::new(0) })
     }
 
@@ -109,6 +132,16 @@ impl Arena {
     /// The memfd.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.file.file().as_fd()
+    }
+
+    /// A piece of the memory to look at and to change piece by piece, checked once for all that follows.
+    pub(crate) fn view(&self, offset: usize, len: usize) -> Result<VolatileSlice<'_>> {
+        self.region.get_slice(offset, len).map_err(|_| out(offset, len))
+    }
+
+    /// A little-endian 16-bit word at an even `offset`, for whoever uses it often.
+    pub(crate) fn cell(&self, offset: usize) -> Result<&AtomicU16> {
+        self.region.get_atomic_ref(offset).map_err(|_| out(offset, 2))
     }
 
     /// Copies `data` to `offset`.

@@ -1,10 +1,11 @@
-//! `manifold guest`: the process that stands for a virtual machine. Hidden: the demo and the tests
-//! start it.
+//! `manifold guest`: the process that stands for a virtual machine, or for a traffic generator. Hidden:
+//! the demo, the tests and the benchmarks start it.
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use manifold_guest::agent::{self, Config};
+use manifold_guest::rawgen;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::cli::{GuestArgs, GuestCommand};
@@ -20,6 +21,11 @@ pub(crate) fn run(args: GuestArgs) -> anyhow::Result<ExitCode> {
             let config: Config =
                 serde_json::from_str(&config).context("the configuration is not valid")?;
             agent::run_stdio(&config)?;
+        }
+        GuestCommand::Generate { config } => {
+            let config = serde_json::from_str(&config).context("the configuration is not valid")?;
+            let report = rawgen::run(&config)?;
+            println!("{}", serde_json::to_string(&report)?);
         }
     }
     Ok(ExitCode::SUCCESS)

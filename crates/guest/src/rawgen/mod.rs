@@ -1,299 +1,246 @@
-//! A raw generator and sink of Ethernet frames, for measurements: the same driver, no stack, one thread.
+//! A raw generator and sink of Ethernet frames, for measurements: no stack, one thread, a few nanoseconds
+//! per frame.
 //!
-//! A frame costs a few nanoseconds here: it was written once, its descriptor too, so that sending it again
-//! is one entry in the available ring; a received frame is counted and its buffer offered again, unread.
+//! A frame is written once, and so is what describes it: sending it again is one index (split rings) or one
+//! descriptor (packed). A received frame is counted and its buffer offered again, unread. So what limits the
+//! frames per second is the device, whichever it is: a function of the adapter over vfio-user or vhost-user,
+//! or a vhost-user backend of others. [`report::Cost`] tells what the generator took, and
+//! [`config::Protocol::Loopback`] what it takes with no device at all.
 //!
 //! ```text
-//!   port a ── TX ring ──►  adapter  ──► RX ring ── port b     flow a -> b
-//!     ▲                                              │
-//!     └───────── window: sent − received ◄───────────┘        closed loop
+//!   port a ── TX wheel ──►  device  ──► RX wheel ── port b     flow a -> b
+//!     ▲                                                │
+//!     └───────── window: sent − received ◄─────────────┘        closed loop
 //! ```
+//!
+//! `manifold guest generate CONFIG` takes a [`config::Config`] as JSON and prints a [`report::Report`] as JSON.
+//! Two ports, 60-byte frames one way, at most 256 on their way, for two seconds:
+//!
+//! ```json
+//! { "ports": [
+//!     { "socket": "/run/manifold/vf0.vhost.sock", "protocol": "vhost-user", "mac": "02:4d:00:00:00:01" },
+//!     { "socket": "/run/manifold/vf1.vhost.sock", "protocol": "vhost-user", "mac": "02:4d:00:00:00:02" } ],
+//!   "flows": [ { "from": 0, "to": 1, "load": { "closed": 256 } } ],
+//!   "frames": { "size": 60 },
+//!   "rings": { "size": 1024, "packed": false, "memory": "pages" },
+//!   "burst": 32, "warm_up_ms": 200, "duration_ms": 2000, "cpu": 1 }
+//! ```
+//!
+//! Variations, each a key of the above:
+//!
+//! | what | JSON |
+//! |---|---|
+//! | both ways | two flows |
+//! | as fast as possible, at a rate | `"load": "open"`, `"load": { "rate": 1000000 }` |
+//! | IMIX | `"frames": "imix"` |
+//! | large TCP frames | `"frames": { "tso": { "bytes": 65536, "mss": 1448 } }` |
+//! | the same into small buffers | and `"rings": { "mergeable": true, "rx_buffer": 4096 }` |
+//! | several queues | `"rings": { "pairs": 2 }`, and flows with `"queue": 0`, `"queue": 1` |
+//! | round trips, looked for | `"work": "ping_pong"`, two ports, no flows |
+//! | round trips with pauses | `"work": { "sleeping": { "pause_us": 1000, "interrupts": true } }` |
+//! | the generator's own cost | every port's `"protocol": "loopback"` |
+//! | every byte checked | `"verify": true` |
+//!
+//! The report's `frames_per_s` counts received frames. `generator.ns_per_frame` is per frame sent or received
+//! and `generator.busy` the part of the time in which the generator had something to do: far from 1, the
+//! device was the limit.
 
+mod clock;
 pub mod config;
+mod flows;
+mod frame;
+mod loopback;
+mod pingpong;
+mod plug;
+mod port;
 pub mod report;
+mod ring;
+#[cfg(test)]
+mod tests;
 
-use crate::memory::Arena;
-use crate::vfio::{ClientKind, DmaMode, Function};
-use crate::virtio::{NetOptions, VirtioNet};
 use crate::{Error, Result};
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use clock::Clock;
+use config::{Config, Mac, Protocol, Work};
+use flows::Flows;
+use frame::Route;
+use loopback::Loopback;
+use pingpong::PingPong;
+use plug::{Attached, attach};
+use port::{Port, Verify, memory};
+use report::{Cost, Latency, PortReport, Report};
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::CpuSet;
+use std::rc::Rc;
 
-/// Where ports keep their memory; each in a DMA domain of its own.
-const IOVA: u64 = 0x1_0000_0000;
-/// Rounds between two looks at the clock.
-const ROUNDS_PER_LOOK: u32 = 32;
-/// A closed loop in which nothing moves for this long has lost what was in flight.
-const LOST_AFTER: Duration = Duration::from_millis(50);
+/// Flow numbers fit the bits that frames have for them.
+const FLOWS: usize = 4096;
+/// As many as an adapter has functions.
+const PORTS: usize = 256;
+/// The largest queue.
+const QUEUE: u16 = 1024;
 
-/// How much a flow sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Load {
-    /// As fast as the ring takes frames, whatever arrives.
-    Open,
-    /// At most this many frames a second.
-    Rate(u64),
-    /// Only while fewer than this many frames to the same receiver are on their way. Not more than the queue
-    /// size, and nothing is lost to overload.
-    Closed(u32),
-}
-
-/// A stream of frames from one port to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Flow {
-    /// Index into [`Config::ports`] of the sender, which sends no other flow.
-    pub from: usize,
-    /// Index into [`Config::ports`] of the receiver.
-    pub to: usize,
-    /// How much.
-    pub load: Load,
-}
-
-/// What to generate. One thread drives all ports.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Config {
-    /// The functions' vfio-user sockets.
-    pub ports: Vec<PathBuf>,
-    /// Who sends to whom.
-    pub flows: Vec<Flow>,
-    /// Bytes per frame without FCS: 60 to the MTU plus 14. A frame of 64 bytes on a real wire is 60 here.
-    pub frame_size: u16,
-    /// Entries per virtqueue.
-    pub queue_size: u16,
-    /// Frames per burst.
-    pub burst: u16,
-    /// Time before counting starts.
-    pub warm_up: Duration,
-    /// Time counted.
-    pub duration: Duration,
-}
-
-/// What one port did while it was counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PortReport {
-    /// Frames given to the device.
-    pub sent: u64,
-    /// Frames received.
-    pub received: u64,
-    /// Doorbells rung.
-    pub kicks: u64,
-    /// Frames of closed loops given up as lost.
-    pub lost: u64,
-}
-
-/// What the generator counted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// Each port, in the order of [`Config::ports`].
-    pub ports: Vec<PortReport>,
-    /// Frames received per second, all ports.
-    pub frames_per_s: f64,
-    /// Seconds counted.
-    pub seconds: f64,
-}
-
-/// A function with its counters.
-struct Port {
-    net: VirtioNet,
-    counted: PortReport,
-    /// Frames on their way here, by closed loops.
-    outstanding: u64,
-    last_arrival: Instant,
-}
-
-/// A flow at work.
-struct Sender {
-    flow: Flow,
-    begun: Instant,
-    sent: u64,
-}
-
-/// Runs the generator. It does not sleep: it takes a core for as long as it runs.
+/// Runs the generator. It takes a processor for as long as it runs, but for pauses that it was told to make.
+///
+/// Fails where the configuration makes no sense, a device cannot be attached to, lacks a feature or breaks
+/// the rules of its rings, and with [`Config::verify`] where a frame is not what was sent.
 pub fn run(config: &Config) -> Result<Report> {
-    let mut ports =
-        config.ports.iter().map(|path| Port::open(path, config)).collect::<Result<Vec<_>>>()?;
-    let mut senders = start_flows(config, &mut ports)?;
-    let begin = Instant::now();
-    generate(config, &mut ports, &mut senders, begin + config.warm_up)?;
-    let before: Vec<_> = ports.iter().map(Port::count).collect();
-    let begin = Instant::now();
-    generate(config, &mut ports, &mut senders, begin + config.duration)?;
-    let seconds = begin.elapsed().as_secs_f64();
-    let reports: Vec<_> =
-        ports.iter().map(Port::count).zip(before).map(|(after, before)| after - before).collect();
-    let received: u64 = reports.iter().map(|port| port.received).sum();
-    Ok(Report { ports: reports, frames_per_s: received as f64 / seconds, seconds })
-}
-
-/// Writes every flow's frame into its sender's memory.
-fn start_flows(config: &Config, ports: &mut [Port]) -> Result<Vec<Sender>> {
-    let now = Instant::now();
-    let mut senders: Vec<Sender> = Vec::new();
-    for flow in &config.flows {
-        let bad = |what: &str| Error::Command(format!("flow {flow:?}: {what}"));
-        if senders.iter().any(|sender| sender.flow.from == flow.from) {
-            return Err(bad("its sender sends another flow"));
-        }
-        let to = ports.get(flow.to).ok_or_else(|| bad("no such receiver"))?.net.info().mac;
-        let from = ports.get_mut(flow.from).ok_or_else(|| bad("no such sender"))?;
-        let mut frame = vec![0; config.frame_size.max(60).into()];
-        frame[0..6].copy_from_slice(&to);
-        frame[6..12].copy_from_slice(&from.net.info().mac);
-        // IEEE Std 802 Local Experimental Ethertype 1.
-        frame[12..14].copy_from_slice(&[0x88, 0xb5]);
-        let (_, _, tx) = from.net.parts();
-        tx.iter_mut().try_for_each(|queue| queue.prefill(&frame))?;
-        senders.push(Sender { flow: *flow, begun: now, sent: 0 });
+    check(config)?;
+    raise_file_limit();
+    if let Some(cpu) = config.cpu {
+        pin(cpu)?;
     }
-    Ok(senders)
+    let clock = Clock::new();
+    let bytes = memory(config)?;
+    let attached = (0..)
+        .zip(&config.ports)
+        .map(|(index, port)| attach(config, index, port, bytes))
+        .collect::<Result<Vec<Attached>>>()?;
+    let routes = routes(config, &attached)?;
+    let arenas: Vec<_> = attached.iter().map(|port| port.arena.clone()).collect();
+    let devices: Vec<_> =
+        attached.iter().map(|port| (port.arena.clone(), port.layouts.clone())).collect();
+    let all: Rc<[Route]> = routes.iter().map(|(_, _, route)| *route).collect();
+    let mut ports = Vec::new();
+    for (index, (attached, arena)) in attached.into_iter().zip(&arenas).enumerate() {
+        let pair = |pair: u16| {
+            let of = |(from, queue, _): &&(usize, u16, Route)| (*from, *queue) == (index, pair);
+            routes.iter().find(of).map(|(_, _, route)| *route)
+        };
+        let mine: Vec<_> = (0..config.rings.pairs.max(1)).map(pair).collect();
+        let verify = config.verify.then(|| Verify { frames: config.frames, routes: all.clone() });
+        ports.push(Port::start(attached, arena, config, &mine, verify)?);
+    }
+    let (warm_up, duration) = (clock.cycles(config.warm_up_ms), clock.cycles(config.duration_ms));
+    let (before, cycles, cost, latency);
+    if config.work == Work::Flows {
+        let mut loopback = None;
+        if config.ports.iter().any(|port| port.protocol == Protocol::Loopback) {
+            let packed = config.rings.packed;
+            loopback = Some(Loopback::new(&config.flows, &devices, packed, config.verify)?);
+        }
+        let mut flows = Flows::new(config, &clock, loopback);
+        flows.run(&mut ports, warm_up)?;
+        before = counts(&ports);
+        (cycles, cost) = flows.run(&mut ports, duration)?;
+        latency = None;
+    } else {
+        let pingpong = PingPong::new(config.work, &ports, &clock)?;
+        pingpong.run(&mut ports, warm_up)?;
+        before = counts(&ports);
+        let (all, found) = pingpong.run(&mut ports, duration)?;
+        (cycles, cost, latency) = (all, Cost::default(), Some(found));
+    }
+    let after = counts(&ports);
+    let counted = after.into_iter().zip(before).map(|(after, before)| after - before).collect();
+    let features = ports.first().map_or(0, Port::features);
+    Ok(report(config, &clock, cycles, counted, cost, latency, features))
 }
 
-/// Sends and receives until `end`.
-fn generate(
+fn counts(ports: &[Port<'_>]) -> Vec<PortReport> {
+    ports.iter().map(Port::count).collect()
+}
+
+fn report(
     config: &Config,
-    ports: &mut [Port],
-    senders: &mut [Sender],
-    end: Instant,
-) -> Result<()> {
-    let (burst, len) = (usize::from(config.burst.max(1)), usize::from(config.frame_size.max(60)));
-    let mut now = Instant::now();
-    while now < end {
-        let mut moved = 0;
-        for _ in 0..ROUNDS_PER_LOOK {
-            for sender in senders.iter_mut() {
-                moved += sender.send(ports, burst, len, now)?;
-            }
-            for port in ports.iter_mut() {
-                moved += port.receive(burst)?;
-            }
+    clock: &Clock,
+    cycles: u64,
+    ports: Vec<PortReport>,
+    generator: Cost,
+    latency: Option<Latency>,
+    features: u64,
+) -> Report {
+    let seconds = clock.ns(cycles) * 1e-9;
+    let sum = |of: fn(&PortReport) -> u64| ports.iter().map(of).sum::<u64>();
+    let (sent, received) = (sum(|port| port.sent), sum(|port| port.received));
+    let frames_per_s = received as f64 / seconds.max(f64::MIN_POSITIVE);
+    let bytes_per_frame = config.frames.mean(config.rings.size);
+    Report {
+        seconds,
+        frames_per_s,
+        ns_per_frame: if received == 0 { 0.0 } else { 1e9 / frames_per_s },
+        bits_per_s: frames_per_s * bytes_per_frame * 8.0,
+        bytes_per_frame,
+        sent,
+        received,
+        missing: sent as i64 - received as i64,
+        lost: sum(|port| port.lost) + latency.map_or(0, |latency| latency.lost),
+        ports,
+        generator,
+        tsc_hz: clock.hz(),
+        latency,
+        features: format!("{features:#x}"),
+    }
+}
+
+/// Every flow's sender, queue pair and route. Round trips are two flows.
+fn routes(config: &Config, attached: &[Attached]) -> Result<Vec<(usize, u16, Route)>> {
+    let mac = |port: usize| -> Result<Mac> {
+        let port = attached.get(port).map(|port| port.plug.mac);
+        port.ok_or_else(|| Error::Command("a flow's port does not exist".into()))
+    };
+    let ends: Vec<_> = match config.work {
+        Work::Flows => config.flows.iter().map(|flow| (flow.from, flow.to, flow.queue)).collect(),
+        Work::PingPong | Work::Sleeping { .. } => vec![(0, 1, 0), (1, 0, 0)],
+    };
+    let route = |(number, (from, to, queue))| {
+        let route = Route { flow: number, from: mac(from)?, to: mac(to)? };
+        Ok((from, queue, route))
+    };
+    (0..).zip(ends).map(route).collect()
+}
+
+/// Refuses what makes no sense before anything is attached to.
+fn check(config: &Config) -> Result<()> {
+    let refuse = |what: String| Err(Error::Command(what));
+    config.frames.check()?;
+    if config.ports.is_empty() || config.ports.len() > PORTS {
+        return refuse(format!("{} ports; 1 to {PORTS} are possible", config.ports.len()));
+    }
+    if config.flows.len() > FLOWS {
+        return refuse(format!("{} flows; {FLOWS} are possible", config.flows.len()));
+    }
+    let size = config.rings.size;
+    if !size.is_power_of_two() || size > QUEUE {
+        return refuse(format!("queues of {size} entries; a power of two up to {QUEUE} is wanted"));
+    }
+    let pairs = config.rings.pairs.max(1);
+    let (ports, round_trips) = (config.ports.len(), config.work != Work::Flows);
+    if round_trips && (ports != 2 || !config.flows.is_empty()) {
+        return refuse("round trips take two ports and no flows".into());
+    }
+    if !round_trips && config.flows.is_empty() {
+        return refuse("there are no flows".into());
+    }
+    let loops = config.ports.iter().filter(|port| port.protocol == Protocol::Loopback).count();
+    if loops > 0 && (loops < ports || round_trips) {
+        return refuse("loopback is for flows, and for all ports or none".into());
+    }
+    for (n, flow) in config.flows.iter().enumerate() {
+        let others = config.flows.get(..n).unwrap_or_default();
+        if flow.from >= ports || flow.to >= ports || flow.queue >= pairs {
+            return refuse(format!("flow {flow:?}: no such port or queue"));
         }
-        now = Instant::now();
-        if moved == 0 {
-            // Whoever is to move the frames may need this very core.
-            rustix::thread::sched_yield();
-            give_up_lost(ports, now);
+        if others.iter().any(|other| (other.from, other.queue) == (flow.from, flow.queue)) {
+            return refuse(format!("flow {flow:?}: its queue sends another flow"));
         }
     }
     Ok(())
 }
 
-fn give_up_lost(ports: &mut [Port], now: Instant) {
-    for port in ports {
-        if port.outstanding > 0 && now > port.last_arrival + LOST_AFTER {
-            port.counted.lost += port.outstanding;
-            port.outstanding = 0;
-            port.last_arrival = now;
-        }
-    }
+/// Hundreds of ports take more descriptors than processes have by default.
+fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let all = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where this is refused, what needs more will say so.
+    let _ = rustix::process::setrlimit(Resource::Nofile, all);
 }
 
-impl Sender {
-    /// Sends at most a burst, as the load allows.
-    fn send(
-        &mut self,
-        ports: &mut [Port],
-        burst: usize,
-        len: usize,
-        now: Instant,
-    ) -> Result<usize> {
-        let Some(receiver) = ports.get(self.flow.to) else { return Ok(0) };
-        let allowed = match self.flow.load {
-            Load::Open => burst,
-            Load::Rate(rate) => {
-                let due = now.saturating_duration_since(self.begun).as_secs_f64() * rate as f64;
-                (due as u64).saturating_sub(self.sent).min(burst as u64) as usize
-            }
-            Load::Closed(window) => {
-                u64::from(window).saturating_sub(receiver.outstanding).min(burst as u64) as usize
-            }
-        };
-        if allowed == 0 {
-            return Ok(0);
-        }
-        let Some(sender) = ports.get_mut(self.flow.from) else { return Ok(0) };
-        let (device, _, tx) = sender.net.parts();
-        let Some(tx) = tx.first_mut() else { return Ok(0) };
-        let sent = tx.resend(allowed, len)?;
-        if sent == 0 {
-            return Ok(0);
-        }
-        tx.flush(device)?;
-        self.sent += sent as u64;
-        sender.counted.sent += sent as u64;
-        if matches!(self.flow.load, Load::Closed(_))
-            && let Some(receiver) = ports.get_mut(self.flow.to)
-        {
-            if receiver.outstanding == 0 {
-                receiver.last_arrival = now;
-            }
-            receiver.outstanding += sent as u64;
-        }
-        Ok(sent)
+fn pin(cpu: usize) -> Result<()> {
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(Error::Command(format!("there is no processor {cpu}")));
     }
-}
-
-impl Port {
-    fn open(path: &Path, config: &Config) -> Result<Self> {
-        let options = NetOptions {
-            queue_size: config.queue_size,
-            rx_buffer: u32::from(config.frame_size.max(60)) + 12,
-            tx_slots: config.queue_size,
-            ..NetOptions::default()
-        };
-        let arena = Arc::new(Arena::new(options.memory(u16::MAX), IOVA)?);
-        let function = Function::open(path, ClientKind::Own, DmaMode::Shared, arena)?;
-        let net = VirtioNet::start(function, &options)?;
-        if config.frame_size > net.info().mtu.saturating_add(14) {
-            return Err(Error::Command(format!(
-                "frames of {} bytes do not fit an MTU of {}",
-                config.frame_size,
-                net.info().mtu
-            )));
-        }
-        Ok(Self {
-            net,
-            counted: PortReport::default(),
-            outstanding: 0,
-            last_arrival: Instant::now(),
-        })
-    }
-
-    /// Counts at most a burst of received frames and gives their buffers back.
-    fn receive(&mut self, burst: usize) -> Result<usize> {
-        let (device, rx, _) = self.net.parts();
-        let Some(rx) = rx.first_mut() else { return Ok(0) };
-        let received = rx.discard(burst)?;
-        if received > 0 {
-            rx.flush_if_many(device)?;
-            self.counted.received += received as u64;
-            self.outstanding = self.outstanding.saturating_sub(received as u64);
-            if self.outstanding > 0 {
-                self.last_arrival = Instant::now();
-            }
-        } else {
-            // What is left over while nothing arrives.
-            rx.flush(device)?;
-        }
-        Ok(received)
-    }
-
-    fn count(&self) -> PortReport {
-        PortReport { kicks: self.net.device_ref().kicks(), ..self.counted }
-    }
-}
-
-impl std::ops::Sub for PortReport {
-    type Output = Self;
-
-    fn sub(self, before: Self) -> Self {
-        Self {
-            sent: self.sent - before.sent,
-            received: self.received - before.received,
-            kicks: self.kicks - before.kicks,
-            lost: self.lost - before.lost,
-        }
-    }
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set)
+        .map_err(|e| Error::io("keeping to one processor", e))
 }

@@ -20,6 +20,7 @@ mod tx;
 pub use control::ControlQueue;
 pub use device::VirtioPci;
 pub use net::{NetInfo, NetOptions, VirtioNet};
+pub(crate) use queue::write_descriptor;
 pub use queue::{BATCH, Layout, Queue, Used};
 pub use rx::RxQueue;
 pub use spec::{feature, status};

@@ -12,7 +12,7 @@
 //!   arm() / disarm()               whether the device is to interrupt when there is more
 //! ```
 
-use super::spec::ring as spec;
+use super::spec::{packed, ring as spec};
 use crate::memory::Arena;
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -41,14 +41,33 @@ impl Layout {
             )));
         }
         let n = usize::from(size);
-        let desc = arena.alloc(spec::DESC * n, spec::DESC_ALIGN)?;
-        let avail = arena.alloc(spec::AVAIL_RING + 2 * n + 2, spec::AVAIL_ALIGN)?;
+        let desc = arena.alloc(spec::DESC * n, 64)?;
+        let avail = arena.alloc(spec::AVAIL_RING + 2 * n + 2, 64)?;
         // Not on the line that the driver writes.
         let used = arena.alloc(spec::USED_RING + spec::USED_ELEMENT * n + 2, 64)?;
         for span in [desc, avail, used] {
             arena.clear(span)?;
         }
         Ok(Self { size, desc: desc.offset, avail: avail.offset, used: used.offset })
+    }
+
+    /// Takes memory for a packed queue and clears it: its ring is at `desc`, the driver's event suppression
+    /// at `avail`, the device's at `used`.
+    pub fn alloc_packed(arena: &Arena, size: u16) -> Result<Self> {
+        if size == 0 || size > spec::MAX_SIZE {
+            return Err(Error::Command(format!(
+                "a packed queue of {size} entries; 1 to {} are possible",
+                spec::MAX_SIZE
+            )));
+        }
+        let desc = arena.alloc(packed::DESC * usize::from(size), 64)?;
+        let driver = arena.alloc(packed::EVENT, 64)?;
+        // Not on the line that the driver writes.
+        let device = arena.alloc(packed::EVENT, 64)?;
+        for span in [desc, driver, device] {
+            arena.clear(span)?;
+        }
+        Ok(Self { size, desc: desc.offset, avail: driver.offset, used: device.offset })
     }
 }
 
@@ -322,7 +341,7 @@ pub(crate) fn write_descriptor(
 }
 
 /// Whether moving an index from `old` to `new` passes `event` (2.7.7.1, 2.7.10.1).
-fn need_event(event: u16, new: u16, old: u16) -> bool {
+pub(crate) fn need_event(event: u16, new: u16, old: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
 

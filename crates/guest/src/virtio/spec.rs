@@ -62,10 +62,28 @@ pub mod status {
 
 /// Feature bits (5.1.3 and 6), as masks.
 pub mod feature {
+    /// `VIRTIO_NET_F_CSUM`: the device completes checksums of what is sent.
+    pub const CSUM: u64 = 1;
+    /// `VIRTIO_NET_F_GUEST_CSUM`: the driver takes frames whose checksum is not complete.
+    pub const GUEST_CSUM: u64 = 1 << 1;
+    /// `VIRTIO_NET_F_CTRL_GUEST_OFFLOADS`: receive offloads can be switched through the control queue.
+    pub const CTRL_GUEST_OFFLOADS: u64 = 1 << 2;
     /// `VIRTIO_NET_F_MTU`: the device says its MTU.
     pub const MTU: u64 = 1 << 3;
     /// `VIRTIO_NET_F_MAC`: the device has an address.
     pub const MAC: u64 = 1 << 5;
+    /// `VIRTIO_NET_F_GUEST_TSO4`: the driver takes large frames of TCP over IPv4.
+    pub const GUEST_TSO4: u64 = 1 << 7;
+    /// `VIRTIO_NET_F_GUEST_TSO6`: likewise over IPv6.
+    pub const GUEST_TSO6: u64 = 1 << 8;
+    /// `VIRTIO_NET_F_GUEST_ECN`: likewise with congestion notified.
+    pub const GUEST_ECN: u64 = 1 << 9;
+    /// `VIRTIO_NET_F_HOST_TSO4`: the device takes large frames of TCP over IPv4.
+    pub const HOST_TSO4: u64 = 1 << 11;
+    /// `VIRTIO_NET_F_HOST_TSO6`: likewise over IPv6.
+    pub const HOST_TSO6: u64 = 1 << 12;
+    /// `VIRTIO_NET_F_HOST_ECN`: likewise with congestion notified.
+    pub const HOST_ECN: u64 = 1 << 13;
     /// `VIRTIO_NET_F_MRG_RXBUF`: a received frame may span buffers.
     pub const MRG_RXBUF: u64 = 1 << 15;
     /// `VIRTIO_NET_F_STATUS`: link status.
@@ -88,8 +106,32 @@ pub mod feature {
     pub const VERSION_1: u64 = 1 << 32;
     /// `VIRTIO_F_ACCESS_PLATFORM`: the device uses the addresses of its DMA domain.
     pub const ACCESS_PLATFORM: u64 = 1 << 33;
+    /// `VIRTIO_F_RING_PACKED`: packed virtqueues.
+    pub const RING_PACKED: u64 = 1 << 34;
+    /// `VIRTIO_F_IN_ORDER`: buffers are used in the order in which they were made available.
+    pub const IN_ORDER: u64 = 1 << 35;
     /// `VIRTIO_F_ORDER_PLATFORM`: the device orders memory as real hardware does.
     pub const ORDER_PLATFORM: u64 = 1 << 36;
+    /// `VIRTIO_NET_F_DEVICE_STATS`: counters through the control queue.
+    pub const DEVICE_STATS: u64 = 1 << 50;
+    /// `VIRTIO_NET_F_VQ_NOTF_COAL`: interrupt moderation per virtqueue.
+    pub const VQ_NOTF_COAL: u64 = 1 << 52;
+    /// `VIRTIO_NET_F_NOTF_COAL`: interrupt moderation.
+    pub const NOTF_COAL: u64 = 1 << 53;
+    /// `VIRTIO_NET_F_GUEST_USO4`: the driver takes large frames of UDP over IPv4.
+    pub const GUEST_USO4: u64 = 1 << 54;
+    /// `VIRTIO_NET_F_GUEST_USO6`: likewise over IPv6.
+    pub const GUEST_USO6: u64 = 1 << 55;
+    /// `VIRTIO_NET_F_HOST_USO`: the device takes large frames of UDP.
+    pub const HOST_USO: u64 = 1 << 56;
+    /// `VIRTIO_NET_F_HASH_REPORT`: received frames come with their hash.
+    pub const HASH_REPORT: u64 = 1 << 57;
+    /// `VIRTIO_NET_F_GUEST_HDRLEN`: the driver says exactly how long the headers of large frames are.
+    pub const GUEST_HDRLEN: u64 = 1 << 59;
+    /// `VIRTIO_NET_F_RSS`: receive-side scaling.
+    pub const RSS: u64 = 1 << 60;
+    /// `VIRTIO_NET_F_SPEED_DUPLEX`: the device says its speed.
+    pub const SPEED_DUPLEX: u64 = 1 << 63;
 }
 
 /// `struct virtio_net_config` (5.1.4).
@@ -101,6 +143,18 @@ pub(crate) mod net_config {
     pub(crate) const STATUS_LINK_UP: u16 = 1;
 }
 
+/// `struct virtio_net_hdr` (5.1.6): offsets and values.
+pub(crate) mod header {
+    pub(crate) const FLAGS: usize = 0;
+    pub(crate) const GSO_TYPE: usize = 1;
+    pub(crate) const HDR_LEN: usize = 2;
+    pub(crate) const GSO_SIZE: usize = 4;
+    pub(crate) const CSUM_START: usize = 6;
+    pub(crate) const CSUM_OFFSET: usize = 8;
+    pub(crate) const F_NEEDS_CSUM: u8 = 1;
+    pub(crate) const GSO_TCPV4: u8 = 1;
+}
+
 /// `struct virtio_net_hdr` (5.1.6) in bytes, with VERSION_1.
 pub(crate) const NET_HEADER: usize = 12;
 /// Offset of `num_buffers` in it.
@@ -110,8 +164,6 @@ pub(crate) const NET_HEADER_NUM_BUFFERS: usize = 10;
 pub(crate) mod ring {
     /// Bytes per descriptor (2.7.5): address 8, length 4, flags 2, next 2.
     pub(crate) const DESC: usize = 16;
-    pub(crate) const DESC_ALIGN: usize = 16;
-    pub(crate) const AVAIL_ALIGN: usize = 2;
     pub(crate) const F_NEXT: u16 = 1;
     pub(crate) const F_WRITE: u16 = 2;
     pub(crate) const F_INDIRECT: u16 = 4;
@@ -128,6 +180,20 @@ pub(crate) mod ring {
     pub(crate) const USED_F_NO_NOTIFY: u16 = 1;
     /// The largest queue (2.7).
     pub(crate) const MAX_SIZE: u16 = 32768;
+}
+
+/// Packed virtqueues (2.8).
+pub(crate) mod packed {
+    /// Bytes per descriptor (2.8.13): address 8, length 4, buffer ID 2, flags 2.
+    pub(crate) const DESC: usize = 16;
+    pub(crate) const F_AVAIL: u16 = 1 << 7;
+    pub(crate) const F_USED: u16 = 1 << 15;
+    /// Event suppression structures (2.8.14): offset and wrap 2, flags 2.
+    pub(crate) const EVENT: usize = 4;
+    pub(crate) const EVENT_FLAGS: usize = 2;
+    pub(crate) const EVENT_ENABLE: u16 = 0;
+    pub(crate) const EVENT_DISABLE: u16 = 1;
+    pub(crate) const EVENT_DESC: u16 = 2;
 }
 
 /// Control queue commands (5.1.6.5): class and command.

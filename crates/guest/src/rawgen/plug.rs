@@ -1,0 +1,212 @@
+//! Attaching a port: whatever is behind it, there are virtqueues afterwards.
+
+use super::config::{Config, Frames, Mac, Memory, PortConfig, Protocol, Rings};
+use crate::memory::Arena;
+use crate::vfio::{ClientKind, DmaMode, Function};
+use crate::vhost_user::VhostUser;
+use crate::virtio::spec::{net_config, status};
+use crate::virtio::{Layout, VirtioPci, feature};
+use crate::{Error, Result};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+/// Where ports keep their memory; each in a DMA domain of its own.
+const IOVA: u64 = 0x1_0000_0000;
+/// What large frames take.
+const TSO: u64 = feature::CSUM | feature::GUEST_CSUM | feature::HOST_TSO4 | feature::GUEST_TSO4;
+
+/// What is behind a port.
+#[derive(Debug)]
+enum Line {
+    Function(Box<VirtioPci>),
+    VhostUser(VhostUser),
+    Loopback { kicks: u64 },
+}
+
+/// An attached device.
+#[derive(Debug)]
+pub(super) struct Plug {
+    line: Line,
+    pub(super) features: u64,
+    pub(super) mac: Mac,
+}
+
+/// An attached device, its memory and where in it the queues are: RX 0, TX 0, RX 1, TX 1, ...
+pub(super) struct Attached {
+    pub(super) plug: Plug,
+    pub(super) arena: Arc<Arena>,
+    pub(super) layouts: Vec<Layout>,
+}
+
+/// The features that a configuration asks for.
+pub(super) fn wanted(rings: &Rings, frames: &Frames) -> u64 {
+    let mut wanted = feature::VERSION_1;
+    for (on, bits) in [
+        (rings.packed, feature::RING_PACKED),
+        (rings.in_order, feature::IN_ORDER),
+        (rings.event_idx, feature::EVENT_IDX),
+        (rings.mergeable, feature::MRG_RXBUF),
+        (matches!(frames, Frames::Tso { .. }), TSO),
+    ] {
+        if on {
+            wanted |= bits;
+        }
+    }
+    wanted
+}
+
+/// Attaches to a port's device, with `memory` bytes beside the rings.
+pub(super) fn attach(
+    config: &Config,
+    index: u16,
+    port: &PortConfig,
+    memory: usize,
+) -> Result<Attached> {
+    let (rings, wanted) = (&config.rings, wanted(&config.rings, &config.frames));
+    let queues = 2 * rings.pairs.max(1);
+    let ring_bytes = usize::from(queues) * (26 * usize::from(rings.size) + 1024);
+    let size = memory + ring_bytes + 64 * 1024;
+    let arena = Arc::new(match rings.memory {
+        Memory::Pages => Arena::new(size, IOVA)?,
+        Memory::HugePages => Arena::huge(size, IOVA)?,
+    });
+    arena.seal()?;
+    let layout = |size| match rings.packed {
+        true => Layout::alloc_packed(&arena, size),
+        false => Layout::alloc(&arena, size),
+    };
+    let layouts = (0..queues).map(|_| layout(rings.size)).collect::<Result<Vec<_>>>()?;
+    let [high, low] = index.to_be_bytes();
+    let default = Mac([2, 0, 0, 0, high, low]);
+    let all = |features: u64, offered: u64| match wanted & !features {
+        0 => Ok(features),
+        _ => Err(Error::Features { features: wanted, offered }),
+    };
+    let plug = match port.protocol {
+        Protocol::Loopback => Plug {
+            line: Line::Loopback { kicks: 0 },
+            features: wanted,
+            mac: port.mac.unwrap_or(default),
+        },
+        Protocol::VhostUser => {
+            let mut device = VhostUser::connect(&port.socket, queues)?;
+            let offered = device.offered();
+            let features = all(device.negotiate(wanted | feature::MAC)?, offered)?;
+            let mut mac = [0; 6];
+            let told = match features & feature::MAC {
+                0 => None,
+                _ => device.config(net_config::MAC as u32, &mut mac).map(|()| Mac(mac)),
+            };
+            device.share(&arena)?;
+            let mac = port.mac.or(told).unwrap_or(default);
+            Plug { line: Line::VhostUser(device), features, mac }
+        }
+        Protocol::VfioUser => {
+            let function =
+                Function::open(&port.socket, ClientKind::Own, DmaMode::Shared, arena.clone())?;
+            let mut device = VirtioPci::probe(function)?;
+            device.function().enable()?;
+            let extra = feature::ACCESS_PLATFORM | feature::ORDER_PLATFORM | feature::MAC;
+            let multi = if rings.pairs > 1 { feature::MQ | feature::CTRL_VQ } else { 0 };
+            let offered = device.device_features()?;
+            let features = all(device.negotiate(wanted | extra | multi | feature::MTU)?, offered)?;
+            let mut mac = [0; 6];
+            device.read_device(net_config::MAC, &mut mac)?;
+            check_mtu(&mut device, features, &config.frames)?;
+            let mac = port.mac.unwrap_or(Mac(mac));
+            Plug { line: Line::Function(Box::new(device)), features, mac }
+        }
+    };
+    Ok(Attached { plug, arena, layouts })
+}
+
+/// Refuses frames that a function would drop.
+fn check_mtu(device: &mut VirtioPci, features: u64, frames: &Frames) -> Result<()> {
+    if features & feature::MTU == 0 || matches!(frames, Frames::Tso { .. }) {
+        return Ok(());
+    }
+    let mtu = device.read_device_u16(net_config::MTU)?;
+    if frames.largest() > usize::from(mtu) + 14 {
+        return Err(Error::Command(format!(
+            "frames of {} bytes do not fit an MTU of {mtu}",
+            frames.largest()
+        )));
+    }
+    Ok(())
+}
+
+impl Attached {
+    /// Has the device start on the queues, whose descriptors are written.
+    pub(super) fn start(&mut self) -> Result<()> {
+        match &mut self.plug.line {
+            Line::Loopback { .. } => Ok(()),
+            Line::VhostUser(device) => device.start(&self.arena, &self.layouts),
+            Line::Function(device) => {
+                let queues = self.layouts.len() as u16;
+                let vectors = device.function().enable_msix(1 + queues)?;
+                for (index, layout) in (0..).zip(&self.layouts) {
+                    let largest = device.select_queue(index)?;
+                    if layout.size > largest {
+                        return Err(Error::Command(format!(
+                            "queues of {} entries; the device takes {largest}",
+                            layout.size
+                        )));
+                    }
+                    device.enable_queue(index, *layout, (1 + index).min(vectors - 1))?;
+                }
+                device.add_status(status::DRIVER_OK)
+            }
+        }
+    }
+}
+
+impl Plug {
+    /// Rings a queue's doorbell.
+    pub(super) fn kick(&mut self, index: u16) -> Result<()> {
+        match &mut self.line {
+            Line::Function(device) => device.kick(index),
+            Line::VhostUser(device) => device.kick(index),
+            Line::Loopback { kicks } => {
+                *kicks += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Doorbells rung.
+    pub(super) fn kicks(&self) -> u64 {
+        match &self.line {
+            Line::Function(device) => device.kicks(),
+            Line::VhostUser(device) => device.kicks(),
+            Line::Loopback { kicks } => *kicks,
+        }
+    }
+
+    /// The eventfd of a queue's interrupts.
+    pub(super) fn interrupt(&self, index: u16) -> Option<RawFd> {
+        match &self.line {
+            Line::Function(device) => {
+                let fds = device.function_ref().interrupts();
+                fds.get(usize::from(index) + 1).or(fds.last()).map(AsRawFd::as_raw_fd)
+            }
+            Line::VhostUser(device) => device.call(index),
+            Line::Loopback { .. } => None,
+        }
+    }
+
+    /// Forgets a queue's interrupts so far.
+    pub(super) fn clear_interrupt(&self, index: u16) {
+        match &self.line {
+            Line::Function(device) => {
+                let fds = device.function_ref().interrupts();
+                if let Some(fd) = fds.get(usize::from(index) + 1).or(fds.last()) {
+                    let _ = rustix::io::read(fd, &mut [0; 8]);
+                }
+            }
+            Line::VhostUser(device) => {
+                device.clear_call(index);
+            }
+            Line::Loopback { .. } => {}
+        }
+    }
+}
