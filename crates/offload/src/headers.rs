@@ -7,6 +7,8 @@ use crate::spec::{ethernet, ipv4, ipv6, tcp, udp};
 const MAX_TAGS: u8 = 2;
 /// IPv6 extension headers that are looked behind.
 const MAX_EXTENSIONS: usize = 8;
+/// Bytes of the ports, with which TCP's and UDP's headers begin.
+const PORTS: usize = 4;
 /// Options of a destination options header among which the home address is looked for.
 const MAX_OPTIONS: usize = 16;
 
@@ -80,14 +82,18 @@ impl Layers {
         (valid && at + len <= frame.len()).then_some(at + len)
     }
 
-    /// Where the network header's fixed part ends, or begins if it is not IP.
-    pub(crate) fn network_end(&self) -> usize {
-        let len = match self.network {
-            Network::Other => 0,
-            Network::Ipv4 => ipv4::HEADER,
-            Network::Ipv6 => ipv6::HEADER,
-        };
-        usize::from(self.network_at) + len
+    /// Where the fixed part of the network header ends; where it begins, if it is not IP's. `None`: it should be IP's, but is
+    /// malformed or cut off.
+    pub(crate) fn network_end(&self, frame: &[u8]) -> Option<usize> {
+        let at = usize::from(self.network_at);
+        match self.network {
+            Network::Ipv4 => Some(at + ipv4::HEADER),
+            Network::Ipv6 => Some(at + ipv6::HEADER),
+            Network::Other => {
+                let kind = be16(frame, at - 2)?;
+                (!matches!(kind, ethernet::IPV4 | ethernet::IPV6)).then_some(at)
+            }
+        }
     }
 }
 
@@ -95,145 +101,165 @@ impl Layers {
 /// with extension headers; [`Layers::truncated`] says when more are needed.
 #[inline]
 pub fn parse(frame: &[u8]) -> Layers {
-    let mut layers = Layers::default();
-    let mut at = ethernet::HEADER;
-    let mut kind = be16(frame, ethernet::TYPE);
-    while let Some(ethernet::CVLAN | ethernet::SVLAN) = kind
-        && layers.tags < MAX_TAGS
-    {
-        kind = be16(frame, at + 2);
-        at += ethernet::TAG;
-        layers.tags += 1;
-    }
-    layers.network_at = at as u16;
+    let (kind, at, tags) = link(frame);
+    let layers = Layers { tags, network_at: at as u16, ..Layers::default() };
     match kind {
-        Some(ethernet::IPV4) => layers.ipv4(frame, at),
-        Some(ethernet::IPV6) => layers.ipv6(frame, at),
-        Some(_) => (),
-        None => layers.truncated = true,
+        Some(ethernet::IPV4) => ipv4(frame, at, layers),
+        Some(ethernet::IPV6) => ipv6(frame, at, layers),
+        Some(_) => layers,
+        None => Layers { truncated: true, ..layers },
     }
+}
+
+/// The type of what the Ethernet header carries, where that begins, and how many tags come before.
+#[inline]
+fn link(frame: &[u8]) -> (Option<u16>, usize, u8) {
+    let mut at = ethernet::TYPE;
+    let mut tags = 0;
+    let mut kind = be16(frame, at);
+    while let Some(ethernet::CVLAN | ethernet::SVLAN) = kind
+        && tags < MAX_TAGS
+    {
+        at += ethernet::TAG;
+        tags += 1;
+        kind = be16(frame, at);
+    }
+    (kind, at + 2, tags)
+}
+
+// These make the result in one piece: fields written one by one in memory and then read together cost more than all the
+// rest.
+
+#[inline]
+fn ipv4(frame: &[u8], at: usize, layers: Layers) -> Layers {
+    let Some(header) = array::<{ ipv4::HEADER }>(frame, at) else {
+        return Layers { truncated: true, ..layers };
+    };
+    // Version 4, at least five words.
+    if !(0x45..=0x4f).contains(&header[0]) {
+        return layers;
+    }
+    let fragment = be16(header, ipv4::FRAGMENT).is_some_and(|f| f & ipv4::FRAGMENT_MASK != 0);
+    let protocol = header[ipv4::PROTOCOL];
+    let at = at + usize::from(header[0] & 0x0f) * 4;
+    let (transport, truncated) = transport(frame, at, protocol, fragment);
+    Layers {
+        network: Network::Ipv4,
+        transport,
+        protocol,
+        fragment,
+        truncated,
+        transport_at: at as u16,
+        ..layers
+    }
+}
+
+#[inline]
+fn ipv6(frame: &[u8], at: usize, layers: Layers) -> Layers {
+    let Some(header) = array::<{ ipv6::HEADER }>(frame, at) else {
+        return Layers { truncated: true, ..layers };
+    };
+    if header[0] >> 4 != 6 {
+        return layers;
+    }
+    let protocol = header[ipv6::NEXT_HEADER];
+    let at = at + ipv6::HEADER;
+    if is_extension(protocol) {
+        return extensions(frame, at, protocol, &layers);
+    }
+    let (transport, truncated) = transport(frame, at, protocol, false);
+    Layers {
+        network: Network::Ipv6,
+        transport,
+        protocol,
+        truncated,
+        transport_at: at as u16,
+        ..layers
+    }
+}
+
+/// What carries `protocol`, whose header begins at `at`; and whether it is cut off.
+#[inline]
+fn transport(frame: &[u8], at: usize, protocol: u8, fragment: bool) -> (Transport, bool) {
+    let transport = match protocol {
+        tcp::PROTOCOL => Transport::Tcp,
+        udp::PROTOCOL => Transport::Udp,
+        _ => return (Transport::Other, false),
+    };
+    if fragment {
+        (Transport::Other, false)
+    } else if at + PORTS <= frame.len() {
+        (transport, false)
+    } else {
+        (Transport::Other, true)
+    }
+}
+
+#[inline]
+fn is_extension(next: u8) -> bool {
+    matches!(next, ipv6::HOP_BY_HOP | ipv6::ROUTING | ipv6::FRAGMENT | ipv6::DESTINATION_OPTIONS)
+}
+
+/// Walks the extension headers that begin at `at`, the first of type `next`.
+#[cold]
+fn extensions(frame: &[u8], mut at: usize, mut next: u8, layers: &Layers) -> Layers {
+    let mut layers = Layers { network: Network::Ipv6, extensions: true, ..*layers };
+    let address = |at: usize| (at + 16 <= frame.len()).then_some(at as u16);
+    for _ in 0..MAX_EXTENSIONS {
+        // In all fragments but the first, payload follows, whatever its first bytes look like.
+        if !is_extension(next) || layers.fragment {
+            break;
+        }
+        let Some(unit) = array::<{ ipv6::EXTENSION_UNIT }>(frame, at) else {
+            layers.truncated = true;
+            break;
+        };
+        let [after, units, kind, left, ..] = *unit;
+        let mut len = (usize::from(units) + 1) * ipv6::EXTENSION_UNIT;
+        match next {
+            ipv6::FRAGMENT => {
+                // Its second byte is reserved. A fragment that is the whole packet is none (RFC 6946).
+                len = ipv6::EXTENSION_UNIT;
+                layers.fragment = u16::from_be_bytes([kind, left]) & ipv6::FRAGMENT_MASK != 0;
+            }
+            ipv6::ROUTING if [units, kind, left] == ipv6::ROUTING_TYPE_2 => {
+                layers.route_at = address(at + ipv6::ROUTING_ADDRESS);
+            }
+            ipv6::ROUTING => layers.rerouted |= left != 0,
+            ipv6::DESTINATION_OPTIONS => {
+                layers.home_at = layers.home_at.or(home_address(frame, at + 2, at + len));
+            }
+            _ => (),
+        }
+        next = after;
+        at += len;
+        if at > frame.len() {
+            layers.truncated = true;
+            break;
+        }
+    }
+    layers.protocol = next;
+    layers.transport_at = at as u16;
+    let (transport, truncated) = transport(frame, at, next, layers.fragment);
+    layers.transport = transport;
+    layers.truncated |= truncated;
     layers
 }
 
-impl Layers {
-    #[inline]
-    fn ipv4(&mut self, frame: &[u8], at: usize) {
-        let Some(header) = array::<{ ipv4::HEADER }>(frame, at) else {
-            self.truncated = true;
-            return;
-        };
-        let [first, ..] = *header;
-        // Version 4, at least five words.
-        if !(0x45..=0x4f).contains(&first) {
-            return;
-        }
-        self.network = Network::Ipv4;
-        let [.., high, low, _, protocol, _, _, _, _, _, _, _, _, _, _] = *header;
-        self.fragment = u16::from_be_bytes([high, low]) & ipv4::FRAGMENT_MASK != 0;
-        self.transport(frame, at + usize::from(first & 0x0f) * 4, protocol);
-    }
-
-    #[inline]
-    fn ipv6(&mut self, frame: &[u8], at: usize) {
-        let Some(header) = array::<{ ipv6::HEADER }>(frame, at) else {
-            self.truncated = true;
-            return;
-        };
-        if header[0] >> 4 != 6 {
-            return;
-        }
-        self.network = Network::Ipv6;
-        let next = header[ipv6::NEXT_HEADER];
-        let at = at + ipv6::HEADER;
-        if matches!(next, tcp::PROTOCOL | udp::PROTOCOL) {
-            self.transport(frame, at, next);
-        } else {
-            self.extensions(frame, at, next);
-        }
-    }
-
-    /// Walks the extension headers that begin at `at`.
-    fn extensions(&mut self, frame: &[u8], mut at: usize, mut next: u8) {
-        for _ in 0..MAX_EXTENSIONS {
-            if !matches!(
-                next,
-                ipv6::HOP_BY_HOP | ipv6::ROUTING | ipv6::FRAGMENT | ipv6::DESTINATION_OPTIONS
-            ) {
-                break;
-            }
-            self.extensions = true;
-            let Some(unit) = array::<{ ipv6::EXTENSION_UNIT }>(frame, at) else {
-                self.truncated = true;
-                break;
-            };
-            let [after, units, kind, left, ..] = *unit;
-            let mut len = (usize::from(units) + 1) * ipv6::EXTENSION_UNIT;
-            match next {
-                ipv6::FRAGMENT => {
-                    // Its second byte is reserved. A fragment that is the whole packet is none (RFC 6946).
-                    len = ipv6::EXTENSION_UNIT;
-                    self.fragment |= u16::from_be_bytes([kind, left]) & ipv6::FRAGMENT_MASK != 0;
+/// Where among the options from `at` to `end` the home address is.
+fn home_address(frame: &[u8], mut at: usize, end: usize) -> Option<u16> {
+    let options = frame.get(..end.min(frame.len()))?;
+    for _ in 0..MAX_OPTIONS {
+        match options.get(at..)? {
+            [ipv6::PAD1, ..] => at += 1,
+            [kind, len, rest @ ..] => {
+                if [*kind, *len] == ipv6::HOME_ADDRESS {
+                    return (rest.len() >= 16).then_some((at + 2) as u16);
                 }
-                ipv6::ROUTING if [units, kind, left] == ipv6::ROUTING_TYPE_2 => {
-                    self.route_at = Some((at + ipv6::ROUTING_ADDRESS) as u16);
-                }
-                ipv6::ROUTING => self.rerouted |= left != 0,
-                ipv6::DESTINATION_OPTIONS => self.options(frame, at, at + len),
-                _ => (),
+                at += 2 + usize::from(*len);
             }
-            if at + len > frame.len() {
-                self.truncated = true;
-                // What was found in it is not all there.
-                self.route_at = self.route_at.filter(|at| usize::from(*at) + 16 <= frame.len());
-                self.home_at = self.home_at.filter(|at| usize::from(*at) + 16 <= frame.len());
-                next = after;
-                at += len;
-                break;
-            }
-            next = after;
-            at += len;
-            // In all fragments but the first, payload follows, whatever its first bytes look like.
-            if self.fragment {
-                break;
-            }
-        }
-        self.transport(frame, at, next);
-    }
-
-    /// Looks for the home address among the options between `at` and `end`.
-    fn options(&mut self, frame: &[u8], at: usize, end: usize) {
-        let mut at = at + 2;
-        for _ in 0..MAX_OPTIONS {
-            match frame.get(at..end.min(frame.len())).unwrap_or_default() {
-                [ipv6::PAD1, ..] => at += 1,
-                [kind, len, rest @ ..] => {
-                    if [*kind, *len] == ipv6::HOME_ADDRESS {
-                        self.home_at = (rest.len() >= 16).then_some((at + 2) as u16);
-                        return;
-                    }
-                    at += 2 + usize::from(*len);
-                }
-                _ => return,
-            }
+            _ => return None,
         }
     }
-
-    #[inline]
-    fn transport(&mut self, frame: &[u8], at: usize, protocol: u8) {
-        self.transport_at = at as u16;
-        self.protocol = protocol;
-        let transport = match protocol {
-            tcp::PROTOCOL => Transport::Tcp,
-            udp::PROTOCOL => Transport::Udp,
-            _ => return,
-        };
-        if self.fragment {
-            return;
-        }
-        if at + 4 <= frame.len() {
-            self.transport = transport;
-        } else {
-            self.truncated = true;
-        }
-    }
+    None
 }

@@ -28,7 +28,6 @@
 mod bytes;
 pub mod checksum;
 mod error;
-#[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod headers;

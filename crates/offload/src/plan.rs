@@ -73,8 +73,9 @@ impl NetHeader {
         }
         // What was judged is not to be written to: addresses, VLAN tags, protocol.
         let bad_checksum = Error::Checksum { start, offset, len: frame_len };
+        let begin = layers.network_end(head).ok_or(bad_checksum)?;
         let end = usize::from(start) + usize::from(offset) + 2;
-        if usize::from(start) < layers.network_end() || end > frame_len {
+        if usize::from(start) < begin || end > frame_len {
             return Err(bad_checksum);
         }
         if gso {

@@ -1,0 +1,10 @@
+//! Random frames, made and judged by others: etherparse builds them, etherparse and smoltcp sum them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
+
+mod any_bytes;
+mod checksums;
+mod packets;
+mod parsing;
+mod segments;
+mod steering;
