@@ -258,7 +258,7 @@ fn no_checksum_is_written_into_what_was_judged() {
     let mut malformed = four.clone();
     malformed[14] = 0x44;
     assert!(check(&malformed).is_err());
-    let mut malformed = six.clone();
+    let mut malformed = six;
     malformed[14] = 0;
     assert!(check(&malformed).is_err());
     // Too little of it to know.
