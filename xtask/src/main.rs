@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask setup`, `test`, `fuzz`, `vm`.
+//! Developer commands: `cargo xtask setup`, `test`, `bench`, `fuzz`, `vm`.
 //!
 //! Plain programs run one after the other; what they need, they install or name. It is not part of what is
 //! shipped, and nothing else depends on it.
@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod fuzz;
 mod lint;
 mod run;
@@ -48,9 +49,11 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 60)]
         fuzz_seconds: u32,
     },
+    /// Measure the adapter and its peers (DPDK's testpmd, Open vSwitch, QEMU on TAP and bridge) in one run. Needs root.
+    Bench(bench::BenchArgs),
     /// Run one fuzz target until it finds something or time is up. New inputs and findings stay in fuzz/.
     Fuzz {
-        /// config_space, vfio_user, virtqueue or frame_header.
+        /// config_space, vfio_user, virtqueue, frame_header or offload.
         target: String,
         /// Stop after so many seconds; 0 goes on until interrupted.
         #[arg(long, value_name = "N", default_value_t = 0)]
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup => setup::everything(),
         Command::Test { only, fuzz_seconds } => test::run(&only, fuzz_seconds),
+        Command::Bench(args) => bench::run(&args),
         Command::Fuzz { target, seconds } => fuzz::one(&target, seconds),
         Command::Vm { command: VmCommand::Shell { attach, viommu, memory } } => {
             vm::shell(&attach, viommu, memory)

@@ -35,6 +35,8 @@ pub struct Builder<'a> {
     pub(crate) viommu: bool,
     pub(crate) load_drivers: bool,
     pub(crate) devices: Vec<Device>,
+    /// The network namespace QEMU runs in; none for the machine's own.
+    pub(crate) netns: Option<String>,
     pub(crate) acceleration: Acceleration,
     pub(crate) boot_timeout: Duration,
 }
@@ -50,6 +52,15 @@ fn vfio_user(socket: &Path) -> Value {
         "id": "function",
         "socket": { "type": "unix", "path": socket },
     })
+}
+
+/// The arguments of a TAP interface as QEMU's network backend of the same name.
+fn tap_netdev(tap: &str) -> Vec<String> {
+    let vhost = Path::new("/dev/vhost-net").exists();
+    let netdev = json!({
+        "type": "tap", "id": tap, "ifname": tap, "script": "no", "downscript": "no", "vhost": vhost,
+    });
+    vec!["-netdev".to_owned(), netdev.to_string()]
 }
 
 /// A PCIe device, behind a root port of its own.
@@ -112,6 +123,49 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Runs QEMU in a network namespace, named as `ip netns` knows it: the one of its TAP interfaces.
+    #[must_use]
+    pub fn netns(mut self, name: &str) -> Self {
+        self.netns = Some(name.to_owned());
+        self
+    }
+
+    /// Attaches QEMU's own virtio-net device on a TAP interface, with vhost-net where the machine has it.
+    #[must_use]
+    pub fn tap_nic(mut self, mac: &str, tap: &str) -> Self {
+        self.devices.push(Device {
+            properties: Some(json!({
+                "driver": "virtio-net-pci", "netdev": tap, "mac": mac, "romfile": "",
+            })),
+            arguments: tap_netdev(tap),
+        });
+        self
+    }
+
+    /// Attaches a virtio-net PF of QEMU's own with one VF, which the guest enables: each on a TAP interface.
+    #[must_use]
+    pub fn sriov_nic(mut self, pf: (&str, &str), vf: (&str, &str)) -> Self {
+        let mut arguments = [tap_netdev(pf.1), tap_netdev(vf.1)].concat();
+        // QEMU wants the VF before its PF.
+        arguments.push("-device".to_owned());
+        let bus = port(self.devices.len());
+        arguments.push(
+            json!({
+                "driver": "virtio-net-pci", "bus": bus, "addr": "0.1", "sriov-pf": "pf",
+                "netdev": vf.1, "mac": vf.0, "romfile": "",
+            })
+            .to_string(),
+        );
+        self.devices.push(Device {
+            properties: Some(json!({
+                "driver": "virtio-net-pci", "id": "pf", "addr": "0.0", "netdev": pf.1,
+                "mac": pf.0, "romfile": "",
+            })),
+            arguments,
+        });
+        self
+    }
+
     /// Puts an Intel IOMMU between the devices and memory, and has the kernel use it strictly: every DMA mapping
     /// is made for one transfer and gone, with its IOTLB entry, when the transfer is done.
     #[must_use]
@@ -166,7 +220,16 @@ impl<'a> Builder<'a> {
 
     /// QEMU with the machine's hardware, without serial ports and kernel arguments.
     fn qemu(&self) -> Command {
-        let mut command = self.setup.qemu().command();
+        let mut command = match &self.netns {
+            None => self.setup.qemu().command(),
+            Some(name) => {
+                let qemu = self.setup.qemu().command();
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", name]);
+                command.arg(qemu.get_program()).args(qemu.get_args());
+                command
+            }
+        };
         command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         command.args(["-M", "q35,memory-backend=ram,usb=off,sata=off,smbus=off,vmport=off"]);
         command.args(self.acceleration.arguments());

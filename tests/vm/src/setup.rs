@@ -126,6 +126,7 @@ impl Setup {
             viommu: false,
             load_drivers: true,
             devices: Vec::new(),
+            netns: None,
             acceleration: self.acceleration,
             boot_timeout: BOOT_TIMEOUT,
         }

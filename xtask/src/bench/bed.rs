@@ -1,0 +1,156 @@
+//! What all measurements share: processors, folders, binaries, huge pages, how long and how often.
+
+use std::cell::OnceCell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use manifold_vm::Programs;
+
+use super::hugepages::HugePages;
+use super::interrupt;
+use super::machine::Cores;
+use super::peers::{Peers, Switch, halt, resume};
+
+/// How long and how often.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) quick: bool,
+    /// Samples of each quantity.
+    pub(crate) rounds: usize,
+    /// Before a sample's counting starts.
+    pub(crate) warm_up: Duration,
+    /// Of a sample.
+    pub(crate) sample: Duration,
+}
+
+impl Pace {
+    pub(crate) fn new(quick: bool) -> Self {
+        let (rounds, warm_up, sample) = if quick { (3, 150, 300) } else { (7, 250, 1000) };
+        let [warm_up, sample] = [warm_up, sample].map(Duration::from_millis);
+        Self { quick, rounds, warm_up, sample }
+    }
+}
+
+/// Where measurements take place. Dropping it removes its folder of sockets and gives huge pages back.
+#[derive(Debug)]
+pub(crate) struct Bed {
+    pub(crate) cores: Cores,
+    pub(crate) pace: Pace,
+    /// The manifold binary, a release build.
+    pub(crate) binary: PathBuf,
+    dir: tempfile::TempDir,
+    logs: PathBuf,
+    peers: OnceCell<Peers>,
+    hugepages: OnceCell<HugePages>,
+}
+
+impl Bed {
+    pub(crate) fn new(cores: Cores, pace: Pace, binary: PathBuf, logs: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
+        // Paths of sockets must be short.
+        let dir = tempfile::Builder::new()
+            .prefix("manifold-bench-")
+            .tempdir()
+            .context("cannot create a folder for sockets")?;
+        Ok(Self {
+            cores,
+            pace,
+            binary,
+            dir,
+            logs,
+            peers: OnceCell::new(),
+            hugepages: OnceCell::new(),
+        })
+    }
+
+    /// A fresh folder for sockets.
+    pub(crate) fn folder(&self, name: &str) -> Result<PathBuf> {
+        let path = self.dir.path().join(name);
+        if path.exists() {
+            fs::remove_dir_all(&path)
+                .with_context(|| format!("cannot clear {}", path.display()))?;
+        }
+        fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Where a program's output goes.
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.logs.join(format!("{name}.log"))
+    }
+
+    /// DPDK and Open vSwitch, unpacked at the first call.
+    pub(crate) fn peers(&self) -> Result<&Peers> {
+        if self.peers.get().is_none() {
+            // Another cannot have come in between: this is one thread's.
+            let _ = self.peers.set(Peers::prepare()?);
+        }
+        self.peers.get().context("the peers are not prepared")
+    }
+
+    /// Sets huge pages aside at the first call, for the whole run.
+    pub(crate) fn reserve_hugepages(&self) -> Result<()> {
+        /// DPDK's generator and switch or Open vSwitch, and the memory of 256 functions: 3 GiB.
+        const PAGES: u64 = 1536;
+        if self.hugepages.get().is_none() {
+            let _ = self.hugepages.set(HugePages::reserve(PAGES)?);
+        }
+        Ok(())
+    }
+
+    /// Measures each switch once per round, in turn; while one is measured, the others are halted.
+    /// Returns, for each switch, its rounds' results.
+    pub(crate) fn interleave<T>(
+        &self,
+        switches: &mut [&mut dyn Switch],
+        mut measure: impl FnMut(&mut dyn Switch) -> Result<T>,
+    ) -> Result<Vec<Vec<T>>> {
+        let mut results: Vec<Vec<T>> = switches.iter().map(|_| Vec::new()).collect();
+        for switch in switches.iter() {
+            halt(&**switch)?;
+        }
+        let mut rounds = || {
+            for _ in 0..self.pace.rounds {
+                for (switch, results) in switches.iter_mut().zip(&mut results) {
+                    interrupt::check()?;
+                    resume(&**switch)?;
+                    let result = measure(&mut **switch)
+                        .with_context(|| format!("measuring {}", switch.name()));
+                    halt(&**switch)?;
+                    results.push(result?);
+                }
+            }
+            Ok(())
+        };
+        let outcome = rounds();
+        for switch in switches.iter() {
+            resume(&**switch)?;
+        }
+        outcome.map(|()| results)
+    }
+}
+
+/// Release builds of what is there now.
+pub(crate) fn build() -> Result<PathBuf> {
+    let mut cargo = crate::run::cargo(&["build", "--release", "--package", "manifold"]);
+    crate::run::step("cargo build --release --package manifold", &mut cargo)?;
+    let binary = crate::run::target_dir().join("release/manifold");
+    fs::canonicalize(&binary).with_context(|| format!("no {} after the build", binary.display()))
+}
+
+/// The folder of logs of the last run.
+pub(crate) fn logs() -> PathBuf {
+    crate::run::target_dir().join("bench/logs")
+}
+
+/// Packages of the peers, unpacked.
+pub(crate) fn programs(name: &str, packages: &[&str]) -> Result<Programs> {
+    Programs::prepare(name, packages).with_context(|| format!("cannot get {}", packages.join(", ")))
+}
+
+/// A path as programs' arguments need it.
+pub(crate) fn text(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("the path {} is not UTF-8", path.display()))
+}

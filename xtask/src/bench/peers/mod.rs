@@ -1,0 +1,121 @@
+//! Who we are compared with, each in a file; and what they have in common with us.
+
+pub(crate) mod bridge;
+pub(crate) mod manifold;
+pub(crate) mod memcpy;
+pub(crate) mod ovs;
+pub(crate) mod testpmd;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use manifold_guest::rawgen::config::PortConfig;
+use manifold_vm::Programs;
+use rustix::process::Signal;
+
+use super::bed::{programs, text};
+use super::process::{output, signal};
+
+/// Something that moves frames between its ports, in a process of its own.
+pub(crate) trait Switch {
+    /// For tables.
+    fn name(&self) -> &'static str;
+
+    /// The process that does it.
+    fn pid(&self) -> u32;
+
+    /// What a generator attaches to.
+    fn ports(&self) -> &[PortConfig];
+
+    /// Begins to count the worker's cycles anew.
+    fn reset_cycles(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Cycles per frame that the worker has spent on frames since then; none where it does not say.
+    fn cycles_per_frame(&mut self) -> Result<Option<f64>> {
+        Ok(None)
+    }
+}
+
+/// Halts a switch: it takes no processor time until [`resume`].
+pub(crate) fn halt(switch: &dyn Switch) -> Result<()> {
+    signal(switch.pid(), Signal::STOP).with_context(|| format!("{} is gone", switch.name()))
+}
+
+/// Lets a halted switch go on.
+pub(crate) fn resume(switch: &dyn Switch) -> Result<()> {
+    signal(switch.pid(), Signal::CONT).with_context(|| format!("{} is gone", switch.name()))
+}
+
+/// DPDK and Open vSwitch of Debian, unpacked.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    programs: Programs,
+    pub(crate) dpdk: String,
+    pub(crate) ovs: String,
+}
+
+impl Peers {
+    /// testpmd is in the package of DPDK's developer tools.
+    const PACKAGES: [&str; 3] = ["dpdk-dev", "openvswitch-switch", "openvswitch-switch-dpdk"];
+
+    pub(crate) fn prepare() -> Result<Self> {
+        println!("==> DPDK and Open vSwitch of Debian (the first time downloads 80 MB)");
+        let programs = programs("bench-peers", &Self::PACKAGES)?;
+        let said = output(programs.command(ovs::VSWITCHD)?.arg("--version"))?;
+        let (ovs, dpdk) =
+            versions(&said).with_context(|| format!("what version is \"{said}\"?"))?;
+        println!("    DPDK {dpdk}, Open vSwitch {ovs}");
+        Ok(Self { dpdk, ovs, programs })
+    }
+
+    /// The command of a program, named as installed.
+    pub(crate) fn command(&self, program: &str) -> Result<Command> {
+        self.programs.command(program)
+    }
+
+    /// The path of a file, named as installed.
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.programs.path(file)
+    }
+
+    /// DPDK's `-d` arguments for drivers that are not where it would look.
+    fn drivers(&self, names: &[&str]) -> Result<Vec<String>> {
+        let dpdk = self.programs.libraries().join("dpdk");
+        let pmds = std::fs::read_dir(&dpdk)
+            .with_context(|| format!("cannot read {}", dpdk.display()))?
+            .next()
+            .with_context(|| format!("no drivers in {}", dpdk.display()))??
+            .path();
+        let mut arguments = Vec::new();
+        for name in names {
+            arguments.push("-d".to_owned());
+            arguments.push(text(&pmds.join(format!("librte_{name}.so")))?.to_owned());
+        }
+        Ok(arguments)
+    }
+}
+
+/// Open vSwitch's and DPDK's, out of "ovs-vswitchd (Open vSwitch) 3.5.0\nDPDK 24.11.4".
+fn versions(said: &str) -> Option<(String, String)> {
+    let after = |word: &str| {
+        let rest = said.split_once(word)?.1;
+        Some(rest.split_whitespace().next()?.to_owned())
+    };
+    Some((after("(Open vSwitch) ")?, after("DPDK ")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::versions;
+
+    #[test]
+    fn versions_are_found() {
+        let said = "ovs-vswitchd (Open vSwitch) 3.5.0\nDPDK 24.11.4\n";
+        assert_eq!(versions(said), Some(("3.5.0".to_owned(), "24.11.4".to_owned())));
+        assert_eq!(versions("ovs-vswitchd (Open vSwitch) 3.5.0\n"), None);
+        assert_eq!(versions(""), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! The whole result, as JSON.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::machine::{Machine, Versions};
+use super::row::Row;
+
+/// The whole result.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Report {
+    /// "quick" or "full".
+    pub(crate) mode: &'static str,
+    /// UTC, ISO 8601.
+    pub(crate) started: String,
+    pub(crate) seconds: f64,
+    pub(crate) machine: Machine,
+    pub(crate) versions: Versions,
+    pub(crate) rows: Vec<Row>,
+    /// Groups that could not be measured, with the reason.
+    pub(crate) failed: Vec<Failure>,
+}
+
+/// A group that could not be measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Failure {
+    pub(crate) group: &'static str,
+    pub(crate) reason: String,
+}
+
+impl Report {
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(self)?;
+        text.push('\n');
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        }
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Everything that was asked for reaches its bound.
+    pub(crate) fn all_ok(&self) -> bool {
+        self.failed.is_empty() && self.rows.iter().all(|row| row.ok != Some(false))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::bench::row::Reach;
+
+    pub(crate) fn sample() -> Report {
+        let samples = |values: &[f64]| values.iter().copied().collect();
+        Report {
+            mode: "quick",
+            started: "2026-01-02T03:04:05Z".to_owned(),
+            seconds: 1.5,
+            machine: Machine {
+                cpu: "A CPU".to_owned(),
+                cores: 2,
+                worker_core: 1,
+                generator_core: 0,
+                memory_mib: 1024,
+                kernel: "6.12.1".to_owned(),
+                tsc_mhz: 2300.0,
+                load_average: 0.5,
+            },
+            versions: Versions {
+                manifold: "0123abc".to_owned(),
+                dpdk: Some("24.11.4".to_owned()),
+                ovs: None,
+                qemu: None,
+                guest_kernel: None,
+            },
+            rows: vec![
+                Row::new("raw64", "64 B | raw", "Mframes/s", samples(&[20.0, 18.0, 19.0]))
+                    .against("testpmd io", samples(&[10.0, 9.0, 9.5]))
+                    .reach(Reach::AtLeast(1.5)),
+                Row::new("sweep", "128 B", "Mframes/s", samples(&[17.5])),
+            ],
+            failed: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn json_has_the_fields_that_scripts_read() {
+        let json = serde_json::to_value(sample()).unwrap();
+        let row = &json["rows"][0];
+        assert_eq!(row["case"], "64 B | raw");
+        assert_eq!(row["unit"], "Mframes/s");
+        assert_eq!(row["ours"], 19.0);
+        assert_eq!(row["peer"], "testpmd io");
+        assert_eq!(row["theirs"], 9.5);
+        assert_eq!(row["ratio"], 2.0);
+        assert_eq!(row["reach"], ">= 1.5");
+        assert_eq!(row["ok"], true);
+        // What has no bound says so, instead of leaving the field out.
+        for field in ["peer", "theirs", "ratio", "reach", "ok"] {
+            assert!(json["rows"][1].get(field).is_some_and(serde_json::Value::is_null), "{field}");
+        }
+        for field in ["cpu", "cores", "memory_mib", "kernel", "tsc_mhz"] {
+            assert!(!json["machine"][field].is_null(), "{field}");
+        }
+        for field in ["manifold", "dpdk", "ovs", "qemu", "guest_kernel"] {
+            assert!(json["versions"].get(field).is_some(), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_missed_bound_and_a_failed_group_are_not_ok() {
+        let mut report = sample();
+        assert!(report.all_ok());
+        report.rows[0].ok = Some(false);
+        assert!(!report.all_ok());
+        report.rows[0].ok = Some(true);
+        report.failed.push(Failure { group: "tso", reason: "x".to_owned() });
+        assert!(!report.all_ok());
+    }
+
+    #[test]
+    fn folders_on_the_way_are_made_and_a_bad_path_is_an_error() {
+        let dir = std::env::temp_dir().join(format!("manifold-report-{}", std::process::id()));
+        let path = dir.join("a/b.json");
+        sample().write(&path).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+        let error = sample().write(&path.join("c.json")).unwrap_err();
+        assert!(format!("{error:#}").contains("b.json"), "{error:#}");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
