@@ -36,10 +36,12 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// What the port is connected to.
     pub uplink: Uplink,
+    /// The threads that move frames, 1 to 64: each pinned to the processor of this number, or left to the system.
+    pub workers: Vec<Option<usize>>,
 }
 
 impl Config {
-    /// 256 VFs, MTU 1500, four queue pairs of 256 descriptors, no uplink.
+    /// 256 VFs, MTU 1500, four queue pairs of 256 descriptors, no uplink, one worker.
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
         Config {
             total_vfs: 256,
@@ -49,6 +51,7 @@ impl Config {
             base_mac: None,
             run_dir: run_dir.into(),
             uplink: Uplink::None,
+            workers: vec![None],
         }
     }
 

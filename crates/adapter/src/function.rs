@@ -9,7 +9,7 @@ use manifold_pci::{
     ConfigSpace, DeviceModel, Event, Events, FunctionId, FunctionSpec, Msix, Passthrough, Reset,
     SriovSpec,
 };
-use manifold_virtio::net::{NetConfig, NetDevice, PLAIN};
+use manifold_virtio::net::{NetConfig, NetDevice};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::Error;
@@ -38,7 +38,6 @@ impl Factory {
         net.queue_size = self.config.queue_size;
         net.serial = serial(mac);
         net.sr_iov = id == FunctionId::Pf;
-        net.offer = PLAIN;
         net
     }
 
@@ -79,6 +78,7 @@ impl Factory {
             self.config.queue_pairs,
             Arc::clone(&self.datapath),
             Arc::clone(&self.switch),
+            counters.clone(),
         )?);
         let msix = space.msix().clone();
         let host = Arc::clone(&queues) as Arc<_>;
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_function_that_was_removed_takes_no_writes() {
-        let datapath = Arc::new(Datapath::start(empty_table()).unwrap());
+        let datapath = Arc::new(Datapath::start(empty_table(), &[None]).unwrap());
         let switch = Arc::new(Switch::new(Arc::clone(&datapath), 1500, false));
         let factory = Factory { config: Config::new("/tmp"), datapath, switch };
         let vf = factory.vf(0).unwrap();

@@ -3,10 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use manifold_datapath::{Datapath, Direction, Kick, QueueConfig};
+use manifold_datapath::{Datapath, Direction, Drop, FunctionCounters, Kick, QueueConfig};
 use manifold_pci::FunctionId;
 use manifold_virtio::net::{Coalescing, Filters, QueueHost, QueueStatistics, Role, Steering};
-use manifold_virtio::spec::net::feature;
 use manifold_virtio::transport::{QueueError, QueueSetup, QueueState};
 
 use crate::switch::Switch;
@@ -18,6 +17,7 @@ pub(crate) struct Queues {
     switch: Arc<Switch>,
     /// Doorbells of the transmit queues, by pair. They live as long as the function, so a VMM can hold on to them.
     kicks: Vec<Kick>,
+    counters: FunctionCounters,
 }
 
 impl Queues {
@@ -26,14 +26,21 @@ impl Queues {
         pairs: u16,
         datapath: Arc<Datapath>,
         switch: Arc<Switch>,
+        counters: FunctionCounters,
     ) -> io::Result<Self> {
         let kicks = (0..pairs).map(|_| Kick::new()).collect::<io::Result<_>>()?;
-        Ok(Queues { function, datapath, switch, kicks })
+        Ok(Queues { function, datapath, switch, kicks, counters })
     }
 
     /// The transmit queues' doorbells, with the queues' virtio numbers.
     pub(crate) fn doorbells(&self) -> impl Iterator<Item = (u16, &Kick)> {
         (1u16..).step_by(2).zip(&self.kicks)
+    }
+
+    fn tell(&self, what: &str, result: Result<(), manifold_datapath::Error>) {
+        if let Err(error) = result {
+            tracing::error!(function = %self.function, %error, "{what} cannot be changed");
+        }
     }
 
     fn place(index: u16) -> (u16, Direction) {
@@ -64,10 +71,10 @@ impl Queues {
             pair,
             direction,
             addresses: setup.addresses,
-            features: setup.ring_features(),
-            mergeable: setup.features & feature::MRG_RXBUF != 0,
+            ring: setup.ring_features(),
+            features: setup.features,
             kick: kick.unwrap_or_else(|| own.clone()),
-            resume: setup.resume.unwrap_or_default(),
+            resume: setup.resume,
             events: setup.events,
         };
         self.datapath.start_queue(config).map_err(|error| match error {
@@ -104,16 +111,52 @@ impl QueueHost for Queues {
     }
 
     fn steering_changed(&self, steering: &Steering) {
-        if let Err(error) = self.datapath.set_active_pairs(self.function, steering.pairs) {
-            tracing::error!(function = %self.function, %error, "cannot steer to the queue pairs");
-        }
+        self.tell("steering", self.datapath.set_steering(self.function, steering));
     }
 
-    fn offloads_changed(&self, _: u64) {}
+    fn offloads_changed(&self, offloads: u64) {
+        self.tell("offloads", self.datapath.set_offloads(self.function, offloads));
+    }
 
-    fn coalescing_changed(&self, _: u16, _: Coalescing) {}
+    fn coalescing_changed(&self, index: u16, coalescing: Coalescing) {
+        let (pair, direction) = Self::place(index);
+        let result = self.datapath.set_coalescing(self.function, pair, direction, coalescing);
+        self.tell("coalescing", result);
+    }
 
-    fn statistics(&self, _: u16) -> QueueStatistics {
-        QueueStatistics::default()
+    fn statistics(&self, index: u16) -> QueueStatistics {
+        let (pair, direction) = Self::place(index);
+        let Some(counters) = self.counters.pairs().nth(pair.into()) else {
+            return QueueStatistics::default();
+        };
+        let way = match direction {
+            Direction::Receive => counters.rx,
+            Direction::Transmit => counters.tx,
+        };
+        let dropped = |reasons: &[Drop]| reasons.iter().map(|r| counters.dropped(*r)).sum();
+        let (overruns, malformed) = match direction {
+            Direction::Receive => (dropped(&[Drop::NoBuffer]), 0),
+            Direction::Transmit => (0, dropped(&[Drop::BadHeader])),
+        };
+        QueueStatistics {
+            packets: way.frames,
+            bytes: way.bytes,
+            interrupts: way.interrupts,
+            notifications: match direction {
+                Direction::Receive => 0,
+                Direction::Transmit => counters.notifications,
+            },
+            drops: counters
+                .drops
+                .iter()
+                .filter(|(reason, _)| reason.direction() == direction)
+                .map(|(_, n)| n)
+                .sum(),
+            overruns,
+            malformed,
+            partial_checksums: way.partial,
+            gso_packets: way.gso_frames,
+            gso_bytes: way.gso_bytes,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use manifold_adapter::{Adapter, BarInfo, DmaInfo, Error, FunctionInfo};
+use manifold_adapter::{Adapter, BarInfo, DmaInfo, Error, FunctionInfo, Protocol};
 use manifold_dma::{Access, Fault};
 use manifold_fabric::Error as FabricError;
 use manifold_pci::{CONFIG_SIZE, FunctionId};
@@ -111,19 +111,24 @@ fn function(info: FunctionInfo) -> types::Function {
         },
         bars: info.bars.into_iter().map(bar).collect(),
         socket: info.socket,
+        vhost_socket: info.vhost_socket,
         mac: types::MacAddress(info.mac),
         mtu: info.mtu,
         link: if info.link_up { types::Link::Up } else { types::Link::Down },
-        attached: info
-            .attached
-            .map(|peer| types::Peer { protocol: peer.protocol.to_owned(), pid: peer.pid }),
+        attached: info.attached.map(|peer| types::Peer {
+            protocol: match peer.protocol {
+                Protocol::VfioUser => types::Protocol::VfioUser,
+                Protocol::VhostUser => types::Protocol::VhostUser,
+            },
+            pid: peer.pid,
+        }),
         driver: types::DriverStatus::from(info.device_status),
         counters: types::Counters {
-            rx_frames: info.counters.rx_frames,
-            rx_bytes: info.counters.rx_bytes,
-            tx_frames: info.counters.tx_frames,
-            tx_bytes: info.counters.tx_bytes,
-            interrupts: info.counters.interrupts,
+            rx_frames: info.counters.rx.frames,
+            rx_bytes: info.counters.rx.bytes,
+            tx_frames: info.counters.tx.frames,
+            tx_bytes: info.counters.tx.bytes,
+            interrupts: info.counters.rx.interrupts + info.counters.tx.interrupts,
             drops: info
                 .counters
                 .drops

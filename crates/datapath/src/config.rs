@@ -3,9 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use manifold_offload::Offloads;
 use manifold_pci::FunctionId;
-use manifold_virtio::ring::{QueueAddresses, RingFeatures};
-use manifold_virtio::transport::{QueueEvents, QueueState};
+use manifold_virtio::ring::{Queue, QueueAddresses, QueueState, RingError, RingFeatures};
+use manifold_virtio::spec::net::{feature, header};
+use manifold_virtio::transport::QueueEvents;
 
 use crate::poll::Kick;
 
@@ -30,15 +32,57 @@ pub struct QueueConfig {
     /// Where the rings are.
     pub addresses: QueueAddresses,
     /// Ring features the driver accepted.
-    pub features: RingFeatures,
-    /// Whether a received frame may span several buffers (VIRTIO_NET_F_MRG_RXBUF).
-    pub mergeable: bool,
+    pub ring: RingFeatures,
+    /// All features the driver accepted, as masks of [`feature`]: offloads, merged buffers, hash report.
+    pub features: u64,
     /// How the driver's notifications reach the worker.
     pub kick: Kick,
-    /// Where to go on; the default is the beginning.
-    pub resume: QueueState,
+    /// Where to go on; `None`: at the beginning.
+    pub resume: Option<QueueState>,
     /// The way back to the driver: interrupts, and the news that its ring broke the rules.
     pub events: Arc<dyn QueueEvents>,
+}
+
+impl QueueConfig {
+    pub(crate) fn queue(&self) -> Result<Queue, RingError> {
+        let queue = Queue::new(self.addresses, self.ring)?;
+        match self.resume {
+            Some(state) => queue.resume(state),
+            None => Ok(queue),
+        }
+    }
+
+    /// Whether a received frame may span several buffers.
+    pub(crate) fn is_mergeable(&self) -> bool {
+        self.features & feature::MRG_RXBUF != 0
+    }
+
+    /// Bytes of virtio_net_hdr.
+    pub(crate) fn header_len(&self) -> usize {
+        if self.features & feature::HASH_REPORT != 0 { header::SIZE_HASH } else { header::SIZE }
+    }
+}
+
+/// What a driver takes unfinished.
+pub(crate) fn receive_offloads(features: u64) -> Offloads {
+    let has = |bit| features & bit != 0;
+    Offloads::CSUM.only_if(has(feature::GUEST_CSUM))
+        | Offloads::TSO4.only_if(has(feature::GUEST_TSO4))
+        | Offloads::TSO6.only_if(has(feature::GUEST_TSO6))
+        | Offloads::ECN.only_if(has(feature::GUEST_ECN))
+        | Offloads::USO4.only_if(has(feature::GUEST_USO4))
+        | Offloads::USO6.only_if(has(feature::GUEST_USO6))
+}
+
+/// What a driver may leave to the device.
+pub(crate) fn transmit_offloads(features: u64) -> Offloads {
+    let has = |bit| features & bit != 0;
+    let uso = Offloads::USO4 | Offloads::USO6;
+    Offloads::CSUM.only_if(has(feature::CSUM))
+        | Offloads::TSO4.only_if(has(feature::HOST_TSO4))
+        | Offloads::TSO6.only_if(has(feature::HOST_TSO6))
+        | Offloads::ECN.only_if(has(feature::HOST_ECN))
+        | uso.only_if(has(feature::HOST_USO))
 }
 
 impl fmt::Debug for QueueConfig {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use manifold_eswitch::DropReason;
 
+use crate::config::Direction;
+
 /// Why a frame did not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Drop {
@@ -22,16 +24,24 @@ pub enum Drop {
     BufferTooSmall,
     /// The uplink did not take it; counted at the sender.
     Uplink,
+    /// The receiver's worker has fallen behind; counted at the sender.
+    Handover,
 }
 
 const SWITCH: usize = DropReason::ALL.len();
-const REASONS: usize = SWITCH + 5;
+const REASONS: usize = SWITCH + 6;
 
 impl Drop {
     /// Every reason.
     pub fn all() -> impl Iterator<Item = Drop> {
-        let own =
-            [Drop::BadHeader, Drop::NoBuffer, Drop::NotReady, Drop::BufferTooSmall, Drop::Uplink];
+        let own = [
+            Drop::BadHeader,
+            Drop::NoBuffer,
+            Drop::NotReady,
+            Drop::BufferTooSmall,
+            Drop::Uplink,
+            Drop::Handover,
+        ];
         DropReason::ALL.into_iter().map(Drop::Switch).chain(own)
     }
 
@@ -43,6 +53,17 @@ impl Drop {
             Drop::NotReady => SWITCH + 2,
             Drop::BufferTooSmall => SWITCH + 3,
             Drop::Uplink => SWITCH + 4,
+            Drop::Handover => SWITCH + 5,
+        }
+    }
+
+    /// At which side it is counted: the queue pair's sender, or its receiver.
+    pub fn direction(self) -> Direction {
+        match self {
+            Drop::NoBuffer | Drop::NotReady | Drop::BufferTooSmall => Direction::Receive,
+            Drop::Switch(_) | Drop::BadHeader | Drop::Uplink | Drop::Handover => {
+                Direction::Transmit
+            }
         }
     }
 
@@ -55,6 +76,7 @@ impl Drop {
             Drop::NotReady => "not_ready",
             Drop::BufferTooSmall => "buffer_too_small",
             Drop::Uplink => "uplink",
+            Drop::Handover => "handover",
         }
     }
 }
@@ -75,20 +97,47 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
+/// One direction of a queue pair.
+#[derive(Debug, Default)]
+pub(crate) struct Way {
+    pub(crate) frames: Counter,
+    pub(crate) bytes: Counter,
+    pub(crate) interrupts: Counter,
+    /// Frames with a checksum still to be completed.
+    pub(crate) partial: Counter,
+    /// Unsegmented frames and their bytes.
+    pub(crate) gso_frames: Counter,
+    pub(crate) gso_bytes: Counter,
+}
+
+impl Way {
+    fn read(&self) -> WaySnapshot {
+        WaySnapshot {
+            frames: self.frames.get(),
+            bytes: self.bytes.get(),
+            interrupts: self.interrupts.get(),
+            partial: self.partial.get(),
+            gso_frames: self.gso_frames.get(),
+            gso_bytes: self.gso_bytes.get(),
+        }
+    }
+}
+
 /// The counters of one queue pair, on cache lines of their own. Transmit and receive are seen from the driver.
+///
+/// A pair's two queues are on one worker, so each counter has one writer.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct PairCounters {
-    pub(crate) tx_frames: Counter,
-    pub(crate) tx_bytes: Counter,
-    pub(crate) rx_frames: Counter,
-    pub(crate) rx_bytes: Counter,
-    pub(crate) interrupts: Counter,
+    pub(crate) tx: Way,
+    pub(crate) rx: Way,
+    /// Notifications that woke a worker.
+    pub(crate) notifications: Counter,
     drops: [Counter; REASONS],
 }
 
@@ -100,14 +149,21 @@ impl PairCounters {
         }
     }
 
+    /// Frames for a queue that nobody serves, dropped by whoever has them: several workers may count here at once, and no
+    /// worker owns the counter.
+    #[cold]
+    pub(crate) fn not_ready(&self, frames: u32) {
+        if let Some(counter) = self.drops.get(Drop::NotReady.index()) {
+            counter.0.fetch_add(u64::from(frames), Ordering::Relaxed);
+        }
+    }
+
     /// The values now.
     pub fn snapshot(&self) -> PairSnapshot {
         PairSnapshot {
-            tx_frames: self.tx_frames.get(),
-            tx_bytes: self.tx_bytes.get(),
-            rx_frames: self.rx_frames.get(),
-            rx_bytes: self.rx_bytes.get(),
-            interrupts: self.interrupts.get(),
+            tx: self.tx.read(),
+            rx: self.rx.read(),
+            notifications: self.notifications.get(),
             drops: Drop::all()
                 .filter_map(|reason| {
                     let n = self.drops.get(reason.index())?.get();
@@ -118,21 +174,53 @@ impl PairCounters {
     }
 }
 
+/// The values of one direction at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WaySnapshot {
+    /// Transmit: frames the driver sent that the switch forwarded (a receiver may still have had no buffer). Receive:
+    /// frames delivered to the driver.
+    pub frames: u64,
+    /// Their bytes, from the destination address on, without FCS.
+    pub bytes: u64,
+    /// Interrupts raised.
+    pub interrupts: u64,
+    /// Frames among them whose checksum is for the receiver to complete.
+    pub partial: u64,
+    /// Frames among them that are unsegmented.
+    pub gso_frames: u64,
+    /// Their bytes.
+    pub gso_bytes: u64,
+}
+
+impl std::ops::AddAssign for WaySnapshot {
+    fn add_assign(&mut self, other: Self) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+        self.interrupts += other.interrupts;
+        self.partial += other.partial;
+        self.gso_frames += other.gso_frames;
+        self.gso_bytes += other.gso_bytes;
+    }
+}
+
 /// The values of [`PairCounters`] at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PairSnapshot {
-    /// Frames the driver sent that the switch forwarded (a receiver may still have had no buffer).
-    pub tx_frames: u64,
-    /// Their bytes, from the destination address on, without FCS.
-    pub tx_bytes: u64,
-    /// Frames delivered to the driver.
-    pub rx_frames: u64,
-    /// Their bytes.
-    pub rx_bytes: u64,
-    /// Interrupts raised.
-    pub interrupts: u64,
+    /// From the driver.
+    pub tx: WaySnapshot,
+    /// To the driver.
+    pub rx: WaySnapshot,
+    /// Notifications of the driver that woke a worker.
+    pub notifications: u64,
     /// Frames that did not arrive, by reason; only reasons that occurred.
     pub drops: Vec<(Drop, u64)>,
+}
+
+impl PairSnapshot {
+    /// How often frames were dropped for this reason.
+    pub fn dropped(&self, reason: Drop) -> u64 {
+        self.drops.iter().find(|(other, _)| *other == reason).map_or(0, |(_, n)| *n)
+    }
 }
 
 /// The counters of a function: one set per queue pair.
@@ -160,11 +248,9 @@ impl FunctionCounters {
         let mut total = PairSnapshot::default();
         let mut drops = [0; REASONS];
         for pair in self.0.iter() {
-            total.tx_frames += pair.tx_frames.get();
-            total.tx_bytes += pair.tx_bytes.get();
-            total.rx_frames += pair.rx_frames.get();
-            total.rx_bytes += pair.rx_bytes.get();
-            total.interrupts += pair.interrupts.get();
+            total.tx += pair.tx.read();
+            total.rx += pair.rx.read();
+            total.notifications += pair.notifications.get();
             for (sum, counter) in drops.iter_mut().zip(&pair.drops) {
                 *sum += counter.get();
             }

@@ -4,24 +4,47 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use manifold_dma::{Access, Pinned, Slice};
-use manifold_virtio::ring::{AnyBurst, Burst, Chain, Queue, RingError};
+use manifold_offload::{Offloads, Plan};
+use manifold_virtio::ring::{Burst, Chain, Queue, RingError};
 use manifold_virtio::transport::{QueueEvents, QueueState};
 
-use crate::config::QueueConfig;
+use crate::config::{QueueConfig, receive_offloads};
 use crate::counters::{Drop, PairCounters};
-use crate::frame::{Frame, NET_HEADER, Pieces};
+use crate::frame::{Frame, Pieces};
+use crate::meter::{Laps, Stage};
+use crate::moderation::Moderation;
+use crate::software::Scratch;
 
 /// The most buffers one frame is spread over: 64 KiB in buffers of the smallest size the standard advises, twice over.
-const MAX_CHAINS: usize = 128;
-/// The most pieces those buffers may be in.
-const MAX_PIECES: usize = 1024;
+const FRAME_CHAINS: usize = 128;
+/// Buffers claimed at once.
+const CHAINS: usize = 256;
+/// Pieces those buffers may be in.
+const ROOM: usize = 512;
 
 /// A receive queue.
 pub(crate) struct Receiver {
     queue: Queue,
-    mergeable: bool,
-    events: Arc<dyn QueueEvents>,
+    way: Way,
+    pub(crate) moderation: Moderation,
+    pub(crate) events: Arc<dyn QueueEvents>,
     failed: bool,
+}
+
+/// How the driver takes frames.
+struct Way {
+    mergeable: bool,
+    /// Bytes of virtio_net_hdr.
+    header_len: usize,
+    /// Receive offloads in force.
+    accepts: Offloads,
+}
+
+/// What a delivery needs besides the queue and the frames.
+pub(crate) struct Tools<'t> {
+    pub(crate) counters: &'t PairCounters,
+    pub(crate) scratch: &'t mut Scratch,
+    pub(crate) laps: &'t mut Laps,
 }
 
 impl Receiver {
@@ -32,123 +55,363 @@ impl Receiver {
 
     pub(crate) fn new(config: QueueConfig) -> Result<Self, RingError> {
         Ok(Receiver {
-            queue: Queue::new(config.addresses, config.features)?.resume(config.resume)?,
-            mergeable: config.mergeable,
+            way: Way {
+                mergeable: config.is_mergeable(),
+                header_len: config.header_len(),
+                accepts: receive_offloads(config.features),
+            },
+            queue: config.queue()?,
+            moderation: Moderation::default(),
             events: config.events,
             failed: false,
         })
     }
 
-    /// Delivers frames, in order; those that do not fit are counted and dropped.
-    pub(crate) fn deliver<'f>(
+    /// Receive offloads from now on, as masks of feature bits.
+    pub(crate) fn set_offloads(&mut self, offloads: u64) {
+        self.way.accepts = receive_offloads(offloads);
+    }
+
+    /// Delivers the frames that `which` has a bit for, in order; those that do not fit are counted and dropped.
+    #[inline]
+    pub(crate) fn deliver(
         &mut self,
         pin: &Pinned<'_>,
-        mut frames: impl Iterator<Item = &'f mut Frame>,
+        frames: &mut [Frame],
+        which: u64,
         pieces: &Pieces<'_>,
-        counters: &PairCounters,
+        tools: &mut Tools<'_>,
     ) {
         if self.failed {
-            frames.for_each(|_| counters.drop(Drop::NotReady));
+            refuse(which, tools.counters);
             return;
         }
-        if let Err(error) = self.deliver_to_ring(pin, &mut frames, pieces, counters) {
-            frames.for_each(|_| counters.drop(Drop::NotReady));
+        let result = match &mut self.queue {
+            Queue::Split(queue) => {
+                queue.open(pin).map_err(|error| (error, which)).and_then(|ring| {
+                    deliver(
+                        ring,
+                        &self.way,
+                        &mut self.moderation,
+                        &*self.events,
+                        frames,
+                        which,
+                        pieces,
+                        tools,
+                    )
+                })
+            }
+            Queue::Packed(queue) => {
+                queue.open(pin).map_err(|error| (error, which)).and_then(|ring| {
+                    deliver(
+                        ring,
+                        &self.way,
+                        &mut self.moderation,
+                        &*self.events,
+                        frames,
+                        which,
+                        pieces,
+                        tools,
+                    )
+                })
+            }
+        };
+        if let Err((error, left)) = result {
+            refuse(left, tools.counters);
             self.failed = true;
             self.events.fail(&error);
         }
     }
+}
 
-    fn deliver_to_ring<'f>(
-        &mut self,
-        pin: &Pinned<'_>,
-        frames: &mut impl Iterator<Item = &'f mut Frame>,
-        pieces: &Pieces<'_>,
-        counters: &PairCounters,
-    ) -> Result<(), RingError> {
-        let mut burst = self.queue.open(pin)?;
-        // Buffers are looked for when a frame comes, so the driver need never notify of them.
-        burst.disarm();
-        let (mut delivered, mut bytes) = (0, 0);
-        let mut result = Ok(());
-        for frame in frames {
-            match put(&mut burst, self.mergeable, frame, pieces) {
-                Ok(None) => {
-                    delivered += 1;
-                    bytes += frame.len() as u64;
-                }
-                Ok(Some(reason)) => counters.drop(reason),
-                Err(error) => {
-                    counters.drop(Drop::NotReady);
-                    result = Err(error);
-                    break;
-                }
-            }
-        }
-        if delivered > 0 {
-            counters.rx_frames.add(delivered);
-            counters.rx_bytes.add(bytes);
-            if burst.publish() {
-                counters.interrupts.add(1);
-                self.events.interrupt();
-            }
-        }
-        result
+fn refuse(frames: u64, counters: &PairCounters) {
+    for _ in 0..frames.count_ones() {
+        counters.drop(Drop::NotReady);
     }
 }
 
-/// Puts one frame into as many buffers as it needs; says why if it is dropped.
-fn put<'p>(
-    burst: &mut AnyBurst<'_, 'p>,
-    mergeable: bool,
-    frame: &mut Frame,
+/// The error, if the ring broke, with the frames that were not delivered for it.
+type Outcome = Result<(), (RingError, u64)>;
+
+/// What was delivered.
+#[derive(Default)]
+struct Delivered {
+    frames: u64,
+    bytes: u64,
+    partial: u64,
+    gso_frames: u64,
+    gso_bytes: u64,
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one receiver, borrowed apart")]
+#[inline]
+fn deliver<'p, R: Burst<'p>>(
+    mut ring: R,
+    way: &Way,
+    moderation: &mut Moderation,
+    events: &dyn QueueEvents,
+    frames: &mut [Frame],
+    which: u64,
     pieces: &Pieces<'_>,
-) -> Result<Option<Drop>, RingError> {
-    let needed = NET_HEADER + frame.len();
-    let mut room: ArrayVec<Slice<'p>, MAX_PIECES> = ArrayVec::new();
-    let mut chains: ArrayVec<Chain, MAX_CHAINS> = ArrayVec::new();
+    tools: &mut Tools<'_>,
+) -> Outcome {
+    // Buffers are looked for when a frame comes, so the driver need never notify of them.
+    ring.disarm();
+    let mut done = Delivered::default();
+    let mut outcome = Ok(());
+    let mut left = which;
+    let unfinished = way.unfinished(frames, which);
+    while left != 0 && outcome.is_ok() {
+        let first = 1 << left.trailing_zeros();
+        if unfinished & first != 0 {
+            left &= !first;
+            if let Some(frame) = frames.get(first.trailing_zeros() as usize) {
+                outcome = finish(&mut ring, way, frame, pieces, &mut done, tools)
+                    .map_err(|error| (error, left));
+            }
+            continue;
+        }
+        // Frames up to the first that has to be worked on.
+        let next = unfinished & left;
+        let run = if next == 0 { left } else { left & ((1 << next.trailing_zeros()) - 1) };
+        left &= !run;
+        outcome = put(&mut ring, way, frames, run, pieces, &mut done, tools)
+            .map_err(|(error, rest)| (error, rest | left));
+    }
+    if done.frames > 0 {
+        let counters = &tools.counters.rx;
+        counters.frames.add(done.frames);
+        counters.bytes.add(done.bytes);
+        if done.partial + done.gso_frames > 0 {
+            counters.partial.add(done.partial);
+            counters.gso_frames.add(done.gso_frames);
+            counters.gso_bytes.add(done.gso_bytes);
+        }
+        let wanted = ring.publish();
+        if moderation.passed(done.frames as usize, wanted, || tools.laps.now()) {
+            counters.interrupts.add(1);
+            events.interrupt();
+        }
+    }
+    tools.laps.lap(Stage::Publish);
+    outcome
+}
+
+impl Way {
+    /// The frames that this driver does not take as they are.
+    #[inline]
+    fn unfinished(&self, frames: &[Frame], which: u64) -> u64 {
+        let mut unfinished = 0;
+        for (index, frame) in frames.iter().enumerate() {
+            if let Some(request) = &frame.request
+                && which & (1 << index) != 0
+                && !matches!(request.plan(self.accepts, usize::MAX), Plan::PassThrough(_))
+            {
+                unfinished |= 1 << index;
+            }
+        }
+        unfinished
+    }
+}
+
+/// Does in software what the driver does not take over, and delivers the result.
+#[cold]
+fn finish<'p, R: Burst<'p>>(
+    ring: &mut R,
+    way: &Way,
+    frame: &Frame,
+    pieces: &Pieces<'_>,
+    done: &mut Delivered,
+    tools: &mut Tools<'_>,
+) -> Result<(), RingError> {
+    let Tools { counters, scratch, laps } = tools;
+    let mut result = Ok(());
+    let finished = scratch.finish(frame, pieces, way.accepts, |frames, pieces| {
+        let mut tools = Tools { counters, scratch: &mut Scratch::default(), laps };
+        let all = (1 << frames.len()) - 1;
+        result = put(ring, way, frames, all, pieces, done, &mut tools).map_err(|(error, _)| error);
+        result.is_ok()
+    });
+    if finished.is_err() {
+        counters.drop(Drop::BadHeader);
+    }
+    result
+}
+
+/// A frame and the buffers it goes to.
+struct Claim {
+    frame: u8,
+    chains: usize,
+    room: usize,
+}
+
+/// Puts frames that the driver takes as they are into its buffers.
+#[inline]
+fn put<'p, R: Burst<'p>>(
+    ring: &mut R,
+    way: &Way,
+    frames: &mut [Frame],
+    which: u64,
+    pieces: &Pieces<'_>,
+    done: &mut Delivered,
+    tools: &mut Tools<'_>,
+) -> Result<(), (RingError, u64)> {
+    let mut left = which;
+    while left != 0 {
+        let mut claims: ArrayVec<Claim, 64> = ArrayVec::new();
+        let mut chains: ArrayVec<Chain, CHAINS> = ArrayVec::new();
+        let mut room: ArrayVec<Slice<'p>, ROOM> = ArrayVec::new();
+        let mut error = None;
+        // First all buffers: their cache lines are fetched while the next descriptors are read.
+        while left != 0 {
+            let index = left.trailing_zeros();
+            let Some(frame) = frames.get(index as usize) else { break };
+            let (had_chains, had_room) = (chains.len(), room.len());
+            let needed = way.header_len + frame.len();
+            match claim(ring, way.mergeable, needed, &mut chains, &mut room) {
+                Ok(Claimed::Yes) => claims.push(Claim {
+                    frame: index as u8,
+                    chains: chains.len() - had_chains,
+                    room: room.len() - had_room,
+                }),
+                Ok(Claimed::Later) if !claims.is_empty() => {
+                    undo(ring, &mut chains, had_chains);
+                    room.truncate(had_room);
+                    break;
+                }
+                Ok(refused) => {
+                    undo(ring, &mut chains, had_chains);
+                    room.truncate(had_room);
+                    let none = matches!(refused, Claimed::No(Drop::NoBuffer));
+                    tools.counters.drop(if none { Drop::NoBuffer } else { Drop::BufferTooSmall });
+                }
+                Err(broken) => {
+                    // The chains of this frame are lost with the ring.
+                    chains.truncate(had_chains);
+                    room.truncate(had_room);
+                    error = Some(broken);
+                    break;
+                }
+            }
+            left &= left - 1;
+        }
+        tools.laps.lap(Stage::Claim);
+        let (mut chains, mut room) = (&chains[..], &room[..]);
+        for claim in &claims {
+            let (own_chains, others) = chains.split_at(claim.chains.min(chains.len()));
+            let (own_room, other_room) = room.split_at(claim.room.min(room.len()));
+            (chains, room) = (others, other_room);
+            let Some(frame) = frames.get_mut(usize::from(claim.frame)) else { continue };
+            write(frame, own_chains.len(), way.header_len, own_room, pieces);
+            let mut rest = way.header_len + frame.len();
+            for chain in own_chains {
+                let written = rest.min(chain.writable as usize);
+                ring.complete(chain, written as u32);
+                rest -= written;
+            }
+            done.count(frame);
+        }
+        tools.laps.lap(Stage::Copy);
+        if let Some(error) = error {
+            return Err((error, left));
+        }
+    }
+    Ok(())
+}
+
+impl Delivered {
+    #[inline]
+    fn count(&mut self, frame: &Frame) {
+        self.frames += 1;
+        self.bytes += frame.len() as u64;
+        if let Some(request) = &frame.request {
+            self.partial += 1;
+            if request.is_gso() {
+                self.gso_frames += 1;
+                self.gso_bytes += frame.len() as u64;
+            }
+        }
+    }
+}
+
+/// Whether there are buffers for a frame.
+enum Claimed {
+    Yes,
+    /// Not in the room that is left in this batch.
+    Later,
+    No(Drop),
+}
+
+/// Takes buffers of `needed` bytes altogether.
+#[inline]
+fn claim<'p, R: Burst<'p>>(
+    ring: &mut R,
+    mergeable: bool,
+    needed: usize,
+    chains: &mut ArrayVec<Chain, CHAINS>,
+    room: &mut ArrayVec<Slice<'p>, ROOM>,
+) -> Result<Claimed, RingError> {
+    let had = chains.len();
     let mut capacity = 0;
-    while capacity < needed {
-        let popped =
-            burst.pop(|slice, access| access == Access::Read || room.try_push(slice).is_ok());
+    loop {
+        if chains.is_full() || chains.len() - had == FRAME_CHAINS {
+            return Ok(Claimed::Later);
+        }
+        let popped = ring.pop(|slice, access| {
+            access == Access::Read || {
+                slice.prefetch();
+                room.try_push(slice).is_ok()
+            }
+        });
         let chain = match popped {
             Ok(Some(chain)) => chain,
-            Ok(None) => {
-                burst.put_back(&chains);
-                return Ok(Some(Drop::NoBuffer));
-            }
-            Err(RingError::TooManyPieces(_)) if !chains.is_empty() => {
-                burst.put_back(&chains);
-                return Ok(Some(Drop::BufferTooSmall));
-            }
+            Ok(None) => return Ok(Claimed::No(Drop::NoBuffer)),
+            Err(RingError::TooManyPieces(_)) => return Ok(Claimed::Later),
             Err(error) => return Err(error),
         };
         if chain.writable == 0 {
             return Err(RingError::NoBuffers("device-writable"));
         }
         capacity += chain.writable as usize;
-        if chains.try_push(chain).is_err() {
-            burst.put_back(&[chain]);
-            burst.put_back(&chains);
-            return Ok(Some(Drop::BufferTooSmall));
+        chains.push(chain);
+        if capacity >= needed {
+            return Ok(Claimed::Yes);
         }
-        if capacity < needed && !mergeable {
-            burst.put_back(&chains);
-            return Ok(Some(Drop::BufferTooSmall));
+        if !mergeable {
+            return Ok(Claimed::No(Drop::BufferTooSmall));
         }
     }
-    let head = frame.delivered_head(chains.len() as u16);
-    let mut scatter = Scatter { room: &room, skip: 0 };
-    scatter.write(head);
-    for piece in frame.rest(pieces) {
-        scatter.copy(piece);
+}
+
+/// Gives back the chains from `had` on, as if they had not been taken.
+fn undo<'p, R: Burst<'p>>(ring: &mut R, chains: &mut ArrayVec<Chain, CHAINS>, had: usize) {
+    ring.put_back(chains.get(had..).unwrap_or_default());
+    chains.truncate(had);
+}
+
+/// The copy.
+#[inline]
+fn write(
+    frame: &mut Frame,
+    buffers: usize,
+    header_len: usize,
+    room: &[Slice<'_>],
+    pieces: &Pieces<'_>,
+) {
+    frame.set_buffers(buffers as u16);
+    let mut scatter = Scatter { room, skip: 0 };
+    let plain = frame.plain_head();
+    if header_len == manifold_virtio::spec::net::header::SIZE {
+        scatter.write(plain);
+    } else {
+        scatter.write(&frame.hashed_header());
+        scatter.write(frame.header());
     }
-    let mut left = needed;
-    for chain in &chains {
-        let written = left.min(chain.writable as usize);
-        burst.complete(chain, written as u32);
-        left -= written;
+    if !frame.is_whole() {
+        for piece in frame.rest(pieces) {
+            scatter.copy(piece);
+        }
     }
-    Ok(None)
 }
 
 /// Writes bytes one after the other into pieces of memory.

@@ -2,12 +2,9 @@
 
 use arrayvec::ArrayVec;
 use manifold_dma::Slice;
-use manifold_virtio::ring::Chain;
+use manifold_offload::{Hash, NetHeader, Offloads, Request, parse};
+use manifold_virtio::spec::net::header;
 
-/// Bytes of virtio_net_hdr with `num_buffers` (virtio 1.3, 5.1.6).
-pub(crate) const NET_HEADER: usize = 12;
-/// Offset of `num_buffers` in it.
-const NUM_BUFFERS: usize = 10;
 /// How many bytes of a frame are copied out to be judged, and delivered from the copy: a minimal frame whole, or
 /// Ethernet with VLAN tags, IPv6 and part of TCP.
 pub(crate) const JUDGED: usize = 64;
@@ -15,6 +12,14 @@ pub(crate) const JUDGED: usize = 64;
 pub(crate) const BURST: usize = 32;
 /// Pieces of guest memory per burst: at least the longest chain.
 pub(crate) const PIECES: usize = 1024;
+/// How many bytes are looked at where the head does not reach: behind IPv6 extension headers and TCP options.
+pub(crate) const PEEKED: usize = 256;
+/// Where the frame begins in [`Frame::head`]: behind the longest virtio_net_hdr.
+const START: usize = header::SIZE_HASH;
+/// Where a virtio_net_hdr without hash begins, so that it and the frame are one piece.
+const PLAIN: usize = START - header::SIZE;
+/// Bytes of virtio_net_hdr before `num_buffers`.
+const REQUEST: usize = header::NUM_BUFFERS;
 
 /// The pieces of a burst's frames, in order.
 pub(crate) type Pieces<'p> = ArrayVec<Slice<'p>, PIECES>;
@@ -22,18 +27,22 @@ pub(crate) type Pieces<'p> = ArrayVec<Slice<'p>, PIECES>;
 /// A frame: its head copied out of the sender's memory, and where the rest of it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame {
-    /// virtio_net_hdr as it will be delivered, then the first bytes of the frame.
-    head: [u8; NET_HEADER + JUDGED],
+    /// virtio_net_hdr as most receivers get it, at [`PLAIN`], then the first bytes of the frame.
+    head: [u8; START + JUDGED],
     /// How much of `head` after the virtio_net_hdr is valid.
-    judged: usize,
+    judged: u8,
     /// The rest: pieces `first..first + count`, of which `skip` bytes of the first are already in `head`.
-    first: usize,
-    count: usize,
-    skip: usize,
+    first: u16,
+    count: u16,
+    skip: u32,
     /// Length of the whole frame from the destination address on, without FCS.
-    len: usize,
-    /// What to give back to the ring it came from.
-    pub(crate) chain: Chain,
+    len: u32,
+    /// What the sender leaves to be done, if anything.
+    pub(crate) request: Option<Request>,
+    /// What receive-side scaling made of it, for the present receiver.
+    pub(crate) hash: Option<Hash>,
+    /// Which of its burst it is.
+    position: u8,
 }
 
 /// Why a chain does not hold a frame.
@@ -41,87 +50,205 @@ pub(crate) struct Frame {
 pub(crate) struct BadHeader;
 
 impl Frame {
-    /// Reads the head of the frame in `pieces[first..]`, which begins with the driver's virtio_net_hdr.
-    ///
-    /// No offload is negotiated, so `flags` and `gso_type` must be zero (virtio 1.3, 5.1.6.2.1).
+    /// Reads the head of the frame in `pieces[first..first + count]`, `total` bytes, which begins with the driver's
+    /// virtio_net_hdr of `header_len` bytes. Of what it asks for, only `negotiated` is allowed.
     #[inline]
     pub(crate) fn read(
         pieces: &Pieces<'_>,
-        first: usize,
-        chain: Chain,
+        (first, count): (usize, usize),
+        header_len: usize,
+        negotiated: Offloads,
+        total: u32,
     ) -> Result<Frame, BadHeader> {
-        let Some(len) = (chain.readable as usize).checked_sub(NET_HEADER) else {
+        let Some(len) = (total as usize).checked_sub(header_len) else {
             return Err(BadHeader);
         };
+        let judged = len.min(JUDGED);
         let mut frame = Frame {
-            head: [0; NET_HEADER + JUDGED],
-            judged: len.min(JUDGED),
-            first,
+            head: [0; START + JUDGED],
+            judged: judged as u8,
+            first: first as u16,
             count: 0,
             skip: 0,
-            len,
-            chain,
+            len: len as u32,
+            request: None,
+            hash: None,
+            position: 0,
         };
-        let wanted = NET_HEADER + frame.judged;
+        let Some(target) = frame.head.get_mut(START - header_len..START + judged) else {
+            return Err(BadHeader);
+        };
+        let wanted = target.len();
         let mut have = 0;
         let mut at = first;
         // The rule is one piece; a driver may put virtio_net_hdr in one of its own, or scatter it at will.
         while have < wanted {
             let Some(piece) = pieces.get(at) else { return Err(BadHeader) };
-            let Some(room) = frame.head.get_mut(have..wanted) else { return Err(BadHeader) };
-            let read = piece.read(room);
+            let read = piece.read(target.get_mut(have..).unwrap_or_default());
             have += read;
             if read < piece.len() {
-                frame.skip = read;
+                frame.skip = read as u32;
                 break;
             }
             at += 1;
         }
-        frame.first = at;
-        frame.count = pieces.len() - at;
-        let [flags, gso_type, ..] = frame.head;
-        if flags != 0 || gso_type != 0 {
-            return Err(BadHeader);
-        }
-        // What is delivered says: no checksum to finish, no segmentation, one buffer (until told otherwise).
-        frame.head[..NET_HEADER].fill(0);
+        frame.first = at as u16;
+        frame.count = (first + count).saturating_sub(at) as u16;
+        frame.take_header(START - header_len, negotiated)?;
         Ok(frame)
     }
 
-    /// A frame that lies whole in `pieces[first]`, without a virtio_net_hdr.
-    pub(crate) fn from_wire(pieces: &Pieces<'_>, first: usize) -> Option<Frame> {
-        let piece = pieces.get(first)?;
-        let len = piece.len();
-        let judged = len.min(JUDGED);
-        let mut head = [0; NET_HEADER + JUDGED];
-        piece.read(head.get_mut(NET_HEADER..NET_HEADER + judged)?);
-        Some(Frame { head, judged, first, count: 1, skip: judged, len, chain: Chain::default() })
+    /// A frame made in software of `of`, whole in `pieces[first]`, whose checksum may be left to the receiver.
+    pub(crate) fn finished(
+        pieces: &Pieces<'_>,
+        first: usize,
+        of: &Frame,
+        header: Option<NetHeader>,
+    ) -> Frame {
+        let piece = pieces.get(first).map_or(Slice::from_mut(&mut []), |piece| *piece);
+        let mut frame = Frame {
+            head: [0; START + JUDGED],
+            judged: piece.len().min(JUDGED) as u8,
+            first: first as u16,
+            count: 1,
+            skip: piece.len().min(JUDGED) as u32,
+            len: piece.len() as u32,
+            request: None,
+            hash: of.hash,
+            position: 0,
+        };
+        piece.read(frame.head.get_mut(START..).unwrap_or_default());
+        let header = header.unwrap_or_default();
+        if let Some(field) = frame.head.get_mut(PLAIN..PLAIN + REQUEST) {
+            field.copy_from_slice(&header.to_bytes());
+        }
+        frame.set_buffers(1);
+        frame
+    }
+
+    /// A frame from the uplink: in `pieces[first]` behind a virtio_net_hdr.
+    pub(crate) fn from_uplink(
+        pieces: &Pieces<'_>,
+        first: usize,
+        negotiated: Offloads,
+    ) -> Result<Frame, BadHeader> {
+        let len = pieces.get(first).map_or(0, Slice::len);
+        Frame::read(pieces, (first, 1), header::SIZE, negotiated, len as u32)
+    }
+
+    /// The same frame, as the one with this number of its burst.
+    #[inline]
+    pub(crate) fn at(self, position: usize) -> Frame {
+        Frame { position: position as u8, ..self }
+    }
+
+    /// Which of its burst it is.
+    pub(crate) fn position(&self) -> usize {
+        usize::from(self.position)
+    }
+
+    /// Judges the virtio_net_hdr at `at` and replaces it by what is delivered.
+    #[inline]
+    fn take_header(&mut self, at: usize, negotiated: Offloads) -> Result<(), BadHeader> {
+        let asked: [u8; REQUEST] =
+            self.head.get(at..at + REQUEST).and_then(|b| b.try_into().ok()).unwrap_or_default();
+        let [flags, gso_type, ..] = asked;
+        let mut delivered = [0; REQUEST];
+        // Without either the other fields mean nothing (virtio 1.3, 5.1.6.2).
+        if flags != 0 || gso_type != 0 {
+            let asked = NetHeader::from_bytes(&asked);
+            let request =
+                asked.check(self.header(), self.len(), negotiated).map_err(|_| BadHeader)?;
+            if !request.header().is_complete() {
+                delivered = request.header().to_bytes();
+                self.request = Some(request);
+            }
+        }
+        if at != PLAIN {
+            self.head[..PLAIN].fill(0);
+        }
+        if let Some(field) = self.head.get_mut(PLAIN..PLAIN + REQUEST) {
+            field.copy_from_slice(&delivered);
+        }
+        self.set_buffers(1);
+        Ok(())
+    }
+
+    /// The length that the switch is to judge: of a frame still to be segmented, that of its longest segment.
+    #[inline]
+    pub(crate) fn switched_len(&self, pieces: &Pieces<'_>) -> usize {
+        match &self.request {
+            Some(request) if request.is_gso() => self.segment_len(request, pieces),
+            _ => self.len(),
+        }
+    }
+
+    #[cold]
+    fn segment_len(&self, request: &Request, pieces: &Pieces<'_>) -> usize {
+        let mut room = [0; PEEKED];
+        let head = self.peek(pieces, &mut room);
+        let headers = parse(head).payload_at(head).unwrap_or(usize::from(self.judged));
+        self.len().min(headers + usize::from(request.header().gso_size))
+    }
+
+    /// More of the frame than its head.
+    pub(crate) fn peek<'b>(&self, pieces: &Pieces<'_>, room: &'b mut [u8; PEEKED]) -> &'b [u8] {
+        let mut have = self.header().len();
+        room[..have].copy_from_slice(self.header());
+        for piece in self.rest(pieces) {
+            let Some(free) = room.get_mut(have..).filter(|free| !free.is_empty()) else { break };
+            have += piece.read(free);
+        }
+        room.get(..have).unwrap_or_default()
     }
 
     /// Length in bytes from the destination address on, without FCS.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
     /// The bytes that are judged and delivered.
     #[inline]
     pub(crate) fn header(&self) -> &[u8] {
-        self.head.get(NET_HEADER..NET_HEADER + self.judged).unwrap_or_default()
+        self.head.get(START..START + usize::from(self.judged)).unwrap_or_default()
     }
 
-    /// virtio_net_hdr and header in one, as a receiver gets it in `buffers` buffers.
+    /// Whether all of the frame is in its head.
     #[inline]
-    pub(crate) fn delivered_head(&mut self, buffers: u16) -> &[u8] {
-        if let Some(field) = self.head.get_mut(NUM_BUFFERS..NET_HEADER) {
+    pub(crate) fn is_whole(&self) -> bool {
+        self.len as usize == usize::from(self.judged)
+    }
+
+    /// How many buffers it is spread over.
+    #[inline]
+    pub(crate) fn set_buffers(&mut self, buffers: u16) {
+        if let Some(field) = self.head.get_mut(PLAIN + REQUEST..START) {
             field.copy_from_slice(&buffers.to_le_bytes());
         }
-        self.head.get(..NET_HEADER + self.judged).unwrap_or_default()
     }
 
-    /// virtio_net_hdr and header in one, as they go to the uplink.
-    pub(crate) fn head_mut(&mut self) -> &mut [u8] {
-        self.head.get_mut(..NET_HEADER + self.judged).unwrap_or_default()
+    /// virtio_net_hdr and the frame's head in one, without hash.
+    #[inline]
+    pub(crate) fn plain_head(&self) -> &[u8] {
+        self.head.get(PLAIN..START + usize::from(self.judged)).unwrap_or_default()
+    }
+
+    /// The same for writing, as they go to the uplink.
+    pub(crate) fn plain_head_mut(&mut self) -> &mut [u8] {
+        self.head.get_mut(PLAIN..START + usize::from(self.judged)).unwrap_or_default()
+    }
+
+    /// virtio_net_hdr with the hash.
+    pub(crate) fn hashed_header(&self) -> [u8; header::SIZE_HASH] {
+        let mut out = [0; header::SIZE_HASH];
+        out[..header::SIZE].copy_from_slice(&self.head[PLAIN..START]);
+        if let Some(hash) = &self.hash {
+            out[header::HASH_VALUE..header::HASH_REPORT].copy_from_slice(&hash.value.to_le_bytes());
+            out[header::HASH_REPORT..header::HASH_REPORT + 2]
+                .copy_from_slice(&hash.report.to_le_bytes());
+        }
+        out
     }
 
     /// What follows the head, in order.
@@ -130,8 +257,30 @@ impl Frame {
         &self,
         pieces: &'a Pieces<'p>,
     ) -> impl Iterator<Item = Slice<'p>> + use<'a, 'p> {
-        let all = pieces.get(self.first..self.first + self.count).unwrap_or_default();
-        let mut skip = self.skip;
+        let (first, count) = (usize::from(self.first), usize::from(self.count));
+        let all = pieces.get(first..first + count).unwrap_or_default();
+        let mut skip = self.skip as usize;
         all.iter().map(move |piece| piece.skip(std::mem::take(&mut skip)))
+    }
+
+    /// The same frame with its rest elsewhere: in `pieces[first..first + count]`, whole.
+    pub(crate) fn with_rest(mut self, first: usize, count: usize) -> Frame {
+        (self.first, self.count, self.skip) = (first as u16, count as u16, 0);
+        self
+    }
+
+    /// The frame without virtio_net_hdr, in one place.
+    pub(crate) fn linearize(&self, pieces: &Pieces<'_>, out: &mut Vec<u8>) {
+        out.clear();
+        out.resize(self.len(), 0);
+        let mut room = &mut out[..];
+        let head = self.header();
+        let (front, rest) = room.split_at_mut(head.len().min(room.len()));
+        front.copy_from_slice(&head[..front.len()]);
+        room = rest;
+        for piece in self.rest(pieces) {
+            let done = piece.read(room);
+            room = room.get_mut(done..).unwrap_or_default();
+        }
     }
 }

@@ -21,20 +21,38 @@
 
 #![forbid(unsafe_code)]
 
+mod clock;
+mod command;
 mod config;
 mod counters;
 mod deliver;
+mod egress;
+mod exchange;
+mod flight;
 mod frame;
 mod handle;
+mod mesh;
+mod meter;
+mod moderation;
+mod parcel;
+mod placement;
 mod poll;
+mod queues;
+mod rendezvous;
+mod sleep;
+mod software;
+mod steer;
+mod sync;
 mod transmit;
 mod uplink;
+mod window;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::{Direction, QueueConfig};
-pub use counters::{Drop, FunctionCounters, PairCounters, PairSnapshot};
-pub use handle::{Datapath, Error};
+pub use counters::{Drop, FunctionCounters, PairCounters, PairSnapshot, WaySnapshot};
+pub use handle::{Datapath, Error, MAX_WORKERS};
+pub use meter::{Stage, WorkerSnapshot};
 pub use poll::Kick;

@@ -4,7 +4,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
@@ -44,9 +45,11 @@ pub struct Kick(Arc<Doorbell>);
 #[derive(Debug)]
 struct Doorbell {
     fd: OwnedFd,
-    /// The worker's slot of the queue, while it is served.
-    slot: AtomicUsize,
+    /// The worker that serves the queue and its slot there; [`NOBODY`] while it is not served.
+    place: AtomicU64,
 }
+
+const NOBODY: u64 = u64::MAX;
 
 impl Kick {
     /// A new eventfd.
@@ -59,15 +62,17 @@ impl Kick {
 
     /// A descriptor that becomes readable, anew, with each notification: an eventfd that a VMM brings along.
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Kick(Arc::new(Doorbell { fd, slot: AtomicUsize::new(usize::MAX) }))
+        Kick(Arc::new(Doorbell { fd, place: AtomicU64::new(NOBODY) }))
     }
 
-    pub(crate) fn slot(&self) -> usize {
-        self.0.slot.load(Ordering::Acquire)
+    /// The worker that serves the queue, and its slot there.
+    pub(crate) fn place(&self) -> Option<(usize, usize)> {
+        let place = self.0.place.load(Ordering::Acquire);
+        (place != NOBODY).then_some(((place >> 32) as usize, place as u32 as usize))
     }
 
-    pub(crate) fn set_slot(&self, slot: usize) {
-        self.0.slot.store(slot, Ordering::Release);
+    pub(crate) fn set_place(&self, worker: usize, slot: usize) {
+        self.0.place.store((worker as u64) << 32 | slot as u64, Ordering::Release);
     }
 }
 
@@ -129,12 +134,18 @@ impl Poller {
         let _ = epoll::delete(&self.epoll, fd);
     }
 
-    /// Waits for events, for ever or not at all, and calls `each` with them.
-    pub(crate) fn wait(&self, block: bool, mut each: impl FnMut(Wake)) -> io::Result<()> {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let timeout = if block { None } else { Some(&now) };
+    /// Waits for events, at most for `limit` if there is one, and calls `each` with them.
+    pub(crate) fn wait(
+        &self,
+        limit: Option<Duration>,
+        mut each: impl FnMut(Wake),
+    ) -> io::Result<()> {
+        let limit = limit.map(|limit| Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: limit.subsec_nanos().into(),
+        });
         let mut room = [MaybeUninit::uninit(); 64];
-        match epoll::wait(&self.epoll, &mut room, timeout) {
+        match epoll::wait(&self.epoll, &mut room, limit.as_ref()) {
             Ok((events, _)) => {
                 for event in events {
                     each(Wake::from_data(event.data.u64()));

@@ -1,64 +1,120 @@
 //! The uplink: frames between the switch and a TAP.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use manifold_dma::Slice;
 use manifold_eswitch::Source;
-use manifold_port::{Sent, Tap};
+use manifold_offload::Offloads;
+use manifold_port::{Offloads as TapOffloads, Sent, Tap};
 
-use crate::frame::{BURST, Frame, NET_HEADER, PIECES, Pieces};
-use crate::transmit::{Egress, Origin};
+use crate::egress::{Egress, Origin};
+use crate::frame::{BURST, Frame, PIECES, Pieces};
+use crate::parcel::Address;
+use crate::software::Scratch;
 
 /// The longest frame a TAP hands over, with its virtio_net_hdr.
-const BUFFER: usize = NET_HEADER + 65_536 + 18;
+const BUFFER: usize = 12 + 65_536 + 18;
 
-/// A TAP with the buffer its frames are received into.
+/// The way out to a TAP, for any worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Port {
+    tap: Arc<Tap>,
+    /// What the host's kernel takes unfinished, and hands over unfinished.
+    offloads: Offloads,
+}
+
+impl Port {
+    /// A TAP, with as many offloads as the kernel knows.
+    pub(crate) fn new(tap: Tap) -> Self {
+        let tcp = TapOffloads { checksum: true, tso4: true, tso6: true, ecn: true, uso: false };
+        let known = Offloads::CSUM | Offloads::TSO4 | Offloads::TSO6 | Offloads::ECN;
+        let offloads = if tap.set_offloads(TapOffloads { uso: true, ..tcp }).is_ok() {
+            Offloads::ALL
+        } else if tap.set_offloads(tcp).is_ok() {
+            known
+        } else {
+            Offloads::NONE
+        };
+        Port { tap: Arc::new(tap), offloads }
+    }
+
+    /// Sends a frame; false when the TAP did not take it, or not all its segments.
+    pub(crate) fn send(
+        &self,
+        frame: &mut Frame,
+        pieces: &Pieces<'_>,
+        scratch: &mut Scratch,
+    ) -> bool {
+        let takes = frame.request.is_none_or(|request| self.offloads.contains(request.needs()));
+        if takes {
+            return self.write(frame, pieces);
+        }
+        let mut sent = true;
+        let finished = scratch.finish(frame, pieces, self.offloads, |frames, pieces| {
+            for frame in frames {
+                sent &= self.write(frame, pieces);
+            }
+            sent
+        });
+        sent && finished.is_ok()
+    }
+
+    fn write(&self, frame: &mut Frame, pieces: &Pieces<'_>) -> bool {
+        frame.set_buffers(0);
+        let rest: ArrayVec<Slice<'_>, PIECES> = frame.rest(pieces).collect();
+        let mut all: ArrayVec<Slice<'_>, { PIECES + 1 }> = ArrayVec::new();
+        all.push(Slice::from_mut(frame.plain_head_mut()));
+        all.extend(rest);
+        matches!(self.tap.send(&all), Ok(Sent::Done))
+    }
+}
+
+/// The way in, for one worker: with the buffer that frames are received into.
 pub(crate) struct Uplink {
-    tap: Tap,
+    port: Port,
     buffer: Box<[u8]>,
 }
 
 impl AsFd for Uplink {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.tap.as_fd()
+        self.port.tap.as_fd()
     }
 }
 
 impl Uplink {
-    pub(crate) fn new(tap: Tap) -> Self {
-        Uplink { tap, buffer: vec![0; BUFFER].into() }
+    pub(crate) fn new(port: Port) -> Self {
+        Uplink { port, buffer: vec![0; BUFFER].into() }
     }
 
-    /// Receives up to a burst of frames and forwards them; true when there may be more.
-    pub(crate) fn poll(&mut self, egress: &mut Egress<'_>) -> bool {
-        for _ in 0..BURST {
-            match self.tap.recv(&mut self.buffer) {
+    /// Receives up to a burst of frames and forwards them; says how many, and whether there may be more.
+    pub(crate) fn poll(&mut self, egress: &mut Egress<'_>) -> (usize, bool) {
+        for received in 0..BURST {
+            match self.port.tap.recv(&mut self.buffer) {
                 Ok(Some(len)) => {
-                    let Some(bytes) = self.buffer.get_mut(NET_HEADER..len) else { continue };
+                    let Some(bytes) = self.buffer.get_mut(..len) else { continue };
                     let mut pieces = Pieces::new();
                     pieces.push(Slice::from_mut(bytes));
-                    if let Some(frame) = Frame::from_wire(&pieces, 0) {
-                        let from = Origin { source: Source::Uplink, pair: 0 };
-                        egress.forward(from, &mut [frame], &pieces, None);
+                    if let Ok(frame) = Frame::from_uplink(&pieces, 0, self.port.offloads) {
+                        let from = Origin {
+                            source: Source::Uplink,
+                            pair: 0,
+                            address: Address { number: u16::MAX, generation: 0 },
+                            slot: 0,
+                            life: 0,
+                            sequence: 0,
+                        };
+                        egress.forward(&from, None, &mut [frame], &pieces, None);
                     }
                 }
-                Ok(None) => return false,
+                Ok(None) => return (received, false),
                 Err(error) => {
                     tracing::warn!(%error, "the uplink cannot be read");
-                    return false;
+                    return (received, false);
                 }
             }
         }
-        true
-    }
-
-    /// Sends a frame; false when the TAP did not take it.
-    pub(crate) fn send(&mut self, frame: &mut Frame, pieces: &Pieces<'_>) -> bool {
-        let rest: ArrayVec<Slice<'_>, PIECES> = frame.rest(pieces).collect();
-        let mut all: ArrayVec<Slice<'_>, { PIECES + 1 }> = ArrayVec::new();
-        all.push(Slice::from_mut(frame.head_mut()));
-        all.extend(rest);
-        matches!(self.tap.send(&all), Ok(Sent::Done))
+        (BURST, true)
     }
 }

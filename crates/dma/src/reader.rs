@@ -244,6 +244,20 @@ impl Pinned<'_> {
         })
     }
 
+    /// The IOVA of memory that was translated a moment ago, if that is remembered: the way back, for whoever hands a
+    /// buffer on to one who translates for himself.
+    pub fn iova_of(&self, slice: &Slice<'_>) -> Option<u64> {
+        let start = slice.as_ptr() as u64;
+        let last = start.checked_add((slice.len() as u64).checked_sub(1)?)?;
+        self.reader.memo.recent.iter().find_map(|cell| {
+            let recent = cell.get();
+            let offset = start.checked_sub(recent.host as u64)?;
+            let size = recent.last.checked_sub(recent.first)?;
+            (offset <= size && last - recent.host as u64 <= size && recent.readable)
+                .then(|| recent.first + offset)
+        })
+    }
+
     /// Records a fault that the caller found (a misaligned ring, say) and returns it.
     #[cold]
     pub fn fault(&self, iova: u64, len: usize, access: Access, reason: FaultReason) -> Fault {

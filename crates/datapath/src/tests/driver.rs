@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use manifold_dma::{Backing, Domain, Permissions, Reader};
 use manifold_pci::FunctionId;
-use manifold_virtio::ring::{QueueAddresses, RingFeatures};
-use manifold_virtio::transport::{QueueEvents, QueueState};
+use manifold_virtio::ring::{QueueAddresses, QueueState, RingFeatures};
+use manifold_virtio::spec::net::feature;
+use manifold_virtio::transport::QueueEvents;
 use parking_lot::Mutex;
 
 use crate::{Datapath, Direction, FunctionCounters, Kick, QueueConfig};
@@ -59,6 +60,8 @@ pub(super) struct Driver {
     pub(super) domain: Arc<Domain>,
     pub(super) counters: FunctionCounters,
     memory: Reader,
+    /// Offloads and the like, for queues started from now on.
+    pub(super) features: u64,
     pub(super) tx: Ring,
     pub(super) rx: Ring,
 }
@@ -110,6 +113,7 @@ impl Driver {
         Driver {
             id,
             memory: domain.reader(),
+            features: 0,
             domain,
             counters,
             tx: Ring::new(0x1_0000, BUFFERS),
@@ -142,14 +146,10 @@ impl Driver {
             pair: ring.pair,
             direction,
             addresses: ring.addresses(),
-            features: RingFeatures {
-                event_index: true,
-                indirect: false,
-                ..RingFeatures::default()
-            },
-            mergeable,
+            ring: RingFeatures { event_index: true, indirect: false, ..RingFeatures::default() },
+            features: self.features | if mergeable { feature::MRG_RXBUF } else { 0 },
             kick: ring.kick.clone(),
-            resume,
+            resume: Some(resume),
             events: Arc::clone(&ring.events) as Arc<_>,
         }
     }

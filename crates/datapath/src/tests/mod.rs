@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use manifold_dma::Slice;
 use manifold_eswitch::{MacAddr, Policy, Table, TableBuilder};
+use manifold_offload::Offloads;
 use manifold_pci::FunctionId::{self, Vf};
-use manifold_virtio::ring::Chain;
-use manifold_virtio::transport::QueueState;
+use manifold_virtio::net::Steering;
+use manifold_virtio::ring::QueueState;
 use proptest::prelude::*;
 
-use crate::frame::{Frame, NET_HEADER, Pieces};
+use crate::frame::{Frame, Pieces};
 use crate::{Datapath, Direction, Error};
 use driver::{Driver, SIZE, eventually, memfd};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
+/// Bytes of virtio_net_hdr.
+const NET_HEADER: usize = 12;
 
 fn mac(id: FunctionId) -> [u8; 6] {
     match id {
@@ -37,9 +40,13 @@ fn table(functions: &[FunctionId]) -> Arc<Table> {
 /// A data path with running functions vf0, vf1 ...
 fn switch(count: u16, mergeable: bool) -> (Datapath, Vec<Driver>) {
     let ids: Vec<_> = (0..count).map(Vf).collect();
-    let datapath = Datapath::start(table(&ids)).unwrap();
+    let datapath = Datapath::start(table(&ids), &[None]).unwrap();
     let drivers = ids.iter().map(|id| Driver::start(&datapath, *id, mergeable)).collect();
     (datapath, drivers)
+}
+
+fn pairs(pairs: u16) -> Steering {
+    Steering { pairs, ..Steering::default() }
 }
 
 fn frame(to: [u8; 6], from: FunctionId, len: usize) -> Vec<u8> {
@@ -64,8 +71,8 @@ fn a_unicast_frame_arrives_whole_with_a_clean_header() {
     }
     assert!(vfs[2].take_received().is_none());
     let (tx, rx) = (vfs[0].counters.total(), vfs[1].counters.total());
-    assert_eq!((tx.tx_frames, tx.rx_frames), (6, 0));
-    assert_eq!((rx.rx_frames, rx.rx_bytes), (6, tx.tx_bytes));
+    assert_eq!((tx.tx.frames, tx.rx.frames), (6, 0));
+    assert_eq!((rx.rx.frames, rx.rx.bytes), (6, tx.tx.bytes));
     assert!(rx.drops.is_empty());
     assert!(vfs[1].rx.events.interrupts.load(Ordering::Relaxed) > 0);
 }
@@ -207,7 +214,7 @@ fn a_malformed_ring_stops_its_own_queue_only() {
 #[test]
 fn a_receiver_without_a_driver_drops() {
     let ids = [Vf(0), Vf(1)];
-    let datapath = Datapath::start(table(&ids)).unwrap();
+    let datapath = Datapath::start(table(&ids), &[None]).unwrap();
     let mut sender = Driver::start(&datapath, Vf(0), true);
     let receiver = Driver::new(&datapath, Vf(1));
     sender.send(&frame(mac(Vf(1)), Vf(0), 60));
@@ -218,7 +225,7 @@ fn a_receiver_without_a_driver_drops() {
 #[test]
 fn frames_go_to_the_active_queue_pairs() {
     let ids = [Vf(0), Vf(1)];
-    let datapath = Datapath::start(table(&ids)).unwrap();
+    let datapath = Datapath::start(table(&ids), &[None]).unwrap();
     let (mut sender, mut receiver) = (Driver::new(&datapath, Vf(0)), Driver::new(&datapath, Vf(1)));
     sender.tx.pair = 1;
     receiver.rx.pair = 1;
@@ -229,16 +236,21 @@ fn frames_go_to_the_active_queue_pairs() {
     sender.send(&frame(mac(Vf(1)), Vf(0), 60));
     sender.wait_sent();
     assert_eq!(receiver.drops("not_ready"), 1);
-    datapath.set_active_pairs(Vf(1), 2).unwrap();
+    // Of two pairs, the one on which the receiver sends to the other side.
+    datapath.set_steering(Vf(1), &pairs(2)).unwrap();
+    receiver.tx.pair = 1;
+    receiver.start_queue(&datapath, Direction::Transmit, true, QueueState::default());
+    receiver.send(&frame(mac(Vf(0)), Vf(1), 60));
+    receiver.wait_sent();
     sender.send(&frame(mac(Vf(1)), Vf(0), 61));
     assert_eq!(receiver.receive().len(), 12 + 61);
-    datapath.set_active_pairs(Vf(1), 1).unwrap();
+    datapath.set_steering(Vf(1), &pairs(1)).unwrap();
     sender.send(&frame(mac(Vf(1)), Vf(0), 62));
     sender.wait_sent();
     assert_eq!(receiver.drops("not_ready"), 2);
-    let frames: Vec<_> = receiver.counters.pairs().map(|pair| pair.rx_frames).collect();
+    let frames: Vec<_> = receiver.counters.pairs().map(|pair| pair.rx.frames).collect();
     assert_eq!(frames, [0, 1]);
-    let frames: Vec<_> = sender.counters.pairs().map(|pair| pair.tx_frames).collect();
+    let frames: Vec<_> = sender.counters.pairs().map(|pair| pair.tx.frames).collect();
     assert_eq!(frames, [0, 3]);
 }
 
@@ -271,7 +283,7 @@ fn nobody_waits_for_a_worker_that_has_ended() {
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
     wait.recv().unwrap();
     // This command waits already when the worker ends, the other one comes too late.
-    assert!(matches!(datapath.set_active_pairs(Vf(0), 1), Err(Error::WorkerGone)));
+    assert!(matches!(datapath.set_steering(Vf(0), &pairs(1)), Err(Error::WorkerGone)));
     assert!(matches!(datapath.stop_queue(Vf(0), 0, Direction::Receive), Err(Error::WorkerGone)));
 }
 
@@ -412,9 +424,13 @@ proptest! {
             (rest, at) = (tail, cut);
         }
         pieces.push(Slice::from_mut(rest));
-        let mut frame = Frame::read(&pieces, 0, Chain { readable: (NET_HEADER + len) as u32, ..Chain::default() }).unwrap();
+        let extent = (0, pieces.len());
+        let total = (NET_HEADER + len) as u32;
+        let frame = Frame::read(&pieces, extent, NET_HEADER, Offloads::NONE, total);
+        let mut frame = frame.unwrap();
+        frame.set_buffers(7);
         prop_assert_eq!(frame.len(), len);
-        let mut out = frame.delivered_head(7).to_vec();
+        let mut out = frame.plain_head().to_vec();
         prop_assert_eq!(&out[..NET_HEADER], &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0]);
         for piece in frame.rest(&pieces) {
             let mut part = vec![0; piece.len()];

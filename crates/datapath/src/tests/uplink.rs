@@ -62,7 +62,7 @@ fn switch() -> (Datapath, Vec<Driver>, UdpSocket) {
         let [.., last] = mac(*id);
         ip(&format!("neighbour add {a}.{b}.{c}.{d} lladdr 02:00:00:00:01:{last:02x} dev up0"));
     }
-    let datapath = Datapath::start(Arc::new(builder.build())).unwrap();
+    let datapath = Datapath::start(Arc::new(builder.build()), &[None]).unwrap();
     datapath.set_uplink(Some(tap)).unwrap();
     let mut drivers: Vec<_> = ids.iter().map(|id| Driver::start(&datapath, *id, true)).collect();
     for driver in &mut drivers {
@@ -126,7 +126,7 @@ fn frames_go_out_to_the_host() {
         assert_eq!(vf.receive()[12 + 42..], *b"broadcast");
     }
     assert!(vfs[0].take_received().is_none());
-    assert_eq!(vfs[0].counters.total().tx_frames, 2);
+    assert_eq!(vfs[0].counters.total().tx.frames, 2);
 
     // An interface that is down loses frames, and its sender counts them.
     ip("link set up0 down");

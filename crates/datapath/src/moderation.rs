@@ -1,0 +1,121 @@
+//! When an interrupt may wait: notification coalescing (virtio 1.3, 5.1.6.5.9).
+
+use crate::clock::Clock;
+use manifold_virtio::net::Coalescing;
+
+/// The interrupts of one queue.
+#[derive(Debug, Default)]
+pub(crate) struct Moderation {
+    packets: u32,
+    /// Ticks.
+    delay: u64,
+    /// Frames since the interrupt that is due was first wanted.
+    waiting: u32,
+    /// When it is raised at the latest; none is due otherwise.
+    deadline: Option<u64>,
+}
+
+impl Moderation {
+    /// New parameters; what waits is judged by them at the next look.
+    pub(crate) fn set(&mut self, to: Coalescing, clock: &Clock) {
+        self.packets = to.max_packets;
+        self.delay = clock.ticks(u64::from(to.max_usecs));
+        if self.deadline.is_some() {
+            self.deadline = Some(0);
+        }
+    }
+
+    /// `frames` have gone through the queue and the driver wants to hear of it, or not. True: now.
+    #[inline]
+    pub(crate) fn passed(
+        &mut self,
+        frames: usize,
+        wanted: bool,
+        now: impl FnOnce() -> u64,
+    ) -> bool {
+        if self.delay == 0 || self.packets <= 1 {
+            // Without one of the two nothing may be held back for ever.
+            return wanted;
+        }
+        if self.deadline.is_none() {
+            if !wanted {
+                return false;
+            }
+            self.deadline = Some(now().saturating_add(self.delay));
+            self.waiting = 0;
+        }
+        self.waiting = self.waiting.saturating_add(frames as u32);
+        let full = self.waiting >= self.packets;
+        if full {
+            self.deadline = None;
+        }
+        full
+    }
+
+    /// Whether interrupts may wait at all.
+    pub(crate) fn is_set(&self) -> bool {
+        self.delay > 0
+    }
+
+    /// When the next interrupt is due, if one is.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        self.deadline
+    }
+
+    /// True when an interrupt is due by now; it counts as raised.
+    pub(crate) fn due(&mut self, now: u64) -> bool {
+        let due = self.deadline.is_some_and(|deadline| now >= deadline);
+        if due {
+            self.deadline = None;
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moderation(max_packets: u32, max_usecs: u32) -> (Moderation, u64) {
+        let clock = Clock::new();
+        let mut moderation = Moderation::default();
+        moderation.set(Coalescing { max_packets, max_usecs }, &clock);
+        (moderation, clock.ticks(u64::from(max_usecs)))
+    }
+
+    #[test]
+    fn without_parameters_nothing_waits() {
+        for (packets, usecs) in [(0, 0), (0, 100), (1, 100), (32, 0)] {
+            let (mut moderation, _) = moderation(packets, usecs);
+            assert!(moderation.passed(1, true, || 0));
+            assert!(!moderation.passed(1, false, || 0));
+            assert_eq!(moderation.deadline(), None);
+        }
+    }
+
+    #[test]
+    fn frames_or_time_whichever_is_first() {
+        let (mut moderation, delay) = moderation(10, 50);
+        assert!(!moderation.passed(4, false, || 0), "not wanted");
+        assert_eq!(moderation.deadline(), None);
+        assert!(!moderation.passed(4, true, || 1000));
+        assert_eq!(moderation.deadline(), Some(1000 + delay));
+        // The driver says only once that it wants an interrupt.
+        assert!(!moderation.passed(5, false, || 2000));
+        assert!(moderation.passed(1, false, || 3000));
+        assert_eq!(moderation.deadline(), None);
+
+        assert!(!moderation.passed(1, true, || 5000));
+        assert!(!moderation.due(5000 + delay - 1));
+        assert!(moderation.due(5000 + delay));
+        assert!(!moderation.due(u64::MAX), "once");
+    }
+
+    #[test]
+    fn new_parameters_release_what_waits() {
+        let (mut moderation, _) = moderation(10, 50);
+        assert!(!moderation.passed(1, true, || 1000));
+        moderation.set(Coalescing::default(), &Clock::new());
+        assert!(moderation.due(1));
+    }
+}
