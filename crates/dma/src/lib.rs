@@ -30,6 +30,7 @@ mod fault;
 mod memory;
 mod pin;
 mod reader;
+mod shared;
 pub mod sigbus;
 mod slice;
 #[doc(hidden)]
@@ -39,4 +40,5 @@ pub use domain::{Backing, Domain, PAGE_SIZE, Permissions, RemoteMemory, Stats};
 pub use error::Error;
 pub use fault::{Access, Fault, FaultReason, FaultReport};
 pub use reader::{Pinned, Reader};
+pub use shared::SharedMemory;
 pub use slice::Slice;

@@ -127,6 +127,25 @@ impl MappedFile {
         }
     }
 
+    /// Maps `len` bytes at `offset` of a file, readable and writable, for no domain in particular.
+    pub(crate) fn range(fd: &OwnedFd, offset: u64, len: u64) -> Result<(HostAddress, Self), Error> {
+        if !offset.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::UnalignedOffset(offset));
+        }
+        let info = FileInfo::of(fd)?;
+        if !info.writable {
+            return Err(Error::ReadOnlyFile);
+        }
+        let needed = offset.checked_add(len).ok_or(Error::Wraps { iova: offset, size: len })?;
+        if let Some(size) = info.size
+            && needed > size
+        {
+            return Err(Error::BeyondEnd { needed, size });
+        }
+        let file = MappedFile::new(fd, offset, len, true)?;
+        Ok((file.base, file))
+    }
+
     /// The address of file offset `offset`, if `len` bytes from there are mapped and, where asked for, writable.
     fn address(&self, offset: u64, len: u64, write: bool) -> Option<HostAddress> {
         let start = offset.checked_sub(self.offset)?;

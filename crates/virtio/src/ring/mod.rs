@@ -28,6 +28,7 @@ mod burst;
 mod chain;
 #[doc(hidden)]
 pub mod fuzzing;
+mod inflight;
 mod packed;
 mod queue;
 mod split;
@@ -38,6 +39,7 @@ use manifold_dma::Fault;
 
 pub use burst::{AnyBurst, Burst};
 pub use chain::Chain;
+pub use inflight::Inflight;
 pub use packed::{PackedBurst, PackedQueue};
 pub use queue::Queue;
 pub use split::{SplitBurst, SplitQueue};
@@ -139,6 +141,16 @@ pub enum RingError {
     /// The chain has no buffer for what this queue carries.
     #[error("a descriptor chain without {0} buffers")]
     NoBuffers(&'static str),
+    /// The region for what is in flight is too small.
+    #[error("{needed} bytes at {offset} of an inflight buffer of {size}")]
+    Inflight {
+        /// Where the queue's part begins.
+        offset: usize,
+        /// Its size in bytes.
+        needed: usize,
+        /// The buffer's size in bytes.
+        size: usize,
+    },
     /// The total length of the chain does not fit 32 bits.
     #[error("a descriptor chain of more than 4 GiB")]
     Length,

@@ -10,6 +10,7 @@ use manifold_dma::{Access, Pinned, Slice};
 use super::area::Area;
 use super::burst::Burst;
 use super::chain::{Chain, DESCRIPTOR, Descriptor, Each, INDIRECT, NEXT, WRITE, Walk, single};
+use super::inflight::{Inflight, PackedRecord};
 use super::{MAX_QUEUE_SIZE, QueueAddresses, QueueState, RingError, RingFeatures};
 
 /// VIRTQ_DESC_F_AVAIL (2.8.1).
@@ -24,6 +25,8 @@ mod event {
     /// Bits of the flags.
     pub(super) const MASK: u16 = 3;
 }
+/// Offset of a descriptor's flags.
+const FLAGS: u64 = 14;
 /// The wrap counter in a position.
 const WRAP: u16 = 1 << 15;
 /// Bytes of an event suppression area.
@@ -55,6 +58,9 @@ fn distance(from: Position, to: Position, size: u16) -> u16 {
     ((to & !WRAP) + lap).wrapping_sub(from & !WRAP)
 }
 
+/// A flag that no descriptor has and the ring's fast path compares with.
+const NEVER: u16 = 1 << 4;
+
 /// [`AVAIL`] and [`USED`] of a descriptor that is available at this place.
 #[inline]
 fn available_flags(position: Position) -> u16 {
@@ -76,6 +82,13 @@ pub struct PackedQueue {
     first: u64,
     /// With VIRTIO_F_IN_ORDER: chains completed last whose used descriptor is still to be written.
     unwritten: Option<Unwritten>,
+    /// Where what is in flight is recorded, until the first burst makes it a record.
+    inflight: Option<Inflight>,
+    record: Option<Box<PackedRecord>>,
+    /// [`NEVER`] with a record, so that even the common case goes through [`PackedBurst::follow`]; otherwise 0.
+    detour: u16,
+    /// Neither VIRTIO_F_IN_ORDER nor a record.
+    plain: bool,
     /// Whether the driver was last told that it need not notify.
     quiet: bool,
     descriptors: Area,
@@ -112,6 +125,10 @@ impl PackedQueue {
             published: WRAP,
             first: 0,
             unwritten: None,
+            inflight: None,
+            record: None,
+            detour: 0,
+            plain: !features.in_order,
             quiet: false,
             descriptors: Area::default(),
             driver: Area::default(),
@@ -138,6 +155,15 @@ impl PackedQueue {
         self.next_avail = state.next_avail;
         self.next_used = state.next_used;
         self.published = state.next_used;
+        Ok(self)
+    }
+
+    /// As [`super::Queue::with_inflight`].
+    ///
+    /// # Errors
+    /// [`RingError::Inflight`].
+    pub fn with_inflight(mut self, region: Inflight) -> Result<Self, RingError> {
+        self.inflight = Some(region.checked(self.addresses.size, true)?);
         Ok(self)
     }
 
@@ -176,7 +202,37 @@ impl PackedQueue {
         self.descriptors.resolve(pin, descriptors, bytes, 16, Access::Read)?;
         self.driver.resolve(pin, driver, EVENT, 4, Access::Read)?;
         self.device.resolve(pin, device, EVENT, 4, Access::Write)?;
+        self.recover(pin)?;
         self.version = Some(pin.version());
+        Ok(())
+    }
+
+    /// Goes on with what the inflight region says.
+    fn recover(&mut self, pin: &Pinned<'_>) -> Result<(), RingError> {
+        let Some(region) = self.inflight.clone() else { return Ok(()) };
+        let QueueAddresses { size, descriptors, .. } = self.addresses;
+        let flags_at = |position: Position| {
+            descriptors.saturating_add(DESCRIPTOR as u64 * u64::from(position & !WRAP) + FLAGS)
+        };
+        let available = |position: Position| -> Result<bool, RingError> {
+            let mut flags = [0; 2];
+            pin.read(flags_at(position), &mut flags)?;
+            Ok(u16::from_le_bytes(flags) & (AVAIL | USED) == available_flags(position))
+        };
+        let (record, position) = PackedRecord::new(region, size, self.next_used, available)?;
+        if let Some(used) = position {
+            // Those to be taken again are where the ring has, or had, so many available descriptors. Some may have been
+            // made used and not published; the driver must not come across them.
+            for count in 0..record.held() {
+                let at = advance(used, count, size);
+                pin.write(flags_at(at), &available_flags(at).to_le_bytes())?;
+            }
+            self.next_avail = used;
+            self.next_used = used;
+            self.published = used;
+        }
+        self.record = Some(Box::new(record));
+        (self.inflight, self.detour, self.plain) = (None, NEVER, false);
         Ok(())
     }
 }
@@ -216,18 +272,26 @@ impl<'p> PackedBurst<'_, 'p> {
     fn follow(&mut self, second: u64, each: Each<'_, 'p>) -> Result<Option<Chain>, RingError> {
         let size = self.queue.addresses.size;
         let mut at = self.queue.next_avail;
-        let mut descriptor = self.descriptor(at, second);
-        if descriptor.flags & (AVAIL | USED) != available_flags(at) {
+        let again = self.queue.record.as_ref().and_then(|record| record.again());
+        let mut descriptor = match again {
+            Some(again) => again.descriptor(0)?,
+            None => self.descriptor(at, second),
+        };
+        if again.is_none() && descriptor.flags & (AVAIL | USED) != available_flags(at) {
             return Ok(None);
         }
+        let mut taken = Vec::new();
         let room = size - distance(self.queue.next_used, at, size).min(size);
         let mut walk = Walk::new(self.pin, each);
         for count in 1..=size {
             if count > room {
                 return Err(RingError::Overrun(at & !WRAP));
             }
-            if descriptor.flags & (AVAIL | USED) != available_flags(at) {
+            if again.is_none() && descriptor.flags & (AVAIL | USED) != available_flags(at) {
                 return Err(RingError::Unavailable(at & !WRAP));
+            }
+            if self.queue.record.is_some() {
+                taken.push(descriptor);
             }
             at = advance(at, 1, size);
             if descriptor.flags & INDIRECT != 0 {
@@ -241,13 +305,22 @@ impl<'p> PackedBurst<'_, 'p> {
             } else {
                 walk.buffer(descriptor)?;
                 if descriptor.flags & NEXT != 0 {
-                    descriptor = self.descriptor(at, self.second_half(at));
+                    descriptor = match again {
+                        Some(again) => again.descriptor(count)?,
+                        None => self.descriptor(at, self.second_half(at)),
+                    };
                     continue;
                 }
             }
-            self.queue.next_avail = at;
             // The ID is in the last descriptor of the list (2.8.6).
-            return Ok(Some(walk.chain(descriptor.link, count)));
+            let id = descriptor.link;
+            let chain = walk.chain(id, count);
+            let again = again.is_some();
+            self.queue.next_avail = at;
+            if let Some(record) = &mut self.queue.record {
+                if again { record.take_again(id) } else { record.take(id, &taken) }
+            }
+            return Ok(Some(chain));
         }
         Err(RingError::Loop(size))
     }
@@ -279,10 +352,13 @@ impl<'p> PackedBurst<'_, 'p> {
         }
     }
 
-    /// As [`Burst::complete`], with VIRTIO_F_IN_ORDER (2.8.8).
-    fn complete_in_order(&mut self, chain: &Chain, written: u32) {
+    /// As [`Burst::complete`], with VIRTIO_F_IN_ORDER (2.8.8) or a record.
+    fn complete_specially(&mut self, chain: &Chain, written: u32) {
         let at = self.queue.next_used;
-        if chain.writable == 0 {
+        if let Some(record) = &mut self.queue.record {
+            record.complete(chain.head);
+        }
+        if self.queue.features.in_order && chain.writable == 0 {
             let at = self.queue.unwritten.map_or(at, |run| run.at);
             self.queue.unwritten = Some(Unwritten { at, id: chain.head });
         } else {
@@ -295,6 +371,9 @@ impl<'p> PackedBurst<'_, 'p> {
 impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
     #[inline]
     fn available(&mut self) -> Result<u16, RingError> {
+        if self.queue.record.as_ref().is_some_and(|record| record.again().is_some()) {
+            return Ok(1);
+        }
         let at = self.queue.next_avail;
         let flags = (u64::from_le(self.second_half(at)) >> 48) as u16;
         Ok(u16::from(flags & (AVAIL | USED) == available_flags(at)))
@@ -308,7 +387,8 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
         let at = self.queue.next_avail;
         let second = self.second_half(at);
         let flags = (u64::from_le(second) >> 48) as u16;
-        let common = flags & (AVAIL | USED | NEXT | INDIRECT) == available_flags(at);
+        let expected = available_flags(at) | self.queue.detour;
+        let common = flags & (AVAIL | USED | NEXT | INDIRECT) == expected;
         // A whole lap ahead: no descriptor is the driver's to make available.
         if !common || at ^ self.queue.next_used == WRAP {
             return self.follow(second, &mut each);
@@ -325,6 +405,9 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
         for chain in chains {
             self.queue.next_avail = retreat(self.queue.next_avail, chain.descriptors, size);
         }
+        if let Some(record) = &mut self.queue.record {
+            record.put_back(chains);
+        }
     }
 
     #[inline]
@@ -337,10 +420,10 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
     #[inline]
     fn complete(&mut self, chain: &Chain, written: u32) {
         let at = self.queue.next_used;
-        if self.queue.features.in_order {
-            self.complete_in_order(chain, written);
-        } else {
+        if self.queue.plain {
             self.write_used(at, chain.head, written);
+        } else {
+            self.complete_specially(chain, written);
         }
         let size = self.queue.addresses.size;
         self.queue.next_used = advance(at, chain.descriptors.min(size), size);
@@ -352,9 +435,17 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
         if old == new {
             return false;
         }
-        self.flush();
+        if !self.queue.plain {
+            self.flush();
+        }
+        if let Some(record) = &mut self.queue.record {
+            record.publish(new);
+        }
         // The driver looks at this one first; the others were written before (2.8.2, 2.8.9).
         self.store(old, self.queue.first, Ordering::Release);
+        if let Some(record) = &mut self.queue.record {
+            record.published(new);
+        }
         self.queue.published = new;
         // The driver writes its event suppression area, then looks at the descriptor; the device does the reverse. Each
         // needs its store to be visible before its load.

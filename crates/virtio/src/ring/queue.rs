@@ -3,7 +3,8 @@
 use manifold_dma::Pinned;
 
 use super::{
-    AnyBurst, PackedQueue, QueueAddresses, QueueState, RingError, RingFeatures, SplitQueue,
+    AnyBurst, Inflight, PackedQueue, QueueAddresses, QueueState, RingError, RingFeatures,
+    SplitQueue,
 };
 
 /// A virtqueue of either kind.
@@ -36,6 +37,19 @@ impl Queue {
         Ok(match self {
             Queue::Split(queue) => Queue::Split(queue.resume(state)),
             Queue::Packed(queue) => Queue::Packed(queue.resume(state)?),
+        })
+    }
+
+    /// The same queue, which records in `region` what it has taken. If the region says that a server of the queue before
+    /// this one ended with chains taken, they are taken again first, and the region and the ring say where the queue goes
+    /// on, not [`Queue::resume`].
+    ///
+    /// # Errors
+    /// [`RingError::Inflight`].
+    pub fn with_inflight(self, region: Inflight) -> Result<Self, RingError> {
+        Ok(match self {
+            Queue::Split(queue) => Queue::Split(queue.with_inflight(region)?),
+            Queue::Packed(queue) => Queue::Packed(queue.with_inflight(region)?),
         })
     }
 

@@ -7,6 +7,7 @@ use manifold_dma::{Access, Pinned, Slice};
 use super::area::Area;
 use super::burst::Burst;
 use super::chain::{Chain, DESCRIPTOR, Descriptor, Each, INDIRECT, NEXT, Walk, single};
+use super::inflight::{Inflight, SplitRecord};
 use super::{MAX_QUEUE_SIZE, QueueAddresses, QueueState, RingError, RingFeatures};
 
 /// VIRTQ_AVAIL_F_NO_INTERRUPT (2.7.6).
@@ -35,6 +36,14 @@ pub struct SplitQueue {
     quiet: bool,
     /// With VIRTIO_F_IN_ORDER: chains completed last whose used element is still to be written.
     unwritten: Option<Unwritten>,
+    /// Where what is in flight is recorded, until the first burst makes it a record.
+    inflight: Option<Inflight>,
+    record: Option<Box<SplitRecord>>,
+    /// Or'ed to a descriptor's flags, sends even the common case through [`SplitBurst::follow`], which knows of the
+    /// record: 0 without one.
+    detour: u16,
+    /// Neither VIRTIO_F_IN_ORDER nor a record.
+    plain: bool,
     descriptors: Area,
     available: Area,
     used: Area,
@@ -69,6 +78,10 @@ impl SplitQueue {
             published: 0,
             quiet: false,
             unwritten: None,
+            inflight: None,
+            record: None,
+            detour: 0,
+            plain: !features.in_order,
             descriptors: Area::default(),
             available: Area::default(),
             used: Area::default(),
@@ -82,6 +95,15 @@ impl SplitQueue {
         self.next_used = state.next_used;
         self.published = state.next_used;
         self
+    }
+
+    /// As [`super::Queue::with_inflight`].
+    ///
+    /// # Errors
+    /// [`RingError::Inflight`].
+    pub fn with_inflight(mut self, region: Inflight) -> Result<Self, RingError> {
+        self.inflight = Some(region.checked(self.addresses.size, false)?);
+        Ok(self)
     }
 
     /// The next available entry to take and the next used entry to write.
@@ -128,7 +150,27 @@ impl SplitQueue {
         let event = if self.features.event_index { 2 } else { 0 };
         self.available.resolve(pin, driver, ENTRIES + 2 * size + event, 2, Access::Read)?;
         self.used.resolve(pin, device, ENTRIES + 8 * size + event, 4, Access::Write)?;
+        self.recover(pin)?;
         self.version = Some(pin.version());
+        Ok(())
+    }
+
+    /// Goes on with what the inflight region says.
+    fn recover(&mut self, pin: &Pinned<'_>) -> Result<(), RingError> {
+        let Some(region) = self.inflight.clone() else { return Ok(()) };
+        let QueueAddresses { size, device, .. } = self.addresses;
+        let mut used = [0; 2];
+        pin.read(device.saturating_add(INDEX as u64), &mut used)?;
+        let used = u16::from_le_bytes(used);
+        let (record, position) = SplitRecord::new(region, size, used, self.next_used);
+        if let Some(used) = position {
+            // Those to be taken again are where the available ring says so many others are.
+            self.next_avail = used;
+            self.next_used = used;
+            self.published = used;
+        }
+        self.record = Some(Box::new(record));
+        (self.inflight, self.detour, self.plain) = (None, NEXT, false);
         Ok(())
     }
 }
@@ -162,11 +204,16 @@ impl<'p> SplitBurst<'_, 'p> {
             *entry = u16::from_le(word.load(Ordering::Relaxed));
             self.queue.descriptors.prefetch(usize::from(*entry & self.mask) * DESCRIPTOR);
         }
+        if let Some(record) = &self.queue.record {
+            for (entry, index) in self.heads.iter_mut().zip(0..count) {
+                *entry = record.again(next.wrapping_add(index)).unwrap_or(*entry);
+            }
+        }
         self.first = next;
         self.fetched = count;
     }
 
-    /// Takes a chain that is more than one direct descriptor.
+    /// Takes a chain that is more than one direct descriptor, or to be recorded.
     #[inline(never)]
     fn follow(
         &mut self,
@@ -174,6 +221,14 @@ impl<'p> SplitBurst<'_, 'p> {
         first: Descriptor,
         each: Each<'_, 'p>,
     ) -> Result<Chain, RingError> {
+        let chain = self.walk(head, first, each)?;
+        if let Some(record) = &mut self.queue.record {
+            record.take(self.queue.next_avail, head);
+        }
+        Ok(chain)
+    }
+
+    fn walk(&self, head: u16, first: Descriptor, each: Each<'_, 'p>) -> Result<Chain, RingError> {
         let size = self.queue.addresses.size;
         let mut walk = Walk::new(self.pin, each);
         let mut descriptor = first;
@@ -220,10 +275,13 @@ impl<'p> SplitBurst<'_, 'p> {
         }
     }
 
-    /// As [`Burst::complete`], with VIRTIO_F_IN_ORDER (2.7.9).
-    fn complete_in_order(&mut self, chain: &Chain, written: u32) {
+    /// As [`Burst::complete`], with VIRTIO_F_IN_ORDER (2.7.9) or a record.
+    fn complete_specially(&mut self, chain: &Chain, written: u32) {
         let index = self.queue.next_used;
-        if chain.writable == 0 {
+        if let Some(record) = &mut self.queue.record {
+            record.complete(chain.head);
+        }
+        if self.queue.features.in_order && chain.writable == 0 {
             let first = self.queue.unwritten.map_or(index, |run| run.first);
             self.queue.unwritten = Some(Unwritten { first, head: chain.head });
         } else {
@@ -264,7 +322,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         }
         let head = self.heads[usize::from(next.wrapping_sub(self.first)) % FETCH];
         let descriptor = self.descriptor(head)?;
-        let chain = if descriptor.flags & (NEXT | INDIRECT) == 0 {
+        let chain = if (descriptor.flags | self.queue.detour) & (NEXT | INDIRECT) == 0 {
             single(self.pin, head, descriptor, each)?
         } else {
             self.follow(head, descriptor, &mut each)?
@@ -276,6 +334,9 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
     #[inline]
     fn put_back(&mut self, chains: &[Chain]) {
         self.queue.next_avail = self.queue.next_avail.wrapping_sub(chains.len() as u16);
+        if let Some(record) = &mut self.queue.record {
+            record.put_back(self.queue.next_avail, chains);
+        }
     }
 
     #[inline]
@@ -292,10 +353,10 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
 
     #[inline]
     fn complete(&mut self, chain: &Chain, written: u32) {
-        if self.queue.features.in_order {
-            self.complete_in_order(chain, written);
-        } else {
+        if self.queue.plain {
             self.write_used(self.queue.next_used, chain.head, written);
+        } else {
+            self.complete_specially(chain, written);
         }
         self.queue.next_used = self.queue.next_used.wrapping_add(1);
     }
@@ -306,10 +367,18 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         if old == new {
             return false;
         }
-        self.flush();
+        if !self.queue.plain {
+            self.flush();
+        }
         let queue = &mut *self.queue;
+        if let Some(record) = &mut queue.record {
+            record.publish(queue.next_avail);
+        }
         // SAFETY: see above; the used index is the second word of the used ring.
         unsafe { queue.used.u16(INDEX) }.store(new.to_le(), Ordering::Release);
+        if let Some(record) = &mut queue.record {
+            record.published(new);
+        }
         queue.published = new;
         // The driver writes its event index, then looks at the used index; the device does the reverse. Each needs its
         // store to be visible before its load.

@@ -1,6 +1,8 @@
-//! A driver's side of a split virtqueue, for tests, fuzz targets and timing examples; nothing here runs in an adapter.
+//! A driver's side of virtqueues, for tests, fuzz targets and timing examples; nothing here runs in an adapter.
 //!
 //! It writes what it is told, right or wrong, and trusts the device as little as the device trusts it.
+
+pub mod packed;
 
 use std::io;
 use std::sync::Arc;
