@@ -2,30 +2,32 @@
 
 mod common;
 
-use common::{QueueMemory, Rig, Told, config, drive_to_features_ok};
+use common::{Control, QueueMemory, Rig, Told, config, drive_to_features_ok};
 use manifold_pci::DeviceModel;
 use manifold_virtio::spec::pci::common as reg;
-use manifold_virtio::spec::status;
+use manifold_virtio::spec::{feature, status};
 use manifold_virtio::transport::layout;
 use proptest::prelude::*;
 
-/// A device in the middle of things: two queues configured, one of them enabled.
-fn busy() -> Rig {
+/// A device in the middle of things: two queues configured, one of them enabled, and the control queue.
+fn busy() -> (Rig, Control) {
     let mut rig = Rig::with_bus_master(config());
-    let features = rig.offered();
+    let features = rig.offered() & !feature::RING_PACKED;
     assert!(drive_to_features_ok(&mut rig, features));
+    let control = Control::new(&mut rig, 4);
+    rig.write16(reg::QUEUE_ENABLE, 1);
     for index in [0, 1] {
         QueueMemory::new(&mut rig.memory, 128).configure(&mut rig, index);
     }
     rig.write16(reg::QUEUE_MSIX_VECTOR, 2);
     rig.write16(reg::QUEUE_ENABLE, 1);
     rig.add_status(status::DRIVER_OK);
-    rig
+    (rig, control)
 }
 
 #[test]
 fn one_read_of_everything_is_the_bytes_one_by_one() {
-    let mut rig = busy();
+    let (mut rig, _) = busy();
     let whole: [u8; 64] = rig.read(layout::COMMON);
     for (at, byte) in (0..).zip(whole) {
         assert_eq!(rig.read::<1>(at), [byte], "at {at:#x}");
@@ -41,7 +43,7 @@ fn one_read_of_everything_is_the_bytes_one_by_one() {
 
 #[test]
 fn reads_outside_the_structures_are_zero() {
-    let mut rig = busy();
+    let (mut rig, _) = busy();
     for offset in [0x40, 0xfff, 0x1001, 0x201c, 0x3000, 0x3fff, layout::BAR_SIZE, 1 << 40, u64::MAX]
     {
         assert_eq!(rig.read::<8>(offset)[1..], [0; 7], "at {offset:#x}");
@@ -104,6 +106,9 @@ enum Access {
     Fail(u16),
     Link(bool),
     Announce,
+    Command { class: u8, command: u8, data: Vec<u8> },
+    ResetQueue(u16),
+    EnableQueue(u16),
 }
 
 fn offset() -> impl Strategy<Value = u64> {
@@ -135,20 +140,36 @@ fn access() -> impl Strategy<Value = Access> {
         1 => (0u16..6).prop_map(Access::Fail),
         1 => any::<bool>().prop_map(Access::Link),
         1 => Just(Access::Announce),
+        6 => (0u8..9, 0u8..4, prop::collection::vec(0u8..3, 0..16))
+            .prop_map(|(class, command, data)| Access::Command { class, command, data }),
+        // GUEST_OFFLOADS_SET and the coalescing commands as they should be.
+        2 => any::<u16>().prop_map(|bits| Access::Command {
+            class: 5,
+            command: 0,
+            data: (u64::from(bits) & 0x382 | u64::from(bits & 3) << 54).to_le_bytes().to_vec(),
+        }),
+        2 => (0u8..2, prop::collection::vec(0u8..3, 8))
+            .prop_map(|(command, data)| Access::Command { class: 6, command, data }),
+        2 => (0u8..4, prop::collection::vec(0u8..3, 8)).prop_map(|(queue, data)| {
+            Access::Command { class: 6, command: 2, data: [vec![queue, 0, 0, 0], data].concat() }
+        }),
+        1 => (0u16..5).prop_map(Access::ResetQueue),
+        2 => (0u16..4).prop_map(Access::EnableQueue),
     ]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// The host's own checks (no queue started or stopped twice, none rung while stopped) hold all the way, nothing
-    /// runs that should not, and at the end the device works for a driver that behaves.
+    /// The host's own checks (no queue started or stopped twice, none rung or coalesced while stopped) hold all the way, it
+    /// is told of everything, nothing runs that should not, and at the end the device works for a driver that behaves.
     #[test]
     fn any_sequence_of_accesses_leaves_a_working_device(
         start_busy: bool,
         accesses in prop::collection::vec(access(), 1..120),
     ) {
-        let mut rig = if start_busy { busy() } else { Rig::new(config()) };
+        let (mut rig, control) =
+            if start_busy { busy() } else { (Rig::new(config()), Control::nowhere()) };
         for access in accesses {
             match access {
                 Access::Read { bar, offset, len } => {
@@ -172,7 +193,22 @@ proptest! {
                 Access::Announce => {
                     rig.device.announce();
                 }
+                // Wherever the device looks for its control queue by now.
+                Access::Command { class, command, data } if start_busy => {
+                    control.offer(&mut rig, class, command, &data);
+                    rig.ring_doorbell(control.index);
+                }
+                Access::Command { .. } => {}
+                Access::ResetQueue(queue) => {
+                    rig.select(queue);
+                    rig.write16(reg::QUEUE_RESET, 1);
+                }
+                Access::EnableQueue(queue) => {
+                    rig.select(queue);
+                    rig.write16(reg::QUEUE_ENABLE, 1);
+                }
             }
+            prop_assert_eq!(rig.host.view(), rig.view(), "the host knows what is in force");
             let state = rig.device.state();
             prop_assert!(state.status & status::DRIVER_OK == 0 || state.status & status::FEATURES_OK != 0);
             prop_assert_eq!(state.failure.is_some(), state.status & status::DEVICE_NEEDS_RESET != 0);
@@ -206,7 +242,7 @@ proptest! {
     /// Reading never changes what a later read of the common configuration finds.
     #[test]
     fn reads_have_no_effect_on_registers(reads in prop::collection::vec((offset(), 0usize..40), 1..20)) {
-        let mut rig = busy();
+        let (mut rig, _) = busy();
         let before: [u8; 64] = rig.read(0);
         for (offset, len) in reads {
             rig.device.read(layout::BAR, offset, &mut vec![0; len]);

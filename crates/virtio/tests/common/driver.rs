@@ -101,6 +101,12 @@ impl Control {
         Control { queue, index, buffer, indirect: false, event_index: false }
     }
 
+    /// That of a driver which has none.
+    pub fn nowhere() -> Self {
+        let queue = QueueMemory { size: 0, descriptors: 0, available: 0, used: 0 };
+        Control { queue, index: 0, buffer: 0, indirect: false, event_index: false }
+    }
+
     /// virtnet_send_command: header, data, acknowledgement, one descriptor each. Returns the acknowledgement, or `None`
     /// when the device used nothing.
     pub fn send(&self, rig: &mut Rig, class: u8, command: u8, data: &[u8]) -> Option<u8> {

@@ -36,10 +36,52 @@ pub enum Told {
     Coalescing(u16, Coalescing),
 }
 
+/// What a host that believes what it is told holds for true.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    pub filters: Filters,
+    pub steering: Steering,
+    pub offloads: u64,
+    /// Of each queue that runs.
+    pub coalescing: BTreeMap<u16, Coalescing>,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        View {
+            filters: Filters::new(MAC),
+            steering: Steering::default(),
+            offloads: 0,
+            coalescing: BTreeMap::new(),
+        }
+    }
+}
+
+impl View {
+    fn learn(&mut self, told: &Told) {
+        match told {
+            Told::Start(index, _) => {
+                self.coalescing.insert(*index, Coalescing::default());
+            }
+            Told::Stop(index) => {
+                self.coalescing.remove(index);
+            }
+            Told::Notify(_) => {}
+            Told::Filters(filters) => self.filters = (**filters).clone(),
+            Told::Steering(steering) => self.steering = steering.clone(),
+            Told::Offloads(offloads) => self.offloads = *offloads,
+            Told::Coalescing(index, coalescing) => {
+                self.coalescing.insert(*index, *coalescing);
+            }
+        }
+    }
+}
+
 /// A host that serves nothing and remembers everything. Panics where the device breaks the contract.
 #[derive(Default)]
 pub struct Host {
     told: Mutex<Vec<Told>>,
+    view: Mutex<View>,
     running: Mutex<BTreeMap<u16, QueueSetup>>,
     pub refuse: Mutex<bool>,
     /// Called when anything that holds for the function changes.
@@ -83,8 +125,18 @@ impl Host {
         })
     }
 
-    fn tell(&self, told: Told) {
+    /// What follows from all that the host was ever told.
+    pub fn view(&self) -> View {
+        self.view.lock().unwrap().clone()
+    }
+
+    fn note(&self, told: Told) {
+        self.view.lock().unwrap().learn(&told);
         self.told.lock().unwrap().push(told);
+    }
+
+    fn tell(&self, told: Told) {
+        self.note(told);
         if let Some(hook) = &mut *self.hook.lock().unwrap() {
             hook();
         }
@@ -119,13 +171,13 @@ impl QueueHost for Host {
         if *self.refuse.lock().unwrap() {
             return Err(QueueError::Unserved("told to refuse".into()));
         }
-        self.told.lock().unwrap().push(Told::Start(index, role));
+        self.note(Told::Start(index, role));
         assert!(self.running().insert(index, setup).is_none(), "queue {index} started twice");
         Ok(())
     }
 
     fn stop(&self, index: u16) -> QueueState {
-        self.told.lock().unwrap().push(Told::Stop(index));
+        self.note(Told::Stop(index));
         let setup = self.running().remove(&index);
         let setup = setup.unwrap_or_else(|| panic!("queue {index} stopped while stopped"));
         if *self.break_on_stop.lock().unwrap() {
@@ -140,7 +192,7 @@ impl QueueHost for Host {
 
     fn notify(&self, index: u16) {
         assert!(self.running().contains_key(&index), "queue {index} notified while stopped");
-        self.told.lock().unwrap().push(Told::Notify(index));
+        self.note(Told::Notify(index));
     }
 
     fn filters_changed(&self, filters: &Filters) {
@@ -220,6 +272,20 @@ impl Rig {
         } else {
             self.device.bus_master_changed(false);
             self.domain.set_bus_master(false);
+        }
+    }
+
+    /// What the device itself says of all that it tells its host.
+    pub fn view(&self) -> View {
+        let running = self.host.running().keys().copied().collect::<Vec<_>>();
+        View {
+            filters: self.device.filters().clone(),
+            steering: self.device.steering().clone(),
+            offloads: self.device.offloads(),
+            coalescing: running
+                .into_iter()
+                .map(|index| (index, self.device.coalescing(index)))
+                .collect(),
         }
     }
 
