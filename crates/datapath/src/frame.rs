@@ -12,6 +12,9 @@ pub(crate) const JUDGED: usize = 64;
 pub(crate) const BURST: usize = 32;
 /// Pieces of guest memory per burst: at least the longest chain.
 pub(crate) const PIECES: usize = 1024;
+/// The most segments of one frame: of 64 KiB, each with 32 bytes of payload. Smaller ones only a driver makes that wants
+/// to keep the worker busy.
+const MAX_SEGMENTS: usize = 2048;
 /// How many bytes are looked at where the head does not reach: behind IPv6 extension headers and TCP options.
 pub(crate) const PEEKED: usize = 256;
 /// Where the frame begins in [`Frame::head`]: behind the longest virtio_net_hdr.
@@ -159,6 +162,11 @@ impl Frame {
             let asked = NetHeader::from_bytes(&asked);
             let request =
                 asked.check(self.header(), self.len(), negotiated).map_err(|_| BadHeader)?;
+            if request.is_gso()
+                && self.len() > usize::from(request.header().gso_size) * MAX_SEGMENTS
+            {
+                return Err(BadHeader);
+            }
             if !request.header().is_complete() {
                 delivered = request.header().to_bytes();
                 self.request = Some(request);

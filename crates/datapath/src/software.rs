@@ -6,10 +6,6 @@ use manifold_offload::{Error, Offloads, Plan, Segments, checksum};
 
 use crate::frame::{BURST, Frame, Pieces};
 
-/// The most segments of one frame: of 64 KiB, each with 32 bytes of payload. Smaller ones only a driver makes that wants
-/// to keep the worker busy.
-const MAX_SEGMENTS: usize = 2048;
-
 /// Memory to work in.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
@@ -43,9 +39,6 @@ impl Scratch {
             }
             Plan::Segment(checksums) => {
                 let cut = Segments::new(&self.whole, request, checksums)?;
-                if cut.len() > MAX_SEGMENTS {
-                    return Err(Error::GsoSize(header.gso_size));
-                }
                 let size = cut.max_len();
                 self.segments.resize(size * BURST, 0);
                 for first in (0..cut.len()).step_by(BURST) {

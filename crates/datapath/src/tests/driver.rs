@@ -62,6 +62,7 @@ pub(super) struct Driver {
     memory: Reader,
     /// Offloads and the like, for queues started from now on.
     pub(super) features: u64,
+    every_interrupt: bool,
     pub(super) tx: Ring,
     pub(super) rx: Ring,
 }
@@ -114,6 +115,7 @@ impl Driver {
             id,
             memory: domain.reader(),
             features: 0,
+            every_interrupt: false,
             domain,
             counters,
             tx: Ring::new(0x1_0000, BUFFERS),
@@ -235,6 +237,42 @@ impl Driver {
         self.take_received().unwrap()
     }
 
+    /// Waits for the next received frame, in however many buffers: its virtio_net_hdr, and the frame.
+    pub(super) fn receive_with_header(&mut self) -> (Vec<u8>, Vec<u8>) {
+        let mut header = self.receive();
+        let mut frame = header.split_off(12);
+        for _ in 1..u16::from_le_bytes([header[10], header[11]]) {
+            frame.extend(self.receive());
+        }
+        (header, frame)
+    }
+
+    pub(super) fn receive_whole(&mut self) -> Vec<u8> {
+        self.receive_with_header().1
+    }
+
+    /// Receive buffers that are not filled yet.
+    pub(super) fn rx_left(&self) -> u16 {
+        self.rx.available.wrapping_sub(self.rx_used())
+    }
+
+    /// Received buffers not yet looked at.
+    pub(super) fn rx_pending(&self) -> u16 {
+        self.rx_used().wrapping_sub(self.rx.seen)
+    }
+
+    /// Asks for an interrupt with each received frame, as far as used_event can say that once and for all: it is just
+    /// behind where the queue is now, and moves on with every look.
+    pub(super) fn want_every_interrupt(&mut self) {
+        self.every_interrupt = true;
+        self.move_event();
+    }
+
+    fn move_event(&self) {
+        let event = self.rx.base + 0x1004 + 2 * u64::from(SIZE);
+        self.write(event, &self.rx.seen.to_le_bytes());
+    }
+
     /// The next received buffer, if there is one now.
     pub(super) fn take_received(&mut self) -> Option<Vec<u8>> {
         if self.rx_used() == self.rx.seen {
@@ -245,6 +283,9 @@ impl Driver {
         let id = u32::from_le_bytes(raw[..4].try_into().unwrap());
         let len = u32::from_le_bytes(raw[4..].try_into().unwrap());
         self.rx.seen = self.rx.seen.wrapping_add(1);
+        if self.every_interrupt {
+            self.move_event();
+        }
         Some(self.read(self.rx.buffers + u64::from(id) * BUFFER, len as usize))
     }
 

@@ -1,5 +1,7 @@
 mod driver;
+mod offload;
 mod uplink;
+mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
