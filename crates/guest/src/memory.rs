@@ -13,9 +13,9 @@ use crate::{Error, Result};
 use rustix::fs::{MemfdFlags, SealFlags};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use vm_memory::mmap::MmapRegion;
-use vm_memory::{Bytes, FileOffset, VolatileMemory, VolatileSlice};
+use vm_memory::{Bytes, FileOffset, VolatileMemory};
 
 /// Bytes in a page, the granule of DMA mappings.
 pub const PAGE: usize = 4096;
@@ -134,14 +134,19 @@ impl Arena {
         self.file.file().as_fd()
     }
 
-    /// A piece of the memory to look at and to change piece by piece, checked once for all that follows.
-    pub(crate) fn view(&self, offset: usize, len: usize) -> Result<VolatileSlice<'_>> {
-        self.region.get_slice(offset, len).map_err(|_| out(offset, len))
-    }
-
     /// A little-endian 16-bit word at an even `offset`, for whoever uses it often.
     pub(crate) fn cell(&self, offset: usize) -> Result<&AtomicU16> {
         self.region.get_atomic_ref(offset).map_err(|_| out(offset, 2))
+    }
+
+    /// Likewise 32 bits at a multiple of 4.
+    pub(crate) fn cell32(&self, offset: usize) -> Result<&AtomicU32> {
+        self.region.get_atomic_ref(offset).map_err(|_| out(offset, 4))
+    }
+
+    /// Likewise 64 bits at a multiple of 8.
+    pub(crate) fn cell64(&self, offset: usize) -> Result<&AtomicU64> {
+        self.region.get_atomic_ref(offset).map_err(|_| out(offset, 8))
     }
 
     /// Copies `data` to `offset`.

@@ -81,7 +81,7 @@ impl<'a> Wheel<'a> {
     pub(super) fn take(&mut self, limit: u16) -> Result<u16> {
         match self {
             Self::Split(ring) => ring.take(limit),
-            Self::Packed(ring) => ring.take(limit, |_| Ok(())),
+            Self::Packed(ring) => ring.take(limit),
         }
     }
 
@@ -94,7 +94,7 @@ impl<'a> Wheel<'a> {
     ) -> Result<u16> {
         match self {
             Self::Split(ring) => ring.take_each(limit, each),
-            Self::Packed(ring) => ring.take(limit, each),
+            Self::Packed(ring) => ring.take_each(limit, each),
         }
     }
 
@@ -188,6 +188,7 @@ impl Lent {
 #[cold]
 fn out_of_order(id: u32, expected: u16) -> Error {
     Error::Device(format!(
-        "buffer {id} came back where {expected} was due: this device keeps no order, so run with assume_order off"
+        "buffer {id} came back where {expected} was due: this device keeps no order; run with assume_order off, \
+         and without in_order"
     ))
 }

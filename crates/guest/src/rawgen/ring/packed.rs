@@ -9,24 +9,30 @@ use crate::memory::Arena;
 use crate::virtio::queue::need_event;
 use crate::virtio::spec::{packed as spec, ring};
 use crate::virtio::{Layout, Used};
-use std::sync::atomic::{AtomicU16, Ordering, fence};
-use vm_memory::{Bytes, VolatileSlice};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 
 /// Both flags of a descriptor's second word.
 const FLAGS: u64 = ((spec::F_AVAIL | spec::F_USED) as u64) << 48;
 const AVAIL: u64 = (spec::F_AVAIL as u64) << 48;
+
+/// A descriptor of the ring, and the buffer whose identity is the descriptor's position.
+#[derive(Debug)]
+struct Entry<'a> {
+    address: &'a AtomicU64,
+    second: &'a AtomicU64,
+    /// The buffer's address, and the second word but for the flags that make it available.
+    buffer: (u64, u64),
+}
 
 /// A packed virtqueue.
 #[derive(Debug)]
 pub(in crate::rawgen) struct Packed<'a> {
     size: u16,
     in_order: bool,
-    /// Each buffer's address, and its second word without flags of the ring.
-    buffers: Box<[(u64, u64)]>,
+    entries: Box<[Entry<'a>]>,
     order: Order,
     /// Which buffers the device has, where the order is not to be relied on.
     lent: Option<Lent>,
-    ring: VolatileSlice<'a>,
     driver_flags: &'a AtomicU16,
     device_event: &'a AtomicU16,
     device_flags: &'a AtomicU16,
@@ -49,17 +55,23 @@ impl<'a> Packed<'a> {
         buffers: &[Buffer],
         assume_order: bool,
     ) -> Result<Self> {
-        let words = |(id, buffer): (u64, &Buffer)| {
+        let entry = |(index, buffer): (u16, &Buffer)| {
+            let at = layout.desc + spec::DESC * usize::from(index);
             let flags = if buffer.writable { ring::F_WRITE } else { 0 };
-            (buffer.iova, u64::from(buffer.len) | id << 32 | u64::from(flags) << 48)
+            let word = u64::from(buffer.len) | u64::from(index) << 32 | u64::from(flags) << 48;
+            Ok(Entry {
+                address: arena.cell64(at)?,
+                second: arena.cell64(at + 8)?,
+                buffer: (buffer.iova, word),
+            })
         };
         let ring = Self {
             size: layout.size,
             in_order,
-            buffers: (0..).zip(buffers).map(words).collect(),
+            entries: (0..).zip(buffers).map(entry).collect::<Result<_>>()?,
             order: Order::new(layout.size),
-            lent: (!assume_order).then(|| Lent::new(layout.size)),
-            ring: arena.view(layout.desc, spec::DESC * usize::from(layout.size))?,
+            // In order, positions are identities: nothing else may come back.
+            lent: (!assume_order && !in_order).then(|| Lent::new(layout.size)),
             driver_flags: arena.cell(layout.avail + spec::EVENT_FLAGS)?,
             device_event: arena.cell(layout.used)?,
             device_flags: arena.cell(layout.used + spec::EVENT_FLAGS)?,
@@ -80,56 +92,86 @@ impl<'a> Packed<'a> {
         self.held
     }
 
+    /// A descriptor's second word.
     #[inline]
     fn load(&self, position: u16) -> u64 {
-        let at = spec::DESC * usize::from(position) + 8;
-        self.ring.load(at, Ordering::Acquire).map_or(0, u64::from_le)
+        let entry = self.entries.get(usize::from(position));
+        entry.map_or(0, |entry| u64::from_le(entry.second.load(Ordering::Acquire)))
+    }
+
+    /// How many buffers the used descriptor at `position`, of this word, stands for.
+    #[inline]
+    fn stands_for(&self, position: u16, word: u64, lent: u16) -> Result<u16> {
+        let id = (word >> 32) as u16;
+        if id == position {
+            return Ok(1);
+        }
+        // In order, one descriptor may stand for all up to its buffer (2.8.7).
+        let count = (id.wrapping_sub(position) & (self.size - 1)) + 1;
+        if self.in_order && id < self.size && count <= lent {
+            Ok(count)
+        } else {
+            Err(out_of_order(id.into(), position))
+        }
     }
 
     #[inline]
-    fn store(&self, at: usize, word: u64, order: Ordering) {
-        let _ = self.ring.store(word.to_le(), at, order);
+    pub(super) fn take(&mut self, limit: u16) -> Result<u16> {
+        if self.lent.is_some() {
+            return self.take_each(limit, |_| Ok(()));
+        }
+        let lent = self.size - self.held;
+        let limit = limit.min(lent);
+        let (mut position, mut used, mut count) = (self.next_used, self.used, 0);
+        while count < limit {
+            let word = self.load(position);
+            if word & FLAGS != used {
+                break;
+            }
+            let step = self.stands_for(position, word, lent - count)?;
+            count += step;
+            position += step;
+            if position >= self.size {
+                position -= self.size;
+                used ^= FLAGS;
+            }
+        }
+        (self.next_used, self.used) = (position, used);
+        self.held += count;
+        Ok(count)
     }
 
-    #[inline]
-    pub(super) fn take(
+    pub(super) fn take_each(
         &mut self,
         limit: u16,
         mut each: impl FnMut(Used) -> Result<()>,
     ) -> Result<u16> {
-        let limit = limit.min(self.size - self.held);
+        let lent = self.size - self.held;
         let mut count = 0;
-        while count < limit {
+        while count < limit.min(lent) {
             let word = self.load(self.next_used);
             if word & FLAGS != self.used {
                 break;
             }
-            let id = (word >> 32) as u16;
-            let mut last = 1;
-            if self.in_order {
-                // One descriptor may stand for all up to this buffer (2.8.7).
-                last += id.wrapping_sub(self.next_used) & (self.size - 1);
-                if last > self.size - self.held - count {
-                    return Err(out_of_order(id.into(), self.next_used));
+            let step = match &mut self.lent {
+                Some(lent) => {
+                    let id = lent.clear((word >> 32) as u32 & 0xffff)?;
+                    self.order.set(self.next_used, id);
+                    1
                 }
-            } else if let Some(lent) = &mut self.lent {
-                lent.clear(id.into())?;
-                self.order.set(self.next_used, id);
-            } else if id != self.next_used {
-                return Err(out_of_order(id.into(), self.next_used));
-            }
-            for skipped in (0..last).rev() {
-                let head = if self.in_order { self.next_used } else { id };
-                // The length is that of the last of them.
-                let len = if skipped == 0 { word as u32 } else { 0 };
-                each(Used { head, len })?;
+                None => self.stands_for(self.next_used, word, lent - count)?,
+            };
+            for last in (0..step).map(|n| n + 1 == step) {
+                let head = self.order.at(self.next_used);
+                // The length is that of the last buffer.
+                each(Used { head, len: if last { word as u32 } else { 0 } })?;
                 self.next_used += 1;
                 if self.next_used == self.size {
                     self.next_used = 0;
                     self.used ^= FLAGS;
                 }
             }
-            count += last;
+            count += step;
         }
         self.held += count;
         Ok(count)
@@ -137,30 +179,33 @@ impl<'a> Packed<'a> {
 
     #[inline]
     pub(super) fn give(&mut self, count: u16) {
+        let (mut position, mut available) = (self.next, self.available);
         let mut first = None;
         for _ in 0..count {
-            let id = self.order.at(self.next);
-            let Some(&(iova, word)) = self.buffers.get(usize::from(id)) else { continue };
+            let Some(entry) = self.entries.get(usize::from(position)) else { break };
+            let (mut iova, mut word) = entry.buffer;
             if let Some(lent) = &mut self.lent {
+                let id = self.order.at(position);
                 lent.set(id);
+                (iova, word) = self.entries.get(usize::from(id)).map_or((0, 0), |e| e.buffer);
             }
-            let at = spec::DESC * usize::from(self.next);
             // The device may have written anything here, so the address too is written again.
-            self.store(at, iova, Ordering::Relaxed);
-            let word = word | self.available;
+            entry.address.store(iova.to_le(), Ordering::Relaxed);
+            let word = (word | available).to_le();
             match first {
-                Some(_) => self.store(at + 8, word, Ordering::Relaxed),
-                None => first = Some((at + 8, word)),
+                Some(_) => entry.second.store(word, Ordering::Relaxed),
+                None => first = Some((entry.second, word)),
             }
-            self.next += 1;
-            if self.next == self.size {
-                self.next = 0;
-                self.available ^= FLAGS;
+            position += 1;
+            if position == self.size {
+                position = 0;
+                available ^= FLAGS;
             }
         }
-        if let Some((at, word)) = first {
-            self.store(at, word, Ordering::Release);
+        if let Some((second, word)) = first {
+            second.store(word, Ordering::Release);
         }
+        (self.next, self.available) = (position, available);
         self.held -= count;
         self.unsettled += count;
     }

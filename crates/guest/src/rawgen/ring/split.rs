@@ -10,8 +10,7 @@ use crate::virtio::queue::need_event;
 use crate::virtio::spec::ring as spec;
 use crate::virtio::{Layout, Used, write_descriptor};
 use crate::{Error, Result};
-use std::sync::atomic::{AtomicU16, Ordering, fence};
-use vm_memory::{Bytes, VolatileSlice};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 
 /// A split virtqueue.
 #[derive(Debug)]
@@ -26,8 +25,9 @@ pub(in crate::rawgen) struct Split<'a> {
     used_flags: &'a AtomicU16,
     used_idx: &'a AtomicU16,
     avail_event: &'a AtomicU16,
-    avail_ring: VolatileSlice<'a>,
-    used_ring: VolatileSlice<'a>,
+    avail_ring: Box<[&'a AtomicU16]>,
+    /// Each used element's identity and length.
+    used_ring: Box<[[&'a AtomicU32; 2]]>,
     /// The published available index.
     given: u16,
     /// The available index at the last look whether the device wants to know.
@@ -47,8 +47,11 @@ impl<'a> Split<'a> {
         assume_order: bool,
     ) -> Result<Self> {
         let n = usize::from(layout.size);
-        let avail = arena.view(layout.avail, spec::AVAIL_RING + 2 * n + 2)?;
-        let used = arena.view(layout.used, spec::USED_RING + spec::USED_ELEMENT * n + 2)?;
+        let available = |index: usize| arena.cell(layout.avail + spec::AVAIL_RING + 2 * index);
+        let used = |index: usize| {
+            let at = layout.used + spec::USED_RING + spec::USED_ELEMENT * index;
+            Ok([arena.cell32(at)?, arena.cell32(at + 4)?])
+        };
         for (index, buffer) in (0..).zip(buffers) {
             let flags = if buffer.writable { spec::F_WRITE } else { 0 };
             write_descriptor(arena, layout.desc, index, buffer.iova, buffer.len, flags, 0)?;
@@ -65,8 +68,8 @@ impl<'a> Split<'a> {
             used_flags: arena.cell(layout.used + spec::USED_FLAGS)?,
             used_idx: arena.cell(layout.used + spec::USED_IDX)?,
             avail_event: arena.cell(layout.used + spec::USED_RING + spec::USED_ELEMENT * n)?,
-            avail_ring: part(&avail, spec::AVAIL_RING, 2 * n)?,
-            used_ring: part(&used, spec::USED_RING, spec::USED_ELEMENT * n)?,
+            avail_ring: (0..n).map(available).collect::<Result<_>>()?,
+            used_ring: (0..n).map(used).collect::<Result<_>>()?,
             given: 0,
             settled: 0,
             taken: 0,
@@ -105,10 +108,11 @@ impl<'a> Split<'a> {
         ))
     }
 
+    #[inline]
     fn used(&self, index: u16) -> (u32, u32) {
-        let at = spec::USED_ELEMENT * usize::from(index & self.mask());
-        let load = |at| self.used_ring.load(at, Ordering::Relaxed).map_or(u32::MAX, u32::from_le);
-        (load(at), load(at + 4))
+        let load = |word: &AtomicU32| u32::from_le(word.load(Ordering::Relaxed));
+        let element = self.used_ring.get(usize::from(index & self.mask()));
+        element.map_or((u32::MAX, 0), |[id, len]| (load(id), load(len)))
     }
 
     #[inline]
@@ -165,8 +169,9 @@ impl<'a> Split<'a> {
                 let position = index & (self.size - 1);
                 let id = order.at(position);
                 lent.set(id);
-                let at = 2 * usize::from(position);
-                let _ = self.avail_ring.store(id.to_le(), at, Ordering::Relaxed);
+                if let Some(entry) = self.avail_ring.get(usize::from(position)) {
+                    entry.store(id.to_le(), Ordering::Relaxed);
+                }
             }
         }
         self.given = self.given.wrapping_add(count);
@@ -206,8 +211,4 @@ impl<'a> Split<'a> {
             self.avail_flags.store(spec::AVAIL_F_NO_INTERRUPT.to_le(), Ordering::Relaxed);
         }
     }
-}
-
-fn part<'a>(view: &VolatileSlice<'a>, offset: usize, len: usize) -> Result<VolatileSlice<'a>> {
-    view.subslice(offset, len).map_err(|e| Error::Memory(format!("a ring: {e}")))
 }
