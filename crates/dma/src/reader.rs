@@ -266,8 +266,10 @@ impl Pinned<'_> {
         fault
     }
 
+    /// What [`Pinned::contiguous`] tries first: the host memory, if the translation is remembered. `None` says nothing;
+    /// neither does it for zero bytes.
     #[inline]
-    fn recall(&self, iova: u64, len: usize, access: Access) -> Option<Slice<'_>> {
+    pub fn recall(&self, iova: u64, len: usize, access: Access) -> Option<Slice<'_>> {
         let last = iova.checked_add((len as u64).checked_sub(1)?)?;
         for cell in &self.reader.memo.recent {
             let recent = cell.get();

@@ -120,8 +120,15 @@ impl Area {
     /// As [`Area::u16`]; the area must be 4-aligned, writable, and `offset` a multiple of 4.
     #[inline]
     pub(super) unsafe fn write_pair(&self, offset: usize, low: u32, high: u32) {
-        let (first, second) = (self.at(offset, 4), self.at(offset + 4, 4));
-        // SAFETY: bounds checked by `at`, alignment and mapping promised by the caller.
+        let pair = u64::from(low) | u64::from(high) << 32;
+        let first = self.at(offset, 4);
+        if self.base != 0 {
+            // SAFETY: all of the area is contiguous and the caller's offset inside it, as in `u16`.
+            unsafe { first.cast::<u64>().write_unaligned(pair.to_le()) };
+            return;
+        }
+        let second = self.at(offset + 4, 4);
+        // SAFETY: as in `u16`.
         unsafe {
             first.cast::<u32>().write_volatile(low.to_le());
             second.cast::<u32>().write_volatile(high.to_le());

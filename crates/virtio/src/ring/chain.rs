@@ -79,27 +79,27 @@ pub(super) struct Walk<'e, 'p> {
     pieces: usize,
 }
 
-/// The whole of a chain that is a single descriptor without INDIRECT and NEXT.
+/// What the longer way through a ring came to: small enough to be returned in registers. The error is in the burst.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found {
+    Chain(Chain),
+    Nothing,
+    Error,
+}
+
+/// The quick way to take a chain that is one direct descriptor: its memory, if it was translated a moment ago, and
+/// the chain.
 #[inline]
 pub(super) fn single<'p>(
     pin: &'p Pinned<'p>,
     head: u16,
     descriptor: Descriptor,
-    mut each: impl FnMut(Slice<'p>, Access) -> bool,
-) -> Result<Chain, RingError> {
+) -> Option<(Slice<'p>, Access, Chain)> {
     let Descriptor { iova, len, flags, .. } = descriptor;
-    let (access, readable, writable) =
-        if flags & WRITE == 0 { (Access::Read, len, 0) } else { (Access::Write, 0, len) };
-    let mut pieces = 0;
-    let room = pin.slices_while(iova, len as usize, access, |slice| {
-        let took = each(slice, access);
-        pieces += usize::from(took);
-        took
-    })?;
-    if !room {
-        return Err(RingError::TooManyPieces(pieces));
-    }
-    Ok(Chain { head, descriptors: 1, readable, writable })
+    let access = if flags & WRITE == 0 { Access::Read } else { Access::Write };
+    let slice = pin.recall(iova, len as usize, access)?;
+    let (readable, writable) = if flags & WRITE == 0 { (len, 0) } else { (0, len) };
+    Some((slice, access, Chain { head, descriptors: 1, readable, writable }))
 }
 
 impl<'e, 'p> Walk<'e, 'p> {

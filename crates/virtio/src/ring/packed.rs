@@ -9,7 +9,9 @@ use manifold_dma::{Access, Pinned, Slice};
 
 use super::area::Area;
 use super::burst::Burst;
-use super::chain::{Chain, DESCRIPTOR, Descriptor, Each, INDIRECT, NEXT, WRITE, Walk, single};
+use super::chain::{
+    Chain, DESCRIPTOR, Descriptor, Each, Found, INDIRECT, NEXT, WRITE, Walk, single,
+};
 use super::inflight::{Inflight, PackedRecord};
 use super::{MAX_QUEUE_SIZE, QueueAddresses, QueueState, RingError, RingFeatures};
 
@@ -58,7 +60,9 @@ fn distance(from: Position, to: Position, size: u16) -> u16 {
     ((to & !WRAP) + lap).wrapping_sub(from & !WRAP)
 }
 
-/// A flag that no descriptor has and the ring's fast path compares with.
+/// The flags that tell a single direct descriptor that is available from all others.
+const COMMON: u16 = AVAIL | USED | NEXT | INDIRECT;
+/// A flag that is not among them: compared with it, none is of that kind.
 const NEVER: u16 = 1 << 4;
 
 /// [`AVAIL`] and [`USED`] of a descriptor that is available at this place.
@@ -74,6 +78,8 @@ pub struct PackedQueue {
     features: RingFeatures,
     /// Next descriptor to take.
     next_avail: Position,
+    /// What the flags of a single direct descriptor are there, as far as [`COMMON`] goes.
+    turn: u16,
     /// Where the next used descriptor goes.
     next_used: Position,
     /// Where the first used descriptor that the driver does not know of goes.
@@ -121,6 +127,7 @@ impl PackedQueue {
             addresses,
             features,
             next_avail: WRAP,
+            turn: available_flags(WRAP),
             next_used: WRAP,
             published: WRAP,
             first: 0,
@@ -152,10 +159,16 @@ impl PackedQueue {
         if distance(state.next_used, state.next_avail, size) > size {
             return Err(RingError::Position { position: state.next_used, size });
         }
-        self.next_avail = state.next_avail;
+        self.take_from(state.next_avail);
         self.next_used = state.next_used;
         self.published = state.next_used;
         Ok(self)
+    }
+
+    /// Goes on at `position`.
+    fn take_from(&mut self, position: Position) {
+        self.next_avail = position;
+        self.turn = available_flags(position) | self.detour;
     }
 
     /// As [`super::Queue::with_inflight`].
@@ -190,7 +203,7 @@ impl PackedQueue {
         if self.version != Some(pin.version()) {
             self.resolve(pin)?;
         }
-        Ok(PackedBurst { pin, queue: self })
+        Ok(PackedBurst { pin, queue: self, error: RingError::Length })
     }
 
     #[cold]
@@ -233,6 +246,7 @@ impl PackedQueue {
         }
         self.record = Some(Box::new(record));
         (self.inflight, self.detour, self.plain) = (None, NEVER, false);
+        self.take_from(self.next_avail);
         Ok(())
     }
 }
@@ -242,6 +256,8 @@ impl PackedQueue {
 pub struct PackedBurst<'q, 'p> {
     queue: &'q mut PackedQueue,
     pin: &'p Pinned<'p>,
+    /// What went wrong, after [`Found::Error`].
+    error: RingError,
 }
 
 // Safety of what follows: `open` made sure that the areas were resolved under the version that `pin` pins, and
@@ -266,10 +282,23 @@ impl<'p> PackedBurst<'_, 'p> {
         Descriptor::packed([first, second])
     }
 
-    /// Takes whatever is not a single direct descriptor, or finds that there is nothing; `second` is the next
-    /// descriptor's second half.
+    /// Takes any chain, or finds that there is none; `second` is the next descriptor's second half.
     #[inline(never)]
-    fn follow(&mut self, second: u64, each: Each<'_, 'p>) -> Result<Option<Chain>, RingError> {
+    fn follow(&mut self, second: u64, each: Each<'_, 'p>) -> Found {
+        match self.walk(second, each) {
+            Ok(Some(chain)) => Found::Chain(chain),
+            Ok(None) => Found::Nothing,
+            Err(error) => self.fail(error),
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, error: RingError) -> Found {
+        self.error = error;
+        Found::Error
+    }
+
+    fn walk(&mut self, second: u64, each: Each<'_, 'p>) -> Result<Option<Chain>, RingError> {
         let size = self.queue.addresses.size;
         let mut at = self.queue.next_avail;
         let again = self.queue.record.as_ref().and_then(|record| record.again());
@@ -316,7 +345,7 @@ impl<'p> PackedBurst<'_, 'p> {
             let id = descriptor.link;
             let chain = walk.chain(id, count);
             let again = again.is_some();
-            self.queue.next_avail = at;
+            self.queue.take_from(at);
             if let Some(record) = &mut self.queue.record {
                 if again { record.take_again(id) } else { record.take(id, &taken) }
             }
@@ -387,24 +416,37 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
         let at = self.queue.next_avail;
         let second = self.second_half(at);
         let flags = (u64::from_le(second) >> 48) as u16;
-        let expected = available_flags(at) | self.queue.detour;
-        let common = flags & (AVAIL | USED | NEXT | INDIRECT) == expected;
-        // A whole lap ahead: no descriptor is the driver's to make available.
-        if !common || at ^ self.queue.next_used == WRAP {
-            return self.follow(second, &mut each);
+        // A whole lap ahead of what was used no descriptor is the driver's to make available.
+        if flags & COMMON == self.queue.turn && at ^ self.queue.next_used != WRAP {
+            let descriptor = self.descriptor(at, second);
+            if let Some((slice, access, chain)) = single(self.pin, descriptor.link, descriptor) {
+                if !each(slice, access) {
+                    return Err(RingError::TooManyPieces(0));
+                }
+                let next = at + 1;
+                if next & !WRAP == self.queue.addresses.size {
+                    self.queue.take_from(!at & WRAP);
+                } else {
+                    self.queue.next_avail = next;
+                }
+                return Ok(Some(chain));
+            }
         }
-        let descriptor = self.descriptor(at, second);
-        let chain = single(self.pin, descriptor.link, descriptor, each)?;
-        self.queue.next_avail = advance(at, 1, self.queue.addresses.size);
-        Ok(Some(chain))
+        match self.follow(second, &mut each) {
+            Found::Chain(chain) => Ok(Some(chain)),
+            Found::Nothing => Ok(None),
+            Found::Error => Err(self.error),
+        }
     }
 
     #[inline]
     fn put_back(&mut self, chains: &[Chain]) {
         let size = self.queue.addresses.size;
+        let mut at = self.queue.next_avail;
         for chain in chains {
-            self.queue.next_avail = retreat(self.queue.next_avail, chain.descriptors, size);
+            at = retreat(at, chain.descriptors, size);
         }
+        self.queue.take_from(at);
         if let Some(record) = &mut self.queue.record {
             record.put_back(chains);
         }
@@ -441,17 +483,16 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
         if let Some(record) = &mut self.queue.record {
             record.publish(new);
         }
-        // The driver looks at this one first; the others were written before (2.8.2, 2.8.9).
-        self.store(old, self.queue.first, Ordering::Release);
+        // The driver looks at this one first; the others were written before (2.8.2, 2.8.9). It writes its event suppression
+        // area, then looks at this; the device does the reverse. Each needs its store to be visible before its load, hence
+        // SeqCst for both.
+        self.store(old, self.queue.first, Ordering::SeqCst);
         if let Some(record) = &mut self.queue.record {
             record.published(new);
         }
         self.queue.published = new;
-        // The driver writes its event suppression area, then looks at the descriptor; the device does the reverse. Each
-        // needs its store to be visible before its load.
-        fence(Ordering::SeqCst);
         // SAFETY: see above; the area is 4-aligned. One load: the offset belongs to the flags.
-        let area = u32::from_le(unsafe { self.queue.driver.u32(0) }.load(Ordering::Acquire));
+        let area = u32::from_le(unsafe { self.queue.driver.u32(0) }.load(Ordering::SeqCst));
         let (event, flags) = (area as u16, (area >> 16) as u16 & event::MASK);
         match flags {
             event::DISABLE => false,

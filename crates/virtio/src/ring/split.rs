@@ -6,7 +6,7 @@ use manifold_dma::{Access, Pinned, Slice};
 
 use super::area::Area;
 use super::burst::Burst;
-use super::chain::{Chain, DESCRIPTOR, Descriptor, Each, INDIRECT, NEXT, Walk, single};
+use super::chain::{Chain, DESCRIPTOR, Descriptor, Each, Found, INDIRECT, NEXT, Walk, single};
 use super::inflight::{Inflight, SplitRecord};
 use super::{MAX_QUEUE_SIZE, QueueAddresses, QueueState, RingError, RingFeatures};
 
@@ -135,6 +135,7 @@ impl SplitQueue {
             first: self.next_avail,
             fetched: 0,
             heads: [0; FETCH],
+            error: RingError::Length,
             pin,
             queue: self,
         })
@@ -188,13 +189,24 @@ pub struct SplitBurst<'q, 'p> {
     first: u16,
     fetched: u16,
     heads: [u16; FETCH],
+    /// What went wrong, after [`Found::Error`].
+    error: RingError,
 }
 
 // Safety of what follows: `open` made sure that the areas were resolved under the version that `pin` pins, and
 // `pin` outlives the burst, so the rings stay mapped.
 impl<'p> SplitBurst<'_, 'p> {
-    /// Fetches the next entries of the available ring, which are before `limit`, and asks for the descriptors they name.
-    fn fetch(&mut self) {
+    /// Fetches the next entries of the available ring, of which there are some before `limit` or else behind the index,
+    /// and asks for the descriptors they name. Never [`Found::Chain`] but for "there are some".
+    #[inline(never)]
+    fn fetch(&mut self) -> Found {
+        if self.limit == self.queue.next_avail {
+            match self.available() {
+                Ok(0) => return Found::Nothing,
+                Ok(_) => {}
+                Err(error) => return self.fail(error),
+            }
+        }
         let next = self.queue.next_avail;
         let count = self.limit.wrapping_sub(next).min(FETCH as u16);
         for (entry, index) in self.heads.iter_mut().zip(0..count) {
@@ -211,21 +223,28 @@ impl<'p> SplitBurst<'_, 'p> {
         }
         self.first = next;
         self.fetched = count;
+        Found::Chain(Chain::default())
     }
 
-    /// Takes a chain that is more than one direct descriptor, or to be recorded.
+    #[cold]
+    fn fail(&mut self, error: RingError) -> Found {
+        self.error = error;
+        Found::Error
+    }
+
+    /// Takes any chain, and records it.
     #[inline(never)]
-    fn follow(
-        &mut self,
-        head: u16,
-        first: Descriptor,
-        each: Each<'_, 'p>,
-    ) -> Result<Chain, RingError> {
-        let chain = self.walk(head, first, each)?;
+    fn follow(&mut self, head: u16, first: Descriptor, each: Each<'_, 'p>) -> Found {
+        let chain = match self.walk(head, first, each) {
+            Ok(chain) => chain,
+            Err(error) => return self.fail(error),
+        };
+        let next = self.queue.next_avail;
         if let Some(record) = &mut self.queue.record {
-            record.take(self.queue.next_avail, head);
+            record.take(next, head);
         }
-        Ok(chain)
+        self.queue.next_avail = next.wrapping_add(1);
+        Found::Chain(chain)
     }
 
     fn walk(&self, head: u16, first: Descriptor, each: Each<'_, 'p>) -> Result<Chain, RingError> {
@@ -244,20 +263,22 @@ impl<'p> SplitBurst<'_, 'p> {
             if descriptor.flags & NEXT == 0 {
                 return Ok(walk.chain(head, 1));
             }
-            descriptor = self.descriptor(descriptor.link)?;
+            let index = descriptor.link;
+            let next = self.descriptor(index);
+            descriptor = next.ok_or(RingError::DescriptorIndex { index, size })?;
         }
         Err(RingError::Loop(size))
     }
 
     /// Reads a descriptor of the queue's table, once.
     #[inline]
-    fn descriptor(&self, index: u16) -> Result<Descriptor, RingError> {
+    fn descriptor(&self, index: u16) -> Option<Descriptor> {
         if index > self.mask {
-            return Err(RingError::DescriptorIndex { index, size: self.queue.addresses.size });
+            return None;
         }
         // SAFETY: see above; the table is 16-aligned, and the index is below the queue's size.
         let raw = unsafe { self.queue.descriptors.descriptor(usize::from(index) * DESCRIPTOR) };
-        Ok(Descriptor::split(raw))
+        Some(Descriptor::split(raw))
     }
 
     /// Writes the used element of used index `index`.
@@ -315,20 +336,30 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
     ) -> Result<Option<Chain>, RingError> {
         let next = self.queue.next_avail;
         if next.wrapping_sub(self.first) >= self.fetched {
-            if self.limit == next && self.available()? == 0 {
-                return Ok(None);
+            match self.fetch() {
+                Found::Chain(_) => {}
+                Found::Nothing => return Ok(None),
+                Found::Error => return Err(self.error),
             }
-            self.fetch();
         }
         let head = self.heads[usize::from(next.wrapping_sub(self.first)) % FETCH];
-        let descriptor = self.descriptor(head)?;
-        let chain = if (descriptor.flags | self.queue.detour) & (NEXT | INDIRECT) == 0 {
-            single(self.pin, head, descriptor, each)?
-        } else {
-            self.follow(head, descriptor, &mut each)?
+        let Some(descriptor) = self.descriptor(head) else {
+            return Err(RingError::DescriptorIndex { index: head, size: self.mask + 1 });
         };
-        self.queue.next_avail = next.wrapping_add(1);
-        Ok(Some(chain))
+        if (descriptor.flags | self.queue.detour) & (NEXT | INDIRECT) == 0
+            && let Some((slice, access, chain)) = single(self.pin, head, descriptor)
+        {
+            if !each(slice, access) {
+                return Err(RingError::TooManyPieces(0));
+            }
+            self.queue.next_avail = next.wrapping_add(1);
+            return Ok(Some(chain));
+        }
+        match self.follow(head, descriptor, &mut each) {
+            Found::Chain(chain) => Ok(Some(chain)),
+            Found::Nothing => Ok(None),
+            Found::Error => Err(self.error),
+        }
     }
 
     #[inline]
@@ -374,15 +405,14 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         if let Some(record) = &mut queue.record {
             record.publish(queue.next_avail);
         }
+        // The driver writes its event index, then looks at the used index; the device does the reverse. Each needs its
+        // store to be visible before its load, hence SeqCst for both.
         // SAFETY: see above; the used index is the second word of the used ring.
-        unsafe { queue.used.u16(INDEX) }.store(new.to_le(), Ordering::Release);
+        unsafe { queue.used.u16(INDEX) }.store(new.to_le(), Ordering::SeqCst);
         if let Some(record) = &mut queue.record {
             record.published(new);
         }
         queue.published = new;
-        // The driver writes its event index, then looks at the used index; the device does the reverse. Each needs its
-        // store to be visible before its load.
-        fence(Ordering::SeqCst);
         if queue.features.event_index {
             let offset = ENTRIES + 2 * usize::from(queue.addresses.size);
             // SAFETY: see above; used_event follows the available ring's entries.
@@ -391,7 +421,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
             new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
         } else {
             // SAFETY: see above; the flags are the first word of the available ring.
-            let flags = u16::from_le(unsafe { queue.available.u16(0) }.load(Ordering::Relaxed));
+            let flags = u16::from_le(unsafe { queue.available.u16(0) }.load(Ordering::SeqCst));
             flags & NO_INTERRUPT == 0
         }
     }
