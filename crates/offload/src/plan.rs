@@ -96,7 +96,7 @@ impl NetHeader {
             flags: virtio::NEEDS_CSUM,
             gso_type: self.gso_type,
             // Not more than there is, which a TAP would refuse.
-            hdr_len: if gso { self.hdr_len.min(frame_len as u16) } else { 0 },
+            hdr_len: if gso { self.hdr_len.min(saturated(frame_len)) } else { 0 },
             gso_size: if gso { self.gso_size } else { 0 },
             csum_start: start,
             csum_offset: offset,
@@ -123,7 +123,22 @@ impl NetHeader {
     }
 }
 
+fn saturated(len: usize) -> u16 {
+    u16::try_from(len).unwrap_or(u16::MAX)
+}
+
 impl Request {
+    /// Of a frame whose checksum somebody trusted has verified, such as the kernel behind a TAP that set
+    /// VIRTIO_NET_HDR_F_DATA_VALID: receivers that take unfinished checksums are told so. Changes nothing for a frame that is
+    /// unfinished itself.
+    #[must_use]
+    pub fn verified(mut self) -> Request {
+        if self.needs == Offloads::NONE {
+            self.header = NetHeader::data_valid();
+        }
+        self
+    }
+
     /// What a receiver must have negotiated to get the frame as it is.
     #[inline]
     pub fn needs(&self) -> Offloads {
@@ -154,7 +169,10 @@ impl Request {
     pub fn plan(&self, receiver: Offloads, max_len: usize) -> Plan {
         let fits = self.frame_len <= max_len || !self.is_gso();
         if receiver.contains(self.needs) && fits {
-            return Plan::PassThrough(self.header);
+            // All flags take it that the receiver knows of checksums.
+            let header =
+                if receiver.contains(Offloads::CSUM) { self.header } else { NetHeader::default() };
+            return Plan::PassThrough(header);
         }
         if !self.is_gso() {
             return Plan::Checksum;

@@ -283,6 +283,24 @@ fn what_is_delivered_is_what_was_understood() {
 }
 
 #[test]
+fn the_length_of_the_headers_is_within_the_largest_frame() {
+    let frame = [&ipv4(0, 6)[..], &[0; 65_495]].concat();
+    let request = TSO4.check(&frame[..64], frame.len(), Offloads::ALL).unwrap();
+    assert_eq!(request.plan(Offloads::ALL, usize::MAX), Plan::PassThrough(TSO4));
+}
+
+#[test]
+fn who_knows_of_checksums_is_told_of_a_verified_one() {
+    let request = NetHeader::default().check(&[], 60, Offloads::NONE).unwrap().verified();
+    assert_eq!(request.plan(Offloads::CSUM, 1514), Plan::PassThrough(NetHeader::data_valid()));
+    assert_eq!(request.plan(Offloads::NONE, 1514), Plan::PassThrough(NetHeader::default()));
+    // An unfinished one is not verified.
+    let frame = [&ipv4(0, 6)[..], &[0; 3000]].concat();
+    let request = TSO4.check(&frame, frame.len(), Offloads::ALL).unwrap();
+    assert_eq!(request.verified(), request);
+}
+
+#[test]
 fn a_plan_for_each_receiver() {
     use manifold_offload::Checksums::{Complete, Partial};
     let four = [&ipv4(0, 6)[..], &[0; 3000]].concat();
