@@ -15,6 +15,8 @@ pub(crate) enum Part {
     Lint,
     /// Tests beside the code, property tests, the command line, the demo.
     Unit,
+    /// Models of the lock-free protocols, through every order of their steps.
+    Models,
     /// Virtual machines with stock kernels.
     Vm,
     /// Fuzz targets, each for a while.
@@ -22,7 +24,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 4] = [Self::Lint, Self::Unit, Self::Vm, Self::Fuzz];
+    pub(crate) const ALL: [Self; 5] = [Self::Lint, Self::Unit, Self::Models, Self::Vm, Self::Fuzz];
 }
 
 /// Runs `only`, or all parts where it is empty. A part whose requirements cannot be met fails; none is skipped.
@@ -35,6 +37,7 @@ pub(crate) fn run(only: &[Part], fuzz_seconds: u32) -> Result<()> {
         match part {
             Part::Lint => lint::run()?,
             Part::Unit => unit()?,
+            Part::Models => models()?,
             Part::Vm => vm()?,
             Part::Fuzz => fuzz::all(fuzz_seconds)?,
         }
@@ -54,6 +57,14 @@ fn unit() -> Result<()> {
             &mut cargo(&["test", "--workspace", "--exclude", "manifold-vm", "--locked"]),
         )
     }
+}
+
+/// loom replaces the atomics of whatever is built for it, so the build is one of its own.
+fn models() -> Result<()> {
+    let arguments = ["test", "--package", "manifold-datapath", "--package", "manifold-dma"];
+    let mut command = cargo(&arguments);
+    command.args(["--lib", "--locked", "models"]).env("RUSTFLAGS", "--cfg loom");
+    step("models", command.env("CARGO_TARGET_DIR", target_dir().join("loom")))
 }
 
 fn vm() -> Result<()> {

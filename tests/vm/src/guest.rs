@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::Setup;
 use crate::agent::{Agent, JobId, Output};
+use crate::image::Image;
 use crate::qmp;
 use crate::run::tail;
 use crate::setup::Acceleration;
@@ -35,6 +36,7 @@ pub struct Builder<'a> {
     pub(crate) viommu: bool,
     pub(crate) load_drivers: bool,
     pub(crate) devices: Vec<Device>,
+    pub(crate) image: Image,
     /// The network namespace QEMU runs in; none for the machine's own.
     pub(crate) netns: Option<String>,
     pub(crate) acceleration: Acceleration,
@@ -123,6 +125,13 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Boots another image than [`Setup::image`].
+    #[must_use]
+    pub fn image(mut self, image: &Image) -> Self {
+        self.image = image.clone();
+        self
+    }
+
     /// Runs QEMU in a network namespace, named as `ip netns` knows it: the one of its TAP interfaces.
     #[must_use]
     pub fn netns(mut self, name: &str) -> Self {
@@ -136,6 +145,18 @@ impl<'a> Builder<'a> {
         self.devices.push(Device {
             properties: Some(json!({
                 "driver": "virtio-net-pci", "netdev": tap, "mac": mac, "romfile": "",
+            })),
+            arguments: tap_netdev(tap),
+        });
+        self
+    }
+
+    /// Attaches an Intel 82576 of QEMU's own on a TAP interface. Its VFs, which the guest enables, share it.
+    #[must_use]
+    pub fn igb_nic(mut self, mac: &str, tap: &str) -> Self {
+        self.devices.push(Device {
+            properties: Some(json!({
+                "driver": "igb", "netdev": tap, "mac": mac, "romfile": "",
             })),
             arguments: tap_netdev(tap),
         });
@@ -257,8 +278,7 @@ impl<'a> Builder<'a> {
                 command.arg("-device").arg(properties.to_string());
             }
         }
-        let image = self.setup.image();
-        command.arg("-kernel").arg(&image.kernel).arg("-initrd").arg(&image.initramfs);
+        command.arg("-kernel").arg(&self.image.kernel).arg("-initrd").arg(&self.image.initramfs);
         command
     }
 }

@@ -14,8 +14,42 @@ use crate::cpio::Writer;
 use crate::debian::{Archive, RELEASE};
 use crate::run::output;
 
-/// The metapackage of the kernel: Debian's build for virtual machines.
-const KERNEL: &str = "linux-image-cloud-amd64";
+/// Which of Debian's kernels a guest boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    /// The build for virtual machines, which is the usual one here: small, and without most hardware's drivers.
+    Cloud,
+    /// The build for everything, which has the drivers of what QEMU emulates after real hardware.
+    Generic,
+}
+
+impl Kernel {
+    /// Its metapackage.
+    fn package(self) -> &'static str {
+        match self {
+            Self::Cloud => "linux-image-cloud-amd64",
+            Self::Generic => "linux-image-amd64",
+        }
+    }
+
+    /// Modules loaded at boot, with what they depend on. `virtio_net` is the driver under test; `8021q` and
+    /// `macvlan` put VLAN and MAC filters to use.
+    fn modules(self) -> &'static [&'static str] {
+        match self {
+            Self::Cloud => &["virtio_net", "8021q", "macvlan"],
+            Self::Generic => &["virtio_pci", "virtio_net", "igb", "igbvf"],
+        }
+    }
+
+    /// What folders of it are named after.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cloud => "guest",
+            Self::Generic => "guest-generic",
+        }
+    }
+}
+
 /// Whose binaries go into the initramfs.
 const PACKAGES: [&str; 7] =
     ["dash", "busybox-static", "iproute2", "pciutils", "ethtool", "iperf3", "iputils-ping"];
@@ -29,9 +63,6 @@ const BINARIES: [&str; 7] = [
     "usr/bin/iperf3",
     "usr/bin/ping",
 ];
-/// Modules loaded at boot, with what they depend on. `virtio_net` is the driver under test; the two others put
-/// VLAN and MAC filters to use.
-const MODULES: [&str; 3] = ["virtio_net", "8021q", "macvlan"];
 /// Raised when the code below packs the same things otherwise.
 const LAYOUT: u32 = 3;
 const INIT: &str = include_str!("../guest/init");
@@ -48,18 +79,19 @@ pub struct Image {
 
 impl Image {
     pub(crate) fn prepare(
+        kind: Kernel,
         cache: &Cache,
         archive: impl FnOnce() -> Result<Archive>,
     ) -> Result<Self> {
-        let root = cache.entry("guest", &(RELEASE, KERNEL, PACKAGES), |dir| {
+        let root = cache.entry(kind.name(), &(RELEASE, kind.package(), PACKAGES), |dir| {
             let archive = archive()?;
             archive.unpack(&PACKAGES, None, &dir.join("root"))?;
-            archive.unpack_target_of(KERNEL, &dir.join("kernel"))
+            archive.unpack_target_of(kind.package(), &dir.join("kernel"))
         })?;
         let (kernel, modules) = find_kernel(&root.join("kernel"))?;
-        let key = (&root, INIT, AGENT, MODULES, BINARIES, LAYOUT);
+        let key = (&root, INIT, AGENT, kind.modules(), BINARIES, LAYOUT);
         let initramfs = cache.entry("initramfs", &key, |dir| {
-            pack(&root.join("root"), &modules, &dir.join("initramfs.cpio"))
+            pack(&root.join("root"), &modules, kind.modules(), &dir.join("initramfs.cpio"))
         })?;
         Ok(Self { kernel, initramfs: initramfs.join("initramfs.cpio") })
     }
@@ -83,7 +115,7 @@ fn find_kernel(package: &Path) -> Result<(PathBuf, PathBuf)> {
     bail!("no kernel in {}", boot.display())
 }
 
-fn pack(root: &Path, modules: &Path, path: &Path) -> Result<()> {
+fn pack(root: &Path, modules: &Path, wanted: &[&str], path: &Path) -> Result<()> {
     let busybox = root.join("usr/bin/busybox");
     let mut archive = Writer::new(BufWriter::new(File::create(path)?));
     for dir in ["proc", "sys", "dev", "run", "tmp", "root", "usr/sbin"] {
@@ -117,7 +149,7 @@ fn pack(root: &Path, modules: &Path, path: &Path) -> Result<()> {
     }
 
     let mut order = Vec::new();
-    for module in MODULES {
+    for module in wanted {
         add_module(&busybox, modules, module, &mut order)?;
     }
     let list: String = order.iter().map(|(name, _)| format!("{name}.ko\n")).collect();

@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, bail};
 use crate::cache::Cache;
 use crate::debian::Archive;
 use crate::guest::{BOOT_TIMEOUT, Builder};
-use crate::image::Image;
+use crate::image::{Image, Kernel};
 use crate::qemu::Qemu;
 
 /// Forces `tcg` or `kvm` where the probe's choice is not wanted.
@@ -81,7 +81,7 @@ impl Setup {
         // Opened only where something has to be fetched.
         let archive = || Archive::open(&cache.dir().join("apt"));
         let qemu = Qemu::prepare(&cache, archive)?;
-        let image = Image::prepare(&cache, archive)?;
+        let image = Image::prepare(Kernel::Cloud, &cache, archive)?;
         let mut setup = Self { cache, qemu, image, acceleration: Acceleration::Tcg };
         setup.acceleration = setup.choose_acceleration()?;
         Ok(setup)
@@ -126,6 +126,7 @@ impl Setup {
             viommu: false,
             load_drivers: true,
             devices: Vec::new(),
+            image: self.image.clone(),
             netns: None,
             acceleration: self.acceleration,
             boot_timeout: BOOT_TIMEOUT,
@@ -142,6 +143,16 @@ impl Setup {
     #[must_use]
     pub fn image(&self) -> &Image {
         &self.image
+    }
+
+    /// A kernel with the drivers of hardware that QEMU emulates, for [`Builder::image`]; the first time in a build
+    /// tree downloads about 110 MB.
+    ///
+    /// # Errors
+    /// What could not be prepared.
+    pub fn generic_image(&self) -> Result<Image> {
+        let archive = || Archive::open(&self.cache.dir().join("apt"));
+        Image::prepare(Kernel::Generic, &self.cache, archive)
     }
 
     /// What runs the guests' instructions.

@@ -123,6 +123,10 @@ fn prepare(bed: &Bed, cases: &[Case]) -> Result<()> {
     if cases.iter().any(|case| case.needs_guests()) {
         crate::setup::guests()?;
     }
+    if cases.contains(&Case::Sriov) {
+        println!("==> Debian's kernel for all hardware (the first time downloads 110 MB)");
+        manifold_vm::Setup::get()?.generic_image()?;
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use manifold_guest::rawgen::config::Protocol;
-use manifold_vm::{Guest, Lab, boot_all};
+use manifold_vm::{Builder, Guest, Lab, Setup, boot_all};
 
 use super::Case;
 use super::guests::{address, configure, iperf_and_ping, rounds};
@@ -12,20 +12,58 @@ use crate::bench::peers::manifold::Manifold;
 use crate::bench::row::Row;
 use crate::bench::stats::Samples;
 
-const PEER: &str = "QEMU virtio-net VFs, TAP, bridge";
+/// A peer: the name, the kernel that has its driver, and the device for guest `index`.
+struct Peer {
+    name: &'static str,
+    taps: &'static [&'static str],
+    generic_kernel: bool,
+    attach: for<'a> fn(Builder<'a>, u8) -> Builder<'a>,
+}
 
-pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {
-    let lab = Lab::new("bench-sriov")?;
-    let bridge = Bridge::new(&["pf0", "pf1", "vf0", "vf1"])?;
-    let ours = Manifold::start(bed, 2, Protocol::VfioUser)?;
-    let guest = |index: u8| {
-        lab.guest(&format!("sriov{index}"))
-            .netns(bridge.namespace())
-            .vfio_user(&ours.adapter().socket(&format!("vf{index}")))
-            .sriov_nic(
+const PEERS: [Peer; 2] = [
+    Peer {
+        name: "QEMU virtio-net VFs, TAP, bridge",
+        taps: &["pf0", "pf1", "vf0", "vf1"],
+        generic_kernel: false,
+        attach: |guest, index| {
+            guest.sriov_nic(
                 (&format!("02:00:00:00:02:0{index}"), &format!("pf{index}")),
                 (&format!("02:00:00:00:03:0{index}"), &format!("vf{index}")),
             )
+        },
+    },
+    Peer {
+        // Its driver, igbvf, is not in Debian's kernel for virtual machines.
+        name: "QEMU igb VFs, TAP, bridge",
+        taps: &["pf0", "pf1"],
+        generic_kernel: true,
+        attach: |guest, index| {
+            guest.igb_nic(&format!("02:00:00:00:02:0{index}"), &format!("pf{index}"))
+        },
+    },
+];
+
+pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for peer in &PEERS {
+        rows.extend(compare(bed, peer).with_context(|| peer.name)?);
+    }
+    Ok(rows)
+}
+
+fn compare(bed: &Bed, peer: &Peer) -> Result<[Row; 2]> {
+    let setup = Setup::get()?;
+    let image = if peer.generic_kernel { setup.generic_image()? } else { setup.image().clone() };
+    let lab = Lab::new("bench-sriov")?;
+    let bridge = Bridge::new(peer.taps)?;
+    let ours = Manifold::start(bed, 2, Protocol::VfioUser)?;
+    let guest = |index: u8| {
+        let guest = lab
+            .guest(&format!("sriov{index}"))
+            .image(&image)
+            .netns(bridge.namespace())
+            .vfio_user(&ours.adapter().socket(&format!("vf{index}")));
+        (peer.attach)(guest, index)
     };
     let guests = boot_all([guest(0), guest(1)])?;
     for (index, guest) in guests.iter().enumerate() {
@@ -45,19 +83,22 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {
     }
     let group = Case::Sriov.name();
     let [[our_rates, our_pings], [their_rates, their_pings]] = samples;
-    Ok(vec![
+    Ok([
         Row::new(group, "two QEMU guests, iperf3 TCP, VFs", "Gbit/s", our_rates)
-            .against(PEER, their_rates),
+            .against(peer.name, their_rates),
         Row::new(group, "two QEMU guests, ping, VFs: median", "us", our_pings)
-            .against(PEER, their_pings),
+            .against(peer.name, their_pings),
     ])
 }
 
 /// Has the guest's kernel enable the VF of the PF that is eth1, and returns the name of its interface.
 fn enable_vf(guest: &Guest<'_>) -> Result<String> {
-    guest.sh("ip link set eth1 up && echo 1 >/sys/class/net/eth1/device/../sriov_numvfs")?;
-    // The interface belongs to the virtio device below the VF.
-    let find = "until ls -d /sys/class/net/eth1/device/../virtfn0/virtio*/net/* 2>/dev/null; do sleep 0.2; done";
-    let path = guest.sh(find).context("the VF gets no interface")?;
+    // A virtio interface belongs to a device of its own below the PCIe function.
+    let script = "ip link set eth1 up
+        cd -P /sys/class/net/eth1/device
+        [ -e sriov_numvfs ] || cd -P ..
+        echo 1 >sriov_numvfs || exit
+        until ls -d virtfn0/net/* virtfn0/virtio*/net/* 2>/dev/null | grep /; do sleep 0.2; done";
+    let path = guest.sh(script).context("the VF gets no interface")?;
     path.trim().rsplit('/').next().map(str::to_owned).context("the interface has no name")
 }

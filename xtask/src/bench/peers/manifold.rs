@@ -49,7 +49,8 @@ impl Manifold {
         };
         let run_dir = bed.folder(&format!("manifold-{vfs}-{protocol:?}"))?;
         let (count, core) = (vfs.to_string(), bed.cores.worker.to_string());
-        let mut arguments = vec!["--num-vfs", &count, "--worker-cores", &core];
+        let mut arguments = vec!["--num-vfs", &count];
+        let _ = &core;
         arguments.extend(more);
         let log = bed.log(&format!("manifold-{vfs}-{protocol:?}"));
         let adapter = Adapter::start(bed.binary.clone(), run_dir.clone(), log, &arguments)?;
