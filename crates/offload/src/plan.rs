@@ -60,7 +60,7 @@ impl NetHeader {
     ) -> Result<Request, Error> {
         let (start, offset) = (self.csum_start, self.csum_offset);
         let layers = parse(head);
-        let needs = Offloads::CSUM | self.segmentation(layers.network)?;
+        let needs = Offloads::CSUM | segmentation(self.gso_type, layers.network)?;
         if !allowed.contains(needs) {
             return Err(Error::NotNegotiated { needs, allowed });
         }
@@ -79,10 +79,7 @@ impl NetHeader {
             return Err(bad_checksum);
         }
         if gso {
-            let (transport, field) = match self.gso_type {
-                virtio::GSO_UDP_L4 => (Transport::Udp, udp::CHECKSUM),
-                _ => (Transport::Tcp, tcp::CHECKSUM),
-            };
+            let (transport, field) = transport(self.gso_type);
             // Extension headers may hide the transport from `head`; Segmenter looks at all of them.
             if layers.transport != transport && !layers.truncated {
                 return Err(Error::Mismatch(self.gso_type));
@@ -103,23 +100,29 @@ impl NetHeader {
         };
         Ok(Request { header, needs, frame_len })
     }
+}
 
-    /// What segmenting the frame is called.
-    fn segmentation(self, network: Network) -> Result<Offloads, Error> {
-        let ecn = Offloads::ECN.only_if(self.gso_type & virtio::GSO_ECN != 0);
-        let offload = match (self.gso_type & !virtio::GSO_ECN, network) {
-            (virtio::GSO_NONE, _) if ecn == Offloads::NONE => Offloads::NONE,
-            (virtio::GSO_TCPV4, Network::Ipv4) => Offloads::TSO4 | ecn,
-            (virtio::GSO_TCPV6, Network::Ipv6) => Offloads::TSO6 | ecn,
-            (virtio::GSO_UDP_L4, Network::Ipv4) if ecn == Offloads::NONE => Offloads::USO4,
-            (virtio::GSO_UDP_L4, Network::Ipv6) if ecn == Offloads::NONE => Offloads::USO6,
-            (virtio::GSO_TCPV4 | virtio::GSO_TCPV6, _) => {
-                return Err(Error::Mismatch(self.gso_type));
-            }
-            (virtio::GSO_UDP_L4, Network::Other) => return Err(Error::Mismatch(self.gso_type)),
-            _ => return Err(Error::GsoType(self.gso_type)),
-        };
-        Ok(offload)
+/// What cutting up a frame of this network layer takes.
+fn segmentation(gso_type: u8, network: Network) -> Result<Offloads, Error> {
+    let ecn = Offloads::ECN.only_if(gso_type & virtio::GSO_ECN != 0);
+    match (gso_type, gso_type & !virtio::GSO_ECN, network) {
+        (virtio::GSO_NONE, ..) => Ok(Offloads::NONE),
+        (_, virtio::GSO_TCPV4, Network::Ipv4) => Ok(Offloads::TSO4 | ecn),
+        (_, virtio::GSO_TCPV6, Network::Ipv6) => Ok(Offloads::TSO6 | ecn),
+        (virtio::GSO_UDP_L4, _, Network::Ipv4) => Ok(Offloads::USO4),
+        (virtio::GSO_UDP_L4, _, Network::Ipv6) => Ok(Offloads::USO6),
+        (virtio::GSO_UDP_L4, ..) | (_, virtio::GSO_TCPV4 | virtio::GSO_TCPV6, _) => {
+            Err(Error::Mismatch(gso_type))
+        }
+        _ => Err(Error::GsoType(gso_type)),
+    }
+}
+
+/// What a known `gso_type` cuts up, and where in its header the checksum is.
+fn transport(gso_type: u8) -> (Transport, usize) {
+    match gso_type {
+        virtio::GSO_UDP_L4 => (Transport::Udp, udp::CHECKSUM),
+        _ => (Transport::Tcp, tcp::CHECKSUM),
     }
 }
 
@@ -181,14 +184,11 @@ impl Request {
         Plan::Segment(if partial { Checksums::Partial } else { Checksums::Complete })
     }
 
-    /// Whether these are the headers that the frame's `gso_type` says.
+    /// Whether the frame is to be segmented and these are the headers that its `gso_type` says.
     pub(crate) fn matches(&self, layers: &Layers) -> bool {
-        let (network, transport) = match self.header.gso_type & !virtio::GSO_ECN {
-            virtio::GSO_TCPV4 => (Network::Ipv4, Transport::Tcp),
-            virtio::GSO_TCPV6 => (Network::Ipv6, Transport::Tcp),
-            virtio::GSO_UDP_L4 => (layers.network, Transport::Udp),
-            _ => return false,
-        };
-        layers.network == network && layers.transport == transport
+        let gso_type = self.header.gso_type;
+        self.is_gso()
+            && segmentation(gso_type, layers.network).is_ok_and(|it| self.needs.contains(it))
+            && layers.transport == transport(gso_type).0
     }
 }

@@ -66,7 +66,7 @@ impl<'h> Segmenter<'h> {
         if size == 0 || payload_at - counted + size.min(payload_len) > usize::from(u16::MAX) {
             return Err(Error::GsoSize(header.gso_size));
         }
-        let mut cut = Segmenter {
+        let mut segmenter = Segmenter {
             headers,
             payload_len,
             size,
@@ -82,9 +82,9 @@ impl<'h> Segmenter<'h> {
             sequence: 0,
             offset_flags: 0,
         };
-        cut.sum_network();
-        cut.sum_transport(frame_len - transport_at);
-        Ok(cut)
+        segmenter.sum_network();
+        segmenter.sum_transport(frame_len - transport_at);
+        Ok(segmenter)
     }
 
     /// Sums what the IPv4 headers of all segments have in common.
@@ -124,7 +124,8 @@ impl<'h> Segmenter<'h> {
         }
     }
 
-    /// How many segments there are, from 1: up to 65,535 if the sender wants them that short.
+    /// How many segments there are, from 1. Tens of thousands if the sender wants them of a byte: they can be made in any
+    /// order, and some now and others later.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
@@ -263,7 +264,7 @@ impl<'h> Segmenter<'h> {
 /// The segments of a frame in one piece.
 #[derive(Clone, Copy, Debug)]
 pub struct Segments<'f> {
-    cut: Segmenter<'f>,
+    segmenter: Segmenter<'f>,
     frame: &'f [u8],
 }
 
@@ -274,42 +275,43 @@ impl<'f> Segments<'f> {
     /// See [`Segmenter::new`]; or `frame` is shorter than the request says.
     pub fn new(frame: &'f [u8], request: &Request, checksums: Checksums) -> Result<Self, Error> {
         let frame = frame.get(..request.frame_len()).ok_or(Error::Truncated(frame.len()))?;
-        Ok(Segments { cut: Segmenter::new(frame, request, checksums)?, frame })
+        Ok(Segments { segmenter: Segmenter::new(frame, request, checksums)?, frame })
     }
 
     /// How many there are, from 1.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
-        self.cut.len()
+        self.segmenter.len()
     }
 
     /// Bytes of the longest.
     #[inline]
     pub fn max_len(&self) -> usize {
-        self.cut.segment_len(0)
+        self.segmenter.segment_len(0)
     }
 
     /// The virtio_net_hdr in front of each.
     #[inline]
     pub fn net_header(&self) -> NetHeader {
-        self.cut.net_header()
+        self.segmenter.net_header()
     }
 
     /// Writes segment `i` to the beginning of `out` and says how long it is; `None` if there is no such segment or no room.
     #[inline]
     pub fn write(&self, i: usize, out: &mut [u8]) -> Option<usize> {
-        let len = self.cut.segment_len(i);
-        let payload = self.frame.get(self.cut.payload(i))?;
-        let (headers, body) = out.get_mut(..len)?.split_at_mut_checked(self.cut.headers_len())?;
+        let len = self.segmenter.segment_len(i);
+        let payload = self.frame.get(self.segmenter.payload(i))?;
+        let (headers, body) =
+            out.get_mut(..len)?.split_at_mut_checked(self.segmenter.headers_len())?;
         let mut sum = Sum::new();
-        match self.cut.checksums {
+        match self.segmenter.checksums {
             Checksums::Complete => {
                 sum.add_copy(payload, body);
             }
             Checksums::Partial => body.copy_from_slice(payload),
         }
-        self.cut.write_headers(i, &sum, headers)?;
+        self.segmenter.write_headers(i, &sum, headers)?;
         Some(len)
     }
 }
