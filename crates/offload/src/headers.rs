@@ -97,8 +97,9 @@ impl Layers {
     }
 }
 
-/// Finds the headers of a frame in its first bytes, from the destination address on. 64 bytes are enough for all but IPv6
-/// with extension headers; [`Layers::truncated`] says when more are needed.
+/// Finds the headers of a frame in its first bytes, from the destination address on. 64 bytes hold the addresses of any
+/// packet, and its ports but for IPv4 options, IPv6 extension headers and IPv6 behind two tags; [`Layers::truncated`] says
+/// when more are needed.
 #[inline]
 pub fn parse(frame: &[u8]) -> Layers {
     let (kind, at, tags) = link(frame);

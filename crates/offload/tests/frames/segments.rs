@@ -111,6 +111,16 @@ proptest! {
     }
 
     #[test]
+    fn sixty_four_bytes_are_enough_to_check_a_request(packet in packet(300), size in 1..2000u16) {
+        for (header, frame) in [packet.unsegmented(size, true), packet.unfinished()] {
+            let whole = header.check(&frame, frame.len(), Offloads::ALL);
+            prop_assert!(whole.is_ok());
+            let head = &frame[..frame.len().min(64)];
+            prop_assert_eq!(header.check(head, frame.len(), Offloads::ALL), whole);
+        }
+    }
+
+    #[test]
     fn a_frame_with_changed_bytes_is_cut_up_or_refused(
         packet in packet(300),
         size in any::<u16>(),
