@@ -8,8 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use manifold_dma::Reader;
-use manifold_virtio::ring::testing::Driver;
-use manifold_virtio::ring::{Burst, QueueState, RingFeatures, SplitQueue};
+use manifold_virtio::ring::testing::packed::{DESC, DISABLE, ENABLE, PackedDriver};
+use manifold_virtio::ring::testing::{Descriptor, Driver};
+use manifold_virtio::ring::{Burst, Queue, QueueState, RingFeatures};
 
 const CHAINS: usize = 20_000;
 /// Nobody who is woken at all waits this long.
@@ -17,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Device {
     reader: Reader,
-    queue: SplitQueue,
+    queue: Queue,
     kicks: Receiver<()>,
     interrupt: Sender<()>,
 }
@@ -64,9 +65,8 @@ fn nobody_sleeps_for_ever(features: RingFeatures) {
     driver.put(driver.addresses.device + 2, &BEGIN.to_le_bytes()).unwrap();
     let (kick, kicks) = channel();
     let (interrupt, interrupts) = channel();
-    let queue = SplitQueue::new(driver.addresses, features)
-        .unwrap()
-        .resume(QueueState { next_avail: BEGIN, next_used: BEGIN });
+    let state = QueueState { next_avail: BEGIN, next_used: BEGIN };
+    let queue = Queue::new(driver.addresses, features).unwrap().resume(state).unwrap();
     let device = Device { reader: driver.reader(), queue, kicks, interrupt };
     let mut slept = 0;
     thread::scope(|scope| {
@@ -126,4 +126,76 @@ fn nobody_sleeps_for_ever_with_event_index() {
         indirect: false,
         ..RingFeatures::default()
     });
+}
+
+fn nobody_sleeps_for_ever_in_a_packed_ring(features: RingFeatures) {
+    const SIZE: u16 = 5;
+    let mut driver = PackedDriver::new(SIZE, features).unwrap();
+    let (kick, kicks) = channel();
+    let (interrupt, interrupts) = channel();
+    let queue = Queue::new(driver.guest.addresses, features).unwrap();
+    let device = Device { reader: driver.guest.reader(), queue, kicks, interrupt };
+    let buffer = Descriptor { iova: 0x8_0000, len: 1, ..Descriptor::default() };
+    let mut slept = 0;
+    thread::scope(|scope| {
+        let device = scope.spawn(|| device.run());
+        let (mut offered, mut used) = (0usize, 0usize);
+        while used < CHAINS {
+            // One to three chains of one to three descriptors, as many as fit.
+            let mut places = Vec::new();
+            for _ in 0..(1 + offered % 3).min(CHAINS - offered) {
+                let place = driver.next_avail;
+                if driver.offer(&vec![buffer; 1 + offered % 3]).is_err() {
+                    break;
+                }
+                places.push(place.bits());
+                offered += 1;
+            }
+            fence(Ordering::SeqCst);
+            let wanted = match driver.device_event().unwrap() {
+                (_, DISABLE) => false,
+                (event, DESC) => places.contains(&event),
+                _ => true,
+            };
+            if !places.is_empty() && wanted {
+                kick.send(()).unwrap();
+            }
+            let done = driver.used().unwrap().len();
+            used += done;
+            if done > 0 || driver.free() >= 3 && offered < CHAINS {
+                continue;
+            }
+            // The ring is full: ask for an interrupt, look once more, sleep.
+            let flags = if features.event_index { DESC } else { ENABLE };
+            driver.set_event(driver.last_used.bits(), flags).unwrap();
+            fence(Ordering::SeqCst);
+            let done = driver.used().unwrap().len();
+            used += done;
+            if done == 0 {
+                interrupts.recv_timeout(PATIENCE).unwrap();
+                slept += 1;
+            }
+            driver.set_event(0, DISABLE).unwrap();
+        }
+        slept += device.join().unwrap();
+    });
+    assert!(slept > 0, "the test never got to what it tests");
+}
+
+#[test]
+fn nobody_sleeps_for_ever_in_a_packed_ring_with_flags() {
+    let features = RingFeatures { packed: true, ..RingFeatures::default() };
+    nobody_sleeps_for_ever_in_a_packed_ring(features);
+}
+
+#[test]
+fn nobody_sleeps_for_ever_in_a_packed_ring_with_event_index() {
+    let features = RingFeatures { packed: true, event_index: true, ..RingFeatures::default() };
+    nobody_sleeps_for_ever_in_a_packed_ring(features);
+}
+
+#[test]
+fn nobody_sleeps_for_ever_in_a_packed_ring_in_order() {
+    let event_index = RingFeatures { packed: true, event_index: true, ..RingFeatures::default() };
+    nobody_sleeps_for_ever_in_a_packed_ring(RingFeatures { in_order: true, ..event_index });
 }

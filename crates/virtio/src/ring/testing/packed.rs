@@ -145,6 +145,10 @@ impl PackedDriver {
         if count > self.free() {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        // One that no offered chain has.
+        while self.offered.iter().any(|(id, _)| *id == self.next_id) {
+            self.next_id = (self.next_id + 1) % self.size();
+        }
         let id = self.next_id;
         self.next_id = (self.next_id + 1) % self.size();
         let first = self.next_avail;
@@ -178,8 +182,10 @@ impl PackedDriver {
     pub fn used(&mut self) -> io::Result<Vec<UsedBuffer>> {
         let mut used = Vec::new();
         loop {
-            let raw = u128::from_le_bytes(self.guest.get(self.at(self.last_used.index))?);
-            let (len, id, flags) = ((raw >> 64) as u32, (raw >> 96) as u16, (raw >> 112) as u16);
+            // First the flags, then what they vouch for.
+            let flags = u16::from_le_bytes(self.guest.get(self.at(self.last_used.index) + 14)?);
+            let rest = u64::from_le_bytes(self.guest.get(self.at(self.last_used.index) + 8)?);
+            let (len, id) = (rest as u32, (rest >> 32) as u16);
             if flags & (AVAIL | USED) != self.last_used.flags(false) {
                 return Ok(used);
             }

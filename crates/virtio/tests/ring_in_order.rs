@@ -1,0 +1,171 @@
+//! VIRTIO_F_IN_ORDER (virtio 1.3, 2.7.9 and 2.8.8): which used entries are written and which are left out.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail so")]
+
+use manifold_virtio::ring::testing::packed::{PackedDriver, UsedBuffer};
+use manifold_virtio::ring::testing::{Descriptor, Driver, NEXT, WRITE};
+use manifold_virtio::ring::{Burst, PackedQueue, QueueState, RingFeatures, SplitQueue};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+const SPLIT: RingFeatures =
+    RingFeatures { event_index: false, indirect: false, packed: false, in_order: true };
+const PACKED: RingFeatures = RingFeatures { packed: true, ..SPLIT };
+const BUFFERS: u64 = 0x8_0000;
+const UNTOUCHED: [u8; 8] = [0xee; 8];
+
+fn buffer(flags: u16) -> Descriptor {
+    Descriptor { iova: BUFFERS, len: 100, flags, next: 0 }
+}
+
+/// What a driver of a split queue may rely on: of a batch, the first element in the ring, with the last head.
+fn split_batches(writable: &[bool], begin: u16) {
+    const SIZE: u16 = 64;
+    let mut driver = Driver::new(SIZE, SPLIT).unwrap();
+    let begin_state = QueueState { next_avail: begin, next_used: begin };
+    let mut queue = SplitQueue::new(driver.addresses, SPLIT).unwrap().resume(begin_state);
+    driver.set_available(begin).unwrap();
+    let element = |index: u16| driver_element(begin.wrapping_add(index));
+    for slot in 0..SIZE {
+        driver.put(driver.addresses.device + 4 + 8 * u64::from(slot), &UNTOUCHED).unwrap();
+    }
+    for (index, writes) in (0..).zip(writable) {
+        driver.descriptor(index, buffer(if *writes { WRITE } else { 0 })).unwrap();
+        driver.offer(index).unwrap();
+    }
+    let reader = driver.reader();
+    let pin = reader.pin();
+    let mut burst = queue.open(&pin).unwrap();
+    let chains: Vec<_> =
+        writable.iter().map(|_| burst.pop(|_, _| true).unwrap().unwrap()).collect();
+    for (chain, writes) in chains.iter().zip(writable) {
+        burst.complete(chain, if *writes { 50 + u32::from(chain.head) } else { 0 });
+    }
+    burst.publish();
+    let count = writable.len() as u16;
+    assert_eq!(driver.used_index().unwrap(), begin.wrapping_add(count));
+    let mut index = 0;
+    while index < count {
+        let run = writable[usize::from(index)..].iter().take_while(|writes| !**writes).count();
+        let read = |index| driver.get::<8>(driver.addresses.device + element(index)).unwrap();
+        let expected = |head: u16, len: u32| u64::from(head) | u64::from(len) << 32;
+        if run == 0 {
+            let expected = expected(index, 50 + u32::from(index));
+            assert_eq!(u64::from_le_bytes(read(index)), expected, "one of its own");
+            index += 1;
+        } else {
+            let last = index + run as u16 - 1;
+            assert_eq!(
+                u64::from_le_bytes(read(index)),
+                expected(last, 0),
+                "the first of the batch"
+            );
+            for skipped in index + 1..=last {
+                assert_eq!(read(skipped), UNTOUCHED, "left out");
+            }
+            index = last + 1;
+        }
+    }
+}
+
+/// Offset of a used element in the used ring of 64.
+fn driver_element(index: u16) -> u64 {
+    4 + 8 * u64::from(index % 64)
+}
+
+#[test]
+fn a_split_batch_is_its_first_element() {
+    split_batches(&[false; 5], 0);
+    split_batches(&[false], 0);
+    split_batches(&[true; 5], 0);
+    split_batches(&[false, false, true, false, true, true, false, false], 65_533);
+}
+
+proptest! {
+    #[test]
+    fn split_batches_of_any_kind(writable in vec(any::<bool>(), 1..64), begin in any::<u16>()) {
+        split_batches(&writable, begin);
+    }
+
+    /// The driver model skips what was left out by the sizes of its lists, as 2.8.8 says.
+    #[test]
+    fn packed_batches_of_any_kind(
+        chains in vec((1..4usize, any::<bool>()), 1..60),
+        size in 7..30u16,
+        burst_size in 1..9usize,
+    ) {
+        let mut driver = PackedDriver::new(size, PACKED).unwrap();
+        let mut queue = PackedQueue::new(driver.guest.addresses, PACKED).unwrap();
+        let reader = driver.guest.reader();
+        let pin = reader.pin();
+        let mut waiting = chains.iter().peekable();
+        while waiting.peek().is_some() {
+            let mut offered = Vec::new();
+            while let Some((count, writes)) = waiting.next_if(|(count, _)| *count as u16 <= driver.free()) {
+                let buffers: Vec<_> = (0..*count).map(|_| buffer(if *writes { WRITE } else { 0 })).collect();
+                offered.push((driver.offer(&buffers).unwrap(), *writes));
+            }
+            for batch in offered.chunks(burst_size) {
+                let mut burst = queue.open(&pin).unwrap();
+                let taken: Vec<_> = batch.iter().map(|_| burst.pop(|_, _| true).unwrap().unwrap()).collect();
+                for (chain, (id, writes)) in taken.iter().zip(batch) {
+                    prop_assert_eq!(chain.head, *id);
+                    burst.complete(chain, if *writes { 1 + u32::from(*id) } else { 0 });
+                }
+                prop_assert!(driver.used().unwrap().is_empty());
+                burst.publish();
+                let used = driver.used().unwrap();
+                // A frame that was sent has an entry only where a batch ends.
+                let expected: Vec<_> = batch.iter().enumerate().map(|(index, (id, writes))| {
+                    let ends = batch.get(index + 1).is_none_or(|(_, writes)| *writes);
+                    let written = match (*writes, ends) {
+                        (true, _) => Some(1 + u32::from(*id)),
+                        (false, true) => Some(0),
+                        (false, false) => None,
+                    };
+                    UsedBuffer { id: *id, written }
+                }).collect();
+                prop_assert_eq!(used, expected);
+                let here = driver.last_used.bits();
+                prop_assert_eq!(queue.position().next_used, here);
+            }
+        }
+    }
+}
+
+/// A chain with both kinds of buffers has written something: the control queue's answers.
+#[test]
+fn a_chain_that_is_answered_has_its_own_entry() {
+    let mut driver = Driver::new(8, SPLIT).unwrap();
+    let mut queue = SplitQueue::new(driver.addresses, SPLIT).unwrap();
+    for head in [0u16, 2] {
+        driver.descriptor(head, Descriptor { next: head + 1, ..buffer(NEXT) }).unwrap();
+        driver.descriptor(head + 1, buffer(WRITE)).unwrap();
+        driver.offer(head).unwrap();
+    }
+    let reader = driver.reader();
+    let pin = reader.pin();
+    let mut burst = queue.open(&pin).unwrap();
+    while let Some(chain) = burst.pop(|_, _| true).unwrap() {
+        burst.complete(&chain, 1);
+    }
+    burst.publish();
+    assert_eq!(driver.used().unwrap(), [(0, 1), (2, 1)]);
+}
+
+#[test]
+fn a_batch_that_is_published_is_over() {
+    let mut driver = Driver::new(8, SPLIT).unwrap();
+    let mut queue = SplitQueue::new(driver.addresses, SPLIT).unwrap();
+    let reader = driver.reader();
+    let pin = reader.pin();
+    for index in 0..4 {
+        driver.descriptor(index, buffer(0)).unwrap();
+        driver.offer(index).unwrap();
+        let mut burst = queue.open(&pin).unwrap();
+        let chain = burst.pop(|_, _| true).unwrap().unwrap();
+        burst.complete(&chain, 0);
+        burst.publish();
+        assert_eq!(driver.used().unwrap(), [(u32::from(index), 0)]);
+    }
+}
