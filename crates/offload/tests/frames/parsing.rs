@@ -190,6 +190,14 @@ const TSO4: NetHeader = NetHeader {
 };
 
 #[test]
+fn the_fields_of_a_header() {
+    // flags, gso_type, then hdr_len, gso_size, csum_start, csum_offset, little-endian.
+    let bytes = [1, 1, 54, 0, 0xe8, 0x03, 34, 0, 16, 0];
+    assert_eq!(TSO4.to_bytes(), bytes);
+    assert_eq!(NetHeader::data_valid().to_bytes(), [2, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
 fn a_complete_frame_needs_nothing() {
     // Flags that are not known are ignored, as is what belongs to a flag that is not set.
     for flags in [0, 2, 0xfe] {
