@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use manifold_dma::{Pinned, Reader};
-use manifold_eswitch::{Decision, Source, Table};
+use manifold_eswitch::{Decision, Recent, Source, Table};
 use manifold_pci::FunctionId;
 
 use crate::counters::{Drop, FunctionCounters, PairCounters};
@@ -104,8 +104,9 @@ impl Egress<'_> {
         let mut targets: ArrayVec<u32, BURST> = ArrayVec::new();
         let mut several: ArrayVec<(usize, Decision<'_>), BURST> = ArrayVec::new();
         let mut sent = Sent::default();
+        let mut recent = Recent::new(table, from.source);
         for (index, frame) in frames.iter_mut().enumerate().take(BURST) {
-            let decision = table.classify(from.source, frame.header(), frame.switched_len(pieces));
+            let decision = recent.classify(frame.header(), frame.switched_len(pieces));
             let target = match decision {
                 Decision::Drop(reason) => {
                     if let Some((counters, _)) = &sender {
@@ -183,7 +184,7 @@ impl Egress<'_> {
             let first = todo.trailing_zeros() as usize;
             let Some(&target) = targets.get(first) else { break };
             let mut group = 0;
-            for (index, other) in targets.iter().enumerate() {
+            for (index, other) in targets.iter().enumerate().skip(first) {
                 group |= u64::from(*other == target) << index;
             }
             group &= todo;

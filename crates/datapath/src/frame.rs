@@ -48,57 +48,70 @@ pub(crate) struct Frame {
     position: u8,
 }
 
+/// Room for the frames of a burst, used over and over.
+pub(crate) type Frames = [Frame; BURST];
+
 /// Why a chain does not hold a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadHeader;
 
 impl Frame {
+    /// No frame: a place for one.
+    pub(crate) const EMPTY: Frame = Frame {
+        head: [0; START + JUDGED],
+        judged: 0,
+        first: 0,
+        count: 0,
+        skip: 0,
+        len: 0,
+        request: None,
+        hash: None,
+        position: 0,
+    };
+
     /// Reads the head of the frame in `pieces[first..first + count]`, `total` bytes, which begins with the driver's
     /// virtio_net_hdr of `header_len` bytes. Of what it asks for, only `negotiated` is allowed.
+    ///
+    /// In place, because a frame is too much to be moved about; what was here before is not to be seen any more, though
+    /// bytes beyond the head's end stay.
     #[inline]
     pub(crate) fn read(
+        &mut self,
         pieces: &Pieces<'_>,
         (first, count): (usize, usize),
         header_len: usize,
         negotiated: Offloads,
         total: u32,
-    ) -> Result<Frame, BadHeader> {
+    ) -> Result<(), BadHeader> {
         let Some(len) = (total as usize).checked_sub(header_len) else {
             return Err(BadHeader);
         };
         let judged = len.min(JUDGED);
-        let mut frame = Frame {
-            head: [0; START + JUDGED],
-            judged: judged as u8,
-            first: first as u16,
-            count: 0,
-            skip: 0,
-            len: len as u32,
-            request: None,
-            hash: None,
-            position: 0,
-        };
-        let Some(target) = frame.head.get_mut(START - header_len..START + judged) else {
+        self.judged = judged as u8;
+        self.len = len as u32;
+        self.skip = 0;
+        self.request = None;
+        self.hash = None;
+        let Some(target) = self.head.get_mut(START - header_len..START + judged) else {
             return Err(BadHeader);
         };
         let wanted = target.len();
-        let mut have = 0;
         let mut at = first;
         // The rule is one piece; a driver may put virtio_net_hdr in one of its own, or scatter it at will.
+        let mut have = 0;
         while have < wanted {
             let Some(piece) = pieces.get(at) else { return Err(BadHeader) };
             let read = piece.read(target.get_mut(have..).unwrap_or_default());
             have += read;
             if read < piece.len() {
-                frame.skip = read as u32;
+                self.skip = read as u32;
                 break;
             }
             at += 1;
         }
-        frame.first = at as u16;
-        frame.count = (first + count).saturating_sub(at) as u16;
-        frame.take_header(START - header_len, negotiated)?;
-        Ok(frame)
+        self.first = at as u16;
+        self.count = (first + count).saturating_sub(at) as u16;
+        self.take_header(START - header_len, negotiated)
     }
 
     /// A frame made in software of `of`, whole in `pieces[first]`, whose checksum may be left to the receiver.
@@ -110,15 +123,13 @@ impl Frame {
     ) -> Frame {
         let piece = pieces.get(first).map_or(Slice::from_mut(&mut []), |piece| *piece);
         let mut frame = Frame {
-            head: [0; START + JUDGED],
             judged: piece.len().min(JUDGED) as u8,
             first: first as u16,
             count: 1,
             skip: piece.len().min(JUDGED) as u32,
             len: piece.len() as u32,
-            request: None,
             hash: of.hash,
-            position: 0,
+            ..Frame::EMPTY
         };
         piece.read(frame.head.get_mut(START..).unwrap_or_default());
         let header = header.unwrap_or_default();
@@ -136,13 +147,15 @@ impl Frame {
         negotiated: Offloads,
     ) -> Result<Frame, BadHeader> {
         let len = pieces.get(first).map_or(0, Slice::len);
-        Frame::read(pieces, (first, 1), header::SIZE, negotiated, len as u32)
+        let mut frame = Frame::EMPTY;
+        frame.read(pieces, (first, 1), header::SIZE, negotiated, len as u32)?;
+        Ok(frame)
     }
 
-    /// The same frame, as the one with this number of its burst.
+    /// Says which of its burst it is.
     #[inline]
-    pub(crate) fn at(self, position: usize) -> Frame {
-        Frame { position: position as u8, ..self }
+    pub(crate) fn set_position(&mut self, position: usize) {
+        self.position = position as u8;
     }
 
     /// Which of its burst it is.
@@ -153,12 +166,12 @@ impl Frame {
     /// Judges the virtio_net_hdr at `at` and replaces it by what is delivered.
     #[inline]
     fn take_header(&mut self, at: usize, negotiated: Offloads) -> Result<(), BadHeader> {
-        let asked: [u8; REQUEST] =
-            self.head.get(at..at + REQUEST).and_then(|b| b.try_into().ok()).unwrap_or_default();
-        let [flags, gso_type, ..] = asked;
         let mut delivered = [0; REQUEST];
         // Without either the other fields mean nothing (virtio 1.3, 5.1.6.2).
-        if flags != 0 || gso_type != 0 {
+        let kind = self.head.get(at..at + 2);
+        if kind != Some(&[0, 0]) {
+            let asked: [u8; REQUEST] =
+                self.head.get(at..at + REQUEST).and_then(|b| b.try_into().ok()).unwrap_or_default();
             let asked = NetHeader::from_bytes(&asked);
             let request =
                 asked.check(self.header(), self.len(), negotiated).map_err(|_| BadHeader)?;

@@ -48,7 +48,9 @@ mod uplink;
 mod window;
 mod worker;
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 pub use config::{Direction, QueueConfig};

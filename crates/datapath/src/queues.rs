@@ -13,6 +13,7 @@ use crate::command::Done;
 use crate::config::{Direction, QueueConfig};
 use crate::deliver::Receiver;
 use crate::egress::{Egress, Function, Place, number};
+use crate::frame::{BURST, Frame, Frames};
 use crate::mesh::Ports;
 use crate::meter::Laps;
 use crate::moderation::Moderation;
@@ -43,6 +44,7 @@ pub(crate) struct Queues {
     /// Queues whose interrupts may wait.
     moderated: Vec<(FunctionId, u16, Direction)>,
     pub(crate) scratch: Scratch,
+    frames: Box<Frames>,
     pub(crate) laps: Laps,
     /// Deliveries since the last look at the kicks.
     pub(crate) work: usize,
@@ -90,6 +92,7 @@ impl Queues {
             uplink_active: false,
             moderated: Vec::new(),
             scratch: Scratch::default(),
+            frames: Box::new([Frame::EMPTY; BURST]),
             laps,
             work: 0,
         }
@@ -142,7 +145,7 @@ impl Queues {
                 continue;
             };
             let mut egress = egress!(self);
-            let stays = if queue.poll(&mut egress) > 0 {
+            let stays = if queue.poll(&mut egress, &mut self.frames) > 0 {
                 moved = true;
                 queue.empty_since = None;
                 true

@@ -15,7 +15,7 @@ use crate::config::{QueueConfig, transmit_offloads};
 use crate::counters::{Drop, PairCounters};
 use crate::egress::{Egress, Origin, number};
 use crate::flight::Flight;
-use crate::frame::{BURST, Frame, JUDGED, Pieces};
+use crate::frame::{BURST, Frames, JUDGED, Pieces};
 use crate::meter::Stage;
 use crate::moderation::Moderation;
 use crate::poll::Kick;
@@ -83,7 +83,7 @@ impl Transmitter {
 
     /// Moves one burst; returns how many chains it took from the ring.
     #[inline]
-    pub(crate) fn poll(&mut self, egress: &mut Egress<'_>) -> usize {
+    pub(crate) fn poll(&mut self, egress: &mut Egress<'_>, frames: &mut Frames) -> usize {
         let functions = egress.functions;
         let Some(Some(function)) = functions.get(number(self.function)) else { return 0 };
         let Some(counters) = function.counters.pair(self.pair) else { return 0 };
@@ -105,10 +105,10 @@ impl Transmitter {
         };
         let result = match &mut self.queue {
             Queue::Split(queue) => {
-                queue.open(&pin).and_then(|ring| burst.forward(ring, &pin, egress))
+                queue.open(&pin).and_then(|ring| burst.forward(ring, &pin, egress, frames))
             }
             Queue::Packed(queue) => {
-                queue.open(&pin).and_then(|ring| burst.forward(ring, &pin, egress))
+                queue.open(&pin).and_then(|ring| burst.forward(ring, &pin, egress, frames))
             }
         };
         result.unwrap_or_else(|error| {
@@ -198,6 +198,7 @@ impl Taken<'_> {
         mut ring: R,
         pin: &'p Pinned<'_>,
         egress: &mut Egress<'_>,
+        frames: &mut Frames,
     ) -> Result<usize, RingError> {
         if ring.available()? == 0 {
             return Ok(0);
@@ -209,24 +210,26 @@ impl Taken<'_> {
         let taken = take(&mut ring, &mut pieces, &mut chains);
         egress.laps.lap(Stage::Take);
 
-        let mut frames: ArrayVec<Frame, BURST> = ArrayVec::new();
-        let mut at = 0;
+        let (mut at, mut good) = (0, 0);
         for (index, (chain, end)) in chains.iter().enumerate() {
             let extent = (at, end - at);
             at = *end;
             let Way { header_len, negotiated } = self.way;
-            match Frame::read(&pieces, extent, header_len, negotiated, chain.readable) {
-                Ok(frame) => frames.push(frame.at(index)),
+            let Some(frame) = frames.get_mut(good) else { break };
+            frame.set_position(index);
+            match frame.read(&pieces, extent, header_len, negotiated, chain.readable) {
+                Ok(()) => good += 1,
                 Err(_) => self.counters.drop(Drop::BadHeader),
             }
         }
+        let frames = frames.get_mut(..good).unwrap_or_default();
         egress.laps.lap(Stage::Read);
 
         let mut tickets = [0; BURST];
         egress.forward(
             &self.origin,
             Some(pin),
-            &mut frames,
+            frames,
             &pieces,
             Some((self.counters, &mut tickets)),
         );

@@ -5,16 +5,21 @@
 //! that may still use the old one has ended. A guest that maps and unmaps without pause thus delays itself and no one
 //! else on the same worker.
 
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
 use std::sync::Arc;
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
-use std::thread;
+#[cfg(not(loom))]
 use std::time::Duration;
 
 use crate::domain::Snapshot;
 
 /// Looks at a busy slot before going to sleep: about as long as a long burst takes.
+#[cfg(not(loom))]
 const SPINS: u32 = 1024;
 /// One sleep of a wait for a reader that holds its pin, or has lost the processor, for longer.
+#[cfg(not(loom))]
 const SLEEP: Duration = Duration::from_micros(20);
 
 /// What one reader translates with; shared by the reader and its domain. On cache lines of its own, since a worker writes
@@ -84,29 +89,83 @@ impl Drop for Retired<'_> {
         while !self.seen.is_multiple_of(2)
             && self.slot.sequence.load(Ordering::Acquire) == self.seen
         {
-            if looks < SPINS {
-                looks += 1;
-                std::hint::spin_loop();
-            } else {
-                thread::sleep(SLEEP);
-            }
+            wait(&mut looks);
         }
         // SAFETY: `old` came from `Arc::into_raw`, the slot owned that reference, and `replace` took it out.
         drop(unsafe { Arc::from_raw(self.old) });
     }
 }
 
-impl Drop for Slot {
-    fn drop(&mut self) {
-        // SAFETY: the slot owns this reference; it is no longer shared, so nobody has it pinned.
-        drop(unsafe { Arc::from_raw(*self.current.get_mut()) });
+/// One turn of a wait.
+#[cfg(not(loom))]
+fn wait(looks: &mut u32) {
+    if *looks < SPINS {
+        *looks += 1;
+        std::hint::spin_loop();
+    } else {
+        std::thread::sleep(SLEEP);
     }
 }
 
-#[cfg(test)]
+#[cfg(loom)]
+fn wait(looks: &mut u32) {
+    *looks = looks.saturating_add(1);
+    loom::thread::yield_now();
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // SAFETY: the slot owns this reference; it is no longer shared, so nobody has it pinned.
+        drop(unsafe { Arc::from_raw(self.current.load(Ordering::Acquire)) });
+    }
+}
+
+/// Unmap against what is in flight, in every order in which their steps can be seen.
+#[cfg(all(test, loom))]
+mod models {
+    use loom::sync::atomic::AtomicBool;
+    use loom::thread;
+
+    use super::*;
+
+    #[test]
+    fn unmap_returns_when_no_burst_uses_the_old_mappings() {
+        loom::model(|| {
+            let old = Snapshot::new(imbl::OrdMap::new(), true);
+            let first = old.version;
+            let slot = loom::sync::Arc::new(Slot::new(old));
+            let unmapped = loom::sync::Arc::new(AtomicBool::new(false));
+            let worker = {
+                let (slot, unmapped) = (slot.clone(), unmapped.clone());
+                thread::spawn(move || {
+                    for _ in 0..2 {
+                        // SAFETY: this thread alone pins, and releases before it pins again.
+                        let snapshot = unsafe { slot.pin() };
+                        // SAFETY: pinned.
+                        let version = unsafe { (*snapshot).version };
+                        if version == first {
+                            assert!(
+                                !unmapped.load(Ordering::Relaxed),
+                                "the old mappings are used after unmap returned"
+                            );
+                        }
+                        // SAFETY: `snapshot` is used no more.
+                        unsafe { slot.release() };
+                    }
+                })
+            };
+            drop(slot.replace(Snapshot::new(imbl::OrdMap::new(), true)));
+            unmapped.store(true, Ordering::Relaxed);
+            worker.join().unwrap();
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Barrier;
     use std::sync::atomic::AtomicBool;
+    use std::thread;
 
     use super::*;
 

@@ -1,12 +1,12 @@
 //! The fuzz target's body: bytes in, a switch and frames out of them, the table held against the
 //! reference model.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use manifold_pci::FunctionId;
 
 use crate::reference::{Outcome, Switch};
-use crate::{Decision, Filters, MacAddr, Policy, Source, TableBuilder};
+use crate::{Decision, Filters, MacAddr, Policy, Recent, Source, TableBuilder};
 
 /// Builds a switch from the first bytes and classifies the frames in the rest.
 ///
@@ -28,27 +28,38 @@ pub fn classify(data: &[u8]) {
         assert!(given || switch.owner(conflict.mac) == Some(conflict.owner));
         assert_ne!(conflict.owner, conflict.refused);
     }
+    let mut recents = HashMap::new();
     for _ in 0..16 {
         let source = input.source();
         let (frame, frame_len) = input.frame();
-        let expected = switch.classify(source, &frame, frame_len);
-        let mut got = Outcome::default();
-        match table.classify(source, &frame, frame_len) {
-            Decision::Function(id) => got.functions = BTreeSet::from([id]),
-            Decision::Uplink => got.uplink = true,
-            Decision::Multi(all) => {
-                got.uplink = all.uplink();
-                for id in all.functions() {
-                    assert!(got.functions.insert(id), "{id:?} twice");
-                }
-            }
-            Decision::Drop(reason) => got.dropped = Some(reason),
+        let recent = recents.entry(source).or_insert_with(|| Recent::new(&table, source));
+        // The second time from memory, and then with lengths that may change the answer.
+        for len in [frame_len, frame_len, frame_len / 2, frame_len + 1] {
+            let expected = switch.classify(source, &frame, len);
+            let context = || format!("{switch:?}\n{source:?} {len} {frame:02x?}");
+            assert_eq!(outcome(table.classify(source, &frame, len)), expected, "{}", context());
+            assert_eq!(outcome(recent.classify(&frame, len)), expected, "recent: {}", context());
         }
-        assert_eq!(got, expected, "{switch:?}\n{source:?} {frame_len} {frame:02x?}");
         if input.0.is_empty() {
             break;
         }
     }
+}
+
+fn outcome(decision: Decision<'_>) -> Outcome {
+    let mut outcome = Outcome::default();
+    match decision {
+        Decision::Function(id) => outcome.functions = BTreeSet::from([id]),
+        Decision::Uplink => outcome.uplink = true,
+        Decision::Multi(all) => {
+            outcome.uplink = all.uplink();
+            for id in all.functions() {
+                assert!(outcome.functions.insert(id), "{id:?} twice");
+            }
+        }
+        Decision::Drop(reason) => outcome.dropped = Some(reason),
+    }
+    outcome
 }
 
 /// Bytes to take values from; zeros once they are used up.

@@ -428,8 +428,8 @@ proptest! {
         pieces.push(Slice::from_mut(rest));
         let extent = (0, pieces.len());
         let total = (NET_HEADER + len) as u32;
-        let frame = Frame::read(&pieces, extent, NET_HEADER, Offloads::NONE, total);
-        let mut frame = frame.unwrap();
+        let mut frame = Frame::EMPTY;
+        frame.read(&pieces, extent, NET_HEADER, Offloads::NONE, total).unwrap();
         frame.set_buffers(7);
         prop_assert_eq!(frame.len(), len);
         let mut out = frame.plain_head().to_vec();
