@@ -9,7 +9,8 @@ use manifold_fabric::{BarInfo as PlacedBar, PfDriver, RootComplex};
 use manifold_pci::dump::vf_as_linux_shows;
 use manifold_pci::{CONFIG_SIZE, ConfigSpace, FunctionId};
 use manifold_port::Tap;
-use manifold_vfio_user::{Config as ServerConfig, Endpoint as Socket, Server};
+use manifold_vfio_user as vfio_user;
+use manifold_vhost_user as vhost_user;
 use parking_lot::Mutex;
 
 use crate::Error;
@@ -19,6 +20,7 @@ use crate::device::Device;
 use crate::function::{Factory, Function};
 use crate::info::{AdapterInfo, BarInfo, DmaInfo, FunctionInfo};
 use crate::switch::{Switch, empty_table};
+use crate::vhost::VhostAttachment;
 
 /// Whose eyes a configuration space is seen with. They differ for VFs only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +36,8 @@ pub struct Adapter {
     config: Config,
     device: Arc<Device>,
     host: Mutex<Host>,
-    server: Server,
+    vfio_user: vfio_user::Server,
+    vhost_user: vhost_user::Server,
     /// Last, so that queues are stopped while workers still run.
     _datapath: Arc<Datapath>,
 }
@@ -42,7 +45,13 @@ pub struct Adapter {
 /// The host side: what the hypervisor's kernel and its VFIO are on real hardware.
 struct Host {
     driver: PfDriver,
-    sockets: BTreeMap<FunctionId, Socket>,
+    sockets: BTreeMap<FunctionId, Sockets>,
+}
+
+/// Where a function can be attached to. Dropped, they are closed.
+struct Sockets {
+    _vfio_user: vfio_user::Endpoint,
+    _vhost_user: vhost_user::Endpoint,
 }
 
 impl Adapter {
@@ -68,10 +77,12 @@ impl Adapter {
         let device = Arc::new(Device::new(factory)?);
         let root = Arc::new(RootComplex::new(Arc::clone(&device) as Arc<_>));
         let driver = PfDriver::probe(root)?;
-        let server = Server::start(ServerConfig::default())
-            .map_err(|source| Error::Socket { path: config.run_dir.clone(), source })?;
+        let failed = |source| Error::Socket { path: config.run_dir.clone(), source };
+        let vfio_user = vfio_user::Server::start(vfio_user::Config::default()).map_err(failed)?;
+        let vhost_user =
+            vhost_user::Server::start(&vhost_user::Config::default()).map_err(failed)?;
         let host = Mutex::new(Host { driver, sockets: BTreeMap::new() });
-        let adapter = Adapter { config, device, host, server, _datapath: datapath };
+        let adapter = Adapter { config, device, host, vfio_user, vhost_user, _datapath: datapath };
         adapter.serve(&mut adapter.host.lock(), FunctionId::Pf)?;
         Ok(adapter)
     }
@@ -98,34 +109,39 @@ impl Adapter {
     pub fn disable_vfs(&self) -> (u16, u16) {
         let mut host = self.host.lock();
         let vfs = host.driver.vfs().len() as u16;
-        let attached = host.sockets.iter().filter(|(id, _)| **id != FunctionId::Pf);
-        let attached = attached.filter(|(_, socket)| socket.peer().is_some()).count() as u16;
+        let functions = self.device.functions();
+        let held =
+            |function: &Arc<Function>| function.id != FunctionId::Pf && function.holder().is_some();
+        let attached = functions.into_iter().filter(held).count() as u16;
         Self::disable(&mut host);
         (vfs, attached)
     }
 
     fn disable(host: &mut Host) {
-        let vfs = host.sockets.split_off(&FunctionId::Vf(0));
-        for (_, socket) in vfs {
-            socket.close();
-        }
+        drop(host.sockets.split_off(&FunctionId::Vf(0)));
         host.driver.disable();
     }
 
     fn serve(&self, host: &mut Host, id: FunctionId) -> Result<(), Error> {
         let Some(function) = self.device.function(id) else { return Ok(()) };
+        let name = id.to_string();
+        let failed = |path: PathBuf| move |source| Error::Socket { path, source };
         let path = self.socket_path(id);
-        let attachment = Arc::new(Attachment::new(function));
-        let socket = self
-            .server
-            .serve(&path, &id.to_string(), attachment)
-            .map_err(|source| Error::Socket { path, source })?;
-        host.sockets.insert(id, socket);
+        let attachment = Arc::new(Attachment::new(Arc::clone(&function)));
+        let vfio_user = self.vfio_user.serve(&path, &name, attachment).map_err(failed(path))?;
+        let path = self.vhost_socket_path(id);
+        let attachment = Arc::new(VhostAttachment::new(function));
+        let vhost_user = self.vhost_user.serve(&path, &name, attachment).map_err(failed(path))?;
+        host.sockets.insert(id, Sockets { _vfio_user: vfio_user, _vhost_user: vhost_user });
         Ok(())
     }
 
     fn socket_path(&self, id: FunctionId) -> PathBuf {
         self.config.run_dir.join(format!("{id}.sock"))
+    }
+
+    fn vhost_socket_path(&self, id: FunctionId) -> PathBuf {
+        self.config.run_dir.join(format!("{id}.vhost.sock"))
     }
 
     /// The adapter as a whole.
@@ -171,16 +187,20 @@ impl Adapter {
         };
         let (device_status, link_up, mac) = function
             .with_model(|model| (model.state().status, model.link_up(), model.filters().mac));
+        let holder = function.holder();
+        let told = holder.as_ref().and_then(|holder| holder.status.as_ref());
+        let device_status = told.map_or(device_status, |status| status.get());
         Some(FunctionInfo {
             id,
             routing_id,
             identity: function.spec.identity,
             bars: bars(&placed),
             socket: self.socket_path(id),
+            vhost_socket: self.vhost_socket_path(id),
             mac,
             mtu: self.config.mtu,
             link_up,
-            attached: function.peer.lock().clone(),
+            attached: holder.map(|holder| holder.info),
             device_status,
             counters: function.counters.total(),
             dma: DmaInfo { stats: function.domain.stats(), faults: function.domain.faults() },

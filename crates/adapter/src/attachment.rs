@@ -12,8 +12,8 @@ use manifold_vfio_user::{
 use manifold_virtio::transport::layout;
 use rustix::fd::{AsFd, OwnedFd};
 
-use crate::function::{Function, Path};
-use crate::info::PeerInfo;
+use crate::function::{Function, Holder, Path};
+use crate::info::{PeerInfo, Protocol};
 use crate::interrupt::EventFd;
 
 /// One function as a vfio-user device.
@@ -223,17 +223,18 @@ impl Device for Attachment {
         if self.gone() {
             return Err(Errno::NODEV);
         }
+        let info = PeerInfo::new(Protocol::VfioUser, peer.pid);
+        self.function.claim(Holder { info, status: None }).map_err(|holder| {
+            tracing::warn!(function = %self.function.id, pid = peer.pid, "VMM turned away: {holder}");
+            Errno::BUSY
+        })?;
         self.function.take();
         self.told.store(false, Ordering::Relaxed);
-        let pid = u32::try_from(peer.pid).ok().filter(|pid| *pid != 0);
-        *self.function.peer.lock() = Some(PeerInfo { protocol: "vfio-user", pid });
-        tracing::info!(function = %self.function.id, pid, "attached");
         Ok(())
     }
 
-    fn detached(&self, how: &Disconnect) {
+    fn detached(&self, _: &Disconnect) {
         self.function.release();
-        *self.function.peer.lock() = None;
-        tracing::info!(function = %self.function.id, ?how, "detached");
+        self.function.unclaim();
     }
 }

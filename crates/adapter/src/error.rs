@@ -35,7 +35,7 @@ pub enum Error {
         /// The socket's path.
         path: PathBuf,
         /// What went wrong.
-        source: manifold_vfio_user::Error,
+        source: manifold_socket::Error,
     },
     /// Out of file descriptors or memory.
     #[error("the adapter is out of resources: {0}")]

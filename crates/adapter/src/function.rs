@@ -1,5 +1,6 @@
 //! One PCIe function: registers, device model and DMA domain behind one door.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +10,7 @@ use manifold_pci::{
     ConfigSpace, DeviceModel, Event, Events, FunctionId, FunctionSpec, Msix, Passthrough, Reset,
     SriovSpec,
 };
+use manifold_vhost_user::DeviceStatus;
 use manifold_virtio::net::{NetConfig, NetDevice};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -82,19 +84,20 @@ impl Factory {
         )?);
         let msix = space.msix().clone();
         let host = Arc::clone(&queues) as Arc<_>;
-        let model = NetDevice::new(net, Arc::clone(&domain), &msix, host)?;
+        let model = NetDevice::new(net.clone(), Arc::clone(&domain), &msix, host)?;
         let view = Passthrough::new(&space, &spec);
         // Last, so that a function that cannot be made leaves nothing behind.
         self.datapath.add_function(id, &domain, counters.clone())?;
         Ok(Arc::new(Function {
             id,
             spec,
+            net,
             domain,
             counters,
             queues,
             msix,
             present: AtomicBool::new(true),
-            peer: Mutex::new(None),
+            holder: Mutex::new(None),
             registers: Mutex::new(Registers { space, view, model }),
         }))
     }
@@ -104,6 +107,10 @@ impl Factory {
 /// Base 6.0, 9.3.3.12).
 const SUPPORTED_PAGE_SIZES: u32 = 0x553;
 
+/// The Command register, and Bus Master Enable in it (PCIe Base 6.0, 7.5.1.1.3).
+const COMMAND: u16 = 0x04;
+const BUS_MASTER: u8 = 0x04;
+
 /// A PCIe function of the adapter.
 pub(crate) struct Function {
     pub(crate) id: FunctionId,
@@ -112,11 +119,31 @@ pub(crate) struct Function {
     pub(crate) counters: FunctionCounters,
     pub(crate) queues: Arc<Queues>,
     pub(crate) msix: Msix,
-    /// Who is attached.
-    pub(crate) peer: Mutex<Option<PeerInfo>>,
+    /// What the device model is made with.
+    pub(crate) net: NetConfig,
+    /// Who is attached: one VMM at a time, whatever the protocol.
+    holder: Mutex<Option<Holder>>,
     /// False once the function has ceased to exist, although a VMM may still hold its socket.
     present: AtomicBool,
     registers: Mutex<Registers>,
+}
+
+/// A VMM that has a function.
+#[derive(Clone, Debug)]
+pub(crate) struct Holder {
+    pub(crate) info: PeerInfo,
+    /// The device status register, where the VMM keeps it.
+    pub(crate) status: Option<Arc<DeviceStatus>>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the function is attached over {}", self.info.protocol)?;
+        match self.info.pid {
+            Some(pid) => write!(f, " by process {pid}"),
+            None => Ok(()),
+        }
+    }
 }
 
 struct Registers {
@@ -233,6 +260,37 @@ impl Function {
         self.domain.unmap_all();
     }
 
+    /// Gives the function to a VMM, or says who has it.
+    pub(crate) fn claim(&self, holder: Holder) -> Result<(), Holder> {
+        let mut place = self.holder.lock();
+        match &*place {
+            Some(present) => Err(present.clone()),
+            None => {
+                *place = Some(holder);
+                Ok(())
+            }
+        }
+    }
+
+    /// The VMM that had the function does not have it any more.
+    pub(crate) fn unclaim(&self) {
+        *self.holder.lock() = None;
+    }
+
+    /// The VMM that has the function.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        self.holder.lock().clone()
+    }
+
+    /// Sets or clears Bus Master Enable, for a VMM that keeps no such register.
+    pub(crate) fn set_bus_master(&self, on: bool) {
+        let mut command = [0; 2];
+        self.config_read(Path::Vmm, COMMAND, &mut command);
+        command[0] = command[0] & !BUS_MASTER | if on { BUS_MASTER } else { 0 };
+        // Nothing of it concerns VFs.
+        let _ = self.config_write(Path::Vmm, COMMAND, &command);
+    }
+
     /// A VMM takes the function: it finds it as after a reset, and sees a plain endpoint.
     pub(crate) fn take(&self) {
         self.reset_by_vmm();
@@ -321,8 +379,6 @@ mod tests {
 
     /// Offset of `device_status` (virtio 1.3, 4.1.4.3); the common configuration comes first in its BAR.
     const DEVICE_STATUS: u64 = 0x14;
-    /// The Command register and its Bus Master Enable.
-    const COMMAND: (u16, [u8; 2]) = (0x04, [0x04, 0]);
 
     #[test]
     fn a_function_that_was_removed_takes_no_writes() {
@@ -334,14 +390,13 @@ mod tests {
             (vf.with_space(ConfigSpace::bus_master), vf.with_model(|model| model.state().status))
         };
         let write = |vf: &Function| {
-            let (command, bus_master) = COMMAND;
-            let _ = vf.config_write(Path::Vmm, command, &bus_master);
+            vf.set_bus_master(true);
             vf.bar_write(layout::BAR, DEVICE_STATUS, &[1]);
         };
         write(&vf);
         assert_eq!(state(&vf), (true, 1));
         vf.remove();
-        let _ = vf.config_write(Path::Bus, COMMAND.0, &[0, 0]);
+        let _ = vf.config_write(Path::Bus, COMMAND, &[0, 0]);
         assert_eq!(state(&vf), (true, 0));
         vf.release();
         write(&vf);

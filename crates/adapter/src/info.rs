@@ -1,5 +1,6 @@
 //! What an adapter tells about itself.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use manifold_datapath::PairSnapshot;
@@ -46,13 +47,38 @@ pub struct BarInfo {
     pub prefetchable: bool,
 }
 
+/// How a VMM is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// The whole PCIe function.
+    VfioUser,
+    /// Its queues.
+    VhostUser,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::VfioUser => "vfio-user",
+            Protocol::VhostUser => "vhost-user",
+        })
+    }
+}
+
 /// Who is attached to a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerInfo {
-    /// The protocol: `vfio-user`.
-    pub protocol: &'static str,
+    /// How.
+    pub protocol: Protocol,
     /// The process, where the kernel can tell.
     pub pid: Option<u32>,
+}
+
+impl PeerInfo {
+    /// `pid` is 0 where the kernel cannot tell.
+    pub(crate) fn new(protocol: Protocol, pid: i32) -> Self {
+        PeerInfo { protocol, pid: u32::try_from(pid).ok().filter(|pid| *pid != 0) }
+    }
 }
 
 /// A function's DMA domain.
@@ -77,6 +103,8 @@ pub struct FunctionInfo {
     pub bars: Vec<BarInfo>,
     /// The vfio-user socket.
     pub socket: PathBuf,
+    /// The vhost-user socket.
+    pub vhost_socket: PathBuf,
     /// The MAC address in use: the one the PF assigned unless the driver changed it.
     pub mac: [u8; 6],
     /// MTU offered, in bytes.
@@ -85,7 +113,7 @@ pub struct FunctionInfo {
     pub link_up: bool,
     /// Who is attached.
     pub attached: Option<PeerInfo>,
-    /// The driver's device status register (virtio 1.3, 2.1).
+    /// The driver's device status register (virtio 1.3, 2.1); over vhost-user what the VMM tells of it.
     pub device_status: u8,
     /// Counters, summed over the queue pairs.
     pub counters: PairSnapshot,

@@ -12,7 +12,8 @@
 //!   VMM <--vfio-user--> Attachment ------------------------> Function
 //!                    (what vfio-pci does: DMA maps,          configuration space, MSI-X, device model,
 //!                     eventfds, reset)                       DMA domain, counters
-//!                                                             |
+//!   VMM <--vhost-user-> VhostAttachment -------------------> Function: DMA domain, counters
+//!                    (memory, queues, eventfds)               |
 //!                                            Queues (start, stop, kick) --> Datapath workers
 //!                                            Switch (policies -> Table) --/
 //! ```
@@ -32,8 +33,9 @@ mod info;
 mod interrupt;
 mod queues;
 mod switch;
+mod vhost;
 
 pub use adapter::{Adapter, View};
 pub use config::{Config, Uplink};
 pub use error::Error;
-pub use info::{AdapterInfo, BarInfo, DmaInfo, FunctionInfo, PeerInfo};
+pub use info::{AdapterInfo, BarInfo, DmaInfo, FunctionInfo, PeerInfo, Protocol};

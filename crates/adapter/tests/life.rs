@@ -56,7 +56,7 @@ fn vfs_are_enabled_and_disabled_through_the_pf() {
     let mut macs: Vec<_> = functions.iter().map(|function| function.mac).collect();
     macs.dedup();
     assert_eq!(macs.len(), 4);
-    assert!(functions.iter().all(|function| function.socket.exists()));
+    assert!(functions.iter().all(|f| f.socket.exists() && f.vhost_socket.exists()));
 
     // On the bus a VF hides its IDs; a Linux host shows them.
     assert_eq!(adapter.config_space(Vf(0), View::Bus).unwrap()[..4], [0xff; 4]);
@@ -64,7 +64,7 @@ fn vfs_are_enabled_and_disabled_through_the_pf() {
 
     assert_eq!(adapter.disable_vfs(), (3, 0));
     assert_eq!(adapter.functions().len(), 1);
-    assert_eq!(sockets(folder.path()), 1);
+    assert_eq!(sockets(folder.path()), 2);
     assert_eq!(adapter.disable_vfs(), (0, 0));
     // The second that must pass before VFs are enabled again is the driver's to wait.
     adapter.enable_vfs(1).unwrap();
@@ -85,11 +85,11 @@ fn all_256_vfs_leave_no_descriptor_behind() {
     // 256 VFs do not fit the PF's bus.
     assert_eq!(functions[255].routing_id.to_string(), "01:1f.7");
     assert_eq!(functions[256].routing_id.to_string(), "02:00.0");
-    assert_eq!(sockets(folder.path()), 257);
-    assert!(open_files() >= before + 256);
+    assert_eq!(sockets(folder.path()), 2 * 257);
+    assert!(open_files() >= before + 2 * 256);
     assert_eq!(adapter.disable_vfs(), (256, 0));
     assert_eq!(open_files(), before);
-    assert_eq!(sockets(folder.path()), 1);
+    assert_eq!(sockets(folder.path()), 2);
 }
 
 #[test]

@@ -120,6 +120,9 @@ pub struct Function {
     /// The vfio-user socket a VMM connects to.
     #[schema(value_type = String)]
     pub socket: PathBuf,
+    /// The vhost-user socket a VMM can connect to instead.
+    #[schema(value_type = String)]
+    pub vhost_socket: PathBuf,
     /// MAC address.
     #[serde(with = "text::display")]
     #[schema(value_type = String, example = "02:00:00:00:00:01")]
@@ -180,11 +183,31 @@ pub enum Link {
     Down,
 }
 
+/// How a VMM is attached to a function.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// vfio-user: the whole PCIe function.
+    #[default]
+    VfioUser,
+    /// vhost-user: its queues; the VMM has a virtio-net device of its own.
+    VhostUser,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::VfioUser => "vfio-user",
+            Self::VhostUser => "vhost-user",
+        })
+    }
+}
+
 /// A client connected to a function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Peer {
-    /// The protocol it speaks: `vfio-user`.
-    pub protocol: String,
+    /// The protocol it speaks.
+    pub protocol: Protocol,
     /// Its process ID, where the kernel told.
     pub pid: Option<u32>,
 }

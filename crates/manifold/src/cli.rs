@@ -230,11 +230,26 @@ pub(crate) struct AttachArgs {
     #[command(flatten)]
     pub(crate) json: JsonArg,
     /// Which: pf, vf0, vf1 ...
-    #[arg(value_name = "FUNCTION")]
-    pub(crate) function: FunctionId,
+    #[arg(value_name = "FUNCTION", required_unless_present = "sriov")]
+    pub(crate) function: Option<FunctionId>,
     /// The VMM that runs the machine.
     #[arg(long, value_enum)]
     pub(crate) vmm: Vmm,
+    /// How it attaches [default: vfio-user; crosvm: vhost-user]
+    ///
+    /// With vfio-user the machine has the PCIe function itself, with its own registers, reset and
+    /// control queue. With vhost-user the VMM has a virtio-net device of its own, and the adapter
+    /// moves the frames of its queues.
+    #[arg(long, value_enum)]
+    pub(crate) protocol: Option<Protocol>,
+    /// The whole adapter for one machine: a PF and N VFs that the machine's own kernel enables.
+    ///
+    /// The arguments make an SR-IOV device of QEMU's own virtio-net functions, each with the queues
+    /// of one of the adapter's functions. N VFs must be enabled here before the machine starts; in
+    /// the machine `echo N > /sys/bus/pci/devices/.../sriov_numvfs` makes N network interfaces.
+    #[arg(long, value_name = "N", conflicts_with_all = ["function", "protocol"], allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u16).range(1..=255))]
+    pub(crate) sriov: Option<u16>,
     /// The machine's memory, as the VMM writes sizes.
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_size)]
     pub(crate) memory: String,
@@ -242,14 +257,22 @@ pub(crate) struct AttachArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Vmm {
-    /// QEMU 10.1 or newer.
+    /// QEMU: 10.1 or newer for vfio-user, any for vhost-user.
     Qemu,
     /// Cloud Hypervisor.
     CloudHypervisor,
     /// crosvm.
     Crosvm,
-    /// libvirt, with QEMU 10.1 or newer.
+    /// libvirt, with QEMU.
     Libvirt,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    /// The whole PCIe function.
+    VfioUser,
+    /// Its queues.
+    VhostUser,
 }
 
 /// Stand for a virtual machine.

@@ -162,7 +162,7 @@ pub(crate) fn attached(function: &Function) -> String {
         None => "-".to_owned(),
         Some(peer) => match peer.pid {
             Some(pid) => format!("{} (process {pid})", peer.protocol),
-            None => peer.protocol.clone(),
+            None => peer.protocol.to_string(),
         },
     }
 }

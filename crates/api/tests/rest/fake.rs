@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use manifold_api::types::{
-    Adapter, Counters, Dma, DriverStatus, Function, Identity, Link, MacAddress, Peer, Uplink,
-    VfsDisabled, View,
+    Adapter, Counters, Dma, DriverStatus, Function, Identity, Link, MacAddress, Peer, Protocol,
+    Uplink, VfsDisabled, View,
 };
 use manifold_api::{Backend, Problem};
 use manifold_pci::{CONFIG_SIZE, FunctionId, RoutingId};
@@ -75,7 +75,7 @@ impl Backend for Fake {
             FunctionId::Vf(_) => return None,
         };
         let [high, low] = index.to_be_bytes();
-        let peer = Peer { protocol: "vfio-user".into(), pid: Some(4242) };
+        let peer = Peer { protocol: Protocol::VhostUser, pid: Some(4242) };
         Some(Function {
             id,
             bdf: RoutingId::from_raw(PF + index),
@@ -89,6 +89,7 @@ impl Backend for Fake {
             },
             bars: Vec::new(),
             socket: format!("/run/manifold/{id}.sock").into(),
+            vhost_socket: format!("/run/manifold/{id}.vhost.sock").into(),
             mac: MacAddress([2, 0, 0, 0, high, low]),
             mtu: 9000,
             link: Link::Up,

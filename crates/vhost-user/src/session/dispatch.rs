@@ -26,9 +26,9 @@ impl Session {
             Request::SetOwner => {}
             // "Back-ends should either ignore this message, or use it to disable all rings."
             Request::ResetOwner => self.reset(),
-            Request::GetProtocolFeatures => answer.number(code, Self::PROTOCOL_FEATURES),
+            Request::GetProtocolFeatures => answer.number(code, self.protocol_offer),
             Request::SetProtocolFeatures(features) => {
-                let unknown = features & !Self::PROTOCOL_FEATURES;
+                let unknown = features & !self.protocol_offer;
                 if unknown != 0 {
                     return Err(Refusal::Features(unknown));
                 }

@@ -187,6 +187,8 @@ pub(crate) struct Session {
     memory: Memory,
     /// Features the driver accepted, once the client has said.
     features: Option<u64>,
+    /// Protocol features offered and negotiated.
+    protocol_offer: u64,
     protocol_features: u64,
     /// Pairs that the driver receives on.
     pairs: u16,
@@ -194,8 +196,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Protocol features there are.
-    pub(crate) const PROTOCOL_FEATURES: u64 = protocol_feature::MQ
+    /// Protocol features there are; one depends on the device.
+    const PROTOCOL_FEATURES: u64 = protocol_feature::MQ
         | protocol_feature::RARP
         | protocol_feature::REPLY_ACK
         | protocol_feature::NET_MTU
@@ -213,6 +215,8 @@ impl Session {
         let mut offer = device.offer();
         // Messages number rings with a byte.
         offer.rings = offer.rings.min(256);
+        let tracks = device.inflight_size(offer.max_ring_size, false).is_some();
+        let untracked = if tracks { 0 } else { protocol_feature::INFLIGHT_SHMFD };
         let rings = (0..offer.rings).map(|_| Ring::new(&status)).collect();
         Self {
             device,
@@ -221,6 +225,7 @@ impl Session {
             rings,
             memory: Memory::default(),
             features: None,
+            protocol_offer: Self::PROTOCOL_FEATURES & !untracked,
             protocol_features: 0,
             pairs: 1,
             tracking: None,

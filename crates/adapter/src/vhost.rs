@@ -1,0 +1,193 @@
+//! A function on its vhost-user socket: its queues alone, with the registers kept by the VMM.
+//!
+//! ```text
+//!   vhost-user session ──► VhostAttachment ──► Domain   map and unmap the VMM's memory regions
+//!                               │         ├──► Queues   serve and stop rings, steer to pairs
+//!                               │         └──► Switch   the function's filters
+//!   call, err eventfds ◄── Line (QueueEvents)
+//! ```
+//!
+//! The guest's control queue ends in the VMM, which keeps to itself what the guest wants to receive. So the function
+//! gets what its policy lets it have: its own address, broadcast and all multicast, of any VLAN.
+
+use std::fmt;
+use std::sync::Arc;
+
+use manifold_datapath::Kick;
+use manifold_dma::{Backing, Permissions};
+use manifold_vhost_user::{
+    Device, DeviceStatus, Disconnect, Failure, Offer, Peer, Position, Region, RingLines, RingSetup,
+};
+use manifold_virtio::net::{Filters, NetConfig, QueueHost, Role, Steering};
+use manifold_virtio::ring::{MAX_QUEUE_SIZE, QueueAddresses};
+use manifold_virtio::spec::feature as common;
+use manifold_virtio::spec::net::feature;
+use manifold_virtio::transport::{QueueEvents, QueueSetup, QueueState, layout};
+use rustix::fd::OwnedFd;
+
+use crate::function::{Function, Holder};
+use crate::info::{PeerInfo, Protocol};
+
+/// Of a function's features, those that concern the queues and what is in them. The rest is the VMM's, which keeps the
+/// control queue and the configuration.
+const DATA_PATH: u64 = common::VERSION_1
+    | common::INDIRECT_DESC
+    | common::EVENT_IDX
+    | common::RING_PACKED
+    | common::IN_ORDER
+    | feature::MAC
+    | feature::STATUS
+    | feature::MTU
+    | feature::MRG_RXBUF
+    | feature::CSUM
+    | feature::GUEST_OFFLOADS
+    | feature::HOST_TSO4
+    | feature::HOST_TSO6
+    | feature::HOST_ECN
+    | feature::HOST_USO
+    | feature::GUEST_HDRLEN
+    | feature::GUEST_ANNOUNCE
+    | feature::MQ;
+
+/// Why a VMM cannot have a function, or a queue cannot be served.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("{0}")]
+    Held(Holder),
+    #[error("the function has been disabled")]
+    Gone,
+    #[error("the driver is a legacy one (VIRTIO_F_VERSION_1 was not negotiated)")]
+    Legacy,
+    #[error("the adapter's MTU is {0}: set host_mtu to that or less, or `manifold serve --mtu`")]
+    Mtu(u16),
+}
+
+/// One function as a vhost-user device.
+pub(crate) struct VhostAttachment {
+    function: Arc<Function>,
+}
+
+impl VhostAttachment {
+    pub(crate) fn new(function: Arc<Function>) -> Self {
+        VhostAttachment { function }
+    }
+
+    fn net(&self) -> &NetConfig {
+        &self.function.net
+    }
+}
+
+impl Device for VhostAttachment {
+    fn offer(&self) -> Offer {
+        let pairs = self.net().queue_pairs;
+        let mut features = (self.net().offer | common::VERSION_1) & DATA_PATH;
+        if pairs == 1 {
+            features &= !feature::MQ;
+        }
+        Offer { features, rings: 2 * pairs, max_ring_size: MAX_QUEUE_SIZE }
+    }
+
+    fn attached(&self, peer: &Peer, status: Arc<DeviceStatus>) -> Result<(), Failure> {
+        if !self.function.is_present() {
+            return Err(Refused::Gone.into());
+        }
+        let info = PeerInfo::new(Protocol::VhostUser, peer.pid);
+        let holder = Holder { info, status: Some(status) };
+        self.function.claim(holder).map_err(Refused::Held)?;
+        self.function.take();
+        self.function.set_bus_master(true);
+        let filters = Filters { all_multicast: true, ..Filters::new(self.net().mac) };
+        self.function.queues.filters_changed(&filters);
+        Ok(())
+    }
+
+    fn detached(&self, _: &Disconnect) {
+        self.function.queues.filters_changed(&Filters::new(self.net().mac));
+        self.function.release();
+        self.function.unclaim();
+    }
+
+    fn map(&self, region: &Region, file: OwnedFd) -> Result<(), Failure> {
+        let backing = Backing::File { fd: file, offset: region.offset };
+        let Region { guest_address, size, .. } = *region;
+        Ok(self.function.domain.map(guest_address, size, Permissions::READ_WRITE, backing)?)
+    }
+
+    fn unmap(&self, region: &Region) {
+        // It was mapped as a whole, so that it cannot be cut in two.
+        if let Err(error) = self.function.domain.unmap(region.guest_address, region.size) {
+            tracing::error!(function = %self.function.id, %error, "a region stays mapped");
+        }
+    }
+
+    fn start_ring(&self, ring: u16, setup: RingSetup) -> Result<(), Failure> {
+        if !self.function.is_present() {
+            return Err(Refused::Gone.into());
+        }
+        if setup.features & common::VERSION_1 == 0 {
+            return Err(Refused::Legacy.into());
+        }
+        let pair = ring / 2;
+        let role = if ring.is_multiple_of(2) { Role::Rx(pair) } else { Role::Tx(pair) };
+        let Position { next_available, next_used } = setup.position;
+        let queue = QueueSetup {
+            index: ring,
+            addresses: QueueAddresses {
+                size: setup.size,
+                descriptors: setup.descriptors,
+                driver: setup.driver,
+                device: setup.device,
+            },
+            features: setup.features,
+            resume: Some(QueueState { next_avail: next_available, next_used }),
+            events: Arc::new(Line { ring, function: self.function.id, lines: setup.lines }),
+        };
+        self.function.queues.serve(role, queue, setup.kick.map(Kick::from_fd))?;
+        Ok(())
+    }
+
+    fn stop_ring(&self, ring: u16) -> Position {
+        let QueueState { next_avail, next_used } = self.function.queues.stop(ring);
+        Position { next_available: next_avail, next_used }
+    }
+
+    fn use_pairs(&self, pairs: u16) {
+        self.function.queues.steering_changed(&Steering { pairs, ..Steering::default() });
+    }
+
+    fn read_config(&self, offset: u32, data: &mut [u8]) {
+        data.fill(0);
+        // What is beyond the configuration's end reads zero there too.
+        self.function.bar_read(layout::BAR, layout::DEVICE + u64::from(offset), data);
+    }
+
+    fn announce(&self, mac: [u8; 6]) {
+        // The switch knows where its functions are without learning it, and guests that negotiate
+        // VIRTIO_NET_F_GUEST_ANNOUNCE tell the world beyond the uplink themselves.
+        tracing::debug!(function = %self.function.id, ?mac, "a machine has moved here");
+    }
+
+    fn set_mtu(&self, mtu: u16) -> Result<(), Failure> {
+        let offered = self.net().mtu;
+        if mtu > offered { Err(Refused::Mtu(offered).into()) } else { Ok(()) }
+    }
+}
+
+/// A ring's way back to its VMM.
+struct Line {
+    ring: u16,
+    function: manifold_pci::FunctionId,
+    lines: Arc<RingLines>,
+}
+
+impl QueueEvents for Line {
+    fn interrupt(&self) {
+        self.lines.interrupt();
+    }
+
+    fn fail(&self, reason: &dyn fmt::Display) {
+        // A guest can get here as often as it likes: no louder than debug.
+        tracing::debug!(function = %self.function, ring = self.ring, %reason, "device needs a reset");
+        self.lines.fail();
+    }
+}

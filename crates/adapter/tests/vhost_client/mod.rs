@@ -1,0 +1,263 @@
+//! A driver over vhost-user: split rings of 256 entries in one memfd, one buffer per entry.
+
+#![allow(dead_code, reason = "a module of several tests")]
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+const SIZE: u16 = 256;
+const BUFFER: u64 = 2048;
+/// The virtio-net header with num_buffers.
+const HEADER: usize = 12;
+/// Guest address of the memory; another one in the client, as in any VMM.
+const GUEST: u64 = 0x10_0000;
+const USER: u64 = 0x7000_0000_0000;
+/// Bytes for one ring and its buffers.
+const RING: u64 = 1 << 20;
+const RINGS: u64 = 8;
+const F_VERSION_1: u64 = 1 << 32;
+const F_PROTOCOL_FEATURES: u64 = 1 << 30;
+const DESC_WRITE: u16 = 2;
+
+pub(crate) struct Client {
+    pub(crate) frontend: Frontend,
+    file: File,
+    memory: GuestMemoryMmap,
+    rings: Vec<Ring>,
+}
+
+struct Ring {
+    kick: EventFd,
+    call: EventFd,
+    err: EventFd,
+    available: u16,
+    used: u16,
+}
+
+/// A client that has said nothing yet.
+pub(crate) fn connect(socket: &Path) -> Frontend {
+    Frontend::connect(socket, RINGS).unwrap()
+}
+
+impl Client {
+    /// Connects, negotiates and shares memory.
+    pub(crate) fn attach(socket: &Path) -> Self {
+        let mut frontend = connect(socket);
+        let offered = frontend.get_features().unwrap();
+        assert_ne!(offered & F_VERSION_1, 0);
+        frontend.set_owner().unwrap();
+        let protocol = frontend.get_protocol_features().unwrap();
+        let wanted = protocol - VhostUserProtocolFeatures::STATUS;
+        frontend.set_protocol_features(wanted).unwrap();
+        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        frontend.set_features(F_VERSION_1 | F_PROTOCOL_FEATURES).unwrap();
+
+        let fd = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&fd, RING * RINGS).unwrap();
+        let file = File::from(fd);
+        let offset = FileOffset::new(file.try_clone().unwrap(), 0);
+        let range = (GuestAddress(GUEST), (RING * RINGS) as usize, Some(offset));
+        let memory = GuestMemoryMmap::from_ranges_with_files([range]).unwrap();
+        let eventfd = || EventFd::new(EFD_NONBLOCK).unwrap();
+        let rings = (0..RINGS)
+            .map(|_| Ring {
+                kick: eventfd(),
+                call: eventfd(),
+                err: eventfd(),
+                available: 0,
+                used: 0,
+            })
+            .collect();
+        let client = Self { frontend, file, memory, rings };
+        client.share_memory();
+        client
+    }
+
+    pub(crate) fn share_memory(&self) {
+        let region = VhostUserMemoryRegionInfo {
+            guest_phys_addr: GUEST,
+            memory_size: RING * RINGS,
+            userspace_addr: USER,
+            mmap_offset: 0,
+            mmap_handle: self.file.as_raw_fd(),
+        };
+        self.frontend.set_mem_table(&[region]).unwrap();
+    }
+
+    pub(crate) fn start_pair(&mut self, pair: usize) {
+        for ring in [2 * pair, 2 * pair + 1] {
+            let (available, used) = (offset(ring) + 0x1000, offset(ring) + 0x2000);
+            self.put(available, &[0; 4]);
+            self.put(used, &[0; 4]);
+            let state = &mut self.rings[ring];
+            (state.available, state.used) = (0, 0);
+        }
+        self.resume_pair(pair, [0, 0]);
+    }
+
+    pub(crate) fn resume_pair(&mut self, pair: usize, bases: [u32; 2]) {
+        for (ring, base) in [2 * pair, 2 * pair + 1].into_iter().zip(bases) {
+            let user = USER + offset(ring);
+            let addresses = VringConfigData {
+                queue_max_size: SIZE,
+                queue_size: SIZE,
+                flags: 0,
+                desc_table_addr: user,
+                avail_ring_addr: user + 0x1000,
+                used_ring_addr: user + 0x2000,
+                log_addr: None,
+            };
+            let state = &self.rings[ring];
+            self.frontend.set_vring_num(ring, SIZE).unwrap();
+            self.frontend.set_vring_base(ring, base as u16).unwrap();
+            self.frontend.set_vring_addr(ring, &addresses).unwrap();
+            self.frontend.set_vring_err(ring, &state.err).unwrap();
+            self.frontend.set_vring_call(ring, &state.call).unwrap();
+            self.frontend.set_vring_kick(ring, &state.kick).unwrap();
+        }
+        self.enable(2 * pair, true);
+        self.enable(2 * pair + 1, true);
+    }
+
+    pub(crate) fn enable(&mut self, ring: usize, enable: bool) {
+        self.frontend.set_vring_enable(ring, enable).unwrap();
+    }
+
+    pub(crate) fn stop_ring(&self, ring: usize) -> u32 {
+        self.frontend.get_vring_base(ring).unwrap()
+    }
+
+    /// Makes a buffer available to receive into.
+    pub(crate) fn provide(&mut self, pair: usize) {
+        self.offer(2 * pair, BUFFER as u32, DESC_WRITE);
+    }
+
+    pub(crate) fn send(&mut self, pair: usize, frame: &[u8]) {
+        let ring = 2 * pair + 1;
+        let slot = u64::from(self.rings[ring].available % SIZE);
+        let packet = [&[0; HEADER][..], frame].concat();
+        self.put(buffer(ring, slot), &packet);
+        self.offer(ring, packet.len() as u32, 0);
+    }
+
+    fn offer(&mut self, ring: usize, len: u32, flags: u16) {
+        let index = self.rings[ring].available;
+        let slot = u64::from(index % SIZE);
+        let mut descriptor = (GUEST + buffer(ring, slot)).to_le_bytes().to_vec();
+        descriptor.extend(len.to_le_bytes());
+        descriptor.extend(flags.to_le_bytes());
+        descriptor.extend([0; 2]);
+        self.put(offset(ring) + 16 * slot, &descriptor);
+        let available = offset(ring) + 0x1000;
+        self.put(available + 4 + 2 * slot, &(slot as u16).to_le_bytes());
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        self.put(available + 2, &index.wrapping_add(1).to_le_bytes());
+        self.rings[ring].available = index.wrapping_add(1);
+        self.rings[ring].kick.write(1).unwrap();
+    }
+
+    /// The next frame of a pair, waiting for it.
+    pub(crate) fn receive(&mut self, pair: usize) -> Vec<u8> {
+        let ring = 2 * pair;
+        let used = offset(ring) + 0x2000;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.u16(used + 2) == self.rings[ring].used {
+            assert!(Instant::now() < deadline, "no frame");
+            std::thread::yield_now();
+        }
+        let slot = u64::from(self.rings[ring].used % SIZE);
+        self.rings[ring].used = self.rings[ring].used.wrapping_add(1);
+        let mut element = [0; 8];
+        self.get(used + 4 + 8 * slot, &mut element);
+        let id = u32::from_le_bytes(element[..4].try_into().unwrap());
+        let len = u32::from_le_bytes(element[4..].try_into().unwrap());
+        let mut packet = vec![0; len as usize];
+        self.get(buffer(ring, id.into()), &mut packet);
+        packet.split_off(HEADER)
+    }
+
+    /// How many frames a pair has received and not been asked for.
+    pub(crate) fn received(&self, pair: usize) -> u16 {
+        let ring = 2 * pair;
+        self.u16(offset(ring) + 0x2002).wrapping_sub(self.rings[ring].used)
+    }
+
+    /// Whether a ring has interrupted, waiting for it.
+    pub(crate) fn interrupted(&self, ring: usize) -> bool {
+        readable(&self.rings[ring].call)
+    }
+
+    /// Whether a ring was reported to be broken, waiting for it.
+    pub(crate) fn failed(&self, ring: usize) -> bool {
+        readable(&self.rings[ring].err)
+    }
+
+    /// Says that more entries are available than there are.
+    pub(crate) fn break_ring(&mut self, ring: usize) {
+        self.put(offset(ring) + 0x1002, &0x8000_u16.to_le_bytes());
+        self.rings[ring].kick.write(1).unwrap();
+    }
+
+    /// All rings as at first.
+    pub(crate) fn mend(&mut self) {
+        for ring in 0..self.rings.len() {
+            self.put(offset(ring), &vec![0; 0x3000]);
+        }
+    }
+
+    fn put(&self, at: u64, bytes: &[u8]) {
+        self.memory.write_slice(bytes, GuestAddress(GUEST + at)).unwrap();
+    }
+
+    fn get(&self, at: u64, bytes: &mut [u8]) {
+        self.memory.read_slice(bytes, GuestAddress(GUEST + at)).unwrap();
+    }
+
+    fn u16(&self, at: u64) -> u16 {
+        let mut bytes = [0; 2];
+        self.get(at, &mut bytes);
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        u16::from_le_bytes(bytes)
+    }
+}
+
+fn readable(fd: &EventFd) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < deadline {
+        if fd.read().is_ok() {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
+}
+
+fn offset(ring: usize) -> u64 {
+    RING * ring as u64
+}
+
+fn buffer(ring: usize, slot: u64) -> u64 {
+    offset(ring) + 0x8000 + BUFFER * slot
+}
+
+/// An Ethernet frame of an experimental type, 60 bytes or more in front of what ends it.
+pub(crate) fn frame(to: [u8; 6], from: [u8; 6], text: &[u8]) -> Vec<u8> {
+    [&to[..], &from, &[0x88, 0xb5], &[0; 46], text].concat()
+}
+
+/// A UDP datagram without payload, from a port.
+pub(crate) fn udp(to: [u8; 6], from: [u8; 6], port: u16) -> Vec<u8> {
+    let ip = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    let [high, low] = port.to_be_bytes();
+    let udp = [high, low, 0, 9, 0, 8, 0, 0];
+    [&to[..], &from, &[8, 0], &ip, &udp, &[0; 18]].concat()
+}
