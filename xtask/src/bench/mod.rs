@@ -17,6 +17,7 @@ mod interrupt;
 mod machine;
 mod peers;
 mod process;
+mod quiet;
 mod raw;
 mod report;
 mod row;
@@ -65,7 +66,8 @@ pub(crate) struct BenchArgs {
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let cases = if args.only.is_empty() { Case::all(args.quick) } else { args.only.clone() };
     let cores = Cores::choose()?;
-    // The load before the build, which is one itself.
+    machine::take_precedence();
+    // Before the build, which is a load itself.
     let machine = Machine::look(cores)?;
     let binary = bed::build()?;
     interrupt::watch()?;

@@ -50,6 +50,7 @@ impl Report {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::bench::quiet::Quiet;
     use crate::bench::row::Reach;
 
     pub(crate) fn sample() -> Report {
@@ -67,6 +68,7 @@ pub(crate) mod tests {
                 kernel: "6.12.1".to_owned(),
                 tsc_mhz: 2300.0,
                 load_average: 0.5,
+                quiet: Quiet { core_to_core_ns: 150.0, lost_percent: 0.25 },
             },
             versions: Versions {
                 manifold: "0123abc".to_owned(),
@@ -101,7 +103,7 @@ pub(crate) mod tests {
         for field in ["peer", "theirs", "ratio", "reach", "ok"] {
             assert!(json["rows"][1].get(field).is_some_and(serde_json::Value::is_null), "{field}");
         }
-        for field in ["cpu", "cores", "memory_mib", "kernel", "tsc_mhz"] {
+        for field in ["cpu", "cores", "memory_mib", "kernel", "tsc_mhz", "lost_percent"] {
             assert!(!json["machine"][field].is_null(), "{field}");
         }
         for field in ["manifold", "dpdk", "ovs", "qemu", "guest_kernel"] {

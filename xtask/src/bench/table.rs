@@ -80,7 +80,8 @@ fn heading(report: &Report) -> String {
     let (machine, versions) = (&report.machine, &report.versions);
     let mut text = format!(
         "{}, {} run of {:.0} s. {}, {} cores (worker on {}, generator on {}), {} MiB, Linux {}, \
-         TSC {:.0} MHz, load average before it {:.2}. Manifold {}",
+         TSC {:.0} MHz; before it: load average {:.2}, {:.0} ns from core to core and back, {:.1} % of \
+         the worker's core lost to others. Manifold {}",
         report.started,
         report.mode,
         report.seconds,
@@ -92,6 +93,8 @@ fn heading(report: &Report) -> String {
         machine.kernel,
         machine.tsc_mhz,
         machine.load_average,
+        machine.quiet.core_to_core_ns,
+        machine.quiet.lost_percent,
         versions.manifold,
     );
     let others = [

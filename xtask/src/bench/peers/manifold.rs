@@ -79,18 +79,12 @@ impl Manifold {
         Work::read(&list).with_context(|| format!("what is {list}?"))
     }
 
-    /// Processor time of the whole daemon so far, in seconds.
-    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
-        let tasks = PathBuf::from(format!("/proc/{}/task", self.pid()));
-        let mut nanoseconds = 0.0;
-        for task in tasks.read_dir().with_context(|| format!("cannot read {}", tasks.display()))? {
-            let path = task?.path().join("schedstat");
-            // A thread may end meanwhile; its time is lost with it.
-            let text = std::fs::read_to_string(path).unwrap_or_default();
-            nanoseconds +=
-                text.split(' ').next().and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
-        }
-        Ok(nanoseconds / 1e9)
+    /// Processor time of the whole daemon so far, in ticks of the kernel's clock, which is what `ps` and `top` show.
+    pub(crate) fn cpu_ticks(&self) -> Result<u64> {
+        let path = PathBuf::from(format!("/proc/{}/stat", self.pid()));
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        cpu_ticks(&text).with_context(|| format!("what is \"{}\"?", text.trim()))
     }
 
     pub(crate) fn adapter(&self) -> &Adapter {
@@ -170,6 +164,13 @@ impl Work {
     }
 }
 
+/// Fields 14 and 15 of /proc/PID/stat, utime and stime; the name, field 2, may have spaces in it.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    Some(next()? + next()?)
+}
+
 /// The VFs' addresses in the output of `manifold vf list --json`.
 fn addresses(list: &Value) -> Result<Vec<String>> {
     let vfs = list.as_array().or_else(|| list["vfs"].as_array());
@@ -201,6 +202,14 @@ mod tests {
         let work = after.since(&before);
         assert_eq!((work.frames, work.busy), (20.0, 20_000.0));
         assert_eq!(work.stages(), [("copy".to_owned(), 40.0), ("take".to_owned(), 20.0)]);
+    }
+
+    #[test]
+    fn processor_time_is_read() {
+        let stat = "77 (a (b) c) S 1 77 77 0 -1 4194560 1 2 3 4 150 25 0 0 20 0 9 0 100 1 2";
+        assert_eq!(cpu_ticks(stat), Some(175));
+        assert_eq!(cpu_ticks("77 (a) S 1 77"), None);
+        assert_eq!(cpu_ticks(""), None);
     }
 
     #[test]

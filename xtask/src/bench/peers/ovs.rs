@@ -124,7 +124,9 @@ impl Switch for OpenVswitch<'_> {
 /// A program of Open vSwitch that keeps to `dir`.
 fn program(peers: &Peers, dir: &Path, name: &str) -> Result<Command> {
     let mut command = peers.command(name)?;
-    for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
+    // The last one is DPDK's.
+    for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR", "RUNTIME_DIRECTORY"]
+    {
         command.env(variable, dir);
     }
     command.env("OVS_PKGDATADIR", peers.path("usr/share/openvswitch"));

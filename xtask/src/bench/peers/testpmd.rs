@@ -188,6 +188,8 @@ fn start(
 ) -> Result<Terminal> {
     let peers = bed.peers()?;
     let mut command = peers.command(PROGRAM)?;
+    // DPDK makes a folder there even where it puts nothing into it.
+    command.env("RUNTIME_DIRECTORY", bed.folder(&format!("{name}-run"))?);
     command.args(common(peers)?).args(["--no-telemetry", "--file-prefix", name, "-m", "256"]);
     // The first thread is for the terminal and floats; the second forwards.
     let (one, other) = (bed.cores.worker, bed.cores.generator);
