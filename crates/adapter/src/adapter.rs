@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use manifold_datapath::Datapath;
+use manifold_datapath::{Datapath, WorkerSnapshot};
 use manifold_fabric::{BarInfo as PlacedBar, PfDriver, RootComplex};
 use manifold_pci::dump::vf_as_linux_shows;
 use manifold_pci::{CONFIG_SIZE, ConfigSpace, FunctionId};
@@ -39,7 +39,7 @@ pub struct Adapter {
     vfio_user: vfio_user::Server,
     vhost_user: vhost_user::Server,
     /// Last, so that queues are stopped while workers still run.
-    _datapath: Arc<Datapath>,
+    datapath: Arc<Datapath>,
 }
 
 /// The host side: what the hypervisor's kernel and its VFIO are on real hardware.
@@ -82,7 +82,7 @@ impl Adapter {
         let vhost_user =
             vhost_user::Server::start(&vhost_user::Config::default()).map_err(failed)?;
         let host = Mutex::new(Host { driver, sockets: BTreeMap::new() });
-        let adapter = Adapter { config, device, host, vfio_user, vhost_user, _datapath: datapath };
+        let adapter = Adapter { config, device, host, vfio_user, vhost_user, datapath };
         adapter.serve(&mut adapter.host.lock(), FunctionId::Pf)?;
         Ok(adapter)
     }
@@ -205,6 +205,11 @@ impl Adapter {
             counters: function.counters.total(),
             dma: DmaInfo { stats: function.domain.stats(), faults: function.domain.faults() },
         })
+    }
+
+    /// What each worker has done.
+    pub fn workers(&self) -> Vec<WorkerSnapshot> {
+        self.datapath.workers()
     }
 
     /// A function's configuration space, if it exists now.

@@ -3,7 +3,7 @@
 use manifold_pci::{CONFIG_SIZE, FunctionId};
 
 use crate::problem::Problem;
-use crate::types::{Adapter, Function, VfsDisabled, View};
+use crate::types::{Adapter, Function, VfsDisabled, View, Worker};
 
 /// An adapter as the API sees it.
 ///
@@ -13,6 +13,9 @@ use crate::types::{Adapter, Function, VfsDisabled, View};
 pub trait Backend: Send + Sync + 'static {
     /// The adapter as a whole.
     fn adapter(&self) -> Adapter;
+
+    /// The threads that move frames; none where the adapter has no such thing.
+    fn workers(&self) -> Vec<Worker>;
 
     /// The functions there are now: the PF, then the VFs by index.
     fn functions(&self) -> Vec<Function>;

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::problem::Problem;
-use crate::types::{Adapter, ConfigSpace, EnableVfs, Function, Vfs, VfsDisabled, View};
+use crate::types::{Adapter, ConfigSpace, EnableVfs, Function, Vfs, VfsDisabled, View, Worker};
 
 /// How long a call may take. Enabling 256 VFs stays far below it.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -101,6 +101,14 @@ impl Client {
     /// See [`Error`]; so for every call.
     pub async fn adapter(&self) -> Result<Adapter, Error> {
         self.get("/v1/adapter").await
+    }
+
+    /// The threads that move frames, and where their time goes.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn workers(&self) -> Result<Vec<Worker>, Error> {
+        self.get("/v1/workers").await
     }
 
     /// The functions there are: the PF, then the VFs by index.

@@ -16,6 +16,7 @@
 //! | method and path                              | answer          |
 //! |----------------------------------------------|-----------------|
 //! | `GET /v1/adapter`                            | [`types::Adapter`] |
+//! | `GET /v1/workers`                            | a list of [`types::Worker`] |
 //! | `GET /v1/functions`                          | a list of [`types::Function`] |
 //! | `GET /v1/functions/{id}`                     | [`types::Function`] |
 //! | `GET /v1/functions/{id}/config?view=linux\|bus` | [`types::ConfigSpace`] |

@@ -16,7 +16,9 @@ use utoipa_axum::routes;
 
 use crate::backend::Backend;
 use crate::problem::{Code, Problem};
-use crate::types::{Adapter, ConfigQuery, ConfigSpace, EnableVfs, Function, Vfs, VfsDisabled};
+use crate::types::{
+    Adapter, ConfigQuery, ConfigSpace, EnableVfs, Function, Vfs, VfsDisabled, Worker,
+};
 
 type Shared = State<Arc<dyn Backend>>;
 
@@ -33,6 +35,7 @@ struct Document;
 fn described() -> OpenApiRouter<Arc<dyn Backend>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(get_adapter))
+        .routes(routes!(list_workers))
         .routes(routes!(list_functions))
         .routes(routes!(get_function))
         .routes(routes!(get_config))
@@ -73,6 +76,15 @@ pub async fn serve(
 ))]
 async fn get_adapter(State(backend): Shared) -> Result<Json<Adapter>, Problem> {
     blocking(move || Ok(backend.adapter())).await
+}
+
+/// The threads that move frames, and where their time goes.
+#[utoipa::path(get, path = "/v1/workers", tag = "adapter", responses(
+    (status = OK, body = Vec<Worker>),
+    (status = INTERNAL_SERVER_ERROR, body = Problem),
+))]
+async fn list_workers(State(backend): Shared) -> Result<Json<Vec<Worker>>, Problem> {
+    blocking(move || Ok(backend.workers())).await
 }
 
 /// The functions there are: the PF, then the VFs by index.

@@ -44,6 +44,29 @@ impl Backend for Software {
         }
     }
 
+    fn workers(&self) -> Vec<types::Worker> {
+        let workers = self.adapter.workers().into_iter().enumerate();
+        workers
+            .map(|(worker, snapshot)| types::Worker {
+                worker,
+                core: snapshot.core,
+                queue_pairs: snapshot.pairs,
+                frames: snapshot.frames,
+                handed_over: snapshot.handed_over,
+                busy_cycles: snapshot.busy,
+                idle_cycles: snapshot.idle,
+                sleeps: snapshot.sleeps,
+                frequency_hz: snapshot.frequency,
+                sampled_frames: snapshot.sampled,
+                stages: snapshot
+                    .stages
+                    .iter()
+                    .map(|(stage, cycles)| (stage.name().to_owned(), *cycles))
+                    .collect(),
+            })
+            .collect()
+    }
+
     fn functions(&self) -> Vec<types::Function> {
         self.adapter.functions().into_iter().map(function).collect()
     }

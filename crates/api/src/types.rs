@@ -4,6 +4,7 @@
 //! written as `bus:device.function`, as `lspci` does. Counts of bytes are bytes, addresses are
 //! integers, and a value that is unknown is `null` rather than a made-up number.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -279,6 +280,34 @@ pub struct Drops {
     pub reason: String,
     /// How many.
     pub frames: u64,
+}
+
+/// A thread that moves frames. Cycles are those of the time-stamp counter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Worker {
+    /// Its number, from 0.
+    pub worker: usize,
+    /// The processor it is pinned to.
+    pub core: Option<usize>,
+    /// Queue pairs it serves.
+    pub queue_pairs: usize,
+    /// Frames taken from transmit queues and the uplink.
+    pub frames: u64,
+    /// Frames handed to other workers.
+    pub handed_over: u64,
+    /// Cycles of rounds that moved frames.
+    pub busy_cycles: u64,
+    /// Cycles of rounds that found nothing to do; none pass while it sleeps.
+    pub idle_cycles: u64,
+    /// Times it went to sleep.
+    pub sleeps: u64,
+    /// Cycles per second.
+    pub frequency_hz: u64,
+    /// Frames that were timed by stage: those of every sixteenth burst.
+    pub sampled_frames: u64,
+    /// Cycles these took, by stage.
+    #[schema(example = json!({"take": 100, "copy": 200}))]
+    pub stages: BTreeMap<String, u64>,
 }
 
 /// A function's DMA domain: the memory its requests may reach.

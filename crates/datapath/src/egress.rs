@@ -125,7 +125,7 @@ impl Egress<'_> {
             targets.push(target);
             sent.count(frame);
             if let (Some(function), Some(_)) = (learn, &sender) {
-                function.steer.learn(frame, from.pair);
+                function.steer.learn(frame, pieces, from.pair);
             }
         }
         if let Some((counters, _)) = &sender {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use manifold_offload::{Hash, Hasher, parse, rss};
+use manifold_offload::{Hash, Hasher, Layers, parse, rss};
 use manifold_virtio::net::{Indirection, Steering};
 
 use crate::frame::{Frame, PEEKED, Pieces};
@@ -42,13 +42,8 @@ impl Steer {
 
     /// The queue pair of a frame, and its hash.
     pub(crate) fn choose(&self, frame: &Frame, pieces: &Pieces<'_>) -> (u16, Option<Hash>) {
-        let mut head = frame.header();
-        let mut layers = parse(head);
         let mut room = [0; PEEKED];
-        if layers.truncated && !frame.is_whole() {
-            head = frame.peek(pieces, &mut room);
-            layers = parse(head);
-        }
+        let (head, layers) = headers(frame, pieces, &mut room);
         let hash =
             self.hasher.as_ref().and_then(|(hasher, types)| hasher.hash(&layers, head, *types));
         let pair = match (&self.table, hash) {
@@ -73,12 +68,13 @@ impl Steer {
 
     /// The driver sends a frame on a queue pair: where it wants to receive the other direction of the flow.
     #[inline]
-    pub(crate) fn learn(&self, frame: &Frame, pair: u16) {
+    pub(crate) fn learn(&self, frame: &Frame, pieces: &Pieces<'_>, pair: u16) {
         if self.flows.is_empty() {
             return;
         }
-        let head = frame.header();
-        if let Some(entry) = self.flow(rss::flow(&parse(head), head)) {
+        let mut room = [0; PEEKED];
+        let (head, layers) = headers(frame, pieces, &mut room);
+        if let Some(entry) = self.flow(rss::flow(&layers, head)) {
             let value = pair.saturating_add(1);
             // Shared by workers: written only when it changes.
             if entry.load(Ordering::Relaxed) != value {
@@ -90,4 +86,19 @@ impl Steer {
     fn flow(&self, hash: u32) -> Option<&AtomicU16> {
         self.flows.get(hash as usize % FLOWS)
     }
+}
+
+/// The headers of a frame, as far as they matter, and where they are.
+fn headers<'b>(
+    frame: &'b Frame,
+    pieces: &Pieces<'_>,
+    room: &'b mut [u8; PEEKED],
+) -> (&'b [u8], Layers) {
+    let head = frame.header();
+    let layers = parse(head);
+    if !layers.truncated || frame.is_whole() {
+        return (head, layers);
+    }
+    let more = frame.peek(pieces, room);
+    (more, parse(more))
 }

@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use manifold_api::types::{MacAddress, Uplink};
 use manifold_pci::{FunctionId, MAX_VFS};
 
+use crate::config::Cores;
+
 /// A software SR-IOV network adapter.
 ///
 /// One physical function (PF) owns one network port and partitions itself into up to 256 virtual
@@ -38,6 +40,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     Vf(VfArgs),
     Function(FunctionArgs),
+    Worker(WorkerArgs),
     Attach(AttachArgs),
     Guest(GuestArgs),
 }
@@ -109,6 +112,8 @@ A configuration file:
   uplink = \"tap:tap0\"
   mtu = 9000
   queue-pairs = 2
+  queue-size = 1024
+  cores = \"2-3\"
   base-mac = \"02:00:00:00:00:00\"";
 
 /// What an adapter is made with.
@@ -133,6 +138,18 @@ pub(crate) struct SettingsArgs {
     /// Receive/transmit queue pairs per function [default: 4]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) queue_pairs: Option<u16>,
+
+    /// Descriptors per queue at most: a power of two, 2 to 1024 [default: 256]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(2..=1024))]
+    pub(crate) queue_size: Option<u16>,
+
+    /// Threads that move frames [default: 1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, conflicts_with = "cores", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: Option<u16>,
+
+    /// Processors for workers, one each, to which they are pinned: 2,3 or 2-5
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cores: Option<Cores>,
 
     /// The PF's MAC address; VF n has this one plus n + 1 [default: a local address]
     #[arg(long, value_name = "MAC")]
@@ -216,6 +233,23 @@ pub(crate) enum DumpFormat {
     Lspci,
     /// A JSON object with the bytes in hexadecimal.
     Json,
+}
+
+/// Look at the threads that move frames.
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    #[command(flatten)]
+    pub(crate) run_dir: RunDirArg,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+    #[command(subcommand)]
+    pub(crate) command: WorkerCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkerCommand {
+    /// List the workers: what they serve, and how many cycles a frame takes at each stage.
+    List,
 }
 
 /// Print the arguments that attach a function to a virtual machine.

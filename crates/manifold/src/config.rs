@@ -22,8 +22,44 @@ struct File {
     uplink: Option<Uplink>,
     mtu: Option<u16>,
     queue_pairs: Option<u16>,
+    queue_size: Option<u16>,
+    workers: Option<u16>,
+    #[serde(default, deserialize_with = "from_text")]
+    cores: Option<Cores>,
     #[serde(default, deserialize_with = "from_text")]
     base_mac: Option<MacAddress>,
+}
+
+/// The most workers an adapter has.
+const MAX_WORKERS: usize = 64;
+
+/// Processors by number, one for each worker: `2,3`, `2-5`, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cores(pub(crate) Vec<usize>);
+
+impl std::str::FromStr for Cores {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let invalid = || format!("{text:?} is not a list of processors like 2,3 or 2-5");
+        let mut cores = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let number = |text: &str| text.trim().parse::<usize>().map_err(|_| invalid());
+            let (first, last) = (number(first)?, number(last)?);
+            if first > last || last - first >= MAX_WORKERS {
+                return Err(invalid());
+            }
+            cores.extend(first..=last);
+        }
+        if cores.len() > MAX_WORKERS {
+            return Err(format!(
+                "{} processors: there are at most {MAX_WORKERS} workers",
+                cores.len()
+            ));
+        }
+        Ok(Cores(cores))
+    }
 }
 
 fn from_text<'de, T, D>(from: D) -> Result<Option<T>, D::Error>
@@ -44,6 +80,9 @@ pub(crate) struct Settings {
     pub(crate) uplink: Uplink,
     pub(crate) mtu: Option<u16>,
     pub(crate) queue_pairs: Option<u16>,
+    pub(crate) queue_size: Option<u16>,
+    /// The workers: pinned, or not.
+    pub(crate) workers: Option<Vec<Option<usize>>>,
     pub(crate) base_mac: Option<MacAddress>,
 }
 
@@ -55,6 +94,8 @@ impl Default for Settings {
             uplink: Uplink::None,
             mtu: None,
             queue_pairs: None,
+            queue_size: None,
+            workers: None,
             base_mac: None,
         }
     }
@@ -68,6 +109,8 @@ impl Settings {
             total_vfs: self.total_vfs,
             mtu: self.mtu.unwrap_or(default.mtu),
             queue_pairs: self.queue_pairs.unwrap_or(default.queue_pairs),
+            queue_size: self.queue_size.unwrap_or(default.queue_size),
+            workers: self.workers.clone().unwrap_or(default.workers),
             base_mac: self.base_mac.map(|mac| mac.0),
             uplink: match &self.uplink {
                 Uplink::None => manifold_adapter::Uplink::None,
@@ -102,10 +145,21 @@ pub(crate) fn load(
         uplink: flags.uplink.or(file.uplink).unwrap_or(default.uplink),
         mtu: flags.mtu.or(file.mtu),
         queue_pairs: flags.queue_pairs.or(file.queue_pairs),
+        queue_size: flags.queue_size.or(file.queue_size),
+        // A flag for either overrides the file's choice of both.
+        workers: workers(flags.workers, flags.cores).or_else(|| workers(file.workers, file.cores)),
         base_mac: flags.base_mac.or(file.base_mac),
     };
     check(&settings)?;
     Ok((settings, file.run_dir))
+}
+
+/// The workers that were asked for.
+fn workers(count: Option<u16>, cores: Option<Cores>) -> Option<Vec<Option<usize>>> {
+    match cores {
+        Some(Cores(cores)) => Some(cores.into_iter().map(Some).collect()),
+        None => count.map(|count| vec![None; count.into()]),
+    }
 }
 
 fn check(settings: &Settings) -> anyhow::Result<()> {
@@ -125,6 +179,16 @@ fn check(settings: &Settings) -> anyhow::Result<()> {
     }
     if settings.queue_pairs == Some(0) {
         bail!("queue-pairs is 0: a function needs at least 1");
+    }
+    if let Some(size) = settings.queue_size
+        && (!size.is_power_of_two() || !(2..=1024).contains(&size))
+    {
+        bail!("queue-size is {size}: it must be a power of two from 2 to 1024");
+    }
+    if let Some(workers) = settings.workers.as_ref().map(Vec::len)
+        && !(1..=MAX_WORKERS).contains(&workers)
+    {
+        bail!("workers is {workers}: it must be 1 to {MAX_WORKERS}");
     }
     Ok(())
 }
@@ -156,6 +220,8 @@ mod tests {
             uplink = 'tap:tap0'
             mtu = 9000
             queue-pairs = 2
+            queue-size = 64
+            cores = '1,4-5'
             base-mac = '02:00:00:00:01:00'
         ";
         let (settings, run_dir) = load_text(text, SettingsArgs::default()).unwrap();
@@ -166,16 +232,20 @@ mod tests {
             uplink: Uplink::Tap("tap0".into()),
             mtu: Some(9000),
             queue_pairs: Some(2),
+            queue_size: Some(64),
+            workers: Some(vec![Some(1), Some(4), Some(5)]),
             base_mac: Some(MacAddress([2, 0, 0, 0, 1, 0])),
         };
         assert_eq!(settings, from_file);
         let flags = SettingsArgs {
             num_vfs: Some(0),
             uplink: Some(Uplink::None),
+            workers: Some(2),
             ..SettingsArgs::default()
         };
         let (settings, _) = load_text(text, flags).unwrap();
-        assert_eq!(settings, Settings { num_vfs: 0, uplink: Uplink::None, ..from_file });
+        let workers = Some(vec![None, None]);
+        assert_eq!(settings, Settings { num_vfs: 0, uplink: Uplink::None, workers, ..from_file });
     }
 
     #[test]
@@ -192,6 +262,14 @@ mod tests {
             ("uplink = 'tap:'", "interface name"),
             ("mtu = 67", "68"),
             ("queue-pairs = 0", "at least 1"),
+            ("queue-size = 100", "power of two"),
+            ("queue-size = 2048", "2 to 1024"),
+            ("workers = 0", "1 to 64"),
+            ("workers = 65", "1 to 64"),
+            ("cores = '3-2'", "list of processors"),
+            ("cores = ''", "list of processors"),
+            ("cores = '0-99999999'", "list of processors"),
+            ("cores = 'x'", "list of processors"),
             ("base-mac = 'x'", "MAC address"),
             ("mtu = '1500'", "mtu"),
             ("mtu", "mtu"),

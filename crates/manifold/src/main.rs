@@ -8,7 +8,7 @@
 //!                                            ▲                                           ▲
 //!   manifold demo ───────────────────────────┘                                           │
 //!      └─► manifold guest ... (a process per VM) ──► vfN.sock                            │
-//!   manifold vf | function | attach ──► api::Client ─────────────────────────────────────┘
+//!   manifold vf | function | worker | attach ──► api::Client ────────────────────────────┘
 //! ```
 
 #![forbid(unsafe_code)]
@@ -27,6 +27,7 @@ mod output;
 mod run_dir;
 mod serve;
 mod vf;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Vf(args) => vf::run(args),
         Command::Function(args) => function::run(args),
+        Command::Worker(args) => worker::run(args),
         Command::Attach(args) => attach::run(&args),
         Command::Guest(args) => guest::run(args),
     };

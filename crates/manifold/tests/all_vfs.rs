@@ -141,7 +141,7 @@ fn a_guest_on_each_of_256_vfs() {
     guests.transfer(&ring, 1 << 20);
     // vf0 received all of both, and nobody's DMA went astray.
     let functions = adapter.functions();
-    assert!(functions[1].counters.rx_bytes > 255 * (256 << 10) + (1 << 20));
+    assert!(functions[1].counters.rx.bytes > 255 * (256 << 10) + (1 << 20));
     assert!(functions.iter().all(|function| function.dma.faults.count == 0));
 
     // Half of them still hold their VFs.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use manifold_api::types::{
     Adapter, Counters, Dma, DriverStatus, Function, Identity, Link, MacAddress, Peer, Protocol,
-    Uplink, VfsDisabled, View,
+    Uplink, VfsDisabled, View, Worker,
 };
 use manifold_api::{Backend, Problem};
 use manifold_pci::{CONFIG_SIZE, FunctionId, RoutingId};
@@ -61,6 +61,23 @@ impl Backend for Fake {
             queue_pairs: 4,
             run_dir: "/run/manifold".into(),
         }
+    }
+
+    fn workers(&self) -> Vec<Worker> {
+        let stages = [("take".to_owned(), 10), ("copy".to_owned(), 20)].into();
+        vec![Worker {
+            worker: 0,
+            core: Some(3),
+            queue_pairs: 2,
+            frames: 64,
+            handed_over: 0,
+            busy_cycles: 1000,
+            idle_cycles: 500,
+            sleeps: 1,
+            frequency_hz: 1_000_000_000,
+            sampled_frames: 32,
+            stages,
+        }]
     }
 
     fn functions(&self) -> Vec<Function> {
