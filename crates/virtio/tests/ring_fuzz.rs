@@ -15,8 +15,8 @@ proptest! {
     /// Rings where a driver would put them, so that more goes well before something does not.
     #[test]
     fn well_placed_rings_are_survived(
-        options in 0..16u8,
-        shift in 0..8u8,
+        options in prop_oneof![0..16u8, 0x40..0x50u8, 0xc0..0xd0u8, Just(0x80)],
+        shift in prop_oneof![0..8u8, 0x40..0x4bu8],
         begin in any::<u16>(),
         data in vec(any::<u8>(), 0..900),
     ) {

@@ -4,12 +4,16 @@
 //! [`RingError`].
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use manifold_dma::testing::GuestMemory;
-use manifold_dma::{Access, Domain, PAGE_SIZE, Permissions, Pinned, Slice};
+use manifold_dma::{Access, Domain, PAGE_SIZE, Permissions, Pinned, SharedMemory, Slice};
 
 use super::testing::Descriptor;
-use super::{AnyBurst, Burst, Chain, Queue, QueueAddresses, QueueState, RingError, RingFeatures};
+use super::testing::packed::{Place, packed_bytes};
+use super::{
+    AnyBurst, Burst, Chain, Inflight, Queue, QueueAddresses, QueueState, RingError, RingFeatures,
+};
 
 /// Pages of IOVAs that may be mapped.
 const PAGES: u64 = 24;
@@ -67,13 +71,15 @@ impl Input<'_> {
 /// A guest and what its device knows.
 struct Guest {
     memory: GuestMemory,
-    domain: std::sync::Arc<Domain>,
+    domain: Arc<Domain>,
     addresses: QueueAddresses,
     features: RingFeatures,
     /// What each page may be used for.
     pages: [Option<Permissions>; PAGES as usize],
     /// The page of the file behind page n is `n * stride % PAGES`.
     stride: u64,
+    /// A region for what is in flight, with anything in it.
+    inflight: Option<Inflight>,
 }
 
 impl Guest {
@@ -84,11 +90,13 @@ impl Guest {
         let features = RingFeatures {
             event_index: options & 1 != 0,
             indirect: options & 2 != 0,
-            ..RingFeatures::default()
+            packed: options & 0x40 != 0,
+            in_order: options & 0x80 != 0,
         };
         let size = match input.u8() {
             odd @ 128.. => u16::from(odd) << (odd % 9),
-            shift => 1 << (shift % 11),
+            // Packed rings need not be a power of two.
+            shift => (1 << (shift % 11)) - u16::from(features.packed && shift & 0x40 != 0),
         };
         let addresses = QueueAddresses {
             size,
@@ -98,14 +106,24 @@ impl Guest {
         };
         // In order, backwards, or jumping: each coprime with the number of pages.
         let stride = [1, PAGES - 1, 7, 1].get(usize::from(options >> 2 & 3)).copied()?;
-        let mut guest =
-            Guest { memory, domain, addresses, features, pages: Default::default(), stride };
+        let mut guest = Guest {
+            memory,
+            domain,
+            addresses,
+            features,
+            pages: Default::default(),
+            stride,
+            inflight: None,
+        };
         guest.domain.set_bus_master(options & 0x10 == 0);
         let holes = input.u16();
         for page in 0..PAGES {
             let hole = options & 0x20 != 0 && page < 16 && holes >> page & 1 != 0;
             let kind = if hole { input.u8() } else { 0 };
             guest.map(page, kind);
+        }
+        if options & 0xc == 0xc && size <= super::MAX_QUEUE_SIZE {
+            guest.inflight = Some(inflight(size, features.packed, input)?);
         }
         Some(guest)
     }
@@ -163,6 +181,41 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// The queue as it is set up, to go on at `at`.
+    fn queue(&self, at: u16) -> Option<Queue> {
+        let state = QueueState { next_avail: at, next_used: at };
+        let queue = Queue::new(self.addresses, self.features).ok()?.resume(state).ok()?;
+        match &self.inflight {
+            Some(region) => queue.with_inflight(region.clone()).ok(),
+            None => Some(queue),
+        }
+    }
+
+    /// The place `count` entries after `at`.
+    fn after(&self, at: u16, count: u16) -> u16 {
+        if !self.features.packed {
+            return at.wrapping_add(count);
+        }
+        let mut place = Place::from(at);
+        place.step(count, self.addresses.size);
+        place.bits()
+    }
+}
+
+/// A region that is in use, by its own account, and that says whatever the input says.
+fn inflight(size: u16, packed: bool, input: &mut Input<'_>) -> Option<Inflight> {
+    let bytes = Inflight::size(size, packed) as u64;
+    let file = GuestMemory::new("inflight", bytes).ok()?;
+    for _ in 0..input.u8() % 32 {
+        let at = u64::from(input.u16()) % bytes & !1;
+        file.write(at, &input.bytes::<2>()).ok()?;
+    }
+    file.write(8, &1u16.to_le_bytes()).ok()?;
+    let memory = SharedMemory::map(&file.file().try_clone().ok()?.into(), 0, bytes).ok()?;
+    Some(Inflight::new(Arc::new(memory), 0))
+}
+
 /// Every byte of `slice` is in one of `ranges`.
 fn assert_inside(slice: &Slice<'_>, ranges: &[Range<usize>]) {
     let mut at = slice.as_ptr() as usize;
@@ -202,7 +255,7 @@ fn pop(
     });
     match &result {
         Ok(Some(chain)) => {
-            assert!(!refused && chain.head < size);
+            assert!(!refused && (1..=size).contains(&chain.descriptors));
             assert_eq!(bytes, [u64::from(chain.readable), u64::from(chain.writable)]);
         }
         Ok(None) => assert_eq!((pieces, refused), (0, false)),
@@ -215,12 +268,16 @@ fn pop(
 fn run(mut input: Input<'_>) -> Option<()> {
     let mut guest = Guest::new(&mut input)?;
     let size = guest.addresses.size;
-    let Ok(queue) = Queue::new(guest.addresses, guest.features) else {
-        assert!(!size.is_power_of_two() || size > super::MAX_QUEUE_SIZE);
+    if Queue::new(guest.addresses, guest.features).is_err() {
+        let refused = !size.is_power_of_two() && !guest.features.packed;
+        assert!(refused || size == 0 || size > super::MAX_QUEUE_SIZE);
         return None;
-    };
-    let begin = input.u16();
-    let mut queue = queue.resume(QueueState { next_avail: begin, next_used: begin }).ok()?;
+    }
+    let mut begin = input.u16();
+    if guest.features.packed {
+        begin = begin & 0x8000 | (begin & 0x7fff) % size;
+    }
+    let mut queue = guest.queue(begin)?;
     let mut available = begin;
     let reader = guest.domain.reader();
     // Taken and not given back.
@@ -235,6 +292,8 @@ fn run(mut input: Input<'_>) -> Option<()> {
             continue;
         }
         let pin = reader.pin();
+        // What it finds in flight moves it.
+        let _ = queue.open(&pin);
         let before = queue.position();
         let result = device_step(&mut queue, &pin, &guest, step, &mut taken, &mut input);
         match result {
@@ -243,9 +302,7 @@ fn run(mut input: Input<'_>) -> Option<()> {
                 assert_eq!(queue.position(), before, "taken in spite of {error}");
                 // The device resets; the driver sets the queue up again where it was.
                 taken.clear();
-                queue = Queue::new(guest.addresses, guest.features).ok()?;
-                let state = QueueState { next_avail: available, next_used: available };
-                queue = queue.resume(state).ok()?;
+                queue = guest.queue(available)?;
             }
         }
     }
@@ -255,7 +312,18 @@ fn run(mut input: Input<'_>) -> Option<()> {
 /// The guest writes to its memory, or its mappings change.
 fn guest_step(guest: &mut Guest, step: u8, available: &mut u16, input: &mut Input<'_>) {
     let QueueAddresses { size, descriptors, driver, .. } = guest.addresses;
+    let packed = guest.features.packed;
     match step {
+        0..75 if packed && step % 4 != 0 => {
+            // The next descriptor, as far as the flags, or just the flags: whose turn it is, mostly right.
+            let place = Place::from(*available);
+            let turn = if input.u8() < 240 { place.flags(true) } else { input.u16() };
+            let flags = turn | u16::from(input.u8() & [0, 1, 7][usize::from(step % 4) - 1]);
+            let (iova, len) = (input.iova(), u32::from(input.u16()));
+            let descriptor = packed_bytes(Descriptor { iova, len, flags, next: input.u16() });
+            guest.put(descriptors.saturating_add(16 * u64::from(place.index)), &descriptor);
+            *available = guest.after(*available, 1);
+        }
         0..40 => {
             let index = u64::from(input.u8()) % u64::from(size);
             let descriptor = Descriptor {
@@ -279,18 +347,19 @@ fn guest_step(guest: &mut Guest, step: u8, available: &mut u16, input: &mut Inpu
                 255 => input.u16(),
                 head => u16::from(head) % size,
             };
-            let slot = u64::from(*available % size);
+            let slot = u64::from(*available & 0x7fff) % u64::from(size);
             guest.put(driver.saturating_add(4 + 2 * slot), &head.to_le_bytes());
-            *available = available.wrapping_add(1);
+            *available = guest.after(*available, 1);
             guest.put(driver.saturating_add(2), &available.to_le_bytes());
         }
         75..80 => {
-            *available = available.wrapping_add(u16::from(input.u8()));
+            *available = guest.after(*available, u16::from(input.u8()));
             guest.put(driver.saturating_add(2), &available.to_le_bytes());
         }
         80..85 => {
             guest.put(driver, &input.bytes::<2>());
-            let event = driver.saturating_add(4 + 2 * u64::from(size));
+            let event = if packed { 2 } else { 4 + 2 * u64::from(size) };
+            let event = driver.saturating_add(event);
             guest.put(event, &input.bytes::<2>());
         }
         85..90 => {
@@ -325,8 +394,8 @@ fn device_step(
                 [Access::Read, Access::Write].map(|access| guest.reachable(pin, access));
             if let Some(chain) = pop(&mut burst, &reachable, room, size)? {
                 taken.push(chain);
-                let expected = QueueState { next_avail: next_avail.wrapping_add(1), next_used };
-                assert_eq!(queue.position(), expected);
+                let next_avail = guest.after(next_avail, chain.descriptors);
+                assert_eq!(queue.position(), QueueState { next_avail, next_used });
             }
         }
         180..210 => {

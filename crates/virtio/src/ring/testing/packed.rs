@@ -27,13 +27,20 @@ pub struct Place {
     pub wrap: bool,
 }
 
+impl From<u16> for Place {
+    fn from(bits: u16) -> Self {
+        Place { index: bits & 0x7fff, wrap: bits >> 15 != 0 }
+    }
+}
+
 impl Place {
     /// As in a position of vhost and in an event suppression area.
     pub fn bits(self) -> u16 {
         self.index | u16::from(self.wrap) << 15
     }
 
-    fn step(&mut self, count: u16, size: u16) {
+    /// Goes on by `count` descriptors.
+    pub fn step(&mut self, count: u16, size: u16) {
         for _ in 0..count {
             self.index += 1;
             if self.index == size {
@@ -43,7 +50,8 @@ impl Place {
         }
     }
 
-    fn flags(self, available: bool) -> u16 {
+    /// AVAIL and USED of a descriptor that is available, or used, here.
+    pub fn flags(self, available: bool) -> u16 {
         match (self.wrap, available) {
             (true, true) => AVAIL,
             (false, true) => USED,
