@@ -49,8 +49,7 @@ impl Manifold {
         };
         let run_dir = bed.folder(&format!("manifold-{vfs}-{protocol:?}"))?;
         let (count, core) = (vfs.to_string(), bed.cores.worker.to_string());
-        let mut arguments = vec!["--num-vfs", &count];
-        let _ = &core;
+        let mut arguments = vec!["--num-vfs", &count, "--cores", &core];
         arguments.extend(more);
         let log = bed.log(&format!("manifold-{vfs}-{protocol:?}"));
         let adapter = Adapter::start(bed.binary.clone(), run_dir.clone(), log, &arguments)?;
@@ -129,7 +128,7 @@ impl Work {
             };
             work.frames += number("frames")?;
             work.busy += number("busy_cycles")?;
-            work.sampled += number("sampled").or_else(|_| number("frames"))?;
+            work.sampled += number("sampled_frames")?;
             for (name, cycles) in worker["stages"].as_object().into_iter().flatten() {
                 let cycles = cycles.as_f64().unwrap_or(0.0);
                 match work.stages.iter_mut().find(|(known, _)| known == name) {
@@ -193,9 +192,9 @@ mod tests {
     fn workers_are_summed_and_differences_taken() {
         let list = |frames: u64| {
             json!([
-                { "worker": 0, "frames": frames, "busy_cycles": 1000 * frames, "sampled": frames / 2,
+                { "worker": 0, "frames": frames, "busy_cycles": 1000 * frames, "sampled_frames": frames / 2,
                   "stages": { "take": 10 * frames, "copy": 20 * frames } },
-                { "worker": 1, "frames": 0, "busy_cycles": 0, "sampled": 0, "stages": {} },
+                { "worker": 1, "frames": 0, "busy_cycles": 0, "sampled_frames": 0, "stages": {} },
             ])
         };
         let (before, after) = (Work::read(&list(10)).unwrap(), Work::read(&list(30)).unwrap());
