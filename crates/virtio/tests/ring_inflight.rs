@@ -328,6 +328,25 @@ fn a_region_that_is_too_small_is_refused() {
     }
 }
 
+/// Queues have their parts one after the other, wherever pages begin.
+#[test]
+fn a_part_begins_anywhere_in_the_file() {
+    let file = GuestMemory::new("inflight", 3 * 4096).unwrap();
+    let fd = file.file().try_clone().unwrap().into();
+    for (packed, offset) in [(false, 4032u64), (true, 4096), (true, 8128)] {
+        let guest = Guest::new(4, packed);
+        let queue = Queue::new(guest.inner().addresses, guest.inner().features).unwrap();
+        let region = Inflight::of_file(&fd, offset, 4, packed).unwrap();
+        let mut queue = queue.with_inflight(region).unwrap();
+        let reader = guest.inner().reader();
+        queue.open(&reader.pin()).unwrap();
+        let mut header = [0; 12];
+        file.read(offset, &mut header).unwrap();
+        assert_eq!(header, [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 4, 0], "{packed} at {offset}");
+    }
+    assert!(Inflight::of_file(&fd, 3 * 4096 - 64, 4, true).is_err(), "beyond the end");
+}
+
 /// `QueueRegionSplit`, byte by byte, through one chain's life.
 #[test]
 fn the_split_layout_is_the_specifications() {

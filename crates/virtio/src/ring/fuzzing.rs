@@ -208,7 +208,7 @@ fn inflight(size: u16, packed: bool, input: &mut Input<'_>) -> Option<Inflight> 
     let bytes = Inflight::size(size, packed) as u64;
     let file = GuestMemory::new("inflight", bytes).ok()?;
     for _ in 0..input.u8() % 32 {
-        let at = u64::from(input.u16()) % bytes & !1;
+        let at = (u64::from(input.u16()) % bytes) & !1;
         file.write(at, &input.bytes::<2>()).ok()?;
     }
     file.write(8, &1u16.to_le_bytes()).ok()?;
@@ -275,7 +275,7 @@ fn run(mut input: Input<'_>) -> Option<()> {
     }
     let mut begin = input.u16();
     if guest.features.packed {
-        begin = begin & 0x8000 | (begin & 0x7fff) % size;
+        begin = (begin & 0x8000) | ((begin & 0x7fff) % size);
     }
     let mut queue = guest.queue(begin)?;
     let mut available = begin;
@@ -314,7 +314,7 @@ fn guest_step(guest: &mut Guest, step: u8, available: &mut u16, input: &mut Inpu
     let QueueAddresses { size, descriptors, driver, .. } = guest.addresses;
     let packed = guest.features.packed;
     match step {
-        0..75 if packed && step % 4 != 0 => {
+        0..75 if packed && !step.is_multiple_of(4) => {
             // The next descriptor, as far as the flags, or just the flags: whose turn it is, mostly right.
             let place = Place::from(*available);
             let turn = if input.u8() < 240 { place.flags(true) } else { input.u16() };
