@@ -81,14 +81,6 @@ impl Cores {
     }
 }
 
-/// Gives this process and all it starts from now on, peers as well as ourselves, precedence over what else the machine
-/// does.
-pub(crate) fn take_precedence() {
-    const NICE: i32 = -10;
-    // Who may not do that measures all the same.
-    let _ = rustix::process::setpriority_process(None, NICE);
-}
-
 /// The commit that is measured.
 pub(crate) fn commit() -> String {
     let mut git = Command::new("git");

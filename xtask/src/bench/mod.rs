@@ -16,6 +16,7 @@ mod hugepages;
 mod interrupt;
 mod machine;
 mod peers;
+mod precedence;
 mod process;
 mod quiet;
 mod raw;
@@ -34,6 +35,7 @@ use clap::{Args, ValueEnum};
 use self::bed::{Bed, Pace};
 use self::cases::Case;
 use self::machine::{Cores, Machine, Versions};
+use self::precedence::Precedence;
 use self::report::{Failure, Report};
 
 /// How thorough.
@@ -66,7 +68,7 @@ pub(crate) struct BenchArgs {
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let cases = if args.only.is_empty() { Case::all(args.quick) } else { args.only.clone() };
     let cores = Cores::choose()?;
-    machine::take_precedence();
+    let precedence = Precedence::take();
     // Before the build, which is a load itself.
     let machine = Machine::look(cores)?;
     let binary = bed::build()?;
@@ -102,6 +104,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     };
     // Processes and huge pages are put away before anything else can go wrong.
     drop(bed);
+    drop(precedence);
     println!("\n{}", table::tables(&report));
     let json = args.json.clone().unwrap_or_else(|| crate::run::target_dir().join("bench.json"));
     report.write(&json)?;

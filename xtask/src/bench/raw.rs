@@ -19,19 +19,19 @@ const ATTEMPTS: u32 = 3;
 pub(crate) struct Traffic {
     pub(crate) frames: Frames,
     pub(crate) packed: bool,
-    /// How many ports send, in pairs: each to its neighbour.
-    pub(crate) ports: usize,
+    /// How many ports send, each to its neighbour: the first to the second and back, the third to the fourth ...
+    pub(crate) senders: usize,
     pub(crate) window: u32,
 }
 
 impl Traffic {
     /// Frames of `bytes` between ports 0 and 1, both ways.
     pub(crate) fn size(bytes: u32) -> Self {
-        Self { frames: Frames::Size(bytes), packed: false, ports: 2, window: WINDOW }
+        Self { frames: Frames::Size(bytes), packed: false, senders: 2, window: WINDOW }
     }
 
     fn flows(&self) -> Vec<Flow> {
-        (0..self.ports)
+        (0..self.senders)
             .map(|from| Flow { from, to: from ^ 1, queue: 0, load: Load::Closed(self.window) })
             .collect()
     }
@@ -39,7 +39,9 @@ impl Traffic {
 
 /// Sends `traffic` through `ports`.
 pub(crate) fn run(bed: &Bed, ports: &[PortConfig], traffic: Traffic) -> Result<Report> {
-    let ports = ports.get(..traffic.ports).context("the switch has too few ports")?;
+    // The last one's neighbour takes part even where it does not send.
+    let count = traffic.senders.next_multiple_of(2);
+    let ports = ports.get(..count).context("the switch has too few ports")?;
     let mut config = config(bed, ports);
     config.flows = traffic.flows();
     config.frames = traffic.frames;
@@ -48,8 +50,9 @@ pub(crate) fn run(bed: &Bed, ports: &[PortConfig], traffic: Traffic) -> Result<R
     let mut attempts = ATTEMPTS;
     loop {
         let report = generate(bed, &config)?;
-        let idle: Vec<usize> = (0..report.ports.len())
-            .filter(|port| report.ports.get(*port).is_some_and(|port| port.received == 0))
+        let receivers = config.flows.iter().map(|flow| flow.to);
+        let idle: Vec<usize> = receivers
+            .filter(|port| report.ports.get(*port).is_none_or(|port| port.received == 0))
             .collect();
         if idle.is_empty() {
             return Ok(report);
@@ -93,9 +96,11 @@ mod tests {
 
     #[test]
     fn every_port_sends_to_its_neighbour_and_hears_from_it() {
-        let flows = Traffic { ports: 4, ..Traffic::size(60) }.flows();
+        let flows = Traffic { senders: 4, ..Traffic::size(60) }.flows();
         let pairs: Vec<_> = flows.iter().map(|flow| (flow.from, flow.to)).collect();
         assert_eq!(pairs, [(0, 1), (1, 0), (2, 3), (3, 2)]);
         assert!(flows.iter().all(|flow| flow.load == Load::Closed(WINDOW)));
+        let one = Traffic { senders: 1, ..Traffic::size(60) }.flows();
+        assert_eq!((one.len(), one[0].from, one[0].to), (1, 0, 1));
     }
 }

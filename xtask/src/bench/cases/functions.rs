@@ -18,8 +18,8 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {
     let mut many = Manifold::start(bed, ALL, Protocol::VhostUser)?;
     let mut few = Manifold::start(bed, 2, Protocol::VhostUser)?;
     let samples = bed.interleave(&mut [&mut many, &mut few], |switch: &mut dyn Switch| {
-        let ports = switch.ports().len();
-        let traffic = Traffic { ports, window: WINDOW, ..Traffic::size(60) };
+        let senders = switch.ports().len();
+        let traffic = Traffic { senders, window: WINDOW, ..Traffic::size(60) };
         Ok(raw::run(bed, switch.ports(), traffic)?.frames_per_s / 1e6)
     })?;
     let [many, few] = samples.as_slice() else { return Ok(Vec::new()) };
