@@ -31,7 +31,7 @@ fn kick(rig: &mut Rig, heads: &[u16]) -> Result<Answer> {
     Ok(Answer::Silence)
 }
 
-fn chain(queue: &Queue, descriptors: &[(u64, u32, u16)]) -> Result<()> {
+fn chain(queue: &mut Queue, descriptors: &[(u64, u32, u16)]) -> Result<()> {
     for (i, (iova, len, flags)) in (0..).zip(descriptors) {
         queue.set_descriptor(i, *iova, *len, *flags, i + 1)?;
     }
@@ -66,13 +66,15 @@ pub(super) fn control_garbage(lab: &mut Lab) -> Result<()> {
     ];
     for (what, shape) in shapes {
         lab.attempt(what, |_, rig| {
-            chain(&rig.control, &shape(rig))?;
+            let shape = shape(rig);
+            chain(&mut rig.control, &shape)?;
             kick(rig, &[0])
         })?;
     }
     lab.attempt("MAC tables that claim 2^32 entries", |_, rig| {
         rig.arena.write(rig.data.offset + COMMAND, &[1, 0, 0xff, 0xff, 0xff, 0xff, 1, 2, 3])?;
-        chain(&rig.control, &[(rig.at(COMMAND), 2048, F_NEXT), (rig.at(ANSWER), 1, F_WRITE)])?;
+        let shape = [(rig.at(COMMAND), 2048, F_NEXT), (rig.at(ANSWER), 1, F_WRITE)];
+        chain(&mut rig.control, &shape)?;
         kick(rig, &[0])
     })?;
     lab.attempt("1000 random commands", |lab, rig| {
@@ -84,14 +86,12 @@ pub(super) fn control_garbage(lab: &mut Lab) -> Result<()> {
             bytes[1] %= 4;
             rig.arena.write(rig.data.offset + COMMAND, &bytes)?;
             let len = bytes.len() as u32;
-            chain(
-                &rig.control,
-                &[
-                    (rig.at(COMMAND), 2, F_NEXT),
-                    (rig.at(COMMAND + 2), len - 2, F_NEXT),
-                    (rig.at(ANSWER), 1, F_WRITE),
-                ],
-            )?;
+            let shape = [
+                (rig.at(COMMAND), 2, F_NEXT),
+                (rig.at(COMMAND + 2), len - 2, F_NEXT),
+                (rig.at(ANSWER), 1, F_WRITE),
+            ];
+            chain(&mut rig.control, &shape)?;
             answer = kick(rig, &[0])?;
             if answer == Answer::NeedsReset {
                 break;

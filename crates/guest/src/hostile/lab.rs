@@ -340,7 +340,7 @@ impl Rig {
             pairs = device.read_device_u16(net_config::MAX_VIRTQUEUE_PAIRS)?;
         }
         let control_index = pairs.wrapping_mul(2);
-        let mut queue = |index| device.setup_queue(index, QUEUE_SIZE, NO_VECTOR, true);
+        let mut queue = |index| device.setup_queue(index, QUEUE_SIZE, NO_VECTOR, features);
         let (rx, tx, control) = (queue(0)?, queue(1)?, queue(control_index)?);
         let mut mac = [0; 6];
         device.read_device(net_config::MAC, &mut mac)?;
@@ -357,13 +357,13 @@ impl Rig {
     }
 
     /// Writes TX descriptors (address, bytes, flags, next) from index 0 on.
-    pub(super) fn tx_chain(&self, descriptors: &[(u64, u32, u16, u16)]) -> Result<()> {
-        write_chain(&self.tx, descriptors)
+    pub(super) fn tx_chain(&mut self, descriptors: &[(u64, u32, u16, u16)]) -> Result<()> {
+        write_chain(&mut self.tx, descriptors)
     }
 
     /// Likewise for RX.
-    pub(super) fn rx_chain(&self, descriptors: &[(u64, u32, u16, u16)]) -> Result<()> {
-        write_chain(&self.rx, descriptors)
+    pub(super) fn rx_chain(&mut self, descriptors: &[(u64, u32, u16, u16)]) -> Result<()> {
+        write_chain(&mut self.rx, descriptors)
     }
 
     /// Makes TX heads available and rings the bell.
@@ -431,7 +431,7 @@ impl Rig {
     }
 }
 
-fn write_chain(queue: &Queue, descriptors: &[(u64, u32, u16, u16)]) -> Result<()> {
+fn write_chain(queue: &mut Queue, descriptors: &[(u64, u32, u16, u16)]) -> Result<()> {
     for (i, (iova, len, flags, next)) in (0..).zip(descriptors) {
         queue.set_descriptor(i, *iova, *len, *flags, *next)?;
     }

@@ -1,9 +1,10 @@
 //! The virtio-net device as smoltcp sees it.
 
 use super::arp;
-use crate::virtio::{RxQueue, TxQueue, VirtioNet, VirtioPci};
+use crate::virtio::offload::{complete, is_intact, prepare};
+use crate::virtio::{LARGEST_FRAME, Offloads, RxQueue, TxQueue, VirtioNet, VirtioPci};
 use crate::{Error, Result};
-use smoltcp::phy::{self, DeviceCapabilities, Medium};
+use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
@@ -24,6 +25,8 @@ pub(crate) struct Port {
     /// Frames that the stack is to believe it received.
     injected: VecDeque<Vec<u8>>,
     budget: usize,
+    /// Frames that arrived with a wrong checksum.
+    pub(crate) corrupt: u64,
     /// The pair to look at first.
     turn: usize,
     /// The host's address, once it has one.
@@ -38,10 +41,11 @@ impl Port {
     pub(crate) fn new(net: VirtioNet) -> Self {
         Self {
             rx_frame: vec![0; MAX_FRAME],
-            tx_frame: vec![0; usize::from(net.info().mtu) + 18],
+            tx_frame: vec![0; MAX_FRAME],
             net,
             injected: VecDeque::new(),
             budget: RX_BUDGET,
+            corrupt: 0,
             turn: 0,
             own: None,
             neighbours: HashMap::new(),
@@ -84,13 +88,25 @@ impl Port {
             }
             return Ok(Some(frame.len()));
         }
+        let offloads = Offloads::of(self.net.info().features);
         let (device, rx, _) = self.net.parts();
         let pairs = rx.len().max(1);
         for step in 0..pairs {
             let which = (self.turn + step) % pairs;
             let Some(queue) = rx.get_mut(which) else { break };
-            if let Some(len) = queue.receive(&mut self.rx_frame)? {
+            while let Some(len) = queue.receive(&mut self.rx_frame)? {
                 queue.flush_if_many(device)?;
+                let header = queue.header();
+                let frame = self.rx_frame.get_mut(..len).unwrap_or_default();
+                // smoltcp does not check TCP where the device may leave that checksum to do; of the others it
+                // gets the whole.
+                if offloads.rx_checksum && !is_intact(frame, &header) {
+                    self.corrupt += 1;
+                    continue;
+                }
+                if !is_tcp(frame) {
+                    complete(frame, &header);
+                }
                 self.turn = which + 1;
                 return Ok(Some(len));
             }
@@ -117,9 +133,18 @@ impl Port {
     }
 
     fn tokens(&mut self, len: usize) -> (RxToken<'_>, TxToken<'_>) {
+        let info = self.net.info();
+        let (mtu, offloads) = (info.mtu, Offloads::of(info.features));
         let (device, _, queues) = self.net.parts();
         let rx = RxToken { frame: self.rx_frame.get(..len).unwrap_or_default() };
-        let tx = TxToken { device, queues, scratch: &mut self.tx_frame, error: &mut self.error };
+        let tx = TxToken {
+            device,
+            queues,
+            mtu,
+            offloads,
+            scratch: &mut self.tx_frame,
+            error: &mut self.error,
+        };
         (rx, tx)
     }
 }
@@ -159,7 +184,18 @@ impl phy::Device for Port {
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = usize::from(self.net.info().mtu) + 14;
+        let info = self.net.info();
+        let offloads = Offloads::of(info.features);
+        capabilities.max_transmission_unit = match offloads.tx_large {
+            true => LARGEST_FRAME,
+            false => usize::from(info.mtu) + 14,
+        };
+        capabilities.checksum.tcp = match (offloads.tx_checksum, offloads.rx_checksum) {
+            (true, true) => Checksum::None,
+            (true, false) => Checksum::Rx,
+            (false, true) => Checksum::Tx,
+            (false, false) => Checksum::Both,
+        };
         capabilities
     }
 }
@@ -181,6 +217,8 @@ impl phy::RxToken for RxToken<'_> {
 pub(crate) struct TxToken<'a> {
     device: &'a mut VirtioPci,
     queues: &'a mut [TxQueue],
+    mtu: u16,
+    offloads: Offloads,
     scratch: &'a mut [u8],
     error: &'a mut Option<Error>,
 }
@@ -195,14 +233,24 @@ impl phy::TxToken for TxToken<'_> {
         };
         let result = f(frame);
         let which = flow_hash(frame) % self.queues.len().max(1);
-        if let Some(queue) = self.queues.get_mut(which) {
-            let sent = queue.send(frame).and_then(|_| queue.flush_if(self.device, TX_BATCH));
+        // What is too large and cannot be segmented is lost, as it would be on a wire.
+        let header = prepare(frame, self.mtu, self.offloads);
+        if let Some(queue) = self.queues.get_mut(which)
+            && let Some(header) = header
+        {
+            let sent =
+                queue.send_with(&header, frame).and_then(|_| queue.flush_if(self.device, TX_BATCH));
             if let Err(e) = sent {
                 self.error.get_or_insert(e);
             }
         }
         result
     }
+}
+
+/// Whether a frame is TCP over IPv4, which smoltcp is told not to check.
+fn is_tcp(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&[0x08, 0x00]) && frame.get(23) == Some(&6)
 }
 
 /// Frames of one connection give one number: IPv4 addresses and the first four bytes behind.

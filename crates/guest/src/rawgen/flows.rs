@@ -9,7 +9,7 @@ use crate::Result;
 use std::sync::atomic::{Ordering, fence};
 
 /// A closed loop in which nothing moves for this many milliseconds has lost what was in flight.
-const LOST_AFTER_MS: u64 = 50;
+const LOST_AFTER_MS: u64 = 250;
 /// Rounds without a frame before the processor is given up for a moment: whoever is to move the frames may
 /// need this very one. Many, for else a device on a processor of its own waits for the scheduler.
 const PATIENCE: u32 = 1000;

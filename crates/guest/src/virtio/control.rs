@@ -11,54 +11,67 @@ use std::time::{Duration, Instant};
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes for a command's data: both MAC tables with 256 entries.
 const DATA: usize = 3 * 1024 + 16;
+/// Bytes for what a device answers beyond OK: statistics of 33 queues.
+const REPLY: usize = 8 * 1024;
 
 /// The control queue.
 #[derive(Debug)]
 pub struct ControlQueue {
     index: u16,
     queue: Queue,
-    /// Class and command at 0, data from 8, the answer in the last byte.
+    /// Class and command at 0, data from 8, then the answer and what follows it.
     buffer: Span,
 }
 
 impl ControlQueue {
     /// A control queue on queue `index`.
     pub(crate) fn new(index: u16, queue: Queue, device: &mut VirtioPci) -> Result<Self> {
-        let buffer = device.function().arena().alloc(8 + DATA + 1, 8)?;
+        let buffer = device.function().arena().alloc(8 + DATA + 1 + REPLY, 8)?;
         Ok(Self { index, queue, buffer })
     }
 
-    /// Sends a command and waits for the answer. [`Error::Refused`] where the device says anything but OK.
+    /// Sends a command and waits for the answer, of which at most `reply.len()` bytes follow the OK; returns how
+    /// many do. [`Error::Refused`] where the device says anything but OK.
     pub(crate) fn command(
         &mut self,
         device: &mut VirtioPci,
         name: &'static str,
         (class, command): (u8, u8),
         data: &[u8],
-    ) -> Result<()> {
-        if data.len() > DATA {
-            return Err(Error::Command(format!("{name}: {} bytes are too many", data.len())));
+        reply: &mut [u8],
+    ) -> Result<usize> {
+        if data.len() > DATA || reply.len() > REPLY {
+            let bytes = data.len().max(reply.len());
+            return Err(Error::Command(format!("{name}: {bytes} bytes are too many")));
         }
         let arena = device.function().arena().clone();
         let iova = |offset| arena.iova_of(offset);
         let (head, body) = (self.buffer.offset, self.buffer.offset + 8);
-        let answer = self.buffer.offset + self.buffer.len - 1;
+        let answer = body + DATA;
         arena.write(head, &[class, command])?;
         arena.write(body, data)?;
         arena.write(answer, &[0xff])?;
-        self.queue.set_descriptor(0, iova(head), 2, ring::F_NEXT, 1)?;
-        if data.is_empty() {
-            self.queue.set_descriptor(1, iova(answer), 1, ring::F_WRITE, 0)?;
-        } else {
-            self.queue.set_descriptor(1, iova(body), data.len() as u32, ring::F_NEXT, 2)?;
-            self.queue.set_descriptor(2, iova(answer), 1, ring::F_WRITE, 0)?;
+        let parts = [
+            (head, 2, 0),
+            (body, data.len(), 0),
+            (answer, 1, ring::F_WRITE),
+            (answer + 1, reply.len(), ring::F_WRITE),
+        ];
+        let used = parts.iter().filter(|(_, len, _)| *len > 0);
+        let count = used.clone().count() as u16;
+        for (index, &(offset, len, flags)) in (0..).zip(used) {
+            let flags = if index + 1 < count { flags | ring::F_NEXT } else { flags };
+            self.queue.set_descriptor(index, iova(offset), len as u32, flags, index + 1)?;
         }
         self.queue.offer(0)?;
         if self.queue.publish()? {
             device.kick(self.index)?;
         }
         let begin = Instant::now();
-        while self.queue.take()?.is_none() {
+        let written = loop {
+            if let Some(used) = self.queue.take()? {
+                break used.len as usize;
+            }
             let waited = begin.elapsed();
             if waited > TIMEOUT {
                 return Err(Error::Timeout { command: name, after: TIMEOUT });
@@ -70,9 +83,14 @@ impl ControlQueue {
             } else {
                 rustix::thread::sched_yield();
             }
-        }
+        };
         let mut ack = [0; 1];
         arena.read(answer, &mut ack)?;
-        if ack[0] == ctrl::OK { Ok(()) } else { Err(Error::Refused { command: name, errno: 0 }) }
+        if ack[0] != ctrl::OK {
+            return Err(Error::Refused { command: name, errno: 0 });
+        }
+        let len = written.saturating_sub(1).min(reply.len());
+        arena.read(answer + 1, reply.get_mut(..len).unwrap_or_default())?;
+        Ok(len)
     }
 }

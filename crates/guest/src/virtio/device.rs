@@ -275,22 +275,26 @@ impl VirtioPci {
         self.read_u16(common::QUEUE_SIZE)
     }
 
-    /// Sets up and enables a queue of at most `size` entries (4.1.5.1.3).
+    /// Sets up and enables a queue of at most `size` entries (4.1.5.1.3), of the kind that the features agreed
+    /// on call for.
     pub fn setup_queue(
         &mut self,
         index: u16,
         size: u16,
         vector: u16,
-        event_idx: bool,
+        features: u64,
     ) -> Result<Queue> {
         let largest = self.select_queue(index)?;
         if largest == 0 {
             return Err(Error::Device(format!("queue {index} does not exist")));
         }
         let arena = self.function.arena().clone();
-        let layout = Layout::alloc(&arena, size.min(largest))?;
+        let layout = match features & feature::RING_PACKED {
+            0 => Layout::alloc(&arena, size.min(largest))?,
+            _ => Layout::alloc_packed(&arena, size.min(largest))?,
+        };
         self.enable_queue(index, layout, vector)?;
-        Ok(Queue::new(arena, layout, event_idx))
+        Ok(Queue::new(arena, layout, features))
     }
 
     /// Enables a queue with a given layout.

@@ -9,17 +9,22 @@
 //!   VirtioPci   status, features, queue set-up, doorbells  (registers)
 //! ```
 
+mod commands;
 mod control;
 mod device;
 mod net;
+pub(crate) mod offload;
 pub(crate) mod queue;
 mod rx;
 pub(crate) mod spec;
 mod tx;
 
+pub use commands::{Coalescing, Rss, Statistics};
 pub use control::ControlQueue;
 pub use device::VirtioPci;
+pub(crate) use net::LARGEST_FRAME;
 pub use net::{NetInfo, NetOptions, VirtioNet};
+pub use offload::{NetHeader, Offloads};
 pub(crate) use queue::write_descriptor;
 pub use queue::{BATCH, Layout, Queue, Used};
 pub use rx::RxQueue;

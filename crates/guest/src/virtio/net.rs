@@ -4,7 +4,7 @@ use super::Counters;
 use super::control::ControlQueue;
 use super::device::VirtioPci;
 use super::rx::RxQueue;
-use super::spec::{NET_HEADER, NO_VECTOR, ctrl, feature, net_config, ring, status};
+use super::spec::{NET_HEADER, NO_VECTOR, feature, net_config, net_header, ring, status};
 use super::tx::TxQueue;
 use crate::vfio::Function;
 use crate::{Error, Result};
@@ -18,6 +18,24 @@ const DEFAULT_MTU: u16 = 1500;
 const CONTROL_QUEUE: u16 = 64;
 /// Room in a frame beyond the MTU: Ethernet header and a VLAN tag.
 const OVERHEAD: usize = ETHERNET_HEADER + 4;
+
+/// What the control queue is for.
+const CONTROL: u64 = feature::CTRL_RX
+    | feature::CTRL_VLAN
+    | feature::CTRL_MAC_ADDR
+    | feature::CTRL_GUEST_OFFLOADS
+    | feature::MQ
+    | feature::RSS
+    | feature::NOTF_COAL
+    | feature::VQ_NOTF_COAL
+    | feature::DEVICE_STATS;
+/// Large frames to the device. Only TCP over IPv4 is sent by this crate's stack.
+const HOST_LARGE: u64 =
+    feature::HOST_TSO4 | feature::HOST_TSO6 | feature::HOST_ECN | feature::HOST_USO;
+/// Large frames from the device. Of UDP they would have to be taken apart again, so those are not taken.
+const GUEST_LARGE: u64 = feature::GUEST_TSO4 | feature::GUEST_TSO6 | feature::GUEST_ECN;
+/// Bytes of the largest frame: an IP packet of 65535 bytes.
+pub(crate) const LARGEST_FRAME: usize = 65535 + ETHERNET_HEADER;
 
 /// How the driver is to set the device up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,10 +75,10 @@ impl NetOptions {
     pub fn memory(&self, mtu: u16) -> usize {
         let size = usize::from(self.queue_size);
         let rings = 3 * (size * (ring::DESC + 2 + ring::USED_ELEMENT) + 512);
-        let frame = NET_HEADER + usize::from(mtu) + OVERHEAD;
+        let frame = NET_HEADER + 8 + usize::from(mtu) + OVERHEAD;
         let rx = size * (self.rx_buffer as usize).max(128);
         let tx = size.min(self.tx_slots.into()) * (frame.next_multiple_of(64) + 2 * ring::DESC);
-        usize::from(self.queue_pairs.max(1)) * (rings + rx + tx) + 16 * 1024
+        usize::from(self.queue_pairs.max(1)) * (rings + rx + tx) + 32 * 1024
     }
 }
 
@@ -80,11 +98,11 @@ pub struct NetInfo {
 /// A virtio-net device that works.
 #[derive(Debug)]
 pub struct VirtioNet {
-    device: VirtioPci,
-    info: NetInfo,
+    pub(super) device: VirtioPci,
+    pub(super) info: NetInfo,
     rx: Vec<RxQueue>,
     tx: Vec<TxQueue>,
-    control: Option<ControlQueue>,
+    pub(super) control: Option<ControlQueue>,
 }
 
 impl VirtioNet {
@@ -105,28 +123,7 @@ impl VirtioNet {
         let device = &mut self.device;
         device.function().arena().rewind();
         device.function().enable()?;
-        let mut wanted = feature::VERSION_1
-            | feature::ACCESS_PLATFORM
-            | feature::ORDER_PLATFORM
-            | feature::EVENT_IDX
-            | feature::MAC
-            | feature::MTU
-            | feature::STATUS
-            | feature::MRG_RXBUF
-            | feature::CTRL_VQ
-            | feature::CTRL_RX
-            | feature::CTRL_VLAN
-            | feature::CTRL_MAC_ADDR
-            | feature::MQ;
-        if options.indirect {
-            wanted |= feature::INDIRECT_DESC;
-        }
-        let mut wanted = wanted & !options.refuse;
-        if wanted & feature::CTRL_VQ == 0 {
-            // What cannot be had without it (5.1.3.1).
-            wanted &=
-                !(feature::CTRL_RX | feature::CTRL_VLAN | feature::CTRL_MAC_ADDR | feature::MQ);
-        }
+        let wanted = wanted(device.device_features()?, options);
         let features = device.negotiate(wanted)?;
         let has = |bit| features & bit != 0;
         if !has(feature::MAC) {
@@ -139,7 +136,7 @@ impl VirtioNet {
             mtu = device.read_device_u16(net_config::MTU)?;
         }
         let mut max_pairs = 1;
-        if has(feature::MQ) {
+        if features & (feature::MQ | feature::RSS) != 0 {
             max_pairs = device.read_device_u16(net_config::MAX_VIRTQUEUE_PAIRS)?;
             if !(1..=0x4000).contains(&max_pairs) {
                 return Err(Error::Device(format!("{max_pairs} queue pairs")));
@@ -156,9 +153,9 @@ impl VirtioNet {
         }
         let device = &mut self.device;
         if has(feature::CTRL_VQ) {
-            let index = 2 * if has(feature::MQ) { max_pairs } else { 1 };
+            let index = 2 * max_pairs;
             let size = options.queue_size.min(CONTROL_QUEUE);
-            let queue = device.setup_queue(index, size, NO_VECTOR, has(feature::EVENT_IDX))?;
+            let queue = device.setup_queue(index, size, NO_VECTOR, features)?;
             self.control = Some(ControlQueue::new(index, queue, device)?);
         }
         device.add_status(status::DRIVER_OK)?;
@@ -171,7 +168,10 @@ impl VirtioNet {
         for tx in &mut self.tx {
             tx.queue.disarm()?;
         }
-        if pairs > 1 {
+        if has(feature::RSS) {
+            // Takes the place of VQ_PAIRS_SET (5.1.6.5.7).
+            self.spread_over(pairs)?;
+        } else if pairs > 1 {
             self.set_queue_pairs(pairs)?;
         }
         Ok(())
@@ -179,23 +179,30 @@ impl VirtioNet {
 
     fn setup_pair(&mut self, pair: u16, options: &NetOptions, vectors: [u16; 2]) -> Result<()> {
         let has = |bit| self.info.features & bit != 0;
-        let event_idx = has(feature::EVENT_IDX);
-        let (merge, indirect) = (has(feature::MRG_RXBUF), has(feature::INDIRECT_DESC));
-        let frame = usize::from(self.info.mtu) + OVERHEAD;
+        let features = self.info.features;
+        let merge = has(feature::MRG_RXBUF);
+        let mut frame = usize::from(self.info.mtu) + OVERHEAD;
+        if features & HOST_LARGE != 0 {
+            frame = frame.max(LARGEST_FRAME);
+        }
         let arena = self.device.function().arena().clone();
         let size = options.queue_size;
-        let rx = self.device.setup_queue(2 * pair, size, vectors[0], event_idx)?;
+        let rx = self.device.setup_queue(2 * pair, size, vectors[0], features)?;
         let buffer = options.rx_buffer as usize;
-        let buffer = if merge { buffer } else { buffer.max(NET_HEADER + frame) };
-        self.rx.push(RxQueue::new(2 * pair, vectors[0], rx, &arena, buffer, merge)?);
-        let tx = self.device.setup_queue(2 * pair + 1, size, vectors[1], event_idx)?;
+        let buffer = if merge {
+            buffer
+        } else {
+            buffer.max(net_header(features) + usize::from(self.info.mtu) + OVERHEAD)
+        };
+        self.rx.push(RxQueue::new(2 * pair, vectors[0], rx, &arena, buffer, merge, features)?);
+        let tx = self.device.setup_queue(2 * pair + 1, size, vectors[1], features)?;
         self.tx.push(TxQueue::new(
             2 * pair + 1,
             vectors[1],
             tx,
             &arena,
             frame,
-            indirect,
+            features,
             options.tx_slots,
         )?);
         Ok(())
@@ -272,52 +279,6 @@ impl VirtioNet {
         Ok(())
     }
 
-    /// Sends a command on the control queue.
-    pub fn command(&mut self, name: &'static str, command: (u8, u8), data: &[u8]) -> Result<()> {
-        match &mut self.control {
-            Some(control) => control.command(&mut self.device, name, command, data),
-            None => Err(Error::Unsupported("control commands: the device has no control queue")),
-        }
-    }
-
-    /// `VIRTIO_NET_CTRL_MAC_ADDR_SET`.
-    pub fn set_mac(&mut self, mac: [u8; 6]) -> Result<()> {
-        self.command("VIRTIO_NET_CTRL_MAC_ADDR_SET", ctrl::MAC_ADDR_SET, &mac)?;
-        self.info.mac = mac;
-        Ok(())
-    }
-
-    /// `VIRTIO_NET_CTRL_MAC_TABLE_SET`: further addresses to receive.
-    pub fn set_mac_table(&mut self, unicast: &[[u8; 6]], multicast: &[[u8; 6]]) -> Result<()> {
-        let mut data = Vec::new();
-        for table in [unicast, multicast] {
-            data.extend_from_slice(&(table.len() as u32).to_le_bytes());
-            data.extend(table.iter().flatten());
-        }
-        self.command("VIRTIO_NET_CTRL_MAC_TABLE_SET", ctrl::MAC_TABLE_SET, &data)
-    }
-
-    /// `VIRTIO_NET_CTRL_RX_PROMISC`.
-    pub fn set_promiscuous(&mut self, on: bool) -> Result<()> {
-        self.command("VIRTIO_NET_CTRL_RX_PROMISC", ctrl::RX_PROMISC, &[on.into()])
-    }
-
-    /// `VIRTIO_NET_CTRL_RX_ALLMULTI`.
-    pub fn set_all_multicast(&mut self, on: bool) -> Result<()> {
-        self.command("VIRTIO_NET_CTRL_RX_ALLMULTI", ctrl::RX_ALLMULTI, &[on.into()])
-    }
-
-    /// `VIRTIO_NET_CTRL_VLAN_ADD` or `_DEL`.
-    pub fn set_vlan(&mut self, vlan: u16, on: bool) -> Result<()> {
-        let command = if on { ctrl::VLAN_ADD } else { ctrl::VLAN_DEL };
-        self.command("VIRTIO_NET_CTRL_VLAN", command, &vlan.to_le_bytes())
-    }
-
-    /// `VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET`.
-    pub fn set_queue_pairs(&mut self, pairs: u16) -> Result<()> {
-        self.command("VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET", ctrl::MQ_VQ_PAIRS_SET, &pairs.to_le_bytes())
-    }
-
     /// Offers the device, on its first TX queue, a frame of `len` bytes at an address of any kind. One slot of
     /// the queue is lost to this.
     pub fn rogue_read(&mut self, iova: u64, len: u32) -> Result<()> {
@@ -340,6 +301,47 @@ impl VirtioNet {
         rx.queue.publish()?;
         self.device.kick(rx.index)
     }
+}
+
+/// What a driver with these options accepts of an offer: all that it can do anything with.
+fn wanted(offered: u64, options: &NetOptions) -> u64 {
+    let mut wanted = feature::VERSION_1
+        | feature::ACCESS_PLATFORM
+        | feature::ORDER_PLATFORM
+        | feature::RING_PACKED
+        | feature::IN_ORDER
+        | feature::EVENT_IDX
+        | feature::MAC
+        | feature::MTU
+        | feature::STATUS
+        | feature::SPEED_DUPLEX
+        | feature::MRG_RXBUF
+        | feature::CSUM
+        | feature::GUEST_CSUM
+        | HOST_LARGE
+        | GUEST_LARGE
+        | feature::GUEST_HDRLEN
+        | feature::HASH_REPORT
+        | feature::CTRL_VQ
+        | CONTROL;
+    if options.indirect {
+        wanted |= feature::INDIRECT_DESC;
+    }
+    wanted &= offered & !options.refuse;
+    // What cannot be had without something else (5.1.3.1).
+    for (needed, by) in [
+        (feature::CTRL_VQ, CONTROL | feature::HASH_REPORT),
+        (feature::CSUM, HOST_LARGE),
+        (feature::GUEST_CSUM, GUEST_LARGE),
+        // Buffers of 64 KiB each are more than this driver cares to give.
+        (feature::MRG_RXBUF, GUEST_LARGE),
+        (HOST_LARGE, feature::GUEST_HDRLEN),
+    ] {
+        if wanted & needed == 0 {
+            wanted &= !by;
+        }
+    }
+    wanted
 }
 
 fn no_queues() -> Error {

@@ -1,8 +1,9 @@
 //! Receiving: buffers out, frames in (virtio 1.3, section 5.1.6.3).
 
 use super::device::VirtioPci;
+use super::offload::NetHeader;
 use super::queue::{BATCH, Queue, Used};
-use super::spec::{NET_HEADER, NET_HEADER_NUM_BUFFERS, ring};
+use super::spec::{NET_HEADER, NET_HEADER_NUM_BUFFERS, header, net_header, ring};
 use crate::memory::Arena;
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -20,6 +21,10 @@ pub struct RxQueue {
     /// Bytes per buffer.
     buffer: usize,
     merge: bool,
+    /// Bytes of the header before a frame.
+    header: usize,
+    /// The last frame's header, and its hash and what of, where the device reports them.
+    last: (NetHeader, Option<(u32, u16)>),
     /// Buffers, one per descriptor.
     buffers: u16,
     pub(super) frames: u64,
@@ -30,12 +35,14 @@ impl RxQueue {
     pub(super) fn new(
         index: u16,
         vector: u16,
-        queue: Queue,
+        mut queue: Queue,
         arena: &Arc<Arena>,
         buffer: usize,
         merge: bool,
+        features: u64,
     ) -> Result<Self> {
-        let buffer = buffer.max(NET_HEADER + 64).next_multiple_of(64);
+        let header = net_header(features);
+        let buffer = buffer.max(header + 64).next_multiple_of(64);
         let buffers = queue.size();
         let base = arena.alloc(buffer * usize::from(buffers), 64)?.offset;
         for i in 0..buffers {
@@ -43,8 +50,20 @@ impl RxQueue {
             queue.set_descriptor(i, iova, buffer as u32, ring::F_WRITE, 0)?;
         }
         let arena = arena.clone();
-        let (frames, bytes) = (0, 0);
-        Ok(Self { index, vector, queue, arena, base, buffer, merge, buffers, frames, bytes })
+        Ok(Self {
+            index,
+            vector,
+            queue,
+            arena,
+            base,
+            buffer,
+            merge,
+            header,
+            last: (NetHeader::default(), None),
+            buffers,
+            frames: 0,
+            bytes: 0,
+        })
     }
 
     /// Offers all buffers.
@@ -62,7 +81,7 @@ impl RxQueue {
 
     /// How many frames of `len` bytes the buffers hold.
     pub fn room_for(&self, len: usize) -> usize {
-        usize::from(self.buffers) / (NET_HEADER + len).div_ceil(self.buffer).max(1)
+        usize::from(self.buffers) / (self.header + len).div_ceil(self.buffer).max(1)
     }
 
     /// Copies the next frame into `frame` and returns its length; `None` where there is none. A frame that
@@ -71,12 +90,13 @@ impl RxQueue {
         let Some(first) = self.queue.take()? else { return Ok(None) };
         let at = self.offset(first.head)?;
         let short = || Error::Device(format!("a used length of {} bytes", first.len));
-        let mut part = (first.len as usize).checked_sub(NET_HEADER).ok_or_else(short)?;
+        let mut part = (first.len as usize).checked_sub(self.header).ok_or_else(short)?;
+        self.read_header(at)?;
         let more = match self.merge {
             true => self.arena.load_u16(at + NET_HEADER_NUM_BUFFERS, Ordering::Relaxed)?,
             false => 1,
         };
-        let mut from = at + NET_HEADER;
+        let mut from = at + self.header;
         let mut head = first.head;
         let mut done = 0;
         for left in (0..more.max(1)).rev() {
@@ -103,6 +123,33 @@ impl RxQueue {
         Ok(Some(done))
     }
 
+    fn read_header(&mut self, at: usize) -> Result<()> {
+        let mut bytes = [0; NET_HEADER];
+        self.arena.read(at, &mut bytes)?;
+        let hash = match self.header > NET_HEADER {
+            true => {
+                let mut hash = [0; 4];
+                self.arena.read(at + header::HASH_VALUE, &mut hash)?;
+                let kind = self.arena.load_u16(at + header::HASH_REPORT, Ordering::Relaxed)?;
+                Some((u32::from_le_bytes(hash), kind))
+            }
+            false => None,
+        };
+        self.last = (NetHeader::parse(&bytes), hash);
+        Ok(())
+    }
+
+    /// The header of the frame last received.
+    pub fn header(&self) -> NetHeader {
+        self.last.0
+    }
+
+    /// The hash of the frame last received and `hash_report`, what it was made of (5.1.6.4.4); only with
+    /// VIRTIO_NET_F_HASH_REPORT.
+    pub fn hash(&self) -> Option<(u32, u16)> {
+        self.last.1
+    }
+
     /// Takes up to `limit` frames without looking at them, and returns how many there were. Only for frames
     /// that fit one buffer.
     pub fn discard(&mut self, limit: usize) -> Result<usize> {
@@ -117,7 +164,7 @@ impl RxQueue {
             let mut heads = [0; BATCH];
             for (used, head) in used.iter().zip(&mut heads) {
                 *head = used.head;
-                self.bytes += u64::from(used.len).saturating_sub(NET_HEADER as u64);
+                self.bytes += u64::from(used.len).saturating_sub(self.header as u64);
             }
             self.queue.offer_many(heads.get(..used.len()).unwrap_or_default())?;
             frames += used.len();

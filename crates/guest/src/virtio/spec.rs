@@ -140,6 +140,7 @@ pub(crate) mod net_config {
     pub(crate) const STATUS: u64 = 6;
     pub(crate) const MAX_VIRTQUEUE_PAIRS: u64 = 8;
     pub(crate) const MTU: u64 = 10;
+    pub(crate) const RSS_MAX_KEY_SIZE: u64 = 17;
     pub(crate) const STATUS_LINK_UP: u16 = 1;
 }
 
@@ -152,7 +153,16 @@ pub(crate) mod header {
     pub(crate) const CSUM_START: usize = 6;
     pub(crate) const CSUM_OFFSET: usize = 8;
     pub(crate) const F_NEEDS_CSUM: u8 = 1;
+    pub(crate) const F_DATA_VALID: u8 = 2;
     pub(crate) const GSO_TCPV4: u8 = 1;
+    /// With VIRTIO_NET_F_HASH_REPORT.
+    pub(crate) const HASH_VALUE: usize = 12;
+    pub(crate) const HASH_REPORT: usize = 16;
+}
+
+/// Bytes of the header with the features agreed on: VIRTIO_NET_F_HASH_REPORT adds 8.
+pub(crate) fn net_header(features: u64) -> usize {
+    if features & feature::HASH_REPORT == 0 { NET_HEADER } else { NET_HEADER + 8 }
 }
 
 /// `struct virtio_net_hdr` (5.1.6) in bytes, with VERSION_1.
@@ -205,6 +215,15 @@ pub(crate) mod ctrl {
     pub(crate) const VLAN_ADD: (u8, u8) = (2, 0);
     pub(crate) const VLAN_DEL: (u8, u8) = (2, 1);
     pub(crate) const MQ_VQ_PAIRS_SET: (u8, u8) = (4, 0);
+    pub(crate) const MQ_RSS_CONFIG: (u8, u8) = (4, 1);
+    pub(crate) const MQ_HASH_CONFIG: (u8, u8) = (4, 2);
+    pub(crate) const GUEST_OFFLOADS_SET: (u8, u8) = (5, 0);
+    pub(crate) const NOTF_COAL_TX_SET: (u8, u8) = (6, 0);
+    pub(crate) const NOTF_COAL_RX_SET: (u8, u8) = (6, 1);
+    pub(crate) const NOTF_COAL_VQ_SET: (u8, u8) = (6, 2);
+    pub(crate) const NOTF_COAL_VQ_GET: (u8, u8) = (6, 3);
+    pub(crate) const STATS_QUERY: (u8, u8) = (8, 0);
+    pub(crate) const STATS_GET: (u8, u8) = (8, 1);
     /// `VIRTIO_NET_OK`.
     pub(crate) const OK: u8 = 0;
 }

@@ -1,9 +1,10 @@
 //! Transmitting: frames out (virtio 1.3, section 5.1.6.2).
 
 use super::device::VirtioPci;
-use super::queue::{BATCH, Queue, Used, write_descriptor};
-use super::spec::{NET_HEADER, ring};
-use crate::memory::Arena;
+use super::offload::NetHeader;
+use super::queue::{BATCH, Queue, Used};
+use super::spec::{feature, net_header, ring};
+use crate::memory::{Arena, Span};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ pub struct TxQueue {
     arena: Arc<Arena>,
     /// Offset of slot 0 in the arena: header, then frame.
     base: usize,
+    /// Bytes of the header before a frame.
+    header: usize,
     /// Bytes per slot.
     slot: usize,
     slots: u16,
@@ -32,13 +35,14 @@ impl TxQueue {
     pub(super) fn new(
         index: u16,
         vector: u16,
-        queue: Queue,
+        mut queue: Queue,
         arena: &Arc<Arena>,
         frame: usize,
-        indirect: bool,
+        features: u64,
         slots: u16,
     ) -> Result<Self> {
-        let slot = (NET_HEADER + frame).next_multiple_of(64);
+        let (header, indirect) = (net_header(features), features & feature::INDIRECT_DESC != 0);
+        let slot = (header + frame).next_multiple_of(64);
         let slots = queue.size().min(slots).max(1);
         let base = arena.alloc(slot * usize::from(slots), 64)?;
         let mut tables = None;
@@ -47,13 +51,13 @@ impl TxQueue {
         }
         for i in 0..slots {
             let at = base.offset + usize::from(i) * slot;
-            // The header says: no checksum, no segmentation. It never changes.
-            arena.write(at, &[0; NET_HEADER])?;
+            arena.clear(Span { offset: at, len: header })?;
             let iova = arena.iova_of(at);
             if let Some(tables) = tables {
                 let table = tables + 2 * ring::DESC * usize::from(i);
-                write_descriptor(arena, table, 0, iova, NET_HEADER as u32, ring::F_NEXT, 1)?;
-                write_descriptor(arena, table, 1, iova + NET_HEADER as u64, 0, 0, 0)?;
+                let body = iova + header as u64;
+                queue.set_indirect(arena, table, 0, iova, header as u32, Some(1))?;
+                queue.set_indirect(arena, table, 1, body, 0, None)?;
                 let bytes = 2 * ring::DESC as u32;
                 queue.set_descriptor(i, arena.iova_of(table), bytes, ring::F_INDIRECT, 0)?;
             } else {
@@ -66,6 +70,7 @@ impl TxQueue {
             queue,
             arena: arena.clone(),
             base: base.offset,
+            header,
             slot,
             slots,
             tables,
@@ -108,11 +113,16 @@ impl TxQueue {
 
     /// Queues a frame; [`Self::flush`] shows it to the device. False, and counted, where there is no room.
     pub fn send(&mut self, frame: &[u8]) -> Result<bool> {
-        if NET_HEADER + frame.len() > self.slot {
+        self.send_with(&NetHeader::default(), frame)
+    }
+
+    /// As [`Self::send`], with a header that asks something of the device.
+    pub fn send_with(&mut self, header: &NetHeader, frame: &[u8]) -> Result<bool> {
+        if self.header + frame.len() > self.slot {
             return Err(Error::Command(format!(
                 "a frame of {} bytes; the device takes {}",
                 frame.len(),
-                self.slot - NET_HEADER
+                self.slot - self.header
             )));
         }
         if !self.has_room()? {
@@ -120,41 +130,20 @@ impl TxQueue {
             return Ok(false);
         }
         let Some(slot) = self.free.pop() else { return Ok(false) };
-        self.arena.write(self.base + usize::from(slot) * self.slot + NET_HEADER, frame)?;
+        let at = self.base + usize::from(slot) * self.slot;
+        self.arena.write(at, &header.bytes())?;
+        self.arena.write(at + self.header, frame)?;
         self.offer(slot, frame.len())?;
         Ok(true)
     }
 
-    /// Writes a frame into every free slot, for [`Self::resend`].
-    pub fn prefill(&mut self, frame: &[u8]) -> Result<()> {
-        for &slot in &self.free {
-            self.arena.write(self.base + usize::from(slot) * self.slot + NET_HEADER, frame)?;
-            self.set_length(slot, frame.len())?;
-        }
-        Ok(())
-    }
-
-    /// Queues up to `count` of the frames that [`Self::prefill`] wrote; returns how many.
-    pub fn resend(&mut self, count: usize, len: usize) -> Result<usize> {
-        if self.free.len() < count {
-            self.reclaim()?;
-        }
-        let count = count.min(self.free.len());
-        let slots = self.free.len() - count;
-        self.queue.offer_many(self.free.get(slots..).unwrap_or_default())?;
-        self.free.truncate(slots);
-        self.frames += count as u64;
-        self.bytes += (count * len) as u64;
-        Ok(count)
-    }
-
-    fn set_length(&self, slot: u16, len: usize) -> Result<()> {
+    fn set_length(&mut self, slot: u16, len: usize) -> Result<()> {
         match self.tables {
             Some(tables) => {
                 let at = tables + ring::DESC * (2 * usize::from(slot) + 1) + 8;
                 self.arena.store_u64(at, len as u64)
             }
-            None => self.queue.set_length(slot, (NET_HEADER + len) as u32, 0),
+            None => self.queue.set_length(slot, (self.header + len) as u32, 0),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use std::sync::atomic::Ordering;
 
 /// A device that does what section 2.7 says, one chain at a time.
 struct Model {
@@ -62,17 +63,17 @@ fn queue(size: u16, event_idx: bool) -> (Queue, Model) {
     let arena = Arc::new(Arena::new(1 << 20, 0x1000_0000).unwrap());
     let layout = Layout::alloc(&arena, size).unwrap();
     let model = Model::new(&arena, layout);
-    (Queue::new(arena, layout, event_idx), model)
+    (Queue::new(arena, layout, if event_idx { feature::EVENT_IDX } else { 0 }), model)
 }
 
 /// Moves both sides to just before their indices wrap.
 fn near_the_wrap(queue: &mut Queue, model: &mut Model) {
     let start = 0xfffa;
-    (queue.avail_next, queue.avail_seen, queue.used_next, queue.used_seen) =
-        (start, start, start, start);
+    let Ring::Split(ring) = &mut queue.ring else { panic!("a split queue") };
+    ring.begin_at(start);
     (model.avail, model.used) = (start, start);
     queue.force_avail_idx(start).unwrap();
-    queue.arena.store_u16(queue.layout.used + 2, start, Ordering::Relaxed).unwrap();
+    model.arena.store_u16(model.layout.used + 2, start, Ordering::Relaxed).unwrap();
 }
 
 #[derive(Debug, Clone)]
@@ -243,7 +244,7 @@ fn a_lying_device_is_found_out() {
 
 #[test]
 fn descriptors_are_laid_out_as_the_specification_says() {
-    let (queue, model) = queue(4, true);
+    let (mut queue, model) = queue(4, true);
     queue.set_descriptor(1, 0x1122_3344_5566_7788, 0x99aa_bbcc, 0x3, 0x2).unwrap();
     let mut bytes = [0; 16];
     model.arena.read(model.layout.desc + 16, &mut bytes).unwrap();
@@ -261,4 +262,149 @@ fn sizes_that_the_specification_forbids() {
         assert!(Layout::alloc(&arena, size).is_err(), "{size}");
     }
     assert!(Layout::alloc(&arena, 32768).is_ok());
+}
+
+/// A device that does what section 2.8 says.
+struct PackedModel {
+    arena: Arc<Arena>,
+    layout: Layout,
+    next: (u16, bool),
+    used: (u16, bool),
+    /// Chains it holds: identity, addresses, entries.
+    held: std::collections::VecDeque<(u16, Vec<u64>)>,
+}
+
+impl PackedModel {
+    fn step((index, wrap): (u16, bool), count: u16, size: u16) -> (u16, bool) {
+        if index + count >= size { (index + count - size, !wrap) } else { (index + count, wrap) }
+    }
+
+    fn entry(&self, index: u16) -> (u64, u32, u16, u16) {
+        let mut bytes = [0; 16];
+        self.arena.read(self.layout.desc + 16 * usize::from(index), &mut bytes).unwrap();
+        let [a, b] = [0, 8].map(|at| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()));
+        (a, b as u32, (b >> 32) as u16, (b >> 48) as u16)
+    }
+
+    /// Takes all chains that are available.
+    fn pop_all(&mut self) {
+        let mut chain = Vec::new();
+        loop {
+            let (iova, _, id, flags) = self.entry(self.next.0);
+            let (avail, used) = (flags & 1 << 7 != 0, flags & 1 << 15 != 0);
+            if avail != self.next.1 || used == self.next.1 {
+                assert!(chain.is_empty(), "half a chain is available");
+                return;
+            }
+            chain.push(iova);
+            self.next = Self::step(self.next, 1, self.layout.size);
+            if flags & spec::F_NEXT == 0 {
+                self.held.push_back((id, std::mem::take(&mut chain)));
+            }
+        }
+    }
+
+    /// Uses `count` chains that it holds with one descriptor, that of the last.
+    fn put_used(&mut self, id: u16, entries: u16, len: u32) {
+        let flags = if self.used.1 { 1 << 15 | 1 << 7 } else { 0u16 };
+        let word = u64::from(len) | u64::from(id) << 32 | u64::from(flags) << 48;
+        let at = self.layout.desc + 16 * usize::from(self.used.0);
+        self.arena.store_u64(at, u64::MAX).unwrap();
+        self.arena.store_u64(at + 8, word).unwrap();
+        self.used = Self::step(self.used, entries, self.layout.size);
+    }
+}
+
+proptest! {
+    /// Whatever lengths chains have and in whatever order they come back, the device gets each once and
+    /// whole, and so does the driver.
+    #[test]
+    fn packed_chains_are_neither_lost_nor_torn(
+        steps in prop::collection::vec((0u16..4, 1u16..4, any::<prop::sample::Index>()), 1..300),
+        in_order: bool,
+        size in 12u16..20,
+    ) {
+        let arena = Arc::new(Arena::new(1 << 20, 0x1000_0000).unwrap());
+        let layout = Layout::alloc_packed(&arena, size).unwrap();
+        let features = feature::RING_PACKED | if in_order { feature::IN_ORDER } else { 0 };
+        let mut queue = Queue::new(arena.clone(), layout, features);
+        let begin = (0, true);
+        let mut model =
+            PackedModel { arena, layout, next: begin, used: begin, held: Default::default() };
+        // Chain n is of descriptors 3n, 3n + 1, 3n + 2, or fewer of them.
+        let mut lengths = [0u16; 4];
+        let (mut offered, mut back) = (Vec::new(), std::collections::VecDeque::new());
+        for (chain, length, which) in steps {
+            let head = 3 * chain;
+            if lengths[usize::from(chain)] == 0 {
+                for n in 0..length {
+                    let flags = if n + 1 < length { spec::F_NEXT } else { 0 };
+                    let index = head + n;
+                    queue.set_descriptor(index, index.into(), 100, flags, index + 1).unwrap();
+                }
+                queue.offer(head).unwrap();
+                lengths[usize::from(chain)] = length;
+                offered.push(head);
+            } else {
+                prop_assert!(queue.offer(head).is_err());
+            }
+            if which.index(3) > 0 {
+                queue.publish().unwrap();
+                model.pop_all();
+                let got: Vec<_> = model.held.iter().map(|(id, _)| *id).collect();
+                for (id, addresses) in &model.held {
+                    let length = lengths[usize::from(*id) / 3];
+                    let whole: Vec<_> = (0..length).map(|n| u64::from(*id + n)).collect();
+                    prop_assert_eq!(addresses, &whole);
+                }
+                prop_assert!(got.ends_with(&offered));
+                offered.clear();
+            }
+            if which.index(5) > 2 && !model.held.is_empty() {
+                if in_order {
+                    // One descriptor for some of the oldest.
+                    let count = which.index(model.held.len()) + 1;
+                    let batch: Vec<_> = model.held.drain(..count).collect();
+                    let entries = batch.iter().map(|(_, chain)| chain.len() as u16).sum();
+                    let last = batch.last().unwrap().0;
+                    model.put_used(last, entries, 7);
+                    let used = |(id, _): &(u16, _)| Used {
+                        head: *id,
+                        len: if *id == last { 7 } else { 0 },
+                    };
+                    back.extend(batch.iter().map(used));
+                } else {
+                    let (id, chain) = model.held.remove(which.index(model.held.len())).unwrap();
+                    model.put_used(id, chain.len() as u16, id.into());
+                    back.push_back(Used { head: id, len: id.into() });
+                }
+            }
+            if which.index(7) > 3 {
+                prop_assert_eq!(queue.has_used().unwrap(), !back.is_empty());
+                let used = queue.take().unwrap();
+                prop_assert_eq!(used, back.pop_front());
+                if let Some(used) = used {
+                    lengths[usize::from(used.head) / 3] = 0;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_packed_device_that_lies_is_an_error() {
+    let arena = Arc::new(Arena::new(1 << 20, 0x1000_0000).unwrap());
+    let layout = Layout::alloc_packed(&arena, 4).unwrap();
+    let mut queue = Queue::new(arena.clone(), layout, feature::RING_PACKED);
+    assert!(queue.offer(4).is_err(), "no such descriptor");
+    queue.offer(1).unwrap();
+    queue.publish().unwrap();
+    let begin = (0, true);
+    let mut model =
+        PackedModel { arena, layout, next: begin, used: begin, held: Default::default() };
+    model.put_used(2, 1, 0);
+    assert!(matches!(queue.take(), Err(Error::Device(_))), "a buffer it was not given");
+    // A chain without an end.
+    queue.set_descriptor(0, 0, 1, spec::F_NEXT, 0).unwrap();
+    assert!(queue.offer(0).is_err());
 }

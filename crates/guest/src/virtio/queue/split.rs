@@ -1,91 +1,18 @@
-//! A split virtqueue, from the driver's side (virtio 1.3, section 2.7).
+//! A split virtqueue (virtio 1.3, section 2.7).
 //!
 //! Descriptors are written once where that is possible: a buffer keeps its descriptor for life, and sending
 //! it again takes one entry in the available ring.
-//!
-//! ```text
-//!   set_descriptor(i, ..)          the table
-//!   offer(i) … offer(j)            the available ring, not yet visible
-//!   publish()                      one index update for all of them -> ring the doorbell?
-//!                ┄ device ┄
-//!   take() … take()                what the device is done with
-//!   arm() / disarm()               whether the device is to interrupt when there is more
-//! ```
 
-use super::spec::{packed, ring as spec};
+use super::{BATCH, Layout, Used, need_event, write_descriptor};
 use crate::memory::Arena;
+use crate::virtio::spec::ring as spec;
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-/// Where a queue's three parts are, as offsets into the arena.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
-    /// Entries, a power of two.
-    pub size: u16,
-    /// Descriptor table.
-    pub desc: usize,
-    /// Available ring.
-    pub avail: usize,
-    /// Used ring.
-    pub used: usize,
-}
-
-impl Layout {
-    /// Takes memory for a queue and clears it.
-    pub fn alloc(arena: &Arena, size: u16) -> Result<Self> {
-        if !size.is_power_of_two() || size > spec::MAX_SIZE {
-            return Err(Error::Command(format!(
-                "a queue of {size} entries; a power of two up to {} is wanted",
-                spec::MAX_SIZE
-            )));
-        }
-        let n = usize::from(size);
-        let desc = arena.alloc(spec::DESC * n, 64)?;
-        let avail = arena.alloc(spec::AVAIL_RING + 2 * n + 2, 64)?;
-        // Not on the line that the driver writes.
-        let used = arena.alloc(spec::USED_RING + spec::USED_ELEMENT * n + 2, 64)?;
-        for span in [desc, avail, used] {
-            arena.clear(span)?;
-        }
-        Ok(Self { size, desc: desc.offset, avail: avail.offset, used: used.offset })
-    }
-
-    /// Takes memory for a packed queue and clears it: its ring is at `desc`, the driver's event suppression
-    /// at `avail`, the device's at `used`.
-    pub fn alloc_packed(arena: &Arena, size: u16) -> Result<Self> {
-        if size == 0 || size > spec::MAX_SIZE {
-            return Err(Error::Command(format!(
-                "a packed queue of {size} entries; 1 to {} are possible",
-                spec::MAX_SIZE
-            )));
-        }
-        let desc = arena.alloc(packed::DESC * usize::from(size), 64)?;
-        let driver = arena.alloc(packed::EVENT, 64)?;
-        // Not on the line that the driver writes.
-        let device = arena.alloc(packed::EVENT, 64)?;
-        for span in [desc, driver, device] {
-            arena.clear(span)?;
-        }
-        Ok(Self { size, desc: desc.offset, avail: driver.offset, used: device.offset })
-    }
-}
-
-/// The most chains that [`Queue::take_many`] takes at once.
-pub const BATCH: usize = 64;
-
-/// A descriptor that the device is done with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Used {
-    /// The chain's first descriptor.
-    pub head: u16,
-    /// Bytes that the device wrote.
-    pub len: u32,
-}
-
 /// A split virtqueue.
 #[derive(Debug)]
-pub struct Queue {
+pub(super) struct Split {
     arena: Arc<Arena>,
     layout: Layout,
     event_idx: bool,
@@ -101,9 +28,9 @@ pub struct Queue {
     lent: Box<[bool]>,
 }
 
-impl Queue {
+impl Split {
     /// A queue that nobody has used yet, on cleared memory.
-    pub fn new(arena: Arc<Arena>, layout: Layout, event_idx: bool) -> Self {
+    pub(super) fn new(arena: Arc<Arena>, layout: Layout, event_idx: bool) -> Self {
         Self {
             arena,
             layout,
@@ -116,18 +43,19 @@ impl Queue {
         }
     }
 
-    /// Entries.
-    pub fn size(&self) -> u16 {
-        self.layout.size
+    #[cfg(test)]
+    pub(super) fn begin_at(&mut self, index: u16) {
+        (self.avail_next, self.avail_seen) = (index, index);
+        (self.used_next, self.used_seen) = (index, index);
     }
 
     /// Where its parts are.
-    pub fn layout(&self) -> Layout {
+    pub(super) fn layout(&self) -> Layout {
         self.layout
     }
 
     /// Writes a whole descriptor: device address, bytes, flags, next.
-    pub fn set_descriptor(
+    pub(super) fn set_descriptor(
         &self,
         index: u16,
         iova: u64,
@@ -140,14 +68,14 @@ impl Queue {
 
     /// Changes the length of a descriptor, and its flags to `flags`.
     #[inline]
-    pub fn set_length(&self, index: u16, len: u32, flags: u16) -> Result<()> {
+    pub(super) fn set_length(&self, index: u16, len: u32, flags: u16) -> Result<()> {
         let at = self.layout.desc + usize::from(index) * spec::DESC + 8;
         self.arena.store_u64(at, u64::from(len) | u64::from(flags) << 32)
     }
 
     /// Puts a chain into the available ring; [`Self::publish`] shows it to the device.
     #[inline]
-    pub fn offer(&mut self, head: u16) -> Result<()> {
+    pub(super) fn offer(&mut self, head: u16) -> Result<()> {
         let slot = usize::from(self.avail_next & (self.layout.size - 1));
         let at = self.layout.avail + spec::AVAIL_RING + 2 * slot;
         self.lend(head)?;
@@ -157,7 +85,7 @@ impl Queue {
     }
 
     /// Puts many chains into the available ring, as [`Self::offer`] does one.
-    pub fn offer_many(&mut self, heads: &[u16]) -> Result<()> {
+    pub(super) fn offer_many(&mut self, heads: &[u16]) -> Result<()> {
         for heads in heads.chunks(BATCH) {
             let mut bytes = [0; 2 * BATCH];
             for (head, bytes) in heads.iter().zip(bytes.chunks_exact_mut(2)) {
@@ -188,12 +116,12 @@ impl Queue {
     }
 
     /// Chains offered and not yet published.
-    pub fn unpublished(&self) -> u16 {
+    pub(super) fn unpublished(&self) -> u16 {
         self.avail_next.wrapping_sub(self.avail_seen)
     }
 
     /// Shows the device what was offered. True where it wants its doorbell rung (2.7.10, 2.7.13).
-    pub fn publish(&mut self) -> Result<bool> {
+    pub(super) fn publish(&mut self) -> Result<bool> {
         let (old, new) = (self.avail_seen, self.avail_next);
         if old == new {
             return Ok(false);
@@ -215,23 +143,30 @@ impl Queue {
         }
     }
 
-    /// The next chain that the device is done with.
+    /// The used element that is next, where there is one.
     #[inline]
-    pub fn take(&mut self) -> Result<Option<Used>> {
+    pub(super) fn peek(&mut self) -> Result<Option<Used>> {
         if self.used_next == self.used_seen && !self.look()? {
             return Ok(None);
         }
         let slot = usize::from(self.used_next & (self.layout.size - 1));
         let at = self.layout.used + spec::USED_RING + spec::USED_ELEMENT * slot;
         let (id, len) = (self.arena.load_u32(at)?, self.arena.load_u32(at + 4)?);
-        self.unlend(id)?;
+        let head = u16::try_from(id).map_err(|_| not_lent(id))?;
+        Ok(Some(Used { head, len }))
+    }
+
+    /// Takes a chain back, one element further.
+    #[inline]
+    pub(super) fn advance(&mut self, head: u16) -> Result<()> {
+        self.unlend(head.into())?;
         self.used_next = self.used_next.wrapping_add(1);
-        Ok(Some(Used { head: id as u16, len }))
+        Ok(())
     }
 
     /// Takes as many chains as there are, as [`Self::take`] does one; returns the filled part of `out`, which is
     /// not more than [`BATCH`] long.
-    pub fn take_many<'a>(&mut self, out: &'a mut [Used]) -> Result<&'a [Used]> {
+    pub(super) fn take_many<'a>(&mut self, out: &'a mut [Used]) -> Result<&'a [Used]> {
         if self.used_next == self.used_seen && !self.look()? {
             return Ok(&[]);
         }
@@ -257,9 +192,7 @@ impl Queue {
                 *lent = false;
                 Ok(())
             }
-            _ => {
-                Err(Error::Device(format!("used descriptor {id}, which the device does not have")))
-            }
+            _ => Err(not_lent(id)),
         }
     }
 
@@ -277,13 +210,13 @@ impl Queue {
     }
 
     /// True where [`Self::take`] would return something.
-    pub fn has_used(&mut self) -> Result<bool> {
+    pub(super) fn has_used(&mut self) -> Result<bool> {
         Ok(self.used_next != self.used_seen || self.look()?)
     }
 
     /// Asks for an interrupt for the next used chain. True where one is there already, so that no interrupt
     /// may come for it.
-    pub fn arm(&mut self) -> Result<bool> {
+    pub(super) fn arm(&mut self) -> Result<bool> {
         if self.event_idx {
             self.set_used_event(self.used_next)?;
         } else {
@@ -295,7 +228,7 @@ impl Queue {
     }
 
     /// Asks for no interrupts. The device may still send some.
-    pub fn disarm(&mut self) -> Result<()> {
+    pub(super) fn disarm(&mut self) -> Result<()> {
         if self.event_idx {
             // As far ahead as the index goes.
             self.set_used_event(self.used_next.wrapping_sub(1))
@@ -311,12 +244,12 @@ impl Queue {
     }
 
     /// Sets the published index as is. For misuse.
-    pub(crate) fn force_avail_idx(&self, index: u16) -> Result<()> {
+    pub(super) fn force_avail_idx(&self, index: u16) -> Result<()> {
         self.arena.store_u16(self.layout.avail + spec::AVAIL_IDX, index, Ordering::Release)
     }
 
     /// Puts any value into the available ring. For misuse.
-    pub(crate) fn force_offer(&mut self, head: u16) -> Result<()> {
+    pub(super) fn force_offer(&mut self, head: u16) -> Result<()> {
         let slot = usize::from(self.avail_next & (self.layout.size - 1));
         let at = self.layout.avail + spec::AVAIL_RING + 2 * slot;
         self.arena.store_u16(at, head, Ordering::Relaxed)?;
@@ -325,25 +258,6 @@ impl Queue {
     }
 }
 
-/// Writes a descriptor into a table at an offset of the arena, ring or indirect.
-pub(crate) fn write_descriptor(
-    arena: &Arena,
-    table: usize,
-    index: u16,
-    iova: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
-) -> Result<()> {
-    let at = table + usize::from(index) * spec::DESC;
-    arena.store_u64(at, iova)?;
-    arena.store_u64(at + 8, u64::from(len) | u64::from(flags) << 32 | u64::from(next) << 48)
+fn not_lent(id: u32) -> Error {
+    Error::Device(format!("used descriptor {id}, which the device does not have"))
 }
-
-/// Whether moving an index from `old` to `new` passes `event` (2.7.7.1, 2.7.10.1).
-pub(crate) fn need_event(event: u16, new: u16, old: u16) -> bool {
-    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,302 @@
+//! A virtqueue of either kind, from the driver's side (virtio 1.3, sections 2.7 and 2.8).
+//!
+//! ```text
+//!   set_descriptor(i, ..)          a table of descriptors; i and what it links to are a chain
+//!   offer(i) … offer(j)            chains for the device, not yet visible
+//!   publish()                      visible, all at once -> ring the doorbell?
+//!                ┄ device ┄
+//!   take() … take()                what the device is done with
+//!   arm() / disarm()               whether the device is to interrupt when there is more
+//! ```
+//!
+//! A split queue keeps that table where the device reads it. A packed queue has none: its table is the
+//! driver's own, and a chain is copied into the ring each time it is offered.
+
+mod packed;
+mod split;
+
+use super::spec::{feature, packed as packed_spec, ring as spec};
+use crate::memory::Arena;
+use crate::{Error, Result};
+use packed::Packed;
+use split::Split;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Where a queue's three parts are, as offsets into the arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Entries, a power of two.
+    pub size: u16,
+    /// Descriptor table.
+    pub desc: usize,
+    /// Available ring.
+    pub avail: usize,
+    /// Used ring.
+    pub used: usize,
+}
+
+impl Layout {
+    /// Takes memory for a queue and clears it.
+    pub fn alloc(arena: &Arena, size: u16) -> Result<Self> {
+        if !size.is_power_of_two() || size > spec::MAX_SIZE {
+            return Err(Error::Command(format!(
+                "a queue of {size} entries; a power of two up to {} is wanted",
+                spec::MAX_SIZE
+            )));
+        }
+        let n = usize::from(size);
+        let desc = arena.alloc(spec::DESC * n, 64)?;
+        let avail = arena.alloc(spec::AVAIL_RING + 2 * n + 2, 64)?;
+        // Not on the line that the driver writes.
+        let used = arena.alloc(spec::USED_RING + spec::USED_ELEMENT * n + 2, 64)?;
+        for span in [desc, avail, used] {
+            arena.clear(span)?;
+        }
+        Ok(Self { size, desc: desc.offset, avail: avail.offset, used: used.offset })
+    }
+
+    /// Takes memory for a packed queue and clears it: its ring is at `desc`, the driver's event suppression
+    /// at `avail`, the device's at `used`.
+    pub fn alloc_packed(arena: &Arena, size: u16) -> Result<Self> {
+        if size == 0 || size > spec::MAX_SIZE {
+            return Err(Error::Command(format!(
+                "a packed queue of {size} entries; 1 to {} are possible",
+                spec::MAX_SIZE
+            )));
+        }
+        let desc = arena.alloc(packed_spec::DESC * usize::from(size), 64)?;
+        let driver = arena.alloc(packed_spec::EVENT, 64)?;
+        // Not on the line that the driver writes.
+        let device = arena.alloc(packed_spec::EVENT, 64)?;
+        for span in [desc, driver, device] {
+            arena.clear(span)?;
+        }
+        Ok(Self { size, desc: desc.offset, avail: driver.offset, used: device.offset })
+    }
+}
+
+/// The most chains that [`Queue::take_many`] takes at once.
+pub const BATCH: usize = 64;
+
+/// A descriptor that the device is done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Used {
+    /// The chain's first descriptor.
+    pub head: u16,
+    /// Bytes that the device wrote.
+    pub len: u32,
+}
+
+/// A virtqueue.
+#[derive(Debug)]
+pub struct Queue {
+    ring: Ring,
+    /// With `VIRTIO_F_IN_ORDER`: what is lent, oldest first, and the chain that ends the batch being taken.
+    order: Option<(VecDeque<u16>, Option<Used>)>,
+}
+
+#[derive(Debug)]
+enum Ring {
+    Split(Split),
+    Packed(Packed),
+}
+
+macro_rules! either {
+    ($queue:expr, $ring:ident => $do:expr) => {
+        match $queue {
+            Ring::Split($ring) => $do,
+            Ring::Packed($ring) => $do,
+        }
+    };
+}
+
+impl Queue {
+    /// A queue that nobody has used yet, on cleared memory that was taken for a queue of the kind that
+    /// `features`, those agreed on, call for.
+    pub fn new(arena: Arc<Arena>, layout: Layout, features: u64) -> Self {
+        let event_idx = features & feature::EVENT_IDX != 0;
+        let ring = match features & feature::RING_PACKED {
+            0 => Ring::Split(Split::new(arena, layout, event_idx)),
+            _ => Ring::Packed(Packed::new(arena, layout, event_idx)),
+        };
+        let in_order = features & feature::IN_ORDER != 0;
+        Self { ring, order: in_order.then(|| (VecDeque::new(), None)) }
+    }
+
+    /// Entries.
+    pub fn size(&self) -> u16 {
+        self.layout().size
+    }
+
+    /// Where its parts are.
+    pub fn layout(&self) -> Layout {
+        either!(&self.ring, ring => ring.layout())
+    }
+
+    /// True for a packed queue.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.ring, Ring::Packed(_))
+    }
+
+    /// Writes a whole descriptor: device address, bytes, flags of a split queue's descriptors, next.
+    pub fn set_descriptor(
+        &mut self,
+        index: u16,
+        iova: u64,
+        len: u32,
+        flags: u16,
+        next: u16,
+    ) -> Result<()> {
+        either!(&mut self.ring, ring => ring.set_descriptor(index, iova, len, flags, next))
+    }
+
+    /// Changes the length of a descriptor, and its flags to `flags`.
+    #[inline]
+    pub fn set_length(&mut self, index: u16, len: u32, flags: u16) -> Result<()> {
+        either!(&mut self.ring, ring => ring.set_length(index, len, flags))
+    }
+
+    /// Hands a chain over; [`Self::publish`] shows it to the device.
+    #[inline]
+    pub fn offer(&mut self, head: u16) -> Result<()> {
+        either!(&mut self.ring, ring => ring.offer(head))?;
+        if let Some((lent, _)) = &mut self.order {
+            lent.push_back(head);
+        }
+        Ok(())
+    }
+
+    /// Hands many chains over, as [`Self::offer`] does one.
+    pub fn offer_many(&mut self, heads: &[u16]) -> Result<()> {
+        match (&mut self.ring, &self.order) {
+            (Ring::Split(ring), None) => ring.offer_many(heads),
+            _ => heads.iter().try_for_each(|head| self.offer(*head)),
+        }
+    }
+
+    /// Chains offered and not yet published.
+    pub fn unpublished(&self) -> u16 {
+        either!(&self.ring, ring => ring.unpublished())
+    }
+
+    /// Shows the device what was offered. True where it wants its doorbell rung (2.7.10, 2.7.13, 2.8.21).
+    pub fn publish(&mut self) -> Result<bool> {
+        either!(&mut self.ring, ring => ring.publish())
+    }
+
+    /// The next chain that the device is done with.
+    #[inline]
+    pub fn take(&mut self) -> Result<Option<Used>> {
+        let Some((lent, batch)) = &mut self.order else {
+            let Some(used) = either!(&mut self.ring, ring => ring.peek())? else { return Ok(None) };
+            either!(&mut self.ring, ring => ring.advance(used.head))?;
+            return Ok(Some(used));
+        };
+        // One element may stand for all chains up to its own (2.7.9, 2.8.7).
+        if batch.is_none() {
+            *batch = either!(&mut self.ring, ring => ring.peek())?;
+        }
+        let Some(last) = *batch else { return Ok(None) };
+        let head = lent.pop_front().ok_or_else(|| {
+            Error::Device(format!("used descriptor {}, which the device does not have", last.head))
+        })?;
+        either!(&mut self.ring, ring => ring.advance(head))?;
+        let mut used = Used { head, len: 0 };
+        if head == last.head {
+            (used, *batch) = (last, None);
+        }
+        Ok(Some(used))
+    }
+
+    /// Takes as many chains as there are, as [`Self::take`] does one; returns the filled part of `out`, which is
+    /// not more than [`BATCH`] long.
+    pub fn take_many<'a>(&mut self, out: &'a mut [Used]) -> Result<&'a [Used]> {
+        if let (Ring::Split(ring), None) = (&mut self.ring, &self.order) {
+            return ring.take_many(out);
+        }
+        let mut count = 0;
+        for place in out.iter_mut().take(BATCH) {
+            let Some(used) = self.take()? else { break };
+            *place = used;
+            count += 1;
+        }
+        Ok(out.get(..count).unwrap_or_default())
+    }
+
+    /// True where [`Self::take`] would return something.
+    pub fn has_used(&mut self) -> Result<bool> {
+        let begun = matches!(self.order, Some((_, Some(_))));
+        Ok(begun || either!(&mut self.ring, ring => ring.has_used())?)
+    }
+
+    /// Asks for an interrupt for the next used chain. True where one is there already, so that no interrupt
+    /// may come for it.
+    pub fn arm(&mut self) -> Result<bool> {
+        let begun = matches!(self.order, Some((_, Some(_))));
+        Ok(either!(&mut self.ring, ring => ring.arm())? || begun)
+    }
+
+    /// Asks for no interrupts. The device may still send some.
+    pub fn disarm(&mut self) -> Result<()> {
+        either!(&mut self.ring, ring => ring.disarm())
+    }
+
+    /// Writes descriptor `index` of an indirect table at an offset of the arena (2.7.5.3, 2.8.8). `next` links to
+    /// another, which packed tables need not be told: there all follow one another.
+    pub fn set_indirect(
+        &self,
+        arena: &Arena,
+        table: usize,
+        index: u16,
+        iova: u64,
+        len: u32,
+        next: Option<u16>,
+    ) -> Result<()> {
+        match (&self.ring, next) {
+            (Ring::Split(_), Some(next)) => {
+                write_descriptor(arena, table, index, iova, len, spec::F_NEXT, next)
+            }
+            _ => write_descriptor(arena, table, index, iova, len, 0, 0),
+        }
+    }
+
+    /// Sets the published index of a split queue as is. For misuse.
+    pub(crate) fn force_avail_idx(&self, index: u16) -> Result<()> {
+        match &self.ring {
+            Ring::Split(ring) => ring.force_avail_idx(index),
+            Ring::Packed(_) => Err(Error::Unsupported("an available index: the queue is packed")),
+        }
+    }
+
+    /// Puts any value into the available ring of a split queue. For misuse.
+    pub(crate) fn force_offer(&mut self, head: u16) -> Result<()> {
+        match &mut self.ring {
+            Ring::Split(ring) => ring.force_offer(head),
+            Ring::Packed(_) => Err(Error::Unsupported("an available ring: the queue is packed")),
+        }
+    }
+}
+
+/// Writes a descriptor into a table at an offset of the arena, ring or indirect.
+pub(crate) fn write_descriptor(
+    arena: &Arena,
+    table: usize,
+    index: u16,
+    iova: u64,
+    len: u32,
+    flags: u16,
+    next: u16,
+) -> Result<()> {
+    let at = table + usize::from(index) * spec::DESC;
+    arena.store_u64(at, iova)?;
+    arena.store_u64(at + 8, u64::from(len) | u64::from(flags) << 32 | u64::from(next) << 48)
+}
+
+/// Whether moving an index from `old` to `new` passes `event` (2.7.7.1, 2.7.10.1).
+pub(crate) fn need_event(event: u16, new: u16, old: u16) -> bool {
+    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+}
+
+#[cfg(test)]
+mod tests;
