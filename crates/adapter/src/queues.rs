@@ -6,6 +6,7 @@ use std::sync::Arc;
 use manifold_datapath::{Datapath, Direction, Drop, FunctionCounters, Kick, QueueConfig};
 use manifold_pci::FunctionId;
 use manifold_virtio::net::{Coalescing, Filters, QueueHost, QueueStatistics, Role, Steering};
+use manifold_virtio::ring::Inflight;
 use manifold_virtio::transport::{QueueError, QueueSetup, QueueState};
 
 use crate::switch::Switch;
@@ -49,7 +50,7 @@ impl Queues {
         (index / 2, direction)
     }
 
-    /// Serves a queue, woken by `kick`, or else by the doorbell of its pair.
+    /// Serves a queue, woken by `kick`, or else by the doorbell of its pair. What it has taken is recorded in `inflight`.
     ///
     /// # Errors
     /// When the ring is not usable or there is no such pair.
@@ -58,6 +59,7 @@ impl Queues {
         role: Role,
         setup: QueueSetup,
         kick: Option<Kick>,
+        inflight: Option<Inflight>,
     ) -> Result<(), QueueError> {
         let (pair, direction) = match role {
             Role::Rx(pair) => (pair, Direction::Receive),
@@ -75,6 +77,7 @@ impl Queues {
             features: setup.features,
             kick: kick.unwrap_or_else(|| own.clone()),
             resume: setup.resume,
+            inflight,
             events: setup.events,
         };
         self.datapath.start_queue(config).map_err(|error| match error {
@@ -86,7 +89,7 @@ impl Queues {
 
 impl QueueHost for Queues {
     fn start(&self, role: Role, setup: QueueSetup) -> Result<(), QueueError> {
-        self.serve(role, setup, None)
+        self.serve(role, setup, None, None)
     }
 
     fn stop(&self, index: u16) -> QueueState {

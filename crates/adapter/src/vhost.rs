@@ -14,15 +14,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use manifold_datapath::Kick;
-use manifold_dma::{Backing, Permissions};
+use manifold_dma::{Backing, PAGE_SIZE, Permissions, SharedMemory};
 use manifold_vhost_user::{
     Device, DeviceStatus, Disconnect, Failure, Offer, Peer, Position, Region, RingLines, RingSetup,
 };
 use manifold_virtio::net::{Filters, NetConfig, QueueHost, Role, Steering};
-use manifold_virtio::ring::{MAX_QUEUE_SIZE, QueueAddresses};
+use manifold_virtio::ring::{Inflight, MAX_QUEUE_SIZE, QueueAddresses};
 use manifold_virtio::spec::feature as common;
 use manifold_virtio::spec::net::feature;
-use manifold_virtio::transport::{QueueEvents, QueueSetup, QueueState, layout};
+use manifold_virtio::transport::{QueueEvents, QueueSetup, QueueState};
 use rustix::fd::OwnedFd;
 
 use crate::function::{Function, Holder};
@@ -35,8 +35,6 @@ const DATA_PATH: u64 = common::VERSION_1
     | common::EVENT_IDX
     | common::RING_PACKED
     | common::IN_ORDER
-    | feature::MAC
-    | feature::STATUS
     | feature::MTU
     | feature::MRG_RXBUF
     | feature::CSUM
@@ -142,7 +140,8 @@ impl Device for VhostAttachment {
             resume: Some(QueueState { next_avail: next_available, next_used }),
             events: Arc::new(Line { ring, function: self.function.id, lines: setup.lines }),
         };
-        self.function.queues.serve(role, queue, setup.kick.map(Kick::from_fd))?;
+        let inflight = setup.inflight.map(|part| track(&part)).transpose()?;
+        self.function.queues.serve(role, queue, setup.kick.map(Kick::from_fd), inflight)?;
         Ok(())
     }
 
@@ -155,22 +154,27 @@ impl Device for VhostAttachment {
         self.function.queues.steering_changed(&Steering { pairs, ..Steering::default() });
     }
 
-    fn read_config(&self, offset: u32, data: &mut [u8]) {
-        data.fill(0);
-        // What is beyond the configuration's end reads zero there too.
-        self.function.bar_read(layout::BAR, layout::DEVICE + u64::from(offset), data);
-    }
-
     fn announce(&self, mac: [u8; 6]) {
         // The switch knows where its functions are without learning it, and guests that negotiate
         // VIRTIO_NET_F_GUEST_ANNOUNCE tell the world beyond the uplink themselves.
         tracing::debug!(function = %self.function.id, ?mac, "a machine has moved here");
     }
 
+    fn inflight_size(&self, size: u16, packed: bool) -> Option<u64> {
+        (1..=MAX_QUEUE_SIZE).contains(&size).then(|| Inflight::size(size, packed) as u64)
+    }
+
     fn set_mtu(&self, mtu: u16) -> Result<(), Failure> {
         let offered = self.net().mtu;
         if mtu > offered { Err(Refused::Mtu(offered).into()) } else { Ok(()) }
     }
+}
+
+/// A ring's part of the file in which the VMM keeps what is in flight.
+fn track(part: &manifold_vhost_user::Inflight) -> Result<Inflight, Failure> {
+    let within = part.offset % PAGE_SIZE;
+    let memory = SharedMemory::map(&part.file, part.offset - within, within + part.size)?;
+    Ok(Inflight::new(Arc::new(memory), usize::try_from(within)?))
 }
 
 /// A ring's way back to its VMM.

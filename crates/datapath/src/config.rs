@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use manifold_offload::Offloads;
 use manifold_pci::FunctionId;
-use manifold_virtio::ring::{Queue, QueueAddresses, QueueState, RingError, RingFeatures};
+use manifold_virtio::ring::{Inflight, Queue, QueueAddresses, QueueState, RingError, RingFeatures};
 use manifold_virtio::spec::net::{feature, header};
 use manifold_virtio::transport::QueueEvents;
 
@@ -39,6 +39,8 @@ pub struct QueueConfig {
     pub kick: Kick,
     /// Where to go on; `None`: at the beginning.
     pub resume: Option<QueueState>,
+    /// Where what the queue has taken is recorded, for whoever serves it after this process.
+    pub inflight: Option<Inflight>,
     /// The way back to the driver: interrupts, and the news that its ring broke the rules.
     pub events: Arc<dyn QueueEvents>,
 }
@@ -46,8 +48,12 @@ pub struct QueueConfig {
 impl QueueConfig {
     pub(crate) fn queue(&self) -> Result<Queue, RingError> {
         let queue = Queue::new(self.addresses, self.ring)?;
-        match self.resume {
-            Some(state) => queue.resume(state),
+        let queue = match self.resume {
+            Some(state) => queue.resume(state)?,
+            None => queue,
+        };
+        match &self.inflight {
+            Some(region) => queue.with_inflight(region.clone()),
             None => Ok(queue),
         }
     }

@@ -186,6 +186,19 @@ impl Socket {
         poll(&mut fds, Some(&now)).is_ok() && fds.iter().any(|fd| fd.revents().intersects(gone))
     }
 
+    /// Waits until either side has closed the connection, but no longer than `timeout`.
+    pub fn wait_for_end(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(&self.fd, PollFlags::RDHUP)];
+            match poll(&mut fds, Some(&timespec(left))) {
+                Err(Errno::INTR) => {}
+                _ => return,
+            }
+        }
+    }
+
     /// Ends the connection from this side, as [`is_ended`](Self::is_ended) says afterwards.
     pub fn end(&self) {
         self.is_ended.store(true, Ordering::Release);

@@ -120,7 +120,6 @@ pub(crate) enum Request {
     SetRingEnable { ring: u32, enable: bool },
     SendRarp { mac: [u8; 6] },
     SetMtu(u64),
-    GetConfig { offset: u32, size: u32, flags: u32 },
     GetInflight(InflightDescription),
     SetInflight(InflightDescription, OwnedFd),
     ResetDevice,
@@ -189,14 +188,6 @@ impl Request {
                 Self::SendRarp { mac: [a, b, c, d, e, f] }
             }
             request::NET_SET_MTU => Self::SetMtu(fields.u64().ok_or_else(short)?),
-            request::GET_CONFIG => {
-                let (offset, size) = fields.pair().ok_or_else(short)?;
-                let flags = fields.u32().ok_or_else(short)?;
-                // The client sends room for the answer along.
-                let room = usize::try_from(size).unwrap_or(usize::MAX);
-                fields.skip(room).ok_or_else(short)?;
-                Self::GetConfig { offset, size, flags }
-            }
             request::GET_INFLIGHT_FD => Self::GetInflight(fields.inflight().ok_or_else(short)?),
             request::SET_INFLIGHT_FD => {
                 let description = fields.inflight().ok_or_else(short)?;
@@ -259,11 +250,6 @@ impl Fields<'_> {
         let (head, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*head)
-    }
-
-    fn skip(&mut self, bytes: usize) -> Option<()> {
-        self.0 = self.0.get(bytes..)?;
-        Some(())
     }
 
     fn u16(&mut self) -> Option<u16> {

@@ -52,9 +52,6 @@ pub trait Device: Send + Sync + 'static {
     /// The driver receives on the first `pairs` pairs of rings, at least one, from now on.
     fn use_pairs(&self, pairs: u16);
 
-    /// Fills `data` with the device-specific configuration at `offset`; what is beyond its end is zero.
-    fn read_config(&self, offset: u32, data: &mut [u8]);
-
     /// The machine has moved here: its address is to be made known to the network.
     fn announce(&self, mac: [u8; 6]);
 

@@ -22,6 +22,7 @@ pub struct Config {
     /// Permissions of the socket files. Whoever may write to a function's socket may attach to it.
     pub socket_mode: u32,
     /// How long a client may be silent after it connected before it is dropped. Meanwhile others can have the device.
+    /// And how long one that cannot have it is kept waiting: QEMU tries again at once.
     pub handshake_timeout: Duration,
 }
 
@@ -38,6 +39,7 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct Server {
     sockets: manifold_socket::Server<Service>,
+    patience: Duration,
 }
 
 impl Server {
@@ -48,7 +50,7 @@ impl Server {
     pub fn start(config: &Config) -> Result<Self, Error> {
         let Config { socket_mode, handshake_timeout } = *config;
         let config = manifold_socket::Config { socket_mode, handshake_timeout };
-        Ok(Self { sockets: manifold_socket::Server::start(config)? })
+        Ok(Self { sockets: manifold_socket::Server::start(config)?, patience: handshake_timeout })
     }
 
     /// Listens on `path` for clients of `device`. `name` is for log messages ("vf3").
@@ -63,7 +65,8 @@ impl Server {
         name: &str,
         device: Arc<dyn Device>,
     ) -> Result<Endpoint, Error> {
-        Ok(Endpoint { socket: self.sockets.serve(path, name, Service { device })? })
+        let service = Service { device, patience: self.patience };
+        Ok(Endpoint { socket: self.sockets.serve(path, name, service)? })
     }
 }
 
@@ -105,6 +108,8 @@ impl fmt::Debug for Endpoint {
 /// A device as it is spoken to over vhost-user.
 struct Service {
     device: Arc<dyn Device>,
+    /// How long a client that cannot have the device waits for nothing.
+    patience: Duration,
 }
 
 impl Protocol for Service {
@@ -123,6 +128,9 @@ impl Protocol for Service {
         if let Err(failure) = self.device.attached(&peer, Arc::clone(&status)) {
             let reason = Disconnect::Unavailable(failure.to_string());
             tracing::warn!(function, pid, "vhost-user client turned away: {reason}");
+            // The protocol has no way to say so. QEMU connects again at once, for as long as it takes, so it is kept
+            // waiting.
+            socket.wait_for_end(self.patience);
             socket.shut_down();
             return;
         }

@@ -37,7 +37,6 @@ pub mod request {
     pub const SET_VRING_ENABLE: u32 = 18;
     pub const SEND_RARP: u32 = 19;
     pub const NET_SET_MTU: u32 = 20;
-    pub const GET_CONFIG: u32 = 24;
     pub const GET_INFLIGHT_FD: u32 = 31;
     pub const SET_INFLIGHT_FD: u32 = 32;
     pub const RESET_DEVICE: u32 = 34;
@@ -58,8 +57,6 @@ pub mod protocol_feature {
     pub const REPLY_ACK: u64 = 1 << 3;
     /// The client tells the MTU.
     pub const NET_MTU: u64 = 1 << 4;
-    /// The device's configuration is read from the backend.
-    pub const CONFIG: u64 = 1 << 9;
     /// Chains in flight are tracked in memory that outlives the backend.
     pub const INFLIGHT_SHMFD: u64 = 1 << 12;
     /// The device can be reset.
@@ -114,7 +111,6 @@ pub const fn name(code: u32) -> &'static str {
         request::SET_VRING_ENABLE => "SET_VRING_ENABLE",
         request::SEND_RARP => "SEND_RARP",
         request::NET_SET_MTU => "NET_SET_MTU",
-        request::GET_CONFIG => "GET_CONFIG",
         request::GET_INFLIGHT_FD => "GET_INFLIGHT_FD",
         request::SET_INFLIGHT_FD => "SET_INFLIGHT_FD",
         request::RESET_DEVICE => "RESET_DEVICE",

@@ -122,13 +122,12 @@ fn a_table_that_fails_leaves_no_memory_and_rings_wait_for_some() {
 
 #[test]
 fn where_the_client_cannot_be_told_the_connection_ends() {
-    let cases: [(Vec<u8>, &str); 7] = [
+    let cases: [(Vec<u8>, &str); 6] = [
         // Without NEED_REPLY.
         (message(request::SET_VRING_NUM, 1, &pair(9, 256)), "SET_VRING_NUM"),
         (message(12345, 1, &[]), "an unknown request"),
         // A question has an answer of its own.
         (message(request::GET_VRING_BASE, 9, &pair(9, 0)), "GET_VRING_BASE"),
-        (message(request::GET_CONFIG, 9, &pair(250, 100)), "GET_CONFIG"),
         // Not a request: a reply, or another version.
         (message(request::SET_OWNER, 1 | 4, &[]), "SET_OWNER"),
         (message(request::SET_OWNER, 2, &[]), "SET_OWNER"),

@@ -102,6 +102,25 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Adds what `manifold attach --json` printed for QEMU, but for the memory, which every guest shares anyway.
+    ///
+    /// # Errors
+    /// When it printed something else.
+    pub fn attach(mut self, recipe: &Value) -> Result<Self> {
+        let arguments: Option<Vec<String>> = recipe["arguments"]
+            .as_array()
+            .map(|words| words.iter().filter_map(Value::as_str).map(str::to_owned).collect());
+        let arguments = arguments.context("no arguments")?;
+        let devices = arguments.chunks(2).filter(|pair| {
+            !["-m", "-object", "-machine"]
+                .iter()
+                .any(|option| pair.first().is_some_and(|word| word == option))
+        });
+        self.devices
+            .push(Device { properties: None, arguments: devices.flatten().cloned().collect() });
+        Ok(self)
+    }
+
     /// Adds a root port without a device, for [`Guest::plug`].
     #[must_use]
     pub fn spare_port(mut self) -> Self {

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
+use vhost::vhost_user::message::{
+    VhostUserHeaderFlag, VhostUserInflight, VhostUserProtocolFeatures,
+};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
@@ -43,6 +45,19 @@ struct Ring {
     used: u16,
 }
 
+fn negotiate(socket: &Path) -> Frontend {
+    let mut frontend = connect(socket);
+    let offered = frontend.get_features().unwrap();
+    assert_ne!(offered & F_VERSION_1, 0);
+    frontend.set_owner().unwrap();
+    let protocol = frontend.get_protocol_features().unwrap();
+    let wanted = protocol - VhostUserProtocolFeatures::STATUS;
+    frontend.set_protocol_features(wanted).unwrap();
+    frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+    frontend.set_features(F_VERSION_1 | F_PROTOCOL_FEATURES).unwrap();
+    frontend
+}
+
 /// A client that has said nothing yet.
 pub(crate) fn connect(socket: &Path) -> Frontend {
     Frontend::connect(socket, RINGS).unwrap()
@@ -51,16 +66,7 @@ pub(crate) fn connect(socket: &Path) -> Frontend {
 impl Client {
     /// Connects, negotiates and shares memory.
     pub(crate) fn attach(socket: &Path) -> Self {
-        let mut frontend = connect(socket);
-        let offered = frontend.get_features().unwrap();
-        assert_ne!(offered & F_VERSION_1, 0);
-        frontend.set_owner().unwrap();
-        let protocol = frontend.get_protocol_features().unwrap();
-        let wanted = protocol - VhostUserProtocolFeatures::STATUS;
-        frontend.set_protocol_features(wanted).unwrap();
-        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        frontend.set_features(F_VERSION_1 | F_PROTOCOL_FEATURES).unwrap();
-
+        let frontend = negotiate(socket);
         let fd = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&fd, RING * RINGS).unwrap();
         let file = File::from(fd);
@@ -80,6 +86,18 @@ impl Client {
         let client = Self { frontend, file, memory, rings };
         client.share_memory();
         client
+    }
+
+    /// Connects anew, with the rings as they are.
+    pub(crate) fn reattach(&mut self, socket: &Path) {
+        self.frontend = negotiate(socket);
+        self.share_memory();
+    }
+
+    /// Has what is in flight tracked in a new file.
+    pub(crate) fn track(&mut self) -> (VhostUserInflight, File) {
+        let asked = VhostUserInflight::new(0, 0, RINGS as u16, SIZE);
+        self.frontend.get_inflight_fd(&asked).unwrap()
     }
 
     pub(crate) fn share_memory(&self) {

@@ -152,6 +152,7 @@ impl Driver {
             features: self.features | if mergeable { feature::MRG_RXBUF } else { 0 },
             kick: ring.kick.clone(),
             resume: Some(resume),
+            inflight: None,
             events: Arc::clone(&ring.events) as Arc<_>,
         }
     }

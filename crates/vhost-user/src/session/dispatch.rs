@@ -9,9 +9,6 @@ use crate::memory::MAX_REGIONS;
 use crate::ring::Kick;
 use crate::spec::{self, protocol_feature, status};
 
-/// Bytes of configuration that can be asked for at a time (QEMU's VHOST_USER_MAX_CONFIG_SIZE).
-const MAX_CONFIG: u32 = 256;
-
 impl Session {
     pub(super) fn dispatch(
         &mut self,
@@ -73,18 +70,6 @@ impl Session {
                 let failed = |source| Refusal::Mtu { mtu, source };
                 let bytes = u16::try_from(mtu).map_err(|error| failed(error.into()))?;
                 self.device.set_mtu(bytes).map_err(failed)?;
-            }
-            Request::GetConfig { offset, size, flags } => {
-                self.needs(protocol_feature::CONFIG)?;
-                let end = offset.checked_add(size).filter(|end| *end <= MAX_CONFIG);
-                end.ok_or(Refusal::Config { offset, size })?;
-                let head = [offset, size, flags].map(u32::to_ne_bytes).concat();
-                let mut payload = head.clone();
-                payload.resize(head.len() + size as usize, 0);
-                if let Some(data) = payload.get_mut(head.len()..) {
-                    self.device.read_config(offset, data);
-                }
-                answer.reply(code, &payload);
             }
             Request::GetInflight(asked) => {
                 self.needs(protocol_feature::INFLIGHT_SHMFD)?;

@@ -139,14 +139,6 @@ pub enum Refusal {
     /// What is in flight cannot be tracked.
     #[error(transparent)]
     Inflight(#[from] TrackingError),
-    /// A part of the configuration that there cannot be.
-    #[error("{size} bytes of configuration at {offset}")]
-    Config {
-        /// From here.
-        offset: u32,
-        /// So many.
-        size: u32,
-    },
     /// An MTU that the device cannot carry.
     #[error("MTU {mtu}: {source}")]
     Mtu {
@@ -201,7 +193,6 @@ impl Session {
         | protocol_feature::RARP
         | protocol_feature::REPLY_ACK
         | protocol_feature::NET_MTU
-        | protocol_feature::CONFIG
         | protocol_feature::INFLIGHT_SHMFD
         | protocol_feature::RESET_DEVICE
         | protocol_feature::CONFIGURE_MEM_SLOTS
@@ -302,13 +293,12 @@ impl Session {
 /// Whether a request has an answer of its own, in place of which there is none.
 fn is_question(code: u32) -> bool {
     use spec::request::{
-        GET_CONFIG, GET_FEATURES, GET_INFLIGHT_FD, GET_MAX_MEM_SLOTS, GET_PROTOCOL_FEATURES,
-        GET_QUEUE_NUM, GET_STATUS, GET_VRING_BASE,
+        GET_FEATURES, GET_INFLIGHT_FD, GET_MAX_MEM_SLOTS, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM,
+        GET_STATUS, GET_VRING_BASE,
     };
     matches!(
         code,
-        GET_CONFIG
-            | GET_FEATURES
+        GET_FEATURES
             | GET_INFLIGHT_FD
             | GET_MAX_MEM_SLOTS
             | GET_PROTOCOL_FEATURES

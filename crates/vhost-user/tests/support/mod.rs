@@ -125,12 +125,6 @@ impl Device for Dummy {
         self.told(Call::Pairs(pairs));
     }
 
-    fn read_config(&self, offset: u32, data: &mut [u8]) {
-        for (at, byte) in (offset..).zip(data) {
-            *byte = at as u8;
-        }
-    }
-
     fn announce(&self, mac: [u8; 6]) {
         self.told(Call::Announce(mac));
     }

@@ -7,7 +7,9 @@ use manifold_vm::Guest;
 mod four;
 mod pf;
 mod refused;
+mod sriov;
 mod two;
+mod vhost;
 mod viommu;
 
 /// The PCI address of the guest's first Ethernet interface, as in "0000:01:00.0".

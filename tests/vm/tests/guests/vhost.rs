@@ -1,0 +1,91 @@
+//! Guests whose VMM brings its own virtio-net device and leaves the queues to the adapter (vhost-user).
+
+use anyhow::{Result, ensure};
+use manifold_vm::{Adapter, Builder, Guest, Lab, boot_all};
+
+use crate::{check_no_faults, mac};
+
+/// The arguments that `manifold attach` prints for a function over vhost-user.
+fn vhost<'a>(adapter: &Adapter, guest: Builder<'a>, function: &str) -> Result<Builder<'a>> {
+    let command = ["attach", function, "--vmm", "qemu", "--protocol", "vhost-user"];
+    guest.attach(&adapter.json(&command)?)
+}
+
+fn check_driver(guest: &Guest<'_>, adapter: &Adapter, vf: &str) -> Result<()> {
+    let info = adapter.vf(vf)?;
+    ensure!(info["attached"]["protocol"] == "vhost-user", "{info}");
+    ensure!(info["driver"]["state"] == "running", "{info}");
+    ensure!(mac(guest, "eth0")? == info["mac"], "{} has another MAC than {vf}", guest.name());
+    let driver = guest.sh("ethtool -i eth0")?;
+    ensure!(driver.contains("driver: virtio_net\n"), "{driver}");
+    Ok(())
+}
+
+#[test]
+fn vhost_user_guests_and_a_vfio_user_guest() -> Result<()> {
+    let lab = Lab::new("vhost")?;
+    let adapter = lab.adapter(&["--num-vfs", "3"])?;
+    let [vera, mut walt, xena] = boot_all([
+        vhost(&adapter, lab.guest("vera"), "vf0")?,
+        vhost(&adapter, lab.guest("walt"), "vf1")?,
+        lab.guest("xena").vfio_user(&adapter.socket("vf2")),
+    ])?;
+    for (guest, address) in [(&vera, "10.0.0.1/24"), (&walt, "10.0.0.2/24"), (&xena, "10.0.0.3/24")]
+    {
+        guest.configure(address)?;
+        guest.iperf_server()?;
+    }
+    check_driver(&vera, &adapter, "vf0")?;
+    check_driver(&walt, &adapter, "vf1")?;
+
+    // Over the same protocol and over both.
+    vera.ping("10.0.0.2", 5)?;
+    vera.ping("10.0.0.3", 5)?;
+    xena.ping("10.0.0.2", 5)?;
+    for options in ["-t 3", "-t 3 -R", "-t 2 -u -b 5M -l 1400"] {
+        let flow = vera.iperf("10.0.0.2", options)?;
+        ensure!(flow.mbit_per_s > 1.0, "{options}: {flow:?}");
+    }
+    let flow = xena.iperf("10.0.0.1", "-t 2")?;
+    ensure!(flow.mbit_per_s > 1.0, "{flow:?}");
+
+    // More queue pairs than one, and back.
+    for pairs in [4, 1] {
+        for guest in [&vera, &walt] {
+            guest.sh(&format!("ethtool -L eth0 combined {pairs}"))?;
+        }
+        vera.ping("10.0.0.2", 3)?;
+        vera.iperf("10.0.0.2", "-t 1 -P 4")?;
+    }
+
+    // Another machine that wants the same function over the other protocol is told that it is in use. (Over vhost-user
+    // there is no way to tell, and QEMU tries for ever.)
+    let Err(error) = lab.guest("zoe").vfio_user(&adapter.socket("vf0")).boot() else {
+        anyhow::bail!("two machines share a VF");
+    };
+    let text = format!("{error:#}");
+    ensure!(text.contains("in use") || text.contains("busy"), "no reason given: {text}");
+    adapter.wait_attached("vf0", true)?;
+    vera.ping("10.0.0.3", 2)?;
+
+    // Killed, and replaced by another machine.
+    walt.kill()?;
+    adapter.wait_attached("vf1", false)?;
+    vera.ping("10.0.0.3", 2)?;
+    let mut walt = vhost(&adapter, lab.guest("walt"), "vf1")?.boot()?;
+    walt.configure("10.0.0.2/24")?;
+    walt.ping("10.0.0.1", 5)?;
+    // The guest starts anew, with the same QEMU.
+    walt.reboot()?;
+    walt.configure("10.0.0.2/24")?;
+    walt.ping("10.0.0.3", 5)?;
+    check_driver(&walt, &adapter, "vf1")?;
+
+    check_no_faults(&adapter)?;
+    for guest in [&vera, &walt, &xena] {
+        guest.expect_quiet_kernel()?;
+    }
+    drop((vera, walt, xena));
+    adapter.wait_attached("vf0", false)?;
+    adapter.stop()
+}
