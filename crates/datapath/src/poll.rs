@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
 
 /// An eventfd that wakes a worker. Clones ring the same bell.
 #[derive(Clone, Debug)]
@@ -89,18 +92,22 @@ pub(crate) enum Wake {
     Command,
     /// The uplink has frames.
     Uplink,
+    /// The time to wait is over.
+    Timer,
     /// The transmit queue in this slot was kicked.
     Queue(usize),
 }
 
 const COMMAND: u64 = u64::MAX;
 const UPLINK: u64 = u64::MAX - 1;
+const TIMER: u64 = u64::MAX - 2;
 
 impl Wake {
     fn data(self) -> EventData {
         EventData::new_u64(match self {
             Wake::Command => COMMAND,
             Wake::Uplink => UPLINK,
+            Wake::Timer => TIMER,
             Wake::Queue(slot) => slot as u64,
         })
     }
@@ -109,6 +116,7 @@ impl Wake {
         match data {
             COMMAND => Wake::Command,
             UPLINK => Wake::Uplink,
+            TIMER => Wake::Timer,
             slot => Wake::Queue(slot as usize),
         }
     }
@@ -118,11 +126,28 @@ impl Wake {
 #[derive(Debug)]
 pub(crate) struct Poller {
     epoll: OwnedFd,
+    /// For waits with an end: epoll itself counts in milliseconds.
+    timer: OwnedFd,
+}
+
+/// How long to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// Not at all.
+    Now,
+    /// So long.
+    After(Duration),
+    /// Until something happens.
+    Never,
 }
 
 impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Poller { epoll: epoll::create(CreateFlags::CLOEXEC)? })
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let poller = Poller { epoll: epoll::create(CreateFlags::CLOEXEC)?, timer };
+        poller.add(&poller.timer, Wake::Timer)?;
+        Ok(poller)
     }
 
     pub(crate) fn add(&self, fd: impl AsFd, wake: Wake) -> io::Result<()> {
@@ -134,18 +159,26 @@ impl Poller {
         let _ = epoll::delete(&self.epoll, fd);
     }
 
-    /// Waits for events, at most for `limit` if there is one, and calls `each` with them.
-    pub(crate) fn wait(
-        &self,
-        limit: Option<Duration>,
-        mut each: impl FnMut(Wake),
-    ) -> io::Result<()> {
-        let limit = limit.map(|limit| Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: limit.subsec_nanos().into(),
-        });
+    /// Waits for events and calls `each` with them.
+    pub(crate) fn wait(&self, limit: Limit, mut each: impl FnMut(Wake)) -> io::Result<()> {
+        const ZERO: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let timeout = match limit {
+            Limit::Now => Some(&ZERO),
+            Limit::Never => None,
+            Limit::After(time) => {
+                // Zero would turn the timer off.
+                let time = time.max(Duration::from_nanos(1));
+                let it_value = Timespec {
+                    tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+                    tv_nsec: time.subsec_nanos().into(),
+                };
+                let once = Itimerspec { it_interval: ZERO, it_value };
+                timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+                None
+            }
+        };
         let mut room = [MaybeUninit::uninit(); 64];
-        match epoll::wait(&self.epoll, &mut room, limit.as_ref()) {
+        match epoll::wait(&self.epoll, &mut room, timeout) {
             Ok((events, _)) => {
                 for event in events {
                     each(Wake::from_data(event.data.u64()));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::handle::Shared;
 use crate::meter::Meter;
-use crate::poll::Wake;
+use crate::poll::{Limit, Wake};
 use crate::queues::Queues;
 use crate::window::Window;
 
@@ -66,7 +66,7 @@ impl Worker {
                 self.sleep(now)
             } else if rounds.is_multiple_of(ROUNDS_PER_LOOK) || self.queues.work >= WORK_PER_LOOK {
                 self.queues.work = 0;
-                self.look(Some(Duration::ZERO))
+                self.look(Limit::Now)
             } else {
                 continue;
             };
@@ -86,26 +86,30 @@ impl Worker {
             return Ok(());
         }
         self.meter.sleeps.add(1);
-        let limit = self
-            .queues
-            .next_interrupt()
-            .map(|due| Duration::from_nanos(self.clock.nanos(due.saturating_sub(now))));
+        let limit = match self.queues.next_interrupt() {
+            Some(due) => {
+                let ticks = due.saturating_sub(now);
+                Limit::After(Duration::from_nanos(self.clock.nanos(ticks)))
+            }
+            None => Limit::Never,
+        };
         let result = self.look(limit);
         sleeper.awake();
-        if limit.is_none() {
+        if limit == Limit::Never {
             self.window.slept(self.clock.now().saturating_sub(now));
         }
         result
     }
 
     /// Looks at what was kicked, waiting at most so long.
-    fn look(&mut self, limit: Option<Duration>) -> io::Result<()> {
+    fn look(&mut self, limit: Limit) -> io::Result<()> {
         let woken = &mut self.woken;
         woken.clear();
         self.queues.poller.wait(limit, |wake| woken.push(wake))?;
         for wake in woken.drain(..) {
             match wake {
                 Wake::Command => self.shared.doorbell.bell.clear(),
+                Wake::Timer => {}
                 Wake::Uplink => self.queues.wake_uplink(),
                 Wake::Queue(slot) => self.queues.activate(slot),
             }
