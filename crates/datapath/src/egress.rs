@@ -104,6 +104,9 @@ impl Egress<'_> {
         let mut targets: ArrayVec<u32, BURST> = ArrayVec::new();
         let mut several: ArrayVec<(usize, Decision<'_>), BURST> = ArrayVec::new();
         let mut sent = Sent::default();
+        // The receiver of the frame before, if all its frames go to one queue.
+        let mut before = (usize::MAX, NOWHERE);
+        let learn = learn.filter(|function| sender.is_some() && function.steer.learns());
         let mut recent = Recent::new(table, from.source);
         for (index, frame) in frames.iter_mut().enumerate().take(BURST) {
             let decision = recent.classify(frame.header(), frame.switched_len(pieces));
@@ -115,7 +118,19 @@ impl Egress<'_> {
                     targets.push(NOWHERE);
                     continue;
                 }
-                Decision::Function(function) => self.steer(number(function), frame, pieces),
+                Decision::Function(function) => {
+                    let function = number(function);
+                    if function != before.0 {
+                        let trivial = self.functions.get(function).and_then(Option::as_ref);
+                        let trivial = trivial.is_none_or(|f| f.steer.is_trivial());
+                        before = if trivial {
+                            (function, key(function, 0))
+                        } else {
+                            (usize::MAX, self.steer(function, frame, pieces))
+                        };
+                    }
+                    before.1
+                }
                 Decision::Uplink => UPLINK,
                 Decision::Multi(_) => {
                     several.push((index, decision));
@@ -124,7 +139,7 @@ impl Egress<'_> {
             };
             targets.push(target);
             sent.count(frame);
-            if let (Some(function), Some(_)) = (learn, &sender) {
+            if let Some(function) = learn {
                 function.steer.learn(frame, pieces, from.pair);
             }
         }

@@ -66,12 +66,13 @@ impl Steer {
         (pair, hash)
     }
 
+    /// Whether [`Steer::learn`] does anything.
+    pub(crate) fn learns(&self) -> bool {
+        !self.flows.is_empty()
+    }
+
     /// The driver sends a frame on a queue pair: where it wants to receive the other direction of the flow.
-    #[inline]
     pub(crate) fn learn(&self, frame: &Frame, pieces: &Pieces<'_>, pair: u16) {
-        if self.flows.is_empty() {
-            return;
-        }
         let mut room = [0; PEEKED];
         let (head, layers) = headers(frame, pieces, &mut room);
         if let Some(entry) = self.flow(rss::flow(&layers, head)) {
@@ -84,6 +85,7 @@ impl Steer {
     }
 
     fn flow(&self, hash: u32) -> Option<&AtomicU16> {
+        // Empty where nothing is learned.
         self.flows.get(hash as usize % FLOWS)
     }
 }
