@@ -22,6 +22,9 @@ const CHAINS: usize = 256;
 /// Pieces those buffers may be in.
 const ROOM: usize = 512;
 
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
+
 /// A receive queue.
 pub(crate) struct Receiver {
     queue: Queue,
@@ -360,6 +363,9 @@ fn claim<'p, R: Burst<'p>>(
         let popped = ring.pop(|slice, access| {
             access == Access::Read || {
                 slice.prefetch();
+                if needed > LINE {
+                    slice.skip(LINE).prefetch();
+                }
                 room.try_push(slice).is_ok()
             }
         });

@@ -13,15 +13,13 @@ use manifold_virtio::transport::{QueueEvents, QueueState};
 use crate::command::Done;
 use crate::config::{QueueConfig, transmit_offloads};
 use crate::counters::{Drop, PairCounters};
+use crate::deliver::LINE;
 use crate::egress::{Egress, Origin, number};
 use crate::flight::Flight;
-use crate::frame::{BURST, Frames, JUDGED, Pieces};
+use crate::frame::{BURST, Frames, Pieces};
 use crate::meter::Stage;
 use crate::moderation::Moderation;
 use crate::poll::Kick;
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// A transmit queue.
 pub(crate) struct Transmitter {
@@ -273,7 +271,7 @@ fn take<'p, R: Burst<'p>>(
             }
             slice.prefetch();
             if slice.len() > LINE {
-                slice.skip(LINE.min(JUDGED)).prefetch();
+                slice.skip(LINE).prefetch();
             }
             pieces.try_push(slice).is_ok()
         });
