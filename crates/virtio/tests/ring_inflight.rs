@@ -333,18 +333,18 @@ fn a_region_that_is_too_small_is_refused() {
 fn a_part_begins_anywhere_in_the_file() {
     let file = GuestMemory::new("inflight", 3 * 4096).unwrap();
     let fd = file.file().try_clone().unwrap().into();
-    for (packed, offset) in [(false, 4032u64), (true, 4096), (true, 8128)] {
+    let memory = Arc::new(SharedMemory::map(&fd, 0, 3 * 4096).unwrap());
+    for (packed, offset) in [(false, 4032usize), (true, 4096), (true, 8128)] {
         let guest = Guest::new(4, packed);
         let queue = Queue::new(guest.inner().addresses, guest.inner().features).unwrap();
-        let region = Inflight::of_file(&fd, offset, 4, packed).unwrap();
+        let region = Inflight::new(Arc::clone(&memory), offset);
         let mut queue = queue.with_inflight(region).unwrap();
         let reader = guest.inner().reader();
         queue.open(&reader.pin()).unwrap();
         let mut header = [0; 12];
-        file.read(offset, &mut header).unwrap();
+        file.read(offset as u64, &mut header).unwrap();
         assert_eq!(header, [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 4, 0], "{packed} at {offset}");
     }
-    assert!(Inflight::of_file(&fd, 3 * 4096 - 64, 4, true).is_err(), "beyond the end");
 }
 
 /// `QueueRegionSplit`, byte by byte, through one chain's life.

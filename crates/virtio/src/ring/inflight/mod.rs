@@ -14,11 +14,10 @@
 mod packed;
 mod split;
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use manifold_dma::{PAGE_SIZE, SharedMemory};
+use manifold_dma::SharedMemory;
 
 pub(super) use packed::PackedRecord;
 pub(super) use split::SplitRecord;
@@ -47,24 +46,6 @@ impl Inflight {
     pub fn size(queue_size: u16, packed: bool) -> usize {
         let bytes = if packed { packed::bytes(queue_size) } else { split::bytes(queue_size) };
         bytes.next_multiple_of(ALIGNMENT)
-    }
-
-    /// The part of a queue of `queue_size` descriptors that begins `offset` bytes into a file. All zeros, it is taken for
-    /// new.
-    ///
-    /// # Errors
-    /// Those of [`SharedMemory::map`].
-    pub fn of_file(
-        fd: &OwnedFd,
-        offset: u64,
-        queue_size: u16,
-        packed: bool,
-    ) -> Result<Self, manifold_dma::Error> {
-        // A part begins anywhere, a mapping at a page.
-        let skip = offset % PAGE_SIZE;
-        let len = skip + Self::size(queue_size, packed) as u64;
-        let memory = SharedMemory::map(fd, offset - skip, len)?;
-        Ok(Inflight { memory: Arc::new(memory), offset: skip as usize })
     }
 
     /// The part that begins `offset` bytes into `memory`. All zeros, it is taken for new.
