@@ -76,7 +76,8 @@ impl NetOptions {
         let size = usize::from(self.queue_size);
         let rings = 3 * (size * (ring::DESC + 2 + ring::USED_ELEMENT) + 512);
         let frame = NET_HEADER + 8 + usize::from(mtu) + OVERHEAD;
-        let rx = size * (self.rx_buffer as usize).max(128);
+        // Whole frames where the device does not merge buffers; untouched memory costs nothing.
+        let rx = size * (self.rx_buffer as usize).max(frame.next_multiple_of(64));
         let tx = size.min(self.tx_slots.into()) * (frame.next_multiple_of(64) + 2 * ring::DESC);
         usize::from(self.queue_pairs.max(1)) * (rings + rx + tx) + 32 * 1024
     }
@@ -326,6 +327,10 @@ fn wanted(offered: u64, options: &NetOptions) -> u64 {
         | CONTROL;
     if options.indirect {
         wanted |= feature::INDIRECT_DESC;
+    }
+    if options.queue_pairs < 2 {
+        // Nothing to spread over.
+        wanted &= !feature::RSS;
     }
     wanted &= offered & !options.refuse;
     // What cannot be had without something else (5.1.3.1).
