@@ -62,7 +62,7 @@ impl Adapter {
     /// resources. Nothing is left behind then.
     pub fn start(config: Config) -> Result<Self, Error> {
         config.check()?;
-        let datapath = Arc::new(Datapath::start(empty_table(), &config.workers)?);
+        let datapath = Arc::new(Datapath::start(&empty_table(), &config.workers)?);
         let uplink = match &config.uplink {
             Uplink::None => None,
             Uplink::Tap(name) => Some(open_tap(name, config.mtu)?),

@@ -87,7 +87,7 @@ impl Factory {
         let model = NetDevice::new(net.clone(), Arc::clone(&domain), &msix, host)?;
         let view = Passthrough::new(&space, &spec);
         // Last, so that a function that cannot be made leaves nothing behind.
-        self.datapath.add_function(id, &domain, counters.clone())?;
+        self.datapath.add_function(id, &domain, &counters)?;
         Ok(Arc::new(Function {
             id,
             spec,
@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_function_that_was_removed_takes_no_writes() {
-        let datapath = Arc::new(Datapath::start(empty_table(), &[None]).unwrap());
+        let datapath = Arc::new(Datapath::start(&empty_table(), &[None]).unwrap());
         let switch = Arc::new(Switch::new(Arc::clone(&datapath), 1500, false));
         let factory = Factory { config: Config::new("/tmp"), datapath, switch };
         let vf = factory.vf(0).unwrap();

@@ -74,7 +74,7 @@ impl Switch {
                 );
             }
         }
-        if let Err(error) = self.datapath.set_table(Arc::new(table)) {
+        if let Err(error) = self.datapath.set_table(&Arc::new(table)) {
             tracing::error!(%error, "the forwarding table cannot be replaced");
         }
     }
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_claim_to_anothers_address_is_told_once() {
-        let datapath = Arc::new(Datapath::start(empty_table(), &[None]).unwrap());
+        let datapath = Arc::new(Datapath::start(&empty_table(), &[None]).unwrap());
         let switch = Switch::new(datapath, 1500, false);
         let mac = |last| [2, 0, 0, 0, 0, last];
         switch.add([(Vf(0), mac(0)), (Vf(1), mac(1))]);

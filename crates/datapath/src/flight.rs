@@ -46,7 +46,8 @@ impl Flight {
 
     /// The next chain to give back, if its tickets are all back.
     pub(crate) fn pop(&mut self) -> Option<Chain> {
-        let (chain, _) = self.chains.pop_front_if(|(_, tickets)| *tickets == 0)?;
+        let (chain, _) = *self.chains.front().filter(|(_, tickets)| *tickets == 0)?;
+        self.chains.pop_front();
         self.first = self.first.wrapping_add(1);
         Some(chain)
     }

@@ -87,8 +87,12 @@ pub(crate) struct Commands {
     pub(crate) waiting: VecDeque<(Command, Done)>,
 }
 
-/// Held by a worker's thread. However that ends, nobody is left waiting for an answer.
-struct Closing(Arc<Shared>);
+/// Held by a worker's thread. However that ends, nobody is left waiting for an answer, nor for frames in flight: the other
+/// workers are woken to find their rings abandoned.
+struct Closing {
+    own: Arc<Shared>,
+    all: Vec<Arc<Doorbell>>,
+}
 
 impl Drop for Closing {
     fn drop(&mut self) {
@@ -97,9 +101,11 @@ impl Drop for Closing {
                 "a worker panicked: its queues are served no more; please report this as a bug"
             );
         }
-        let mut commands = self.0.commands.lock();
+        let mut commands = self.own.commands.lock();
         commands.open = false;
         commands.waiting.clear();
+        drop(commands);
+        self.all.iter().for_each(|doorbell| doorbell.bell.ring());
     }
 }
 
@@ -174,7 +180,7 @@ impl Datapath {
     ///
     /// # Errors
     /// [`Error::Workers`], [`Error::Core`] or [`Error::Io`].
-    pub fn start(table: Arc<Table>, cores: &[Option<usize>]) -> Result<Self, Error> {
+    pub fn start(table: &Arc<Table>, cores: &[Option<usize>]) -> Result<Self, Error> {
         if !(1..=MAX_WORKERS).contains(&cores.len()) {
             return Err(Error::Workers(cores.len()));
         }
@@ -190,7 +196,8 @@ impl Datapath {
         for (((number, core), shared), ports) in
             cores.iter().enumerate().zip(shared).zip(connect(&doorbells))
         {
-            let member = Member::start(number, *core, shared, ports, &table, &clock)?;
+            let closing = Closing { own: Arc::clone(&shared), all: doorbells.clone() };
+            let member = Member::start(number, *core, shared, ports, table, &clock, closing)?;
             datapath.workers.push(member);
         }
         Ok(datapath)
@@ -200,8 +207,8 @@ impl Datapath {
     ///
     /// # Errors
     /// [`Error::WorkerGone`].
-    pub fn set_table(&self, table: Arc<Table>) -> Result<(), Error> {
-        self.tell_all(|_| Command::SetTable(Arc::clone(&table)))
+    pub fn set_table(&self, table: &Arc<Table>) -> Result<(), Error> {
+        self.tell_all(|_| Command::SetTable(Arc::clone(table)))
     }
 
     /// Connects the uplink, or disconnects it.
@@ -224,7 +231,7 @@ impl Datapath {
         &self,
         id: FunctionId,
         domain: &Arc<Domain>,
-        counters: FunctionCounters,
+        counters: &FunctionCounters,
     ) -> Result<(), Error> {
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
         let steer = Arc::new(Steer::new(&Steering::default()));
@@ -396,6 +403,7 @@ impl Member {
         ports: Ports,
         table: &Arc<Table>,
         clock: &Clock,
+        closing: Closing,
     ) -> Result<Self, Error> {
         let poller = Poller::new()?;
         poller.add(&shared.doorbell.bell, Wake::Command)?;
@@ -403,7 +411,6 @@ impl Member {
         let laps = Laps::new(clock.clone(), Arc::clone(&meter));
         let queues = Queues::new(number, poller, clock.clone(), Arc::clone(table), ports, laps);
         let worker = Worker::new(Arc::clone(&shared), Arc::clone(&meter), clock.clone(), queues);
-        let closing = Closing(Arc::clone(&shared));
         let (pinned, wait) = sync_channel(1);
         let thread =
             std::thread::Builder::new().name(format!("worker{number}")).spawn(move || {

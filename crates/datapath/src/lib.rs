@@ -48,9 +48,11 @@ mod uplink;
 mod window;
 mod worker;
 
-#[cfg(all(test, loom))]
+#[cfg(loom)]
+#[cfg(test)]
 mod models;
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests;
 
 pub use config::{Direction, QueueConfig};

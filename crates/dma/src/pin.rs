@@ -121,7 +121,8 @@ impl Drop for Slot {
 }
 
 /// Unmap against what is in flight, in every order in which their steps can be seen.
-#[cfg(all(test, loom))]
+#[cfg(loom)]
+#[cfg(test)]
 mod models {
     use loom::sync::atomic::AtomicBool;
     use loom::thread;
@@ -161,7 +162,8 @@ mod models {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use std::sync::Barrier;
     use std::sync::atomic::AtomicBool;

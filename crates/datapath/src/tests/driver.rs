@@ -110,7 +110,7 @@ impl Driver {
         domain.map(0, MEMORY, Permissions::READ_WRITE, backing).unwrap();
         domain.set_bus_master(true);
         let counters = FunctionCounters::new(PAIRS);
-        datapath.add_function(id, &domain, counters.clone()).unwrap();
+        datapath.add_function(id, &domain, &counters).unwrap();
         Driver {
             id,
             memory: domain.reader(),

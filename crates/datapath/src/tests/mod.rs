@@ -42,7 +42,7 @@ fn table(functions: &[FunctionId]) -> Arc<Table> {
 /// A data path with running functions vf0, vf1 ...
 fn switch(count: u16, mergeable: bool) -> (Datapath, Vec<Driver>) {
     let ids: Vec<_> = (0..count).map(Vf).collect();
-    let datapath = Datapath::start(table(&ids), &[None]).unwrap();
+    let datapath = Datapath::start(&table(&ids), &[None]).unwrap();
     let drivers = ids.iter().map(|id| Driver::start(&datapath, *id, mergeable)).collect();
     (datapath, drivers)
 }
@@ -216,7 +216,7 @@ fn a_malformed_ring_stops_its_own_queue_only() {
 #[test]
 fn a_receiver_without_a_driver_drops() {
     let ids = [Vf(0), Vf(1)];
-    let datapath = Datapath::start(table(&ids), &[None]).unwrap();
+    let datapath = Datapath::start(&table(&ids), &[None]).unwrap();
     let mut sender = Driver::start(&datapath, Vf(0), true);
     let receiver = Driver::new(&datapath, Vf(1));
     sender.send(&frame(mac(Vf(1)), Vf(0), 60));
@@ -227,7 +227,7 @@ fn a_receiver_without_a_driver_drops() {
 #[test]
 fn frames_go_to_the_active_queue_pairs() {
     let ids = [Vf(0), Vf(1)];
-    let datapath = Datapath::start(table(&ids), &[None]).unwrap();
+    let datapath = Datapath::start(&table(&ids), &[None]).unwrap();
     let (mut sender, mut receiver) = (Driver::new(&datapath, Vf(0)), Driver::new(&datapath, Vf(1)));
     sender.tx.pair = 1;
     receiver.rx.pair = 1;

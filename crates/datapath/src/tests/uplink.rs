@@ -62,7 +62,7 @@ fn switch() -> (Datapath, Vec<Driver>, UdpSocket) {
         let [.., last] = mac(*id);
         ip(&format!("neighbour add {a}.{b}.{c}.{d} lladdr 02:00:00:00:01:{last:02x} dev up0"));
     }
-    let datapath = Datapath::start(Arc::new(builder.build()), &[None]).unwrap();
+    let datapath = Datapath::start(&Arc::new(builder.build()), &[None]).unwrap();
     datapath.set_uplink(Some(tap)).unwrap();
     let mut drivers: Vec<_> = ids.iter().map(|id| Driver::start(&datapath, *id, true)).collect();
     for driver in &mut drivers {

@@ -11,7 +11,7 @@ use super::*;
 /// A data path of two workers; neighbours among its functions are on different ones.
 fn two_workers(count: u16, mergeable: bool) -> (Datapath, Vec<Driver>) {
     let ids: Vec<_> = (0..count).map(Vf).collect();
-    let datapath = Datapath::start(table(&ids), &[None, None]).unwrap();
+    let datapath = Datapath::start(&table(&ids), &[None, None]).unwrap();
     let drivers: Vec<_> = ids.iter().map(|id| Driver::start(&datapath, *id, mergeable)).collect();
     assert!(datapath.workers().iter().all(|worker| worker.pairs == usize::from(count) / 2));
     (datapath, drivers)
@@ -222,8 +222,8 @@ fn interrupts_wait_for_frames_or_time() {
 
 #[test]
 fn a_processor_that_does_not_exist_is_refused() {
-    let error = Datapath::start(table(&[]), &[Some(0), Some(1000)]).unwrap_err();
+    let error = Datapath::start(&table(&[]), &[Some(0), Some(1000)]).unwrap_err();
     assert!(matches!(error, Error::Core { core: 1000, .. }), "{error}");
-    assert!(matches!(Datapath::start(table(&[]), &[]), Err(Error::Workers(0))));
-    assert!(matches!(Datapath::start(table(&[]), &[None; 65]), Err(Error::Workers(65))));
+    assert!(matches!(Datapath::start(&table(&[]), &[]), Err(Error::Workers(0))));
+    assert!(matches!(Datapath::start(&table(&[]), &[None; 65]), Err(Error::Workers(65))));
 }
