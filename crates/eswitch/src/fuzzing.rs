@@ -34,7 +34,7 @@ pub fn classify(data: &[u8]) {
         let (frame, frame_len) = input.frame();
         let recent = recents.entry(source).or_insert_with(|| Recent::new(&table, source));
         // The second time from memory, and then with lengths that may change the answer.
-        for len in [frame_len, frame_len, frame_len / 2, frame_len + 1] {
+        for len in [frame_len, frame_len, frame_len / 2, frame_len.saturating_add(1)] {
             let expected = switch.classify(source, &frame, len);
             let context = || format!("{switch:?}\n{source:?} {len} {frame:02x?}");
             assert_eq!(outcome(table.classify(source, &frame, len)), expected, "{}", context());

@@ -167,6 +167,7 @@ async fn the_document_describes_every_path() {
             "get /v1/functions/{id}",
             "get /v1/functions/{id}/config",
             "get /v1/vfs",
+            "get /v1/workers",
             "post /v1/vfs",
         ]
     );

@@ -18,9 +18,18 @@ fn a_daemon_is_ready_when_it_says_so_and_leaves_nothing_behind() {
         assert!(daemon.ready.contains("2 of 256"), "{}", daemon.ready);
         assert_eq!(
             files(&run_dir),
-            ["api.sock", "manifold.lock", "pf.sock", "vf0.sock", "vf1.sock"]
+            [
+                "api.sock",
+                "manifold.lock",
+                "pf.sock",
+                "pf.vhost.sock",
+                "vf0.sock",
+                "vf0.vhost.sock",
+                "vf1.sock",
+                "vf1.vhost.sock"
+            ]
         );
-        for socket in ["api.sock", "pf.sock", "vf0.sock"] {
+        for socket in ["api.sock", "pf.sock", "vf0.sock", "vf0.vhost.sock"] {
             let mode = fs::metadata(run_dir.join(socket)).unwrap().permissions().mode();
             assert_eq!(mode & 0o077, 0, "{socket} is open to others: {mode:o}");
         }

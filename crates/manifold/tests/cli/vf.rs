@@ -12,7 +12,8 @@ fn vfs_appear_and_disappear_with_their_sockets() {
     let said = daemon.run(&["vf", "enable", "256"]).succeeded();
     assert!(said.contains("256 VFs enabled"), "{said}");
     assert!(said.contains("01:00.1") && said.contains("02:00.0"), "{said}");
-    assert_eq!(files(dir.path()).len(), 256 + 3);
+    // api.sock and the lock, and two sockets for each function.
+    assert_eq!(files(dir.path()).len(), 2 + 2 * 257);
 
     let vfs = daemon.json(&["vf", "list", "--json"]);
     let list = vfs["vfs"].as_array().unwrap();
@@ -27,7 +28,7 @@ fn vfs_appear_and_disappear_with_their_sockets() {
     assert!(table.lines().all(|line| line.split_whitespace().count() >= 9), "{table}");
 
     assert!(daemon.run(&["vf", "disable"]).succeeded().contains("256 VFs disabled"));
-    assert_eq!(files(dir.path()), ["api.sock", "manifold.lock", "pf.sock"]);
+    assert_eq!(files(dir.path()), ["api.sock", "manifold.lock", "pf.sock", "pf.vhost.sock"]);
     assert!(daemon.run(&["vf", "disable"]).succeeded().contains("no VFs were enabled"));
     assert!(daemon.run(&["vf", "enable", "1"]).succeeded().contains("1 VF enabled: vf0"));
 }
