@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::{getpriority_process, setpriority_process};
 
-const NICE: i32 = -10;
+const NICE: i32 = -19;
 /// Where Linux schedules by session, a process's own nice value counts within its session only.
 const SESSION: &str = "/proc/self/autogroup";
 
