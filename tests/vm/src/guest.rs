@@ -32,6 +32,7 @@ pub struct Builder<'a> {
     /// Sockets go here; their paths must stay below 108 bytes.
     pub(crate) sockets: PathBuf,
     pub(crate) memory_mib: u32,
+    pub(crate) cpus: u32,
     pub(crate) shared_memory: bool,
     pub(crate) viommu: bool,
     pub(crate) load_drivers: bool,
@@ -79,6 +80,14 @@ impl<'a> Builder<'a> {
     #[must_use]
     pub fn memory(mut self, mib: u32) -> Self {
         self.memory_mib = mib;
+        self
+    }
+
+    /// Virtual processors; one unless told. A machine with hundreds of functions needs several for their interrupt
+    /// vectors alone.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
         self
     }
 
@@ -273,7 +282,7 @@ impl<'a> Builder<'a> {
         command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         command.args(["-M", "q35,memory-backend=ram,usb=off,sata=off,smbus=off,vmport=off"]);
         command.args(self.acceleration.arguments());
-        command.args(["-smp", "1", "-m", &format!("{}M", self.memory_mib)]);
+        command.args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory_mib)]);
         // The adapter reads and writes guest memory, so that should be a file it can share.
         let size = self.memory_mib;
         let memory = if self.shared_memory {

@@ -122,6 +122,7 @@ impl Setup {
             logs: logs.to_owned(),
             sockets: sockets.to_owned(),
             memory_mib: 256,
+            cpus: 1,
             shared_memory: true,
             viommu: false,
             load_drivers: true,

@@ -43,10 +43,11 @@ pub(super) fn recipe(
         arguments.extend(nic.qemu(&device(function)));
     }
     let remarks = [
-        "for QEMU 10.0 or newer with `-machine q35` or another that has PCI Express",
+        "for QEMU 10.1 or newer with `-machine q35` or another that has PCI Express",
         SHARED,
         MACHINE,
-        "each function takes QEMU some 20 file descriptors: raise the limit (`ulimit -n`) for many",
+        "many VFs take many interrupt vectors, two for each queue pair and one; a processor has about 200: \
+         see `-smp`, and `manifold serve --queue-pairs`",
         "in the machine: echo N >/sys/bus/pci/devices/.../sriov_numvfs, on the PF",
     ];
     Ok(Recipe::command(arguments, &remarks))
