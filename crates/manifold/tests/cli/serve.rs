@@ -50,7 +50,7 @@ fn a_daemon_that_was_killed_is_replaced_at_once() {
     assert!(none.failed(1).contains("manifold serve"));
 
     let daemon = Daemon::start(dir.path(), &[]);
-    assert_eq!(files(dir.path()), ["api.sock", "manifold.lock", "pf.sock"]);
+    assert_eq!(files(dir.path()), ["api.sock", "manifold.lock", "pf.sock", "pf.vhost.sock"]);
     assert_eq!(daemon.json(&["vf", "enable", "4", "--json"])["num_vfs"], 4);
     // And after a stop in order, again at once.
     assert_eq!(daemon.stop(Signal::TERM), Some(0));
