@@ -78,6 +78,8 @@ impl NetOptions {
         let frame = NET_HEADER + 8 + usize::from(mtu) + OVERHEAD;
         // Whole frames where the device does not merge buffers; untouched memory costs nothing.
         let rx = size * (self.rx_buffer as usize).max(frame.next_multiple_of(64));
+        // A device that segments is given frames larger than its MTU.
+        let frame = frame.max(NET_HEADER + 8 + LARGEST_FRAME);
         let tx = size.min(self.tx_slots.into()) * (frame.next_multiple_of(64) + 2 * ring::DESC);
         usize::from(self.queue_pairs.max(1)) * (rings + rx + tx) + 32 * 1024
     }
