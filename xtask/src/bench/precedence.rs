@@ -4,7 +4,8 @@ use std::fs;
 
 use rustix::process::{getpriority_process, setpriority_process};
 
-const NICE: i32 = -19;
+/// Not more: kernel threads, which carry what is typed to a terminal, must get a processor where all are polled.
+const NICE: i32 = -10;
 /// Where Linux schedules by session, a process's own nice value counts within its session only.
 const SESSION: &str = "/proc/self/autogroup";
 

@@ -156,17 +156,31 @@ impl Generator {
     }
 
     fn counters(&mut self) -> Result<Counters> {
-        let at = Instant::now();
-        let text = self.command("show port stats all")?;
-        let received = received(&text);
-        ensure!(received.len() == 2, "testpmd printed no counters of two ports:\n{text}");
-        Ok(Counters { at, received })
+        /// Longer, and it is not known well enough when the counters were read: testpmd's terminal has to wait for a
+        /// processor where both poll.
+        const PROMPT_ANSWER: Duration = Duration::from_millis(5);
+        const ATTEMPTS: u32 = 50;
+        for attempt in 1.. {
+            let begin = Instant::now();
+            let text = self.command("show port stats all")?;
+            let at = Instant::now();
+            if at - begin <= PROMPT_ANSWER || attempt == ATTEMPTS {
+                let received = received(&text);
+                ensure!(received.len() == 2, "testpmd printed no counters of two ports:\n{text}");
+                return Ok(Counters { at, received });
+            }
+        }
+        bail!("testpmd never answered")
     }
 
     fn command(&mut self, line: &str) -> Result<String> {
+        /// The first time it may have to wait for a processor, or lose what was typed while it set its terminal up.
+        const ECHO_TIMEOUT: Duration = Duration::from_secs(2);
         self.terminal.send(line)?;
-        // Its echo of the line may come in pieces, each behind a prompt of its own.
-        self.terminal.expect(line, COMMAND_TIMEOUT)?;
+        if self.terminal.expect(line, ECHO_TIMEOUT).is_err() {
+            self.terminal.send(line)?;
+            self.terminal.expect(line, COMMAND_TIMEOUT)?;
+        }
         self.terminal.expect(PROMPT, COMMAND_TIMEOUT)
     }
 
