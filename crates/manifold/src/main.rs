@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Vf(args) => vf::run(args),
         Command::Function(args) => function::run(args),
-        Command::Worker(args) => worker::run(args),
+        Command::Worker(args) => worker::run(&args),
         Command::Attach(args) => attach::run(&args),
         Command::Guest(args) => guest::run(args),
     };

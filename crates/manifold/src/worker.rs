@@ -9,7 +9,7 @@ use crate::daemon;
 use crate::output::{Align, Table, print, print_json};
 
 /// Runs the command.
-pub(crate) fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
     let WorkerCommand::List = args.command;
     let workers = daemon::call(args.run_dir.clone(), async |daemon| daemon.workers().await)?;
     if args.json.json {
