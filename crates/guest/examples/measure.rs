@@ -1,6 +1,7 @@
 //! Measures the data path with this crate's guests, on an adapter in this process.
 //!
 //!     cargo run --release -p manifold-guest --example measure -- frames 60 1514
+//!     cargo run --release -p manifold-guest --example measure -- frames 60 --protocol vhost-user --packed
 //!     cargo run --release -p manifold-guest --example measure -- tcp 4
 //!     cargo run --release -p manifold-guest --example measure -- idle 64
 
@@ -10,7 +11,9 @@ use manifold_adapter::{Adapter, Config as AdapterConfig};
 use manifold_guest::agent::process::GuestProcess;
 use manifold_guest::agent::{self, Command, Event, Incoming, Neighbour, Outgoing};
 use manifold_guest::rawgen;
-use manifold_guest::rawgen::config::{Config, Flow, Frames, Load, PortConfig, Protocol};
+use manifold_guest::rawgen::config::{
+    Config, Flow, Frames, Load, Mac, PortConfig, Protocol, Rings,
+};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -19,6 +22,14 @@ use std::time::{Duration, Instant};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let flag = |name: &str| arguments.iter().position(|argument| argument == name);
+    let protocol = flag("--protocol").and_then(|at| arguments.get(at + 1));
+    let protocol = match protocol.map(String::as_str) {
+        None | Some("vfio-user") => Protocol::VfioUser,
+        Some("vhost-user") => Protocol::VhostUser,
+        Some(other) => panic!("{other} is neither vfio-user nor vhost-user"),
+    };
+    let rings = Rings { packed: flag("--packed").is_some(), ..Rings::default() };
     let numbers: Vec<u16> = arguments.iter().skip(1).filter_map(|a| a.parse().ok()).collect();
     match arguments.first().map(String::as_str) {
         // The example started by itself, as a guest.
@@ -26,10 +37,12 @@ fn main() {
             let config: agent::Config = serde_json::from_str(&arguments[1]).unwrap();
             agent::run_stdio(&config).unwrap();
         }
-        Some("frames") => numbers.iter().for_each(|size| frames(*size)),
+        Some("frames") => numbers.iter().for_each(|size| frames(*size, protocol, rings)),
         Some("tcp") => numbers.iter().for_each(|guests| tcp(*guests)),
         Some("idle") => numbers.iter().for_each(|guests| idle(*guests)),
-        _ => eprintln!("measure frames SIZE.. | tcp GUESTS.. | idle GUESTS.."),
+        _ => eprintln!(
+            "measure frames SIZE.. [--protocol vfio-user|vhost-user] [--packed] | tcp GUESTS.. | idle GUESTS.."
+        ),
     }
 }
 
@@ -40,17 +53,19 @@ fn adapter(dir: &Path, vfs: u16, mtu: u16) -> Adapter {
 }
 
 /// VF 0 to VF 1, one generator thread.
-fn frames(size: u16) {
+fn frames(size: u16, protocol: Protocol, rings: Rings) {
     let dir = tempfile::tempdir().unwrap();
-    let _adapter = adapter(dir.path(), 2, 9000);
+    let adapter = adapter(dir.path(), 2, 9000);
     for load in [Load::Closed(64), Load::Closed(192), Load::Open] {
         let ports = (0..2).map(|vf| {
-            let socket = dir.path().join(format!("vf{vf}.sock"));
-            PortConfig::new(socket, Protocol::VfioUser)
+            let end = if protocol == Protocol::VhostUser { ".vhost.sock" } else { ".sock" };
+            let socket = dir.path().join(format!("vf{vf}{end}"));
+            PortConfig { mac: mac(&adapter, vf), ..PortConfig::new(socket, protocol) }
         });
         let flow = Flow { from: 0, to: 1, queue: 0, load };
         let config = Config {
             frames: Frames::Size(size.into()),
+            rings,
             warm_up_ms: 300,
             duration_ms: 2000,
             ..Config::new(ports.collect(), vec![flow])
@@ -64,6 +79,11 @@ fn frames(size: u16) {
             report.ports
         );
     }
+}
+
+/// A VF's address, which is not told over vhost-user.
+fn mac(adapter: &Adapter, vf: usize) -> Option<Mac> {
+    adapter.functions().get(vf + 1).map(|function| Mac(function.mac))
 }
 
 struct Guests {

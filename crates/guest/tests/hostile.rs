@@ -114,6 +114,14 @@ scenarios! {
     bus_master_off BusMasterOff held;
     reset_storm ResetStorm held;
     control_garbage ControlGarbage held;
+    offload_headers OffloadHeaders held;
+    offload_unasked OffloadUnasked held;
+    offload_frames OffloadFrames held;
+    steering_garbage SteeringGarbage held;
+    packed_chains PackedChains noticed;
+    packed_identities PackedIdentities held;
+    packed_indirect PackedIndirect noticed;
+    packed_wraps PackedWraps held;
     half_message HalfMessage either;
     message_garbage MessageGarbage either;
     disconnect_midway DisconnectMidway held;

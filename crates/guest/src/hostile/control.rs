@@ -7,11 +7,11 @@ use crate::virtio::{Queue, status};
 use rand::{Rng, RngExt};
 
 /// Where commands are written.
-const COMMAND: usize = 4096;
+pub(super) const COMMAND: usize = 4096;
 /// Where the answer goes.
-const ANSWER: usize = 8192;
+pub(super) const ANSWER: usize = 8192;
 
-fn kick(rig: &mut Rig, heads: &[u16]) -> Result<Answer> {
+pub(super) fn kick(rig: &mut Rig, heads: &[u16]) -> Result<Answer> {
     for head in heads {
         rig.control.force_offer(*head)?;
     }
@@ -31,7 +31,7 @@ fn kick(rig: &mut Rig, heads: &[u16]) -> Result<Answer> {
     Ok(Answer::Silence)
 }
 
-fn chain(queue: &mut Queue, descriptors: &[(u64, u32, u16)]) -> Result<()> {
+pub(super) fn chain(queue: &mut Queue, descriptors: &[(u64, u32, u16)]) -> Result<()> {
     for (i, (iova, len, flags)) in (0..).zip(descriptors) {
         queue.set_descriptor(i, *iova, *len, *flags, i + 1)?;
     }
@@ -82,7 +82,7 @@ pub(super) fn control_garbage(lab: &mut Lab) -> Result<()> {
         for _ in 0..1000 {
             let mut bytes = vec![0; lab.rng.random_range(2..600)];
             lab.rng.fill_bytes(&mut bytes);
-            bytes[0] %= 7;
+            bytes[0] %= 9;
             bytes[1] %= 4;
             rig.arena.write(rig.data.offset + COMMAND, &bytes)?;
             let len = bytes.len() as u32;

@@ -22,7 +22,7 @@ pub(super) const QUEUE_SIZE: u16 = 16;
 /// Bytes of guest memory for frames and tables.
 pub(super) const DATA: usize = 320 << 10;
 /// How long the device gets to answer what it may not answer at all.
-const PATIENCE: Duration = Duration::from_millis(60);
+pub(super) const PATIENCE: Duration = Duration::from_millis(60);
 /// How long the server gets to notice that the previous connection is gone.
 const RECONNECT: Duration = Duration::from_secs(5);
 /// How long it may take for anything that must be answered.
@@ -143,10 +143,10 @@ impl Lab {
         })
     }
 
-    /// A fresh device. INDIRECT_DESC is negotiated only where `indirect`.
-    pub(super) fn rig(&mut self, indirect: bool) -> Result<Rig> {
+    /// A fresh device. Features beyond the plain ones are negotiated only where they are in `extra`.
+    pub(super) fn rig(&mut self, extra: u64) -> Result<Rig> {
         let function = self.function()?;
-        Rig::new(function, indirect)
+        Rig::new(function, extra)
     }
 
     /// Tries something on a fresh device and notes what came of it; `misuse` returns what the device
@@ -157,7 +157,7 @@ impl Lab {
         what: &str,
         misuse: impl FnOnce(&mut Self, &mut Rig) -> Result<Answer>,
     ) -> Result<()> {
-        self.attempt_with(false, what, misuse)
+        self.attempt_with(0, what, misuse)
     }
 
     /// As [`Self::attempt`], with INDIRECT_DESC.
@@ -166,16 +166,17 @@ impl Lab {
         what: &str,
         misuse: impl FnOnce(&mut Self, &mut Rig) -> Result<Answer>,
     ) -> Result<()> {
-        self.attempt_with(true, what, misuse)
+        self.attempt_with(feature::INDIRECT_DESC, what, misuse)
     }
 
-    fn attempt_with(
+    /// As [`Self::attempt`], with further features.
+    pub(super) fn attempt_with(
         &mut self,
-        indirect: bool,
+        extra: u64,
         what: &str,
         misuse: impl FnOnce(&mut Self, &mut Rig) -> Result<Answer>,
     ) -> Result<()> {
-        let mut rig = self.rig(indirect)?;
+        let mut rig = self.rig(extra)?;
         let answer = misuse(self, &mut rig);
         if self.judge(what, answer)? {
             self.put_back(rig.device.into_function());
@@ -314,12 +315,13 @@ pub(super) fn broadcast(from: [u8; 6]) -> [u8; 60] {
 }
 
 impl Rig {
-    fn new(function: Function, indirect: bool) -> Result<Self> {
+    fn new(function: Function, extra: u64) -> Result<Self> {
         let mut device = VirtioPci::probe(function)?;
         let arena = device.function().arena().clone();
         arena.rewind();
         device.function().enable()?;
-        let mut wanted = feature::VERSION_1
+        let wanted = extra
+            | feature::VERSION_1
             | feature::ACCESS_PLATFORM
             | feature::ORDER_PLATFORM
             | feature::EVENT_IDX
@@ -331,12 +333,9 @@ impl Rig {
             | feature::CTRL_VLAN
             | feature::CTRL_MAC_ADDR
             | feature::MQ;
-        if indirect {
-            wanted |= feature::INDIRECT_DESC;
-        }
         let features = device.negotiate(wanted)?;
         let mut pairs = 1;
-        if features & feature::MQ != 0 {
+        if features & (feature::MQ | feature::RSS) != 0 {
             pairs = device.read_device_u16(net_config::MAX_VIRTQUEUE_PAIRS)?;
         }
         let control_index = pairs.wrapping_mul(2);

@@ -12,6 +12,8 @@
 mod control;
 mod lab;
 mod memory;
+mod offloads;
+mod packed;
 mod registers;
 mod rings;
 mod setup;
@@ -94,6 +96,14 @@ scenarios! {
     BusMasterOff "bus-master-off" "Bus Master Enable off while traffic runs.",
     ResetStorm "reset-storm" "Function level resets and device resets in a tight loop, under traffic.",
     ControlGarbage "control-garbage" "Random commands, and chains of every wrong shape, on the control queue.",
+    OffloadHeaders "offload-headers" "Checksums and segments asked for where there can be none.",
+    OffloadUnasked "offload-unasked" "Offloads that were never agreed on.",
+    OffloadFrames "offload-frames" "Frames to be segmented whose headers are cut off or lie.",
+    SteeringGarbage "steering-garbage" "RSS, hash, coalescing and statistics commands out of all ranges.",
+    PackedChains "packed-chains" "Packed rings with chains that have no end, lead nowhere or go the wrong way.",
+    PackedIdentities "packed-identities" "Packed rings with buffer IDs that are impossible or not unique.",
+    PackedIndirect "packed-indirect" "Packed rings with indirect tables of impossible sizes, and tables in tables.",
+    PackedWraps "packed-wraps" "Packed rings with wrong wrap counters, odd event suppression, random bytes.",
     HalfMessage "half-message" "Messages cut in half, then silence, then the end of the connection.",
     MessageGarbage "message-garbage" "Impossible sizes, unknown commands, wrong types, too many descriptors, random bytes.",
     DisconnectMidway "disconnect-midway" "The connection ends in the middle of traffic and of a DMA_MAP.",
@@ -199,6 +209,14 @@ pub fn run(socket: &Path, scenario: Scenario, options: &Options) -> Result<Outco
         Scenario::BusMasterOff => memory::bus_master_off,
         Scenario::ResetStorm => memory::reset_storm,
         Scenario::ControlGarbage => control::control_garbage,
+        Scenario::OffloadHeaders => offloads::offload_headers,
+        Scenario::OffloadUnasked => offloads::offload_unasked,
+        Scenario::OffloadFrames => offloads::offload_frames,
+        Scenario::SteeringGarbage => offloads::steering_garbage,
+        Scenario::PackedChains => packed::packed_chains,
+        Scenario::PackedIdentities => packed::packed_identities,
+        Scenario::PackedIndirect => packed::packed_indirect,
+        Scenario::PackedWraps => packed::packed_wraps,
         Scenario::HalfMessage => wire::half_message,
         Scenario::MessageGarbage => wire::message_garbage,
         Scenario::DisconnectMidway => wire::disconnect_midway,

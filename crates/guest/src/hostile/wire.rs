@@ -164,7 +164,7 @@ fn unread_replies(lab: &mut Lab) -> Result<()> {
 pub(super) fn disconnect_midway(lab: &mut Lab) -> Result<()> {
     for _ in 0..10 {
         // In the middle of traffic, with the device running.
-        let mut rig = lab.rig(false)?;
+        let mut rig = lab.rig(0)?;
         rig.send_good()?;
         rig.device.kick(1)?;
         drop(rig);
@@ -198,7 +198,7 @@ pub(super) fn disconnect_midway(lab: &mut Lab) -> Result<()> {
 }
 
 pub(super) fn second_client(lab: &mut Lab) -> Result<()> {
-    let mut rig = lab.rig(false)?;
+    let mut rig = lab.rig(0)?;
     for attempt in 0..3 {
         let answer = Client::connect(lab.socket(), Duration::from_secs(2)).map(|_| Answer::Silence);
         if answer.is_ok() {

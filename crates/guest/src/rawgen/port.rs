@@ -235,7 +235,11 @@ impl<'a> Port<'a> {
 
     /// Asks for an interrupt for the next frame. True where there is one already.
     pub(super) fn arm(&mut self) -> bool {
-        self.rx.iter_mut().fold(false, |any, queue| queue.wheel.arm() || any)
+        let mut any = false;
+        for queue in &mut self.rx {
+            any |= queue.wheel.arm();
+        }
+        any
     }
 
     /// Asks for no interrupts, and forgets those that came.
