@@ -17,12 +17,18 @@ const ROUNDS_PER_LOOK: u32 = 32;
 /// Deliveries after which the worker looks earlier than that: a round of broadcasts to 256 functions takes milliseconds.
 const WORK_PER_LOOK: usize = 1024;
 
+/// Microseconds without a frame after which others on this core are let in: more than a conversation takes that is polled
+/// at both ends.
+const PATIENCE: u64 = 2;
+
 pub(crate) struct Worker {
     shared: Arc<Shared>,
     meter: Arc<Meter>,
     clock: Clock,
     queues: Queues,
     window: Window,
+    /// Ticks without a frame after which others on this core are let in between two polls.
+    patience: u64,
     woken: Vec<Wake>,
     kicked: Vec<usize>,
 }
@@ -35,7 +41,9 @@ impl Worker {
         queues: Queues,
     ) -> Self {
         let window = Window::new(&clock);
-        Worker { shared, meter, clock, queues, window, woken: Vec::new(), kicked: Vec::new() }
+        let patience = clock.ticks(PATIENCE);
+        let (woken, kicked) = (Vec::new(), Vec::new());
+        Worker { shared, meter, clock, queues, window, patience, woken, kicked }
     }
 
     /// Runs until told to stop.
@@ -68,6 +76,11 @@ impl Worker {
                 self.queues.work = 0;
                 self.look(Limit::Now)
             } else {
+                if now.saturating_sub(moved_last) > self.patience {
+                    // Whoever is to send the next frame may need this very core.
+                    rustix::thread::sched_yield();
+                    begun = self.clock.now();
+                }
                 continue;
             };
             if let Err(error) = looked {
