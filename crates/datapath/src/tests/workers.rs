@@ -83,7 +83,7 @@ fn a_queue_stops_when_nothing_of_it_is_in_flight() {
         vfs[0].tx.ring();
         let stopped = datapath.stop_queue(Vf(0), 0, Direction::Transmit).unwrap().unwrap();
         assert_eq!(stopped.next_avail, stopped.next_used, "all given back");
-        assert_ne!(stopped.next_avail.wrapping_sub(state.next_avail), 5);
+        assert!(stopped.next_avail.wrapping_sub(state.next_avail) <= 8, "of two rounds");
         state = stopped;
         vfs[0].start_queue(&datapath, Direction::Transmit, true, state);
         vfs[0].wait_sent();
