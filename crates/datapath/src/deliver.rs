@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 use manifold_dma::{Access, Pinned, Slice};
 use manifold_offload::{Offloads, Plan};
 use manifold_virtio::ring::{Burst, Chain, Queue, RingError};
+use manifold_virtio::spec::net::header;
 use manifold_virtio::transport::{QueueEvents, QueueState};
 
 use crate::config::{QueueConfig, receive_offloads};
@@ -248,9 +249,97 @@ struct Claim {
     room: usize,
 }
 
+/// A frame and the one buffer, in one piece, that it goes to: nearly every frame.
+struct Simple<'p> {
+    frame: u8,
+    chain: Chain,
+    room: Slice<'p>,
+}
+
 /// Puts frames that the driver takes as they are into its buffers.
 #[inline]
 fn put<'p, R: Burst<'p>>(
+    ring: &mut R,
+    way: &Way,
+    frames: &mut [Frame],
+    which: u64,
+    pieces: &Pieces<'_>,
+    done: &mut Delivered,
+    tools: &mut Tools<'_>,
+) -> Result<(), (RingError, u64)> {
+    let mut left = which;
+    while left != 0 {
+        let mut simple: ArrayVec<Simple<'p>, 64> = ArrayVec::new();
+        let mut outcome = Ok(());
+        // First all buffers: their cache lines are fetched while the next descriptors are read.
+        let mut other = 0;
+        while left != 0 {
+            let index = left.trailing_zeros();
+            let Some(frame) = frames.get(index as usize) else { break };
+            match claim_simple(ring, way.header_len + frame.len()) {
+                Ok(Some((chain, room))) => simple.push(Simple { frame: index as u8, chain, room }),
+                Ok(None) => {
+                    other = 1 << index;
+                    left &= left - 1;
+                    break;
+                }
+                Err(error) => {
+                    outcome = Err((error, left));
+                    break;
+                }
+            }
+            left &= left - 1;
+        }
+        tools.laps.lap(Stage::Claim);
+        for Simple { frame, chain, room } in &simple {
+            let Some(frame) = frames.get_mut(usize::from(*frame)) else { continue };
+            write(frame, 1, way.header_len, std::slice::from_ref(room), pieces);
+            ring.complete(chain, (way.header_len + frame.len()) as u32);
+            done.count(frame);
+        }
+        tools.laps.lap(Stage::Copy);
+        outcome?;
+        if other != 0 {
+            put_any(ring, way, frames, other, pieces, done, tools)
+                .map_err(|(error, rest)| (error, rest | left))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a buffer of at least `needed` bytes in one piece, if that is the next one.
+#[inline]
+fn claim_simple<'p, R: Burst<'p>>(
+    ring: &mut R,
+    needed: usize,
+) -> Result<Option<(Chain, Slice<'p>)>, RingError> {
+    let mut room = None;
+    let popped = ring.pop(|slice, access| {
+        let fits = access == Access::Write && room.is_none() && slice.len() >= needed;
+        if fits {
+            slice.prefetch();
+            if needed > LINE {
+                slice.skip(LINE).prefetch();
+            }
+            room = Some(slice);
+        }
+        fits
+    });
+    match (popped, room) {
+        (Ok(Some(chain)), Some(room)) => Ok(Some((chain, room))),
+        (Ok(Some(chain)), None) => {
+            // Without a buffer at all: that is found out again.
+            ring.put_back(&[chain]);
+            Ok(None)
+        }
+        (Ok(None) | Err(RingError::TooManyPieces(_)), _) => Ok(None),
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// As [`put`], for frames and buffers of any shape.
+#[inline(never)]
+fn put_any<'p, R: Burst<'p>>(
     ring: &mut R,
     way: &Way,
     frames: &mut [Frame],
@@ -405,9 +494,17 @@ fn write(
     pieces: &Pieces<'_>,
 ) {
     frame.set_buffers(buffers as u16);
+    if let ([room], true) = (room, header_len == header::SIZE)
+        && let Some((head, rest)) = frame.usual(pieces)
+        && room.len() >= header_len + frame.len()
+        && room.write_array(head)
+    {
+        room.skip(head.len()).copy_from(&rest);
+        return;
+    }
     let mut scatter = Scatter { room, skip: 0 };
     let plain = frame.plain_head();
-    if header_len == manifold_virtio::spec::net::header::SIZE {
+    if header_len == header::SIZE {
         scatter.write(plain);
     } else {
         scatter.write(&frame.hashed_header());

@@ -5,9 +5,11 @@ use manifold_dma::Slice;
 use manifold_offload::{Hash, NetHeader, Offloads, Request, parse};
 use manifold_virtio::spec::net::header;
 
-/// How many bytes of a frame are copied out to be judged, and delivered from the copy: a minimal frame whole, or
-/// Ethernet with VLAN tags, IPv6 and part of TCP.
-pub(crate) const JUDGED: usize = 64;
+/// How many bytes of a frame are copied out to be judged, and delivered from the copy: what a switch looks at, and with the
+/// virtio_net_hdr a number that is quickly copied.
+const JUDGED: usize = 20;
+/// The same of a frame that asks for something: Ethernet with VLAN tags, IPv6 and part of TCP.
+const JUDGED_WIDE: usize = 64;
 /// Frames per burst.
 pub(crate) const BURST: usize = 32;
 /// Pieces of guest memory per burst: at least the longest chain.
@@ -21,6 +23,8 @@ pub(crate) const PEEKED: usize = 256;
 const START: usize = header::SIZE_HASH;
 /// Where a virtio_net_hdr without hash begins, so that it and the frame are one piece.
 const PLAIN: usize = START - header::SIZE;
+/// Bytes of a virtio_net_hdr without hash and the usual head.
+pub(crate) const USUAL: usize = header::SIZE + JUDGED;
 /// Bytes of virtio_net_hdr before `num_buffers`.
 const REQUEST: usize = header::NUM_BUFFERS;
 
@@ -31,7 +35,7 @@ pub(crate) type Pieces<'p> = ArrayVec<Slice<'p>, PIECES>;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame {
     /// virtio_net_hdr as most receivers get it, at [`PLAIN`], then the first bytes of the frame.
-    head: [u8; START + JUDGED],
+    head: [u8; START + JUDGED_WIDE],
     /// How much of `head` after the virtio_net_hdr is valid.
     judged: u8,
     /// The rest: pieces `first..first + count`, of which `skip` bytes of the first are already in `head`.
@@ -58,7 +62,7 @@ pub(crate) struct BadHeader;
 impl Frame {
     /// No frame: a place for one.
     pub(crate) const EMPTY: Frame = Frame {
-        head: [0; START + JUDGED],
+        head: [0; START + JUDGED_WIDE],
         judged: 0,
         first: 0,
         count: 0,
@@ -86,32 +90,52 @@ impl Frame {
         let Some(len) = (total as usize).checked_sub(header_len) else {
             return Err(BadHeader);
         };
-        let judged = len.min(JUDGED);
-        self.judged = judged as u8;
+        self.judged = len.min(JUDGED) as u8;
         self.len = len as u32;
         self.skip = 0;
         self.request = None;
         self.hash = None;
-        let Some(target) = self.head.get_mut(START - header_len..START + judged) else {
-            return Err(BadHeader);
-        };
-        let wanted = target.len();
-        let mut at = first;
-        // The rule is one piece; a driver may put virtio_net_hdr in one of its own, or scatter it at will.
-        let mut have = 0;
-        while have < wanted {
-            let Some(piece) = pieces.get(at) else { return Err(BadHeader) };
-            let read = piece.read(target.get_mut(have..).unwrap_or_default());
-            have += read;
-            if read < piece.len() {
-                self.skip = read as u32;
-                break;
-            }
-            at += 1;
+        self.first = first as u16;
+        self.count = count as u16;
+        if !(header_len == header::SIZE && len >= JUDGED && self.read_usual(pieces)) {
+            let judged = usize::from(self.judged);
+            self.fetch(pieces, START - header_len, START + judged)?;
         }
-        self.first = at as u16;
-        self.count = (first + count).saturating_sub(at) as u16;
-        self.take_header(START - header_len, negotiated)
+        self.take_header(pieces, START - header_len, negotiated)
+    }
+
+    /// Reads a virtio_net_hdr without hash and the usual head out of one piece; false, and nothing is read, if they are
+    /// not in one.
+    #[inline]
+    fn read_usual(&mut self, pieces: &Pieces<'_>) -> bool {
+        let piece = pieces.get(usize::from(self.first));
+        let target = self.head.get_mut(PLAIN..).and_then(|head| head.first_chunk_mut::<USUAL>());
+        let (Some(piece), Some(target)) = (piece, target) else { return false };
+        let done = piece.read_array(target);
+        if done {
+            self.skip = USUAL as u32;
+        }
+        done
+    }
+
+    /// Fills `head[from..to]` with what comes next.
+    fn fetch(&mut self, pieces: &Pieces<'_>, from: usize, to: usize) -> Result<(), BadHeader> {
+        let Some(mut target) = self.head.get_mut(from..to) else { return Err(BadHeader) };
+        // The rule is one piece; a driver may put virtio_net_hdr in one of its own, or scatter it at will.
+        while !target.is_empty() {
+            let piece = pieces.get(usize::from(self.first)).filter(|_| self.count > 0);
+            let Some(piece) = piece.map(|piece| piece.skip(self.skip as usize)) else {
+                return Err(BadHeader);
+            };
+            let read = piece.read(target);
+            target = target.get_mut(read..).unwrap_or_default();
+            if read < piece.len() {
+                self.skip += read as u32;
+            } else {
+                (self.first, self.count, self.skip) = (self.first + 1, self.count - 1, 0);
+            }
+        }
+        Ok(())
     }
 
     /// A frame made in software of `of`, whole in `pieces[first]`, whose checksum may be left to the receiver.
@@ -123,10 +147,10 @@ impl Frame {
     ) -> Frame {
         let piece = pieces.get(first).map_or(Slice::from_mut(&mut []), |piece| *piece);
         let mut frame = Frame {
-            judged: piece.len().min(JUDGED) as u8,
+            judged: piece.len().min(JUDGED_WIDE) as u8,
             first: first as u16,
             count: 1,
-            skip: piece.len().min(JUDGED) as u32,
+            skip: piece.len().min(JUDGED_WIDE) as u32,
             len: piece.len() as u32,
             hash: of.hash,
             ..Frame::EMPTY
@@ -165,7 +189,12 @@ impl Frame {
 
     /// Judges the virtio_net_hdr at `at` and replaces it by what is delivered.
     #[inline]
-    fn take_header(&mut self, at: usize, negotiated: Offloads) -> Result<(), BadHeader> {
+    fn take_header(
+        &mut self,
+        pieces: &Pieces<'_>,
+        at: usize,
+        negotiated: Offloads,
+    ) -> Result<(), BadHeader> {
         let mut delivered = [0; REQUEST];
         // Without either the other fields mean nothing (virtio 1.3, 5.1.6.2).
         let kind = self.head.get(at..at + 2);
@@ -173,6 +202,9 @@ impl Frame {
             let asked: [u8; REQUEST] =
                 self.head.get(at..at + REQUEST).and_then(|b| b.try_into().ok()).unwrap_or_default();
             let asked = NetHeader::from_bytes(&asked);
+            let (judged, wide) = (usize::from(self.judged), self.len().min(JUDGED_WIDE));
+            self.fetch(pieces, START + judged, START + wide)?;
+            self.judged = wide as u8;
             let request =
                 asked.check(self.header(), self.len(), negotiated).map_err(|_| BadHeader)?;
             if request.is_gso()
@@ -253,6 +285,16 @@ impl Frame {
     #[inline]
     pub(crate) fn plain_head(&self) -> &[u8] {
         self.head.get(PLAIN..START + usize::from(self.judged)).unwrap_or_default()
+    }
+
+    /// The same where the head is the usual one, and the rest, if it is in one piece.
+    #[inline]
+    pub(crate) fn usual<'p>(&self, pieces: &Pieces<'p>) -> Option<(&[u8; USUAL], Slice<'p>)> {
+        if usize::from(self.judged) != JUDGED || self.count != 1 {
+            return None;
+        }
+        let head = self.head.get(PLAIN..)?.first_chunk()?;
+        Some((head, pieces.get(usize::from(self.first))?.skip(self.skip as usize)))
     }
 
     /// The same for writing, as they go to the uplink.

@@ -7,7 +7,7 @@ use crate::frame::{Frame, Pieces};
 
 /// Bytes that travel with the frame: for so few a second copy costs less than going back to the sender's memory and
 /// telling its worker.
-pub(crate) const CARRIED: usize = 192;
+pub(crate) const CARRIED: usize = 236;
 /// Most pieces of a frame that stays where it is. A longer list is rare, and copied.
 pub(crate) const LEFT: usize = 20;
 
