@@ -12,8 +12,8 @@ use crate::poll::{Limit, Wake};
 use crate::queues::Queues;
 use crate::window::Window;
 
-/// Rounds over the busy queues between two looks at the kicks of the others.
-const ROUNDS_PER_LOOK: u32 = 32;
+/// Microseconds between two looks at the kicks of the queues that are not polled: they cost a system call.
+const INTERVAL: u64 = 25;
 /// Deliveries after which the worker looks earlier than that: a round of broadcasts to 256 functions takes milliseconds.
 const WORK_PER_LOOK: usize = 1024;
 
@@ -29,6 +29,8 @@ pub(crate) struct Worker {
     window: Window,
     /// Ticks without a frame after which others on this core are let in between two polls.
     patience: u64,
+    /// Ticks between two looks.
+    interval: u64,
     woken: Vec<Wake>,
     kicked: Vec<usize>,
 }
@@ -41,18 +43,21 @@ impl Worker {
         queues: Queues,
     ) -> Self {
         let window = Window::new(&clock);
-        let patience = clock.ticks(PATIENCE);
+        let (patience, interval) = (clock.ticks(PATIENCE), clock.ticks(INTERVAL));
         let (woken, kicked) = (Vec::new(), Vec::new());
-        Worker { shared, meter, clock, queues, window, patience, woken, kicked }
+        Worker { shared, meter, clock, queues, window, patience, interval, woken, kicked }
     }
 
     /// Runs until told to stop.
     pub(crate) fn run(mut self) {
-        let mut rounds = 0u32;
         let mut begun = self.clock.now();
-        let mut moved_last = begun;
+        let (mut moved_last, mut looked_last) = (begun, begun);
         loop {
-            if self.shared.pending.swap(false, Ordering::Acquire) && !self.requests() {
+            // Mostly false, and a load costs nothing.
+            if self.shared.pending.load(Ordering::Relaxed)
+                && self.shared.pending.swap(false, Ordering::Acquire)
+                && !self.requests()
+            {
                 return;
             }
             let moved = self.queues.poll(begun, self.window.ticks());
@@ -66,13 +71,15 @@ impl Worker {
             } else {
                 self.meter.idle.add(spent);
             }
-            rounds = rounds.wrapping_add(1);
             let idle = !moved
                 && self.queues.is_quiet()
                 && now.saturating_sub(moved_last) >= self.window.ticks();
             let looked = if idle {
                 self.sleep(now)
-            } else if rounds.is_multiple_of(ROUNDS_PER_LOOK) || self.queues.work >= WORK_PER_LOOK {
+            } else if now.saturating_sub(looked_last) > self.interval
+                || self.queues.work >= WORK_PER_LOOK
+            {
+                looked_last = now;
                 self.queues.work = 0;
                 self.look(Limit::Now)
             } else {
