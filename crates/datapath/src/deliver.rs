@@ -317,9 +317,9 @@ fn claim_simple<'p, R: Burst<'p>>(
     let popped = ring.pop(|slice, access| {
         let fits = access == Access::Write && room.is_none() && slice.len() >= needed;
         if fits {
-            slice.prefetch();
+            slice.prefetch_write();
             if needed > LINE {
-                slice.skip(LINE).prefetch();
+                slice.skip(LINE).prefetch_write();
             }
             room = Some(slice);
         }
@@ -451,9 +451,9 @@ fn claim<'p, R: Burst<'p>>(
         }
         let popped = ring.pop(|slice, access| {
             access == Access::Read || {
-                slice.prefetch();
+                slice.prefetch_write();
                 if needed > LINE {
-                    slice.skip(LINE).prefetch();
+                    slice.skip(LINE).prefetch_write();
                 }
                 room.try_push(slice).is_ok()
             }

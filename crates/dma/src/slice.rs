@@ -131,6 +131,24 @@ impl<'p> Slice<'p> {
     }
 }
 
+impl Slice<'_> {
+    /// As [`Slice::prefetch`], for bytes that will be written: another core that has them gives them up at once, and not when
+    /// the first store comes.
+    #[inline]
+    pub fn prefetch_write(&self) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch is a hint; it never faults and reads nothing into the program's state. PREFETCHW does nothing
+        // on processors that do not know it. It is not among what the compiler may use by itself for every x86-64.
+        unsafe {
+            std::arch::asm!(
+                "prefetchw [{}]",
+                in(reg) self.ptr,
+                options(nostack, preserves_flags, readonly)
+            );
+        }
+    }
+}
+
 /// Keeps the compiler from reading shared memory again in place of the private copy just made: as far as it knows, any
 /// memory may have changed here. No instruction is emitted.
 #[inline(always)]

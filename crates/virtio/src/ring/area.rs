@@ -135,6 +135,13 @@ impl Area {
         }
     }
 
+    /// Asks for the cache line at `offset`, to write to it.
+    #[inline]
+    pub(super) fn prefetch_write(&self, offset: usize) {
+        // SAFETY: prefetching does not access memory in any way the program can see, whatever the address.
+        unsafe { Slice::from_raw(self.at(offset, 1), 1) }.prefetch_write();
+    }
+
     /// Asks for the cache line at `offset`.
     #[inline]
     pub(super) fn prefetch(&self, offset: usize) {

@@ -20,6 +20,8 @@ const INDEX: usize = 2;
 const ENTRIES: usize = 4;
 /// How many entries of the available ring are fetched in one go.
 const FETCH: usize = 32;
+/// Used elements in a cache line.
+const PER_LINE: usize = 8;
 
 /// Device-side state of one split virtqueue. It holds indices only; the rings are reached through [`SplitQueue::open`].
 #[derive(Debug)]
@@ -215,6 +217,11 @@ impl<'p> SplitBurst<'_, 'p> {
             let word = unsafe { self.queue.available.u16(ENTRIES + 2 * slot) };
             *entry = u16::from_le(word.load(Ordering::Relaxed));
             self.queue.descriptors.prefetch(usize::from(*entry & self.mask) * DESCRIPTOR);
+        }
+        // The driver has read the used elements that were here a lap ago.
+        for ahead in (0..count).step_by(PER_LINE) {
+            let slot = usize::from(self.queue.next_used.wrapping_add(ahead) & self.mask);
+            self.queue.used.prefetch_write(ENTRIES + 8 * slot);
         }
         if let Some(record) = &self.queue.record {
             for (entry, index) in self.heads.iter_mut().zip(0..count) {
