@@ -17,18 +17,12 @@ const INTERVAL: u64 = 25;
 /// Deliveries after which the worker looks earlier than that: a round of broadcasts to 256 functions takes milliseconds.
 const WORK_PER_LOOK: usize = 1024;
 
-/// Microseconds without a frame after which others on this core are let in: more than a conversation takes that is polled
-/// at both ends.
-const PATIENCE: u64 = 2;
-
 pub(crate) struct Worker {
     shared: Arc<Shared>,
     meter: Arc<Meter>,
     clock: Clock,
     queues: Queues,
     window: Window,
-    /// Ticks without a frame after which others on this core are let in between two polls.
-    patience: u64,
     /// Ticks between two looks.
     interval: u64,
     woken: Vec<Wake>,
@@ -43,9 +37,9 @@ impl Worker {
         queues: Queues,
     ) -> Self {
         let window = Window::new(&clock);
-        let (patience, interval) = (clock.ticks(PATIENCE), clock.ticks(INTERVAL));
+        let interval = clock.ticks(INTERVAL);
         let (woken, kicked) = (Vec::new(), Vec::new());
-        Worker { shared, meter, clock, queues, window, patience, interval, woken, kicked }
+        Worker { shared, meter, clock, queues, window, interval, woken, kicked }
     }
 
     /// Runs until told to stop.
@@ -83,11 +77,6 @@ impl Worker {
                 self.queues.work = 0;
                 self.look(Limit::Now)
             } else {
-                if now.saturating_sub(moved_last) > self.patience {
-                    // Whoever is to send the next frame may need this very core.
-                    rustix::thread::sched_yield();
-                    begun = self.clock.now();
-                }
                 continue;
             };
             if let Err(error) = looked {
