@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use manifold_eswitch::DropReason;
 
 use crate::config::Direction;
+use crate::frame::Frame;
 
 /// Why a frame did not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,7 +116,44 @@ pub(crate) struct Way {
     pub(crate) gso_bytes: Counter,
 }
 
+/// Frames of a burst, to be added to a [`Way`] in one go.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) frames: u64,
+    bytes: u64,
+    partial: u64,
+    gso_frames: u64,
+    gso_bytes: u64,
+}
+
+impl Tally {
+    #[inline]
+    pub(crate) fn count(&mut self, frame: &Frame) {
+        self.frames += 1;
+        self.bytes += frame.len() as u64;
+        if let Some(request) = &frame.request {
+            self.partial += 1;
+            if request.is_gso() {
+                self.gso_frames += 1;
+                self.gso_bytes += frame.len() as u64;
+            }
+        }
+    }
+}
+
 impl Way {
+    #[inline]
+    pub(crate) fn add(&self, tally: &Tally) {
+        self.frames.add(tally.frames);
+        self.bytes.add(tally.bytes);
+        // Unsegmented frames leave their checksum, too.
+        if tally.partial > 0 {
+            self.partial.add(tally.partial);
+            self.gso_frames.add(tally.gso_frames);
+            self.gso_bytes.add(tally.gso_bytes);
+        }
+    }
+
     fn read(&self) -> WaySnapshot {
         WaySnapshot {
             frames: self.frames.get(),

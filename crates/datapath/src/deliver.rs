@@ -10,18 +10,16 @@ use manifold_virtio::spec::net::header;
 use manifold_virtio::transport::{QueueEvents, QueueState};
 
 use crate::config::{QueueConfig, receive_offloads};
-use crate::counters::{Drop, PairCounters};
+use crate::counters::{Drop, PairCounters, Tally};
 use crate::frame::{Frame, Pieces};
 use crate::meter::{Laps, Stage};
 use crate::moderation::Moderation;
 use crate::software::Scratch;
 
 /// The most buffers one frame is spread over: 64 KiB in buffers of the smallest size the standard advises, twice over.
-const FRAME_CHAINS: usize = 128;
-/// Buffers claimed at once.
-const CHAINS: usize = 256;
+const CHAINS: usize = 128;
 /// Pieces those buffers may be in.
-const ROOM: usize = 512;
+const ROOM: usize = 1024;
 
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
@@ -90,35 +88,14 @@ impl Receiver {
             refuse(which, tools.counters);
             return;
         }
+        let delivery =
+            Delivery { way: &self.way, moderation: &mut self.moderation, events: &*self.events };
+        let unopened = |error| (error, which);
         let result = match &mut self.queue {
-            Queue::Split(queue) => {
-                queue.open(pin).map_err(|error| (error, which)).and_then(|ring| {
-                    deliver(
-                        ring,
-                        &self.way,
-                        &mut self.moderation,
-                        &*self.events,
-                        frames,
-                        which,
-                        pieces,
-                        tools,
-                    )
-                })
-            }
-            Queue::Packed(queue) => {
-                queue.open(pin).map_err(|error| (error, which)).and_then(|ring| {
-                    deliver(
-                        ring,
-                        &self.way,
-                        &mut self.moderation,
-                        &*self.events,
-                        frames,
-                        which,
-                        pieces,
-                        tools,
-                    )
-                })
-            }
+            Queue::Split(queue) => (queue.open(pin).map_err(unopened))
+                .and_then(|ring| delivery.run(ring, frames, which, pieces, tools)),
+            Queue::Packed(queue) => (queue.open(pin).map_err(unopened))
+                .and_then(|ring| delivery.run(ring, frames, which, pieces, tools)),
         };
         if let Err((error, left)) = result {
             refuse(left, tools.counters);
@@ -137,68 +114,58 @@ fn refuse(frames: u64, counters: &PairCounters) {
 /// The error, if the ring broke, with the frames that were not delivered for it.
 type Outcome = Result<(), (RingError, u64)>;
 
-/// What was delivered.
-#[derive(Default)]
-struct Delivered {
-    frames: u64,
-    bytes: u64,
-    partial: u64,
-    gso_frames: u64,
-    gso_bytes: u64,
+/// What a delivery needs of its receive queue, apart from the ring.
+struct Delivery<'d> {
+    way: &'d Way,
+    moderation: &'d mut Moderation,
+    events: &'d dyn QueueEvents,
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one receiver, borrowed apart")]
-#[inline]
-fn deliver<'p, R: Burst<'p>>(
-    mut ring: R,
-    way: &Way,
-    moderation: &mut Moderation,
-    events: &dyn QueueEvents,
-    frames: &mut [Frame],
-    which: u64,
-    pieces: &Pieces<'_>,
-    tools: &mut Tools<'_>,
-) -> Outcome {
-    // Buffers are looked for when a frame comes, so the driver need never notify of them.
-    ring.disarm();
-    let mut done = Delivered::default();
-    let mut outcome = Ok(());
-    let mut left = which;
-    let unfinished = way.unfinished(frames, which);
-    while left != 0 && outcome.is_ok() {
-        let first = 1 << left.trailing_zeros();
-        if unfinished & first != 0 {
-            left &= !first;
-            if let Some(frame) = frames.get(first.trailing_zeros() as usize) {
-                outcome = finish(&mut ring, way, frame, pieces, &mut done, tools)
-                    .map_err(|error| (error, left));
+impl Delivery<'_> {
+    #[inline]
+    fn run<'p, R: Burst<'p>>(
+        self,
+        mut ring: R,
+        frames: &mut [Frame],
+        which: u64,
+        pieces: &Pieces<'_>,
+        tools: &mut Tools<'_>,
+    ) -> Outcome {
+        let Delivery { way, moderation, events } = self;
+        // Buffers are looked for when a frame comes, so the driver need never notify of them.
+        ring.disarm();
+        let mut done = Tally::default();
+        let mut outcome = Ok(());
+        let mut left = which;
+        let unfinished = way.unfinished(frames, which);
+        while left != 0 && outcome.is_ok() {
+            let first = 1 << left.trailing_zeros();
+            if unfinished & first != 0 {
+                left &= !first;
+                if let Some(frame) = frames.get(first.trailing_zeros() as usize) {
+                    outcome = finish(&mut ring, way, frame, pieces, &mut done, tools)
+                        .map_err(|error| (error, left));
+                }
+                continue;
             }
-            continue;
+            // Frames up to the first that has to be worked on.
+            let next = unfinished & left;
+            let run = if next == 0 { left } else { left & ((1 << next.trailing_zeros()) - 1) };
+            left &= !run;
+            outcome = put(&mut ring, way, frames, run, pieces, &mut done, tools)
+                .map_err(|(error, rest)| (error, rest | left));
         }
-        // Frames up to the first that has to be worked on.
-        let next = unfinished & left;
-        let run = if next == 0 { left } else { left & ((1 << next.trailing_zeros()) - 1) };
-        left &= !run;
-        outcome = put(&mut ring, way, frames, run, pieces, &mut done, tools)
-            .map_err(|(error, rest)| (error, rest | left));
+        if done.frames > 0 {
+            tools.counters.rx.add(&done);
+            let wanted = ring.publish();
+            if moderation.passed(done.frames as usize, wanted, || tools.laps.now()) {
+                tools.counters.rx.interrupts.add(1);
+                events.interrupt();
+            }
+        }
+        tools.laps.lap(Stage::Publish);
+        outcome
     }
-    if done.frames > 0 {
-        let counters = &tools.counters.rx;
-        counters.frames.add(done.frames);
-        counters.bytes.add(done.bytes);
-        if done.partial + done.gso_frames > 0 {
-            counters.partial.add(done.partial);
-            counters.gso_frames.add(done.gso_frames);
-            counters.gso_bytes.add(done.gso_bytes);
-        }
-        let wanted = ring.publish();
-        if moderation.passed(done.frames as usize, wanted, || tools.laps.now()) {
-            counters.interrupts.add(1);
-            events.interrupt();
-        }
-    }
-    tools.laps.lap(Stage::Publish);
-    outcome
 }
 
 impl Way {
@@ -225,7 +192,7 @@ fn finish<'p, R: Burst<'p>>(
     way: &Way,
     frame: &Frame,
     pieces: &Pieces<'_>,
-    done: &mut Delivered,
+    done: &mut Tally,
     tools: &mut Tools<'_>,
 ) -> Result<(), RingError> {
     let Tools { counters, scratch, laps } = tools;
@@ -240,13 +207,6 @@ fn finish<'p, R: Burst<'p>>(
         counters.drop(Drop::BadHeader);
     }
     result
-}
-
-/// A frame and the buffers it goes to.
-struct Claim {
-    frame: u8,
-    chains: usize,
-    room: usize,
 }
 
 /// A frame and the one buffer, in one piece, that it goes to: nearly every frame.
@@ -264,7 +224,7 @@ fn put<'p, R: Burst<'p>>(
     frames: &mut [Frame],
     which: u64,
     pieces: &Pieces<'_>,
-    done: &mut Delivered,
+    done: &mut Tally,
     tools: &mut Tools<'_>,
 ) -> Result<(), (RingError, u64)> {
     let mut left = which;
@@ -272,14 +232,14 @@ fn put<'p, R: Burst<'p>>(
         let mut simple: ArrayVec<Simple<'p>, 64> = ArrayVec::new();
         let mut outcome = Ok(());
         // First all buffers: their cache lines are fetched while the next descriptors are read.
-        let mut other = 0;
+        let mut other = None;
         while left != 0 {
             let index = left.trailing_zeros();
             let Some(frame) = frames.get(index as usize) else { break };
             match claim_simple(ring, way.header_len + frame.len()) {
                 Ok(Some((chain, room))) => simple.push(Simple { frame: index as u8, chain, room }),
                 Ok(None) => {
-                    other = 1 << index;
+                    other = Some(index as usize);
                     left &= left - 1;
                     break;
                 }
@@ -299,9 +259,9 @@ fn put<'p, R: Burst<'p>>(
         }
         tools.laps.lap(Stage::Copy);
         outcome?;
-        if other != 0 {
-            put_any(ring, way, frames, other, pieces, done, tools)
-                .map_err(|(error, rest)| (error, rest | left))?;
+        if let Some(frame) = other.and_then(|index| frames.get_mut(index)) {
+            let own = other.map_or(0, |index| 1 << index);
+            put_any(ring, way, frame, pieces, done, tools).map_err(|error| (error, own | left))?;
         }
     }
     Ok(())
@@ -337,104 +297,38 @@ fn claim_simple<'p, R: Burst<'p>>(
     }
 }
 
-/// As [`put`], for frames and buffers of any shape.
+/// As [`put`], for one frame and buffers of any shape.
 #[inline(never)]
 fn put_any<'p, R: Burst<'p>>(
     ring: &mut R,
     way: &Way,
-    frames: &mut [Frame],
-    which: u64,
+    frame: &mut Frame,
     pieces: &Pieces<'_>,
-    done: &mut Delivered,
+    done: &mut Tally,
     tools: &mut Tools<'_>,
-) -> Result<(), (RingError, u64)> {
-    let mut left = which;
-    while left != 0 {
-        let mut claims: ArrayVec<Claim, 64> = ArrayVec::new();
-        let mut chains: ArrayVec<Chain, CHAINS> = ArrayVec::new();
-        let mut room: ArrayVec<Slice<'p>, ROOM> = ArrayVec::new();
-        let mut error = None;
-        // First all buffers: their cache lines are fetched while the next descriptors are read.
-        while left != 0 {
-            let index = left.trailing_zeros();
-            let Some(frame) = frames.get(index as usize) else { break };
-            let (had_chains, had_room) = (chains.len(), room.len());
-            let needed = way.header_len + frame.len();
-            match claim(ring, way.mergeable, needed, &mut chains, &mut room) {
-                Ok(Claimed::Yes) => claims.push(Claim {
-                    frame: index as u8,
-                    chains: chains.len() - had_chains,
-                    room: room.len() - had_room,
-                }),
-                Ok(Claimed::Later) if !claims.is_empty() => {
-                    undo(ring, &mut chains, had_chains);
-                    room.truncate(had_room);
-                    break;
-                }
-                Ok(refused) => {
-                    undo(ring, &mut chains, had_chains);
-                    room.truncate(had_room);
-                    let none = matches!(refused, Claimed::No(Drop::NoBuffer));
-                    tools.counters.drop(if none { Drop::NoBuffer } else { Drop::BufferTooSmall });
-                }
-                Err(broken) => {
-                    // The chains of this frame are lost with the ring.
-                    chains.truncate(had_chains);
-                    room.truncate(had_room);
-                    error = Some(broken);
-                    break;
-                }
-            }
-            left &= left - 1;
-        }
-        tools.laps.lap(Stage::Claim);
-        let (mut chains, mut room) = (&chains[..], &room[..]);
-        for claim in &claims {
-            let (own_chains, others) = chains.split_at(claim.chains.min(chains.len()));
-            let (own_room, other_room) = room.split_at(claim.room.min(room.len()));
-            (chains, room) = (others, other_room);
-            let Some(frame) = frames.get_mut(usize::from(claim.frame)) else { continue };
-            write(frame, own_chains.len(), way.header_len, own_room, pieces);
-            let mut rest = way.header_len + frame.len();
-            for chain in own_chains {
-                let written = rest.min(chain.writable as usize);
-                ring.complete(chain, written as u32);
-                rest -= written;
-            }
-            done.count(frame);
-        }
-        tools.laps.lap(Stage::Copy);
-        if let Some(error) = error {
-            return Err((error, left));
-        }
+) -> Result<(), RingError> {
+    let mut chains: ArrayVec<Chain, CHAINS> = ArrayVec::new();
+    let mut room: ArrayVec<Slice<'p>, ROOM> = ArrayVec::new();
+    let mut rest = way.header_len + frame.len();
+    let refused = claim(ring, way.mergeable, rest, &mut chains, &mut room)?;
+    tools.laps.lap(Stage::Claim);
+    if let Some(reason) = refused {
+        ring.put_back(&chains);
+        tools.counters.drop(reason);
+        return Ok(());
     }
+    write(frame, chains.len(), way.header_len, &room, pieces);
+    for chain in &chains {
+        let written = rest.min(chain.writable as usize);
+        ring.complete(chain, written as u32);
+        rest -= written;
+    }
+    done.count(frame);
+    tools.laps.lap(Stage::Copy);
     Ok(())
 }
 
-impl Delivered {
-    #[inline]
-    fn count(&mut self, frame: &Frame) {
-        self.frames += 1;
-        self.bytes += frame.len() as u64;
-        if let Some(request) = &frame.request {
-            self.partial += 1;
-            if request.is_gso() {
-                self.gso_frames += 1;
-                self.gso_bytes += frame.len() as u64;
-            }
-        }
-    }
-}
-
-/// Whether there are buffers for a frame.
-enum Claimed {
-    Yes,
-    /// Not in the room that is left in this batch.
-    Later,
-    No(Drop),
-}
-
-/// Takes buffers of `needed` bytes altogether.
+/// Takes buffers of `needed` bytes altogether, or says why there are none; what was taken so far is to be put back then.
 #[inline]
 fn claim<'p, R: Burst<'p>>(
     ring: &mut R,
@@ -442,26 +336,22 @@ fn claim<'p, R: Burst<'p>>(
     needed: usize,
     chains: &mut ArrayVec<Chain, CHAINS>,
     room: &mut ArrayVec<Slice<'p>, ROOM>,
-) -> Result<Claimed, RingError> {
-    let had = chains.len();
+) -> Result<Option<Drop>, RingError> {
     let mut capacity = 0;
-    loop {
-        if chains.is_full() || chains.len() - had == FRAME_CHAINS {
-            return Ok(Claimed::Later);
+    while capacity < needed {
+        if chains.is_full() || (capacity > 0 && !mergeable) {
+            return Ok(Some(Drop::BufferTooSmall));
         }
         let popped = ring.pop(|slice, access| {
             access == Access::Read || {
                 slice.prefetch_write();
-                if needed > LINE {
-                    slice.skip(LINE).prefetch_write();
-                }
                 room.try_push(slice).is_ok()
             }
         });
         let chain = match popped {
             Ok(Some(chain)) => chain,
-            Ok(None) => return Ok(Claimed::No(Drop::NoBuffer)),
-            Err(RingError::TooManyPieces(_)) => return Ok(Claimed::Later),
+            Ok(None) => return Ok(Some(Drop::NoBuffer)),
+            Err(RingError::TooManyPieces(_)) => return Ok(Some(Drop::BufferTooSmall)),
             Err(error) => return Err(error),
         };
         if chain.writable == 0 {
@@ -469,19 +359,8 @@ fn claim<'p, R: Burst<'p>>(
         }
         capacity += chain.writable as usize;
         chains.push(chain);
-        if capacity >= needed {
-            return Ok(Claimed::Yes);
-        }
-        if !mergeable {
-            return Ok(Claimed::No(Drop::BufferTooSmall));
-        }
     }
-}
-
-/// Gives back the chains from `had` on, as if they had not been taken.
-fn undo<'p, R: Burst<'p>>(ring: &mut R, chains: &mut ArrayVec<Chain, CHAINS>, had: usize) {
-    ring.put_back(chains.get(had..).unwrap_or_default());
-    chains.truncate(had);
+    Ok(None)
 }
 
 /// The copy.

@@ -7,7 +7,7 @@ use manifold_dma::{Pinned, Reader};
 use manifold_eswitch::{Decision, Recent, Source, Table};
 use manifold_pci::FunctionId;
 
-use crate::counters::{Drop, FunctionCounters, PairCounters};
+use crate::counters::{Drop, FunctionCounters, PairCounters, Tally};
 use crate::deliver::{Receiver, Tools};
 use crate::frame::{BURST, Frame, Pieces};
 use crate::mesh::Outbox;
@@ -103,7 +103,7 @@ impl Egress<'_> {
         let learn = self.functions.get(usize::from(from.address.number)).and_then(Option::as_ref);
         let mut targets: ArrayVec<u32, BURST> = ArrayVec::new();
         let mut several: ArrayVec<(usize, Decision<'_>), BURST> = ArrayVec::new();
-        let mut sent = Sent::default();
+        let mut sent = Tally::default();
         // The receiver of the frame before, if all its frames go to one queue.
         let mut before = (usize::MAX, NOWHERE);
         let learn = learn.filter(|function| sender.is_some() && function.steer.learns());
@@ -144,7 +144,7 @@ impl Egress<'_> {
             }
         }
         if let Some((counters, _)) = &sender {
-            sent.add_to(counters);
+            counters.tx.add(&sent);
         }
         self.laps.lap(Stage::Classify);
         // A replicated frame must not overtake or be overtaken, so it divides the burst.
@@ -304,42 +304,6 @@ fn hand_over(
             } else if ticketed && let Some(out) = tickets.get_mut(place) {
                 *out += 1;
             }
-        }
-    }
-}
-
-/// What a burst's sender sent.
-#[derive(Default)]
-struct Sent {
-    frames: u64,
-    bytes: u64,
-    partial: u64,
-    gso_frames: u64,
-    gso_bytes: u64,
-}
-
-impl Sent {
-    #[inline]
-    fn count(&mut self, frame: &Frame) {
-        self.frames += 1;
-        self.bytes += frame.len() as u64;
-        if let Some(request) = &frame.request {
-            self.partial += 1;
-            if request.is_gso() {
-                self.gso_frames += 1;
-                self.gso_bytes += frame.len() as u64;
-            }
-        }
-    }
-
-    #[inline]
-    fn add_to(&self, counters: &PairCounters) {
-        counters.tx.frames.add(self.frames);
-        counters.tx.bytes.add(self.bytes);
-        if self.partial > 0 {
-            counters.tx.partial.add(self.partial);
-            counters.tx.gso_frames.add(self.gso_frames);
-            counters.tx.gso_bytes.add(self.gso_bytes);
         }
     }
 }
