@@ -163,7 +163,7 @@ pub struct Rings {
     pub mergeable: bool,
     /// Entries per virtqueue, a power of two up to 1024.
     pub size: u16,
-    /// Queue pairs per port.
+    /// Queue pairs per port. Of a function over vfio-user as many are put in use as this says.
     pub pairs: u16,
     /// Bytes per receive buffer, header included. 0: whatever the largest frame takes.
     pub rx_buffer: u32,

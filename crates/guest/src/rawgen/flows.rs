@@ -29,6 +29,8 @@ struct Sender {
 #[derive(Debug)]
 pub(super) struct Flows {
     senders: Vec<Sender>,
+    /// Who sends first: another one each round, for flows to one receiver share its window.
+    first: usize,
     burst: u16,
     clock: Clock,
     lost_after: u64,
@@ -46,6 +48,7 @@ impl Flows {
         let sender = |flow: &Flow| Sender { flow: *flow, begun, sent: 0 };
         Self {
             senders: config.flows.iter().map(sender).collect(),
+            first: 0,
             burst: config.burst.max(1),
             clock: clock.clone(),
             lost_after: clock.cycles(LOST_AFTER_MS),
@@ -107,9 +110,11 @@ impl Flows {
     #[inline]
     fn round(&mut self, ports: &mut [Port<'_>], now: u64) -> Result<u64> {
         let mut moved = 0;
-        for sender in &mut self.senders {
+        let (later, sooner) = self.senders.split_at_mut_checked(self.first).unwrap_or_default();
+        for sender in sooner.iter_mut().chain(later) {
             moved += sender.send(ports, self.burst, now, &self.clock)?;
         }
+        self.first = if self.first + 1 < self.senders.len() { self.first + 1 } else { 0 };
         let mut unsettled = false;
         for port in ports.iter_mut() {
             let received = port.receive(self.burst)?;
@@ -131,7 +136,7 @@ impl Flows {
     fn give_up_lost(&self, ports: &mut [Port<'_>], now: u64) {
         for port in ports {
             if port.outstanding > 0 && now.wrapping_sub(port.last_arrival) > self.lost_after {
-                port.counted.lost += port.outstanding;
+                port.lost += port.outstanding;
                 port.outstanding = 0;
                 port.last_arrival = now;
             }

@@ -13,6 +13,8 @@ const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const UDP: usize = 8;
 const TCP: usize = 20;
+/// The transport protocol's port of queue pair 0.
+const PORT: u16 = 0x4000;
 /// The largest frame: an IPv4 packet of 65535 bytes.
 const LARGEST: u32 = 65535 + ETHERNET as u32;
 const SMALLEST: u32 = 60;
@@ -20,9 +22,14 @@ const SMALLEST: u32 = 60;
 const IMIX: [u32; 12] = [60, 590, 60, 590, 60, 60, 1514, 60, 590, 60, 590, 60];
 
 /// Who sends what to whom.
+///
+/// Both ports of its transport protocol are `0x4000` plus the queue pair, so that what comes the other way on the same
+/// pair is the same conversation: a device that steers by it (virtio 1.3, 5.1.6.5.5.1) delivers each on the pair that its
+/// receiver sends on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Route {
     pub(super) flow: u16,
+    pub(super) queue: u16,
     pub(super) from: Mac,
     pub(super) to: Mac,
 }
@@ -88,8 +95,9 @@ impl Frames {
         put(&mut v4, 10, &check.to_be_bytes());
         put(&mut frame, ETHERNET, &v4);
         let at = ETHERNET + IPV4;
-        put(&mut frame, at, &(0x4000 | route.flow).to_be_bytes());
-        put(&mut frame, at + 2, &9u16.to_be_bytes());
+        for end in [at, at + 2] {
+            put(&mut frame, end, &(PORT | route.queue).to_be_bytes());
+        }
         if tcp {
             // Sequence number, window; ACK and PSH.
             put(&mut frame, at + 12, &[(TCP as u8 / 4) << 4, 0x18, 0xff, 0xff]);
@@ -138,10 +146,11 @@ impl Frames {
             Some(u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]))
         };
         let (flow, slot) = (number(payload)?, number(payload + 2)?);
-        if number(12)? != 0x0800 || number(ETHERNET + IPV4)? != 0x4000 | flow {
+        let route = route(flow)?;
+        if number(12)? != 0x0800 || number(ETHERNET + IPV4)? != PORT | route.queue {
             return None;
         }
-        let sent = self.build(&route(flow)?, slot);
+        let sent = self.build(&route, slot);
         let sent = sent.get(NET_HEADER..)?;
         let differs = |n: &usize| {
             // A device may complete the checksum.
@@ -195,7 +204,7 @@ mod tests {
     use super::*;
 
     const ROUTE: Route =
-        Route { flow: 3, from: Mac([2, 0, 0, 0, 0, 1]), to: Mac([2, 0, 0, 0, 0, 2]) };
+        Route { flow: 3, queue: 1, from: Mac([2, 0, 0, 0, 0, 1]), to: Mac([2, 0, 0, 0, 0, 2]) };
 
     fn verify(frames: Frames, frame: &[u8]) -> Option<Result<()>> {
         frames.verify(frame, |flow| (flow == ROUTE.flow).then_some(ROUTE))

@@ -183,7 +183,7 @@ fn routes(config: &Config, attached: &[Attached]) -> Result<Vec<(usize, u16, Rou
         Work::PingPong | Work::Sleeping { .. } => vec![(0, 1, 0), (1, 0, 0)],
     };
     let route = |(number, (from, to, queue))| {
-        let route = Route { flow: number, from: mac(from)?, to: mac(to)? };
+        let route = Route { flow: number, queue, from: mac(from)?, to: mac(to)? };
         Ok((from, queue, route))
     };
     (0..).zip(ends).map(route).collect()

@@ -4,14 +4,16 @@ use super::config::{Config, Frames, Mac, Memory, PortConfig, Protocol, Rings};
 use crate::memory::Arena;
 use crate::vfio::{ClientKind, DmaMode, Function};
 use crate::vhost_user::VhostUser;
-use crate::virtio::spec::{net_config, status};
-use crate::virtio::{Layout, VirtioPci, feature};
+use crate::virtio::spec::{NO_VECTOR, net_config, status};
+use crate::virtio::{ControlQueue, Layout, VirtioPci, feature};
 use crate::{Error, Result};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 /// Where ports keep their memory; each in a DMA domain of its own.
 const IOVA: u64 = 0x1_0000_0000;
+/// Entries in the control queue: a command takes four, and there is one at a time.
+const CONTROL_QUEUE: u16 = 8;
 /// What large frames take.
 const TSO: u64 = feature::CSUM | feature::GUEST_CSUM | feature::HOST_TSO4 | feature::GUEST_TSO4;
 
@@ -62,7 +64,12 @@ pub(super) fn attach(
     port: &PortConfig,
     memory: usize,
 ) -> Result<Attached> {
-    let (rings, wanted) = (&config.rings, wanted(&config.rings, &config.frames));
+    let rings = &config.rings;
+    let mut wanted = wanted(rings, &config.frames);
+    if port.protocol == Protocol::VfioUser && rings.pairs > 1 {
+        // Over vhost-user enabling queues is the protocol's own business.
+        wanted |= feature::MQ | feature::CTRL_VQ;
+    }
     let queues = 2 * rings.pairs.max(1);
     let ring_bytes = usize::from(queues) * (26 * usize::from(rings.size) + 1024);
     let size = memory + ring_bytes + 64 * 1024;
@@ -107,12 +114,16 @@ pub(super) fn attach(
             let mut device = VirtioPci::probe(function)?;
             device.function().enable()?;
             let extra = feature::ACCESS_PLATFORM | feature::ORDER_PLATFORM | feature::MAC;
-            let multi = if rings.pairs > 1 { feature::MQ | feature::CTRL_VQ } else { 0 };
             let offered = device.device_features()?;
-            let features = all(device.negotiate(wanted | extra | multi | feature::MTU)?, offered)?;
+            let features = all(device.negotiate(wanted | extra | feature::MTU)?, offered)?;
             let mut mac = [0; 6];
             device.read_device(net_config::MAC, &mut mac)?;
             check_mtu(&mut device, features, &config.frames)?;
+            let most = device.max_queue_pairs(features)?;
+            if rings.pairs > most {
+                let pairs = rings.pairs;
+                return Err(Error::Command(format!("{pairs} queue pairs; the device has {most}")));
+            }
             let mac = port.mac.unwrap_or(Mac(mac));
             Plug { line: Line::Function(Box::new(device)), features, mac }
         }
@@ -154,10 +165,22 @@ impl Attached {
                     }
                     device.enable_queue(index, *layout, (1 + index).min(vectors - 1))?;
                 }
-                device.add_status(status::DRIVER_OK)
+                match self.plug.features & feature::MQ {
+                    0 => device.add_status(status::DRIVER_OK),
+                    _ => start_pairs(device, queues / 2, self.plug.features),
+                }
             }
         }
     }
+}
+
+/// Has a function start and use so many queue pairs: after a reset it uses one (5.1.6.5.5).
+fn start_pairs(device: &mut VirtioPci, pairs: u16, features: u64) -> Result<()> {
+    let index = 2 * device.max_queue_pairs(features)?;
+    let queue = device.setup_queue(index, CONTROL_QUEUE, NO_VECTOR, features)?;
+    let mut control = ControlQueue::new(index, queue, device)?;
+    device.add_status(status::DRIVER_OK)?;
+    control.set_queue_pairs(device, pairs)
 }
 
 impl Plug {

@@ -3,7 +3,7 @@
 use super::config::{Config, Frames};
 use super::frame::Route;
 use super::plug::{Attached, Plug};
-use super::report::PortReport;
+use super::report::{PairReport, PortReport};
 use super::ring::{Buffer, Wheel};
 use crate::memory::Arena;
 use crate::virtio::Used;
@@ -72,12 +72,16 @@ struct Receive<'a> {
     more: u16,
     /// The frame so far, where it is looked at.
     frame: Vec<u8>,
+    /// Frames received so far.
+    frames: u64,
 }
 
 /// A transmit queue.
 #[derive(Debug)]
 struct Transmit<'a> {
     wheel: Wheel<'a>,
+    /// Frames sent so far.
+    frames: u64,
 }
 
 /// A port whose device runs.
@@ -91,7 +95,8 @@ pub(super) struct Port<'a> {
     spans: bool,
     /// What is asked of every frame, where anything is.
     verify: Option<Verify>,
-    pub(super) counted: PortReport,
+    /// Frames of closed loops given up as lost.
+    pub(super) lost: u64,
     /// Frames on their way here, by closed loops.
     pub(super) outstanding: u64,
     /// When one last arrived, in cycles.
@@ -133,7 +138,7 @@ impl<'a> Port<'a> {
             };
             let buffers: Vec<_> = slots.clone().map(buffer).collect();
             let wheel_rx = wheel(rx_layout, &buffers)?;
-            rx.push(Receive { wheel: wheel_rx, row, more: 0, frame: Vec::new() });
+            rx.push(Receive { wheel: wheel_rx, row, more: 0, frame: Vec::new(), frames: 0 });
             let row = Row::alloc(arena, tx_len, tx_layout.size)?;
             let route = routes.get(pair).copied().flatten();
             let mut buffers = Vec::new();
@@ -144,7 +149,7 @@ impl<'a> Port<'a> {
                 let len = frame.len() as u32;
                 buffers.push(Buffer { iova: arena.iova_of(row.at(slot)), len, writable: false });
             }
-            tx.push(Transmit { wheel: wheel(tx_layout, &buffers)? });
+            tx.push(Transmit { wheel: wheel(tx_layout, &buffers)?, frames: 0 });
         }
         attached.start()?;
         let mut port = Self {
@@ -154,7 +159,7 @@ impl<'a> Port<'a> {
             tx,
             spans: rx_len < NET_HEADER + config.frames.largest(),
             verify,
-            counted: PortReport::default(),
+            lost: 0,
             outstanding: 0,
             last_arrival: 0,
             unsettled: true,
@@ -171,7 +176,9 @@ impl<'a> Port<'a> {
     /// Sends at most `count` frames on a queue pair; returns how many.
     #[inline]
     pub(super) fn send(&mut self, pair: u16, count: u16) -> Result<u16> {
-        let Some(Transmit { wheel }) = self.tx.get_mut(usize::from(pair)) else { return Ok(0) };
+        let Some(Transmit { wheel, frames }) = self.tx.get_mut(usize::from(pair)) else {
+            return Ok(0);
+        };
         if wheel.held() < count {
             // As much as came back, so that this is asked seldom.
             wheel.take(u16::MAX)?;
@@ -179,7 +186,7 @@ impl<'a> Port<'a> {
         let count = count.min(wheel.held());
         if count > 0 {
             wheel.give(count);
-            self.counted.sent += u64::from(count);
+            *frames += u64::from(count);
             self.unsettled = true;
         }
         Ok(count)
@@ -201,10 +208,10 @@ impl<'a> Port<'a> {
             if taken.0 > 0 {
                 queue.wheel.give(taken.0);
                 self.unsettled = true;
+                queue.frames += taken.1;
                 frames += taken.1;
             }
         }
-        self.counted.received += frames;
         Ok(frames)
     }
 
@@ -257,7 +264,18 @@ impl<'a> Port<'a> {
 
     /// The counters so far.
     pub(super) fn count(&self) -> PortReport {
-        PortReport { kicks: self.plug.kicks(), ..self.counted }
+        let pair = |(rx, tx): (&Receive<'_>, &Transmit<'_>)| PairReport {
+            sent: tx.frames,
+            received: rx.frames,
+        };
+        let pairs: Vec<_> = self.rx.iter().zip(&self.tx).map(pair).collect();
+        PortReport {
+            sent: pairs.iter().map(|pair| pair.sent).sum(),
+            received: pairs.iter().map(|pair| pair.received).sum(),
+            kicks: self.plug.kicks(),
+            lost: self.lost,
+            pairs,
+        }
     }
 
     /// The features agreed on.
@@ -287,7 +305,7 @@ impl Receive<'_> {
 
     /// As [`Self::walk`], and checks every byte. Only frames that flows sent count.
     fn look(&mut self, arena: &Arena, limit: u16, verify: Option<&Verify>) -> Result<(u16, u64)> {
-        let Self { wheel, row, more, frame } = self;
+        let Self { wheel, row, more, frame, .. } = self;
         let mut frames = 0;
         let taken = wheel.take_each(limit, |Used { head, len }| {
             let at = row.at(head);

@@ -2,8 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What one port did while it was counted.
+/// What one queue pair did while it was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PairReport {
+    /// Frames given to the device.
+    pub sent: u64,
+    /// Frames received.
+    pub received: u64,
+}
+
+/// What one port did while it was counted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PortReport {
     /// Frames given to the device.
     pub sent: u64,
@@ -13,6 +22,16 @@ pub struct PortReport {
     pub kicks: u64,
     /// Frames of closed loops given up as lost.
     pub lost: u64,
+    /// Each queue pair.
+    pub pairs: Vec<PairReport>,
+}
+
+impl std::ops::Sub for PairReport {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self { sent: self.sent - before.sent, received: self.received - before.received }
+    }
 }
 
 impl std::ops::Sub for PortReport {
@@ -24,6 +43,7 @@ impl std::ops::Sub for PortReport {
             received: self.received - before.received,
             kicks: self.kicks - before.kicks,
             lost: self.lost - before.lost,
+            pairs: self.pairs.into_iter().zip(before.pairs).map(|(a, b)| a - b).collect(),
         }
     }
 }

@@ -89,7 +89,7 @@ impl VirtioNet {
     ) -> Result<usize> {
         match &mut self.control {
             Some(control) => control.command(&mut self.device, name, command, data, reply),
-            None => Err(Error::Unsupported("control commands: the device has no control queue")),
+            None => Err(no_control()),
         }
     }
 
@@ -128,7 +128,10 @@ impl VirtioNet {
 
     /// `VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET`.
     pub fn set_queue_pairs(&mut self, pairs: u16) -> Result<()> {
-        self.command("VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET", ctrl::MQ_VQ_PAIRS_SET, &pairs.to_le_bytes())
+        match &mut self.control {
+            Some(control) => control.set_queue_pairs(&mut self.device, pairs),
+            None => Err(no_control()),
+        }
     }
 
     /// `VIRTIO_NET_CTRL_MQ_RSS_CONFIG`.
@@ -242,4 +245,8 @@ impl VirtioNet {
         }
         Ok(found)
     }
+}
+
+fn no_control() -> Error {
+    Error::Unsupported("control commands: the device has no control queue")
 }

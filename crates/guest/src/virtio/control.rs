@@ -30,6 +30,12 @@ impl ControlQueue {
         Ok(Self { index, queue, buffer })
     }
 
+    /// `VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET`.
+    pub(crate) fn set_queue_pairs(&mut self, device: &mut VirtioPci, pairs: u16) -> Result<()> {
+        let (name, command) = ("VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET", ctrl::MQ_VQ_PAIRS_SET);
+        self.command(device, name, command, &pairs.to_le_bytes(), &mut []).map(drop)
+    }
+
     /// Sends a command and waits for the answer, of which at most `reply.len()` bytes follow the OK; returns how
     /// many do. [`Error::Refused`] where the device says anything but OK.
     pub(crate) fn command(

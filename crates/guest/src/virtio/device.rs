@@ -250,6 +250,18 @@ impl VirtioPci {
         Ok(u16::from_le_bytes(data))
     }
 
+    /// How many queue pairs the device has, with these features agreed on (5.1.4); the control queue comes after them
+    /// (5.1.2).
+    pub(crate) fn max_queue_pairs(&mut self, features: u64) -> Result<u16> {
+        if features & (feature::MQ | feature::RSS) == 0 {
+            return Ok(1);
+        }
+        match self.read_device_u16(net_config::MAX_VIRTQUEUE_PAIRS)? {
+            pairs @ 1..=0x4000 => Ok(pairs),
+            pairs => Err(Error::Device(format!("{pairs} queue pairs"))),
+        }
+    }
+
     /// True while the device says that its link is up. Meaningless without [`feature::STATUS`].
     pub fn link_up(&mut self) -> Result<bool> {
         Ok(self.read_device_u16(net_config::STATUS)? & net_config::STATUS_LINK_UP != 0)

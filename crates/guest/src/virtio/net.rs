@@ -138,13 +138,7 @@ impl VirtioNet {
         if has(feature::MTU) {
             mtu = device.read_device_u16(net_config::MTU)?;
         }
-        let mut max_pairs = 1;
-        if features & (feature::MQ | feature::RSS) != 0 {
-            max_pairs = device.read_device_u16(net_config::MAX_VIRTQUEUE_PAIRS)?;
-            if !(1..=0x4000).contains(&max_pairs) {
-                return Err(Error::Device(format!("{max_pairs} queue pairs")));
-            }
-        }
+        let max_pairs = device.max_queue_pairs(features)?;
         let pairs = options.queue_pairs.clamp(1, max_pairs);
         self.info = NetInfo { mac, mtu, features, queue_pairs: pairs };
         // One vector for configuration changes and one per queue, or all the rest on the last.
