@@ -40,36 +40,57 @@ fn a_closed_loop_loses_nothing() {
     }
 }
 
-#[test]
-fn every_queue_pair_is_used() {
-    let bed = Bed::new(2, 1500);
-    let socket = |vf, protocol| match protocol {
-        Protocol::VhostUser => bed.dir.path().join(format!("vf{vf}.vhost.sock")),
-        _ => bed.socket(vf),
-    };
-    // Both ways on every pair: the device learns from what a port sends on a pair what to deliver there.
-    let flows: Vec<_> = (0..3)
+/// Both ways on three pairs: the device learns from what a port sends on a pair what to deliver there.
+fn three_pairs() -> Vec<Flow> {
+    (0..3)
         .flat_map(|queue| [(0, 1, queue), (1, 0, queue)])
         .map(|(from, to, queue)| Flow { queue, ..flow(from, to, Load::Closed(64)) })
-        .collect();
-    for protocol in [Protocol::VfioUser, Protocol::VhostUser] {
-        for packed in [false, true] {
-            let rings = Rings { pairs: 3, packed, ..Rings::default() };
-            let ports = (0..2).map(|vf| PortConfig {
-                mac: Some(Mac(bed.adapter.function(FunctionId::Vf(vf)).unwrap().mac)),
-                ..PortConfig::new(socket(vf, protocol), protocol)
-            });
-            let config = Config { ports: ports.collect(), ..config(&bed, flows.clone()) };
-            let report = run(&Config { rings, verify: true, ..config }).unwrap();
-            println!("{report:?}");
-            assert_eq!(report.lost, 0);
-            for pair in report.ports.iter().flat_map(|port| &port.pairs) {
-                assert!(pair.sent > 100 && pair.received > 100, "{report:?}");
-            }
-        }
+        .collect()
+}
+
+fn every_queue_pair_is_used(protocol: Protocol, packed: bool) {
+    let bed = Bed::new(2, 1500);
+    let port = |vf| PortConfig {
+        mac: Some(Mac(bed.adapter.function(FunctionId::Vf(vf)).unwrap().mac)),
+        ..PortConfig::new(
+            match protocol {
+                Protocol::VhostUser => bed.dir.path().join(format!("vf{vf}.vhost.sock")),
+                _ => bed.socket(vf),
+            },
+            protocol,
+        )
+    };
+    let config = Config {
+        ports: (0..2).map(port).collect(),
+        rings: Rings { pairs: 3, packed, ..Rings::default() },
+        verify: true,
+        ..config(&bed, three_pairs())
+    };
+    let report = run(&config).unwrap();
+    println!("{report:?}");
+    assert_eq!(report.lost, 0);
+    for pair in report.ports.iter().flat_map(|port| &port.pairs) {
+        assert!(pair.sent > 100 && pair.received > 100, "{report:?}");
     }
-    let rings = Rings { pairs: 99, ..Rings::default() };
-    let error = run(&Config { rings, ..config(&bed, flows) }).unwrap_err().to_string();
+}
+
+#[test]
+fn every_queue_pair_is_used_over_vfio_user() {
+    every_queue_pair_is_used(Protocol::VfioUser, false);
+    every_queue_pair_is_used(Protocol::VfioUser, true);
+}
+
+#[test]
+fn every_queue_pair_is_used_over_vhost_user() {
+    every_queue_pair_is_used(Protocol::VhostUser, false);
+    every_queue_pair_is_used(Protocol::VhostUser, true);
+}
+
+#[test]
+fn more_queue_pairs_than_there_are_cannot_be_used() {
+    let bed = Bed::new(2, 1500);
+    let rings = Rings { pairs: 5, ..Rings::default() };
+    let error = run(&Config { rings, ..config(&bed, three_pairs()) }).unwrap_err().to_string();
     assert!(error.contains("the device has 4"), "{error}");
 }
 

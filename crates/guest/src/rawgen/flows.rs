@@ -106,16 +106,11 @@ impl Flows {
         Ok((all, cost))
     }
 
-    /// Every flow sends once, every port receives once.
+    /// Every port receives once, then every flow sends once: what arrived makes room in windows, so that one barrier does
+    /// for both directions.
     #[inline]
     fn round(&mut self, ports: &mut [Port<'_>], now: u64) -> Result<u64> {
         let mut moved = 0;
-        let (later, sooner) = self.senders.split_at_mut_checked(self.first).unwrap_or_default();
-        for sender in sooner.iter_mut().chain(later) {
-            moved += sender.send(ports, self.burst, now, &self.clock)?;
-        }
-        self.first = if self.first + 1 < self.senders.len() { self.first + 1 } else { 0 };
-        let mut unsettled = false;
         for port in ports.iter_mut() {
             let received = port.receive(self.burst)?;
             if received > 0 {
@@ -123,9 +118,13 @@ impl Flows {
                 port.last_arrival = now;
                 moved += received;
             }
-            unsettled |= port.is_unsettled();
         }
-        if unsettled {
+        let (later, sooner) = self.senders.split_at_mut_checked(self.first).unwrap_or_default();
+        for sender in sooner.iter_mut().chain(later) {
+            moved += sender.send(ports, self.burst, now, &self.clock)?;
+        }
+        self.first = if self.first + 1 < self.senders.len() { self.first + 1 } else { 0 };
+        if ports.iter().any(Port::is_unsettled) {
             // What was published must be visible before the devices' wishes are read.
             fence(Ordering::SeqCst);
             ports.iter_mut().try_for_each(Port::settle)?;

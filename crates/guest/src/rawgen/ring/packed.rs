@@ -15,6 +15,9 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 const FLAGS: u64 = ((spec::F_AVAIL | spec::F_USED) as u64) << 48;
 const AVAIL: u64 = (spec::F_AVAIL as u64) << 48;
 
+/// The buffer ID in a descriptor's second word.
+const ID: u64 = 0xffff << 32;
+
 /// A descriptor of the ring, and the buffer whose identity is the descriptor's position.
 #[derive(Debug)]
 struct Entry<'a> {
@@ -22,6 +25,16 @@ struct Entry<'a> {
     second: &'a AtomicU64,
     /// The buffer's address, and the second word but for the flags that make it available.
     buffer: (u64, u64),
+}
+
+impl Entry<'_> {
+    /// Writes all but the second word, and returns that. The device may have written anything here, so the address too is
+    /// written again.
+    #[inline]
+    fn describe(&self, (iova, word): (u64, u64), available: u64) -> u64 {
+        self.address.store(iova.to_le(), Ordering::Relaxed);
+        (word | available).to_le()
+    }
 }
 
 /// A packed virtqueue.
@@ -115,30 +128,69 @@ impl<'a> Packed<'a> {
         }
     }
 
+    /// How many descriptors from `first` on, at most `most` and none beyond the end of the ring, came back as what
+    /// they were.
+    #[inline]
+    fn run(&self, first: u16, most: u16, used: u64) -> u16 {
+        let (from, to) = (usize::from(first), usize::from(first) + usize::from(most));
+        let entries = self.entries.get(from..to.min(self.entries.len())).unwrap_or_default();
+        let mut due = used | u64::from(first) << 32;
+        let mut count = 0;
+        for entry in entries {
+            let word = u64::from_le(entry.second.load(Ordering::Relaxed));
+            if word & (FLAGS | ID) != due {
+                break;
+            }
+            due += 1 << 32;
+            count += 1;
+        }
+        count
+    }
+
+    /// Past so many used descriptors.
+    #[inline]
+    fn pass(&mut self, count: u16) {
+        self.next_used += count;
+        if self.next_used >= self.size {
+            self.next_used -= self.size;
+            self.used ^= FLAGS;
+        }
+        self.held += count;
+    }
+
     #[inline]
     pub(super) fn take(&mut self, limit: u16) -> Result<u16> {
         if self.lent.is_some() {
             return self.take_each(limit, |_| Ok(()));
         }
-        let lent = self.size - self.held;
-        let limit = limit.min(lent);
-        let (mut position, mut used, mut count) = (self.next_used, self.used, 0);
+        let limit = limit.min(self.size - self.held);
+        let mut count = 0;
         while count < limit {
-            let word = self.load(position);
-            if word & FLAGS != used {
-                break;
-            }
-            let step = self.stands_for(position, word, lent - count)?;
-            count += step;
-            position += step;
-            if position >= self.size {
-                position -= self.size;
-                used ^= FLAGS;
+            let run = self.run(self.next_used, limit - count, self.used);
+            self.pass(run);
+            count += run;
+            if count < limit && (run == 0 || self.next_used != 0) {
+                // Not back yet, or not as expected.
+                let step = self.step()?;
+                if step == 0 {
+                    break;
+                }
+                self.pass(step);
+                count += step;
             }
         }
-        (self.next_used, self.used) = (position, used);
-        self.held += count;
+        // What the device wrote into the buffers is read after this.
+        fence(Ordering::Acquire);
         Ok(count)
+    }
+
+    /// How many buffers the next used descriptor stands for; 0 where it is not back.
+    fn step(&self) -> Result<u16> {
+        let word = self.load(self.next_used);
+        if word & FLAGS != self.used {
+            return Ok(0);
+        }
+        self.stands_for(self.next_used, word, self.size - self.held)
     }
 
     pub(super) fn take_each(
@@ -179,33 +231,46 @@ impl<'a> Packed<'a> {
 
     #[inline]
     pub(super) fn give(&mut self, count: u16) {
-        let (mut position, mut available) = (self.next, self.available);
         let mut first = None;
-        for _ in 0..count {
-            let Some(entry) = self.entries.get(usize::from(position)) else { break };
-            let (mut iova, mut word) = entry.buffer;
+        let mut left = count;
+        while left > 0 {
+            // As far as the ring's end, and then from its start.
+            let part = left.min(self.size - self.next);
+            let range = usize::from(self.next)..usize::from(self.next + part);
+            let entries = self.entries.get(range).unwrap_or_default();
             if let Some(lent) = &mut self.lent {
-                let id = self.order.at(position);
-                lent.set(id);
-                (iova, word) = self.entries.get(usize::from(id)).map_or((0, 0), |e| e.buffer);
+                for (position, entry) in (self.next..).zip(entries) {
+                    let id = self.order.at(position);
+                    lent.set(id);
+                    let buffer = self.entries.get(usize::from(id)).map_or((0, 0), |e| e.buffer);
+                    let word = entry.describe(buffer, self.available);
+                    match first {
+                        Some(_) => entry.second.store(word, Ordering::Relaxed),
+                        None => first = Some((entry.second, word)),
+                    }
+                }
+            } else {
+                let mut entries = entries.iter();
+                if first.is_none()
+                    && let Some(entry) = entries.next()
+                {
+                    first = Some((entry.second, entry.describe(entry.buffer, self.available)));
+                }
+                for entry in entries {
+                    let word = entry.describe(entry.buffer, self.available);
+                    entry.second.store(word, Ordering::Relaxed);
+                }
             }
-            // The device may have written anything here, so the address too is written again.
-            entry.address.store(iova.to_le(), Ordering::Relaxed);
-            let word = (word | available).to_le();
-            match first {
-                Some(_) => entry.second.store(word, Ordering::Relaxed),
-                None => first = Some((entry.second, word)),
-            }
-            position += 1;
-            if position == self.size {
-                position = 0;
-                available ^= FLAGS;
+            left -= part;
+            self.next += part;
+            if self.next == self.size {
+                self.next = 0;
+                self.available ^= FLAGS;
             }
         }
         if let Some((second, word)) = first {
             second.store(word, Ordering::Release);
         }
-        (self.next, self.available) = (position, available);
         self.held -= count;
         self.unsettled += count;
     }
