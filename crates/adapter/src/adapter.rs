@@ -11,6 +11,7 @@ use manifold_pci::{CONFIG_SIZE, ConfigSpace, FunctionId};
 use manifold_port::Tap;
 use manifold_vfio_user as vfio_user;
 use manifold_vhost_user as vhost_user;
+use manifold_virtio::net::feature_names;
 use parking_lot::Mutex;
 
 use crate::Error;
@@ -185,11 +186,14 @@ impl Adapter {
                 (vf.routing_id, vf.bars)
             }
         };
-        let (device_status, link_up, mac) = function
-            .with_model(|model| (model.state().status, model.link_up(), model.filters().mac));
+        let (state, link_up, mac) =
+            function.with_model(|model| (model.state(), model.link_up(), model.filters().mac));
         let holder = function.holder();
         let told = holder.as_ref().and_then(|holder| holder.status.as_ref());
-        let device_status = told.map_or(device_status, |status| status.get());
+        let (device_status, features, failure) = match told {
+            Some(told) => (told.get(), told.features(), told.failure()),
+            None => (state.status, state.features, state.failure),
+        };
         Some(FunctionInfo {
             id,
             routing_id,
@@ -202,6 +206,8 @@ impl Adapter {
             link_up,
             attached: holder.map(|holder| holder.info),
             device_status,
+            features: feature_names(features).collect(),
+            failure,
             counters: function.counters.total(),
             dma: DmaInfo { stats: function.domain.stats(), faults: function.domain.faults() },
         })

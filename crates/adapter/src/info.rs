@@ -115,6 +115,10 @@ pub struct FunctionInfo {
     pub attached: Option<PeerInfo>,
     /// The driver's device status register (virtio 1.3, 2.1); over vhost-user what the VMM tells of it.
     pub device_status: u8,
+    /// The features in use (virtio 1.3, 2.2), by name; none before the driver has accepted some.
+    pub features: Vec<&'static str>,
+    /// Why the device needs a reset, if it does.
+    pub failure: Option<String>,
     /// Counters, summed over the queue pairs.
     pub counters: PairSnapshot,
     /// The DMA domain.

@@ -192,6 +192,6 @@ impl QueueEvents for Line {
     fn fail(&self, reason: &dyn fmt::Display) {
         // A guest can get here as often as it likes: no louder than debug.
         tracing::debug!(function = %self.function, ring = self.ring, %reason, "device needs a reset");
-        self.lines.fail();
+        self.lines.fail(&format_args!("queue {}: {reason}", self.ring));
     }
 }

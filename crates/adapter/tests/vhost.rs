@@ -201,6 +201,9 @@ fn a_ring_that_breaks_the_rules_harms_only_itself() {
     bad.break_ring(1);
     eventually("needs reset", || info(0).device_status & 64 != 0);
     assert!(bad.failed(1));
+    let reason = info(0).failure.expect("no reason is given");
+    assert!(reason.starts_with("queue 1: "), "{reason}");
+    assert!(info(0).features.contains(&"VERSION_1"), "{:?}", info(0).features);
     let mut a = Client::attach(&info(1).vhost_socket);
     let mut b = Client::attach(&info(2).vhost_socket);
     a.start_pair(0);
@@ -211,6 +214,7 @@ fn a_ring_that_breaks_the_rules_harms_only_itself() {
     assert_eq!(b.receive(0), sent);
     // After a reset it works.
     bad.frontend.reset_device().unwrap();
+    assert_eq!((info(0).failure, info(0).features.len()), (None, 0));
     bad.mend();
     bad.start_pair(0);
     assert_eq!(info(0).device_status, 15);

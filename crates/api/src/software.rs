@@ -145,12 +145,20 @@ fn function(info: FunctionInfo) -> types::Function {
             },
             pid: peer.pid,
         }),
-        driver: types::DriverStatus::from(info.device_status),
+        driver: types::DriverStatus {
+            features: info.features.into_iter().map(str::to_owned).collect(),
+            failure: info.failure,
+            ..types::DriverStatus::from(info.device_status)
+        },
         counters: types::Counters {
             rx_frames: info.counters.rx.frames,
             rx_bytes: info.counters.rx.bytes,
             tx_frames: info.counters.tx.frames,
             tx_bytes: info.counters.tx.bytes,
+            rx_partial_checksums: info.counters.rx.partial,
+            rx_gso_frames: info.counters.rx.gso_frames,
+            tx_partial_checksums: info.counters.tx.partial,
+            tx_gso_frames: info.counters.tx.gso_frames,
             interrupts: info.counters.rx.interrupts + info.counters.tx.interrupts,
             drops: info
                 .counters

@@ -213,13 +213,19 @@ pub struct Peer {
     pub pid: Option<u32>,
 }
 
-/// The device status register a driver writes (Virtual I/O Device 1.3, section 2.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// What the driver and the device have come to (Virtual I/O Device 1.3, sections 2.1 and 2.2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DriverStatus {
-    /// The register.
+    /// The device status register, which the driver writes.
     pub device_status: u8,
     /// What it amounts to.
     pub state: DriverState,
+    /// The features in use, named as in the standard but without its prefixes; none before they are negotiated.
+    #[schema(example = json!(["CSUM", "MRG_RXBUF", "EVENT_IDX", "VERSION_1", "RING_PACKED"]))]
+    pub features: Vec<String>,
+    /// Why the device needs a reset; `null` while it does not.
+    #[schema(example = "queue 1: descriptor 300 is beyond the queue's size, 256")]
+    pub failure: Option<String>,
 }
 
 /// How far a driver has come.
@@ -251,7 +257,7 @@ impl From<u8> for DriverStatus {
             _ if has(DRIVER_OK) => DriverState::Running,
             _ => DriverState::Starting,
         };
-        Self { device_status, state }
+        Self { device_status, state, features: Vec::new(), failure: None }
     }
 }
 
@@ -266,6 +272,14 @@ pub struct Counters {
     pub tx_frames: u64,
     /// Bytes of them.
     pub tx_bytes: u64,
+    /// Frames delivered whose checksum the driver takes as good or completes itself.
+    pub rx_partial_checksums: u64,
+    /// Frames delivered unsegmented.
+    pub rx_gso_frames: u64,
+    /// Frames the driver sent with their checksum to be completed.
+    pub tx_partial_checksums: u64,
+    /// Frames the driver sent unsegmented.
+    pub tx_gso_frames: u64,
     /// Interrupts raised.
     pub interrupts: u64,
     /// Frames that were not delivered, by reason; reasons that never happened are left out.

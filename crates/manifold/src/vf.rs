@@ -118,8 +118,16 @@ fn show(vf: &Function) -> String {
             "driver",
             format!("{} (device status {:#04x})", driver(vf.driver.state), vf.driver.device_status),
         ),
-        ("received", traffic(counters.rx_frames, counters.rx_bytes)),
-        ("sent", traffic(counters.tx_frames, counters.tx_bytes)),
+    ]);
+    if !vf.driver.features.is_empty() {
+        lines.push(("features", vf.driver.features.join(" ")));
+    }
+    if let Some(failure) = &vf.driver.failure {
+        lines.push(("failure", failure.clone()));
+    }
+    lines.extend([
+        ("received", traffic(counters.rx_frames, counters.rx_bytes, counters.rx_gso_frames)),
+        ("sent", traffic(counters.tx_frames, counters.tx_bytes, counters.tx_gso_frames)),
     ]);
     for drops in &counters.drops {
         lines.push(("dropped", format!("{} frames: {}", drops.frames, drops.reason)));
@@ -145,8 +153,8 @@ fn show(vf: &Function) -> String {
     text
 }
 
-fn traffic(frames: u64, bytes: u64) -> String {
-    format!("{frames} frames, {}", rough_size(bytes))
+fn traffic(frames: u64, bytes: u64, unsegmented: u64) -> String {
+    format!("{frames} frames ({unsegmented} unsegmented), {}", rough_size(bytes))
 }
 
 fn link(link: Link) -> &'static str {

@@ -1,37 +1,65 @@
 //! The ways back to the client: interrupts, errors, device status.
 
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use manifold_socket::EventFd;
 use parking_lot::Mutex;
 
 use crate::spec::status;
 
-/// The device status register (virtio 1.3, 2.1): as the client says, or what its requests amount to.
+/// How far the driver has come, by the device status register (virtio 1.3, 2.1): as the client says, or what its
+/// requests amount to.
 #[derive(Debug, Default)]
-pub struct DeviceStatus(AtomicU8);
+pub struct DeviceStatus {
+    register: AtomicU8,
+    /// What the driver accepted.
+    features: AtomicU64,
+    /// What made the device need a reset: the first thing since the last one.
+    failure: Mutex<Option<String>>,
+}
 
 impl DeviceStatus {
     /// The register.
     #[must_use]
     pub fn get(&self) -> u8 {
-        self.0.load(Ordering::Acquire)
+        self.register.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set(&self, value: u8) {
-        self.0.store(value, Ordering::Release);
+    /// Virtio's feature bits that the driver accepted; 0 before it did.
+    #[must_use]
+    pub fn features(&self) -> u64 {
+        self.features.load(Ordering::Acquire)
+    }
+
+    /// Why the device needs a reset, if it does.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    pub(crate) fn set_features(&self, features: u64) {
+        self.features.store(features, Ordering::Release);
+    }
+
+    /// The driver is gone: a reset.
+    pub(crate) fn clear(&self) {
+        self.register.store(0, Ordering::Release);
+        self.features.store(0, Ordering::Release);
+        *self.failure.lock() = None;
     }
 
     /// Whatever the driver says, but that a broken ring needs a reset.
     pub(crate) fn keep_needs_reset(&self, value: u8) {
         let update = |old: u8| Some(value | old & status::NEEDS_RESET);
         // The update never declines.
-        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
+        let _ = self.register.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
     }
 
-    fn fail(&self) {
-        self.0.fetch_or(status::NEEDS_RESET, Ordering::AcqRel);
+    fn fail(&self, reason: String) {
+        self.failure.lock().get_or_insert(reason);
+        self.register.fetch_or(status::NEEDS_RESET, Ordering::AcqRel);
     }
 }
 
@@ -55,9 +83,9 @@ impl RingLines {
         }
     }
 
-    /// Says that the ring broke the rules and is not served any more: the device needs a reset.
-    pub fn fail(&self) {
-        self.status.fail();
+    /// Says that the ring broke the rules, and which, and is not served any more: the device needs a reset.
+    pub fn fail(&self, reason: &dyn fmt::Display) {
+        self.status.fail(reason.to_string());
         if let Some(err) = &*self.err.lock() {
             err.signal();
         }
@@ -117,12 +145,15 @@ mod tests {
         let lines = RingLines::new(Arc::clone(&status));
         let (err, reader) = pair();
         lines.set_err(Some(err));
-        status.set(15);
-        lines.fail();
-        assert_eq!((status.get(), count(&reader)), (15 | status::NEEDS_RESET, 1));
+        status.keep_needs_reset(15);
+        status.set_features(1);
+        lines.fail(&"first");
+        lines.fail(&"second");
+        assert_eq!((status.get(), count(&reader)), (15 | status::NEEDS_RESET, 2));
+        assert_eq!(status.failure().as_deref(), Some("first"));
         status.keep_needs_reset(7);
-        assert_eq!(status.get(), 7 | status::NEEDS_RESET);
-        status.set(0);
-        assert_eq!(status.get(), 0);
+        assert_eq!((status.get(), status.features()), (7 | status::NEEDS_RESET, 1));
+        status.clear();
+        assert_eq!((status.get(), status.features(), status.failure()), (0, 0, None));
     }
 }

@@ -163,6 +163,7 @@ impl Session {
             return Err(Refusal::FeaturesInUse);
         }
         self.features = Some(features);
+        self.status.set_features(features & self.offer.features);
         if features & spec::F_PROTOCOL_FEATURES == 0 {
             // "If VHOST_USER_F_PROTOCOL_FEATURES has not been negotiated, the ring starts directly in the enabled state."
             for ring in &mut self.rings {
@@ -194,7 +195,7 @@ impl Session {
             ring.enabled = false;
         }
         self.tracking = None;
-        self.status.set(0);
+        self.status.clear();
     }
 
     /// Replaces the whole memory table. Rings pause meanwhile; should it fail there is no memory, and they stay so until

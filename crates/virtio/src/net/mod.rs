@@ -6,6 +6,7 @@ mod control_queue;
 mod features;
 mod filters;
 mod host;
+mod names;
 mod settings;
 mod steering;
 
@@ -24,6 +25,7 @@ use control_queue::{Commands, ControlQueue};
 pub use features::{PLAIN, SUPPORTED};
 pub use filters::{Filters, MAC_TABLE_ENTRIES, MacAddress, VlanTable};
 pub use host::{QueueHost, Role};
+pub use names::feature_names;
 use settings::{Changes, Queues, Settings};
 pub use steering::{
     Coalescing, HashConfig, Indirection, QueueStatistics, RSS_KEY_SIZE, RSS_TABLE_ENTRIES, Steering,
