@@ -95,6 +95,33 @@ fn more_queue_pairs_than_there_are_cannot_be_used() {
 }
 
 #[test]
+fn frames_that_get_lost_are_given_up_while_others_are_busy() {
+    let bed = Bed::new(3, 1500);
+    let window = Load::Closed(32);
+    let nobody = Some(Mac([0x02, 0xaa, 0, 0, 0, 1]));
+    let port = |vf| PortConfig {
+        mac: nobody.filter(|_| vf == 2),
+        ..PortConfig::new(bed.socket(vf), Protocol::VfioUser)
+    };
+    let flows =
+        vec![flow(0, 1, window), flow(1, 0, window), Flow { queue: 1, ..flow(0, 2, window) }];
+    let config = Config {
+        ports: (0..3).map(port).collect(),
+        rings: Rings { pairs: 2, ..Rings::default() },
+        ready_ms: 30,
+        duration_ms: 700,
+        ..config(&bed, flows)
+    };
+    let report = run(&config).unwrap();
+    println!("{report:?}");
+    let [a, b, lost] = &report.ports[..] else { panic!("{report:?}") };
+    assert!(a.received > 1000 && b.received > 1000 && lost.received == 0, "{report:?}");
+    assert!(lost.lost >= 32 && lost.lost.is_multiple_of(32), "{report:?}");
+    // Each window was sent anew.
+    assert!(a.pairs[1].sent.abs_diff(lost.lost) <= 32, "{report:?}");
+}
+
+#[test]
 fn a_rate_is_kept() {
     let bed = Bed::new(2, 1500);
     let report = run(&config(&bed, vec![flow(0, 1, Load::Rate(10_000))])).unwrap();

@@ -11,8 +11,6 @@ use super::process::output;
 
 /// Frames on their way to one receiver at a time: less than a queue, so that none is lost.
 const WINDOW: u32 = 192;
-/// How often traffic is tried.
-const ATTEMPTS: u32 = 3;
 
 /// What the generator does with the ports of a switch.
 #[derive(Debug, Clone, Copy)]
@@ -46,20 +44,14 @@ pub(crate) fn run(bed: &Bed, ports: &[PortConfig], traffic: Traffic) -> Result<R
     config.flows = traffic.flows();
     config.frames = traffic.frames;
     config.rings.packed = traffic.packed;
-    // A switch may take its time with a new client, and lose what is sent meanwhile.
-    let mut attempts = ATTEMPTS;
-    loop {
-        let report = generate(bed, &config)?;
-        let receivers = config.flows.iter().map(|flow| flow.to);
-        let idle: Vec<usize> = receivers
-            .filter(|port| report.ports.get(*port).is_none_or(|port| port.received == 0))
-            .collect();
-        if idle.is_empty() {
-            return Ok(report);
-        }
-        attempts -= 1;
-        ensure!(attempts > 0, "nothing arrives at ports {idle:?}: {report:?}");
-    }
+    // The generator has waited until the switch lets frames through, so that nothing need be tried again.
+    let report = generate(bed, &config)?;
+    let receivers = config.flows.iter().map(|flow| flow.to);
+    let idle: Vec<usize> = receivers
+        .filter(|port| report.ports.get(*port).is_none_or(|port| port.received == 0))
+        .collect();
+    ensure!(idle.is_empty(), "nothing arrives at ports {idle:?}: {report:?}");
+    Ok(report)
 }
 
 /// One frame from port 0 to port 1 and back, again and again.

@@ -229,6 +229,9 @@ pub struct Config {
     /// Frames per burst.
     #[serde(default = "Config::default_burst")]
     pub burst: u16,
+    /// Milliseconds that devices may take until a frame of each closed loop arrives, before anything else.
+    #[serde(default = "Config::default_ready")]
+    pub ready_ms: u64,
     /// Milliseconds before counting starts.
     #[serde(default = "Config::default_warm_up")]
     pub warm_up_ms: u64,
@@ -253,6 +256,7 @@ impl Config {
             frames: Frames::default(),
             rings: Rings::default(),
             burst: Self::default_burst(),
+            ready_ms: Self::default_ready(),
             warm_up_ms: Self::default_warm_up(),
             duration_ms: Self::default_duration(),
             verify: false,
@@ -262,6 +266,10 @@ impl Config {
 
     fn default_burst() -> u16 {
         32
+    }
+
+    fn default_ready() -> u64 {
+        5000
     }
 
     fn default_warm_up() -> u64 {

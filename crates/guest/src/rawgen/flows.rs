@@ -7,9 +7,14 @@ use super::port::Port;
 use super::report::Cost;
 use crate::Result;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
 
 /// A closed loop in which nothing moves for this many milliseconds has lost what was in flight.
 const LOST_AFTER_MS: u64 = 250;
+/// A frame that takes longer, in milliseconds, was sent too soon.
+const PROBE_MS: u64 = 10;
+/// Between two looks for such a frame. Whoever is to get the device ready may need this processor.
+const LOOK: Duration = Duration::from_micros(50);
 /// Rounds without a frame before the processor is given up for a moment: whoever is to move the frames may
 /// need this very one. Many, for else a device on a processor of its own waits for the scheduler.
 const PATIENCE: u32 = 1000;
@@ -23,6 +28,8 @@ struct Sender {
     flow: Flow,
     begun: u64,
     sent: u64,
+    /// Cycles until what does not arrive is lost.
+    lost_after: u64,
 }
 
 /// All flows, and what moving their frames took.
@@ -33,7 +40,6 @@ pub(super) struct Flows {
     first: usize,
     burst: u16,
     clock: Clock,
-    lost_after: u64,
     interrupted: u64,
     loopback: Option<Loopback>,
     /// Cycles of rounds that moved frames, and how many such rounds and frames there were.
@@ -44,20 +50,60 @@ pub(super) struct Flows {
 
 impl Flows {
     pub(super) fn new(config: &Config, clock: &Clock, loopback: Option<Loopback>) -> Self {
-        let begun = clock.now();
-        let sender = |flow: &Flow| Sender { flow: *flow, begun, sent: 0 };
+        let (begun, lost_after) = (clock.now(), clock.cycles(LOST_AFTER_MS));
+        let sender = |flow: &Flow| Sender { flow: *flow, begun, sent: 0, lost_after };
         Self {
             senders: config.flows.iter().map(sender).collect(),
             first: 0,
             burst: config.burst.max(1),
             clock: clock.clone(),
-            lost_after: clock.cycles(LOST_AFTER_MS),
             interrupted: clock.cycles(INTERRUPTED_US) / 1000,
             loopback,
             busy: 0,
             rounds: 0,
             frames: 0,
         }
+    }
+
+    /// Sends single frames of each closed loop until one arrives. A device that has answered every request of its protocol
+    /// may still be about to start: then it loses what it is given, and of two ports one may be ready before the other.
+    /// Where nothing arrives at all, goes on after `patience` cycles: the report will tell.
+    pub(super) fn wait_ready(&mut self, ports: &mut [Port<'_>], patience: u64) -> Result<()> {
+        let begin = self.clock.now();
+        let probe = self.clock.cycles(PROBE_MS);
+        for index in 0..self.senders.len() {
+            let Some(&Sender { flow, .. }) = self.senders.get(index) else { break };
+            if !matches!(flow.load, Load::Closed(1..)) {
+                continue;
+            }
+            let mut arrived = false;
+            while !arrived && self.clock.now().wrapping_sub(begin) < patience {
+                let now = self.clock.now();
+                // What the device has not even taken is not lost.
+                let taken = |port: &mut Port<'_>| port.has_sent_all(flow.queue);
+                if ports.get_mut(flow.from).map_or(Ok(false), taken)?
+                    && let Some(sender) = self.senders.get_mut(index)
+                {
+                    sender.send(ports, 1, now, &self.clock)?;
+                }
+                settle(ports)?;
+                while !arrived && self.clock.now().wrapping_sub(now) < probe {
+                    if let Some(loopback) = &mut self.loopback {
+                        loopback.pump()?;
+                    }
+                    self.receive(ports, self.clock.now())?;
+                    settle(ports)?;
+                    arrived = ports.get(flow.to).is_none_or(|port| port.last_arrival > now);
+                    if !arrived {
+                        std::thread::sleep(LOOK);
+                    }
+                }
+                if let Some(port) = ports.get_mut(flow.to) {
+                    port.outstanding = 0;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Sends and receives for so many cycles, and tells how many it were and what they were used for.
@@ -83,7 +129,6 @@ impl Flows {
                 if idle > PATIENCE {
                     idle = 0;
                     rustix::thread::sched_yield();
-                    self.give_up_lost(ports, end);
                 } else {
                     std::hint::spin_loop();
                 }
@@ -110,8 +155,21 @@ impl Flows {
     /// for both directions.
     #[inline]
     fn round(&mut self, ports: &mut [Port<'_>], now: u64) -> Result<u64> {
+        let mut moved = self.receive(ports, now)?;
+        let (later, sooner) = self.senders.split_at_mut_checked(self.first).unwrap_or_default();
+        for sender in sooner.iter_mut().chain(later) {
+            moved += sender.send(ports, self.burst, now, &self.clock)?;
+        }
+        self.first = if self.first + 1 < self.senders.len() { self.first + 1 } else { 0 };
+        settle(ports)?;
+        Ok(moved)
+    }
+
+    /// Every port receives once.
+    #[inline]
+    fn receive(&self, ports: &mut [Port<'_>], now: u64) -> Result<u64> {
         let mut moved = 0;
-        for port in ports.iter_mut() {
+        for port in ports {
             let received = port.receive(self.burst)?;
             if received > 0 {
                 port.outstanding = port.outstanding.saturating_sub(received);
@@ -119,28 +177,19 @@ impl Flows {
                 moved += received;
             }
         }
-        let (later, sooner) = self.senders.split_at_mut_checked(self.first).unwrap_or_default();
-        for sender in sooner.iter_mut().chain(later) {
-            moved += sender.send(ports, self.burst, now, &self.clock)?;
-        }
-        self.first = if self.first + 1 < self.senders.len() { self.first + 1 } else { 0 };
-        if ports.iter().any(Port::is_unsettled) {
-            // What was published must be visible before the devices' wishes are read.
-            fence(Ordering::SeqCst);
-            ports.iter_mut().try_for_each(Port::settle)?;
-        }
         Ok(moved)
     }
+}
 
-    fn give_up_lost(&self, ports: &mut [Port<'_>], now: u64) {
-        for port in ports {
-            if port.outstanding > 0 && now.wrapping_sub(port.last_arrival) > self.lost_after {
-                port.lost += port.outstanding;
-                port.outstanding = 0;
-                port.last_arrival = now;
-            }
-        }
+/// Rings the doorbells that are to be rung.
+#[inline]
+fn settle(ports: &mut [Port<'_>]) -> Result<()> {
+    if ports.iter().any(Port::is_unsettled) {
+        // What was published must be visible before the devices' wishes are read.
+        fence(Ordering::SeqCst);
+        ports.iter_mut().try_for_each(Port::settle)?;
     }
+    Ok(())
 }
 
 impl Sender {
@@ -160,6 +209,14 @@ impl Sender {
             }
         };
         if allowed == 0 {
+            // Asked here, and not where nothing moves: the way back may be busy.
+            if matches!(self.flow.load, Load::Closed(_))
+                && let Some(receiver) = ports.get_mut(self.flow.to)
+                && now.wrapping_sub(receiver.last_arrival) > self.lost_after
+            {
+                receiver.lost += std::mem::take(&mut receiver.outstanding);
+                receiver.last_arrival = now;
+            }
             return Ok(0);
         }
         let Some(sender) = ports.get_mut(self.flow.from) else { return Ok(0) };

@@ -119,6 +119,7 @@ pub fn run(config: &Config) -> Result<Report> {
             loopback = Some(Loopback::new(&config.flows, &devices, packed, config.verify)?);
         }
         let mut flows = Flows::new(config, &clock, loopback);
+        flows.wait_ready(&mut ports, clock.cycles(config.ready_ms))?;
         flows.run(&mut ports, warm_up)?;
         before = counts(&ports);
         (cycles, cost) = flows.run(&mut ports, duration)?;

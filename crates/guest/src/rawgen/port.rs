@@ -192,6 +192,15 @@ impl<'a> Port<'a> {
         Ok(count)
     }
 
+    /// True where the device has nothing of a queue pair's left to send.
+    pub(super) fn has_sent_all(&mut self, pair: u16) -> Result<bool> {
+        let Some(Transmit { wheel, .. }) = self.tx.get_mut(usize::from(pair)) else {
+            return Ok(false);
+        };
+        wheel.take(u16::MAX)?;
+        Ok(wheel.held() == wheel.size())
+    }
+
     /// Counts at most a burst of received frames per queue and gives their buffers back.
     #[inline]
     pub(super) fn receive(&mut self, burst: u16) -> Result<u64> {

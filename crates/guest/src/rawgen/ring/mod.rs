@@ -76,6 +76,14 @@ impl<'a> Wheel<'a> {
         }
     }
 
+    /// Buffers altogether.
+    pub(super) fn size(&self) -> u16 {
+        match self {
+            Self::Split(ring) => ring.size(),
+            Self::Packed(ring) => ring.size(),
+        }
+    }
+
     /// Takes back at most `limit` buffers and returns how many.
     #[inline]
     pub(super) fn take(&mut self, limit: u16) -> Result<u16> {

@@ -100,6 +100,10 @@ impl<'a> Packed<'a> {
         Ok(ring)
     }
 
+    pub(super) fn size(&self) -> u16 {
+        self.size
+    }
+
     #[inline]
     pub(super) fn held(&self) -> u16 {
         self.held

@@ -83,6 +83,10 @@ impl<'a> Split<'a> {
         self.size - 1
     }
 
+    pub(super) fn size(&self) -> u16 {
+        self.size
+    }
+
     #[inline]
     pub(super) fn held(&self) -> u16 {
         self.size - self.given.wrapping_sub(self.taken)
