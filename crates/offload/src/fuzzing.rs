@@ -30,7 +30,7 @@ pub fn frame(data: &[u8]) {
     }
     verify(frame, &layers);
     rss::flow(&layers, head);
-    Hasher::new(&[0x5a; rss::KEY]).hash(&layers, head, 0x1ff);
+    Hasher::new(&[0x5a; rss::KEY]).hash(&layers, head, crate::spec::hash_type::ALL);
     sums(frame, usize::from(*seen));
 
     let Ok(request) = NetHeader::from_bytes(header).check(head, frame.len(), Offloads::ALL) else {

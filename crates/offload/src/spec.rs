@@ -109,7 +109,7 @@ pub mod udp {
 
 /// `struct virtio_net_hdr`: virtio 1.3 section 5.1.6.
 pub mod virtio {
-    /// Bytes up to `num_buffers`, of which this crate knows nothing.
+    /// Bytes up to `num_buffers`, which does not say what is to be done with the frame.
     pub const HEADER: usize = 10;
     /// Flag: the checksum is still to be finished.
     pub const NEEDS_CSUM: u8 = 1;
@@ -147,4 +147,6 @@ pub mod hash_type {
     pub const TCP_EX: u32 = 1 << 7;
     /// The same and UDP ports.
     pub const UDP_EX: u32 = 1 << 8;
+    /// All of them.
+    pub const ALL: u32 = 0x1ff;
 }

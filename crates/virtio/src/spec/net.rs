@@ -111,76 +111,23 @@ pub mod status {
     pub const ANNOUNCE: u16 = 2;
 }
 
-/// `struct virtio_net_hdr` (5.1.6), which precedes each frame in a buffer: offsets of its fields, all little-endian.
+/// `struct virtio_net_hdr` (5.1.6), which precedes each frame in a buffer: its sizes, and the fields after
+/// [`manifold_offload::NetHeader`], which knows the others. All are little-endian.
 pub mod header {
-    /// u8, bits of [`NEEDS_CSUM`], [`DATA_VALID`].
-    pub const FLAGS: usize = 0;
-    /// u8, one of the `GSO_` values, maybe with [`GSO_ECN`].
-    pub const GSO_TYPE: usize = 1;
-    /// le16, bytes of all headers up to the payload; a hint unless GUEST_HDRLEN.
-    pub const HDR_LEN: usize = 2;
-    /// le16, payload bytes per segment.
-    pub const GSO_SIZE: usize = 4;
-    /// le16, where the checksum begins to sum.
-    pub const CSUM_START: usize = 6;
-    /// le16, where after that the checksum is.
-    pub const CSUM_OFFSET: usize = 8;
-    /// Offset of `num_buffers`, le16: how many buffers the frame is spread over.
-    pub const NUM_BUFFERS: usize = 10;
+    /// le16: how many buffers the frame is spread over.
+    pub const NUM_BUFFERS: usize = manifold_offload::spec::virtio::HEADER;
     /// Size of the structure without hash report and tunnel fields.
     pub const SIZE: usize = 12;
     /// le32, with VIRTIO_NET_F_HASH_REPORT.
     pub const HASH_VALUE: usize = 12;
-    /// le16, with VIRTIO_NET_F_HASH_REPORT: one of [`super::hash_report`].
+    /// le16, with VIRTIO_NET_F_HASH_REPORT: what the hash was made of (5.1.6.4.4). 0: nothing; n + 1: bit n of
+    /// [`super::hash_type`].
     pub const HASH_REPORT: usize = 16;
     /// Size of the structure with VIRTIO_NET_F_HASH_REPORT.
     pub const SIZE_HASH: usize = 20;
-
-    /// Flag: the checksum at `csum_start + csum_offset` is still to be completed.
-    pub const NEEDS_CSUM: u8 = 1;
-    /// Flag: the checksum has been verified.
-    pub const DATA_VALID: u8 = 2;
-    /// Not segmented.
-    pub const GSO_NONE: u8 = 0;
-    /// TCP over IPv4.
-    pub const GSO_TCPV4: u8 = 1;
-    /// TCP over IPv6.
-    pub const GSO_TCPV6: u8 = 4;
-    /// UDP over IPv4 or IPv6.
-    pub const GSO_UDP_L4: u8 = 5;
-    /// Bit: TCP with explicit congestion notification.
-    pub const GSO_ECN: u8 = 0x80;
 }
 
-/// `hash_types` (5.1.6.4.3.1), as masks.
-pub mod hash_type {
-    /// IPv4 addresses.
-    pub const IPV4: u32 = 1 << 0;
-    /// IPv4 addresses and TCP ports.
-    pub const TCPV4: u32 = 1 << 1;
-    /// IPv4 addresses and UDP ports.
-    pub const UDPV4: u32 = 1 << 2;
-    /// IPv6 addresses.
-    pub const IPV6: u32 = 1 << 3;
-    /// IPv6 addresses and TCP ports.
-    pub const TCPV6: u32 = 1 << 4;
-    /// IPv6 addresses and UDP ports.
-    pub const UDPV6: u32 = 1 << 5;
-    /// IPv6 addresses of extension headers.
-    pub const IP_EX: u32 = 1 << 6;
-    /// The same and TCP ports.
-    pub const TCP_EX: u32 = 1 << 7;
-    /// The same and UDP ports.
-    pub const UDP_EX: u32 = 1 << 8;
-    /// All of them.
-    pub const ALL: u32 = 0x1ff;
-}
-
-/// `hash_report` (5.1.6.4.4): what `hash_value` was made of. [`hash_type`] bit n is reported as n + 1.
-pub mod hash_report {
-    /// Of nothing.
-    pub const NONE: u16 = 0;
-}
+pub use manifold_offload::spec::hash_type;
 
 /// Control queue (5.1.6.5): `class` and `command` bytes, then data; the device answers one byte and, for some commands,
 /// a result.
