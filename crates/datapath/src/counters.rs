@@ -131,7 +131,7 @@ impl Tally {
     pub(crate) fn count(&mut self, frame: &Frame) {
         self.frames += 1;
         self.bytes += frame.len() as u64;
-        if let Some(request) = &frame.request {
+        if let Some(request) = frame.request() {
             self.partial += 1;
             if request.is_gso() {
                 self.gso_frames += 1;

@@ -174,7 +174,7 @@ impl Way {
     fn unfinished(&self, frames: &[Frame], which: u64) -> u64 {
         let mut unfinished = 0;
         for (index, frame) in frames.iter().enumerate() {
-            if let Some(request) = &frame.request
+            if let Some(request) = frame.request()
                 && which & (1 << index) != 0
                 && !matches!(request.plan(self.accepts, usize::MAX), Plan::PassThrough(_))
             {
@@ -372,7 +372,6 @@ fn write(
     room: &[Slice<'_>],
     pieces: &Pieces<'_>,
 ) {
-    frame.set_buffers(buffers as u16);
     if let ([room], true) = (room, header_len == header::SIZE)
         && let Some((head, rest)) = frame.usual(pieces)
         && room.len() >= header_len + frame.len()
@@ -380,6 +379,22 @@ fn write(
     {
         room.skip(head.len()).copy_from(&rest);
         return;
+    }
+    write_any(frame, buffers, header_len, room, pieces);
+}
+
+/// As [`write`], for any frame and room.
+#[inline(never)]
+fn write_any(
+    frame: &mut Frame,
+    buffers: usize,
+    header_len: usize,
+    room: &[Slice<'_>],
+    pieces: &Pieces<'_>,
+) {
+    // What was stored just now makes whoever loads more than that wait: only where it is needed.
+    if buffers != 1 {
+        frame.set_buffers(buffers as u16);
     }
     let mut scatter = Scatter { room, skip: 0 };
     let plain = frame.plain_head();
@@ -393,6 +408,9 @@ fn write(
         for piece in frame.rest(pieces) {
             scatter.copy(piece);
         }
+    }
+    if buffers != 1 {
+        frame.set_buffers(1);
     }
 }
 

@@ -173,7 +173,7 @@ impl Egress<'_> {
         match self.functions.get(function) {
             Some(Some(receiver)) if !receiver.steer.is_trivial() => {
                 let (pair, hash) = receiver.steer.choose(frame, pieces);
-                frame.hash = hash;
+                frame.set_hash(hash);
                 key(function, pair)
             }
             _ => key(function, 0),

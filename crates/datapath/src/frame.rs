@@ -32,25 +32,33 @@ const REQUEST: usize = header::NUM_BUFFERS;
 pub(crate) type Pieces<'p> = ArrayVec<Slice<'p>, PIECES>;
 
 /// A frame: its head copied out of the sender's memory, and where the rest of it is.
+///
+/// What nearly every frame needs is in the first cache line.
 #[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Frame {
-    /// virtio_net_hdr as most receivers get it, at [`PLAIN`], then the first bytes of the frame.
-    head: [u8; START + JUDGED_WIDE],
-    /// How much of `head` after the virtio_net_hdr is valid.
-    judged: u8,
-    /// The rest: pieces `first..first + count`, of which `skip` bytes of the first are already in `head`.
-    first: u16,
-    count: u16,
-    skip: u32,
     /// Length of the whole frame from the destination address on, without FCS.
     len: u32,
-    /// What the sender leaves to be done, if anything.
-    pub(crate) request: Option<Request>,
-    /// What receive-side scaling made of it, for the present receiver.
-    pub(crate) hash: Option<Hash>,
+    /// The rest: pieces `first..first + count`, of which `skip` bytes of the first are already in `head`.
+    skip: u32,
+    first: u16,
+    count: u16,
+    /// How much of `head` after the virtio_net_hdr is valid.
+    judged: u8,
     /// Which of its burst it is.
     position: u8,
+    /// Whether `request` and `hash` mean anything.
+    asks: bool,
+    hashed: bool,
+    /// So that what is at [`PLAIN`] in `head` is the second half of the cache line.
+    _pad: [u8; 8],
+    /// virtio_net_hdr as most receivers get it, at [`PLAIN`], then the first bytes of the frame.
+    head: [u8; START + JUDGED_WIDE],
+    request: Option<Request>,
+    hash: Option<Hash>,
 }
+
+const _: () = assert!(std::mem::offset_of!(Frame, head) + PLAIN == 32 && USUAL == 32);
 
 /// Room for the frames of a burst, used over and over.
 pub(crate) type Frames = [Frame; BURST];
@@ -62,15 +70,18 @@ pub(crate) struct BadHeader;
 impl Frame {
     /// No frame: a place for one.
     pub(crate) const EMPTY: Frame = Frame {
-        head: [0; START + JUDGED_WIDE],
-        judged: 0,
+        len: 0,
+        skip: 0,
         first: 0,
         count: 0,
-        skip: 0,
-        len: 0,
+        judged: 0,
+        position: 0,
+        asks: false,
+        hashed: false,
+        _pad: [0; 8],
+        head: [0; START + JUDGED_WIDE],
         request: None,
         hash: None,
-        position: 0,
     };
 
     /// Reads the head of the frame in `pieces[first..first + count]`, `total` bytes, which begins with the driver's
@@ -90,32 +101,49 @@ impl Frame {
         let Some(len) = (total as usize).checked_sub(header_len) else {
             return Err(BadHeader);
         };
-        self.judged = len.min(JUDGED) as u8;
         self.len = len as u32;
         self.skip = 0;
-        self.request = None;
-        self.hash = None;
         self.first = first as u16;
         self.count = count as u16;
-        if !(header_len == header::SIZE && len >= JUDGED && self.read_usual(pieces)) {
-            let judged = usize::from(self.judged);
-            self.fetch(pieces, START - header_len, START + judged)?;
+        self.judged = len.min(JUDGED) as u8;
+        (self.asks, self.hashed) = (false, false);
+        if header_len == header::SIZE && len >= JUDGED && self.read_usual(pieces) {
+            return Ok(());
         }
-        self.take_header(pieces, START - header_len, negotiated)
+        self.read_any(pieces, header_len, negotiated)
     }
 
-    /// Reads a virtio_net_hdr without hash and the usual head out of one piece; false, and nothing is read, if they are
-    /// not in one.
+    /// Reads a virtio_net_hdr without hash that asks for nothing, and the usual head, out of one piece; false, and nothing
+    /// is read, if that is not what is there.
     #[inline]
     fn read_usual(&mut self, pieces: &Pieces<'_>) -> bool {
-        let piece = pieces.get(usize::from(self.first));
-        let target = self.head.get_mut(PLAIN..).and_then(|head| head.first_chunk_mut::<USUAL>());
-        let (Some(piece), Some(target)) = (piece, target) else { return false };
-        let done = piece.read_array(target);
-        if done {
-            self.skip = USUAL as u32;
+        let Some(piece) = pieces.get(usize::from(self.first)) else { return false };
+        let Some([a, b, c, d]) = piece.read_array().map(quarters) else { return false };
+        // Neither flags nor gso_type: the other fields mean nothing (virtio 1.3, 5.1.6.2).
+        if a & 0xffff != 0 {
+            return false;
         }
-        done
+        let buffers = 1 << (8 * (REQUEST % 8));
+        let head = [0, b & !u64::from(u32::MAX) | buffers, c, d];
+        let room = self.head.get_mut(PLAIN..).and_then(|head| head.first_chunk_mut::<USUAL>());
+        let Some(room) = room else { return false };
+        for (to, from) in room.chunks_exact_mut(8).zip(head) {
+            to.copy_from_slice(&from.to_le_bytes());
+        }
+        self.skip = USUAL as u32;
+        true
+    }
+
+    /// Reads any virtio_net_hdr and head, wherever they are.
+    #[inline(never)]
+    fn read_any(
+        &mut self,
+        pieces: &Pieces<'_>,
+        header_len: usize,
+        negotiated: Offloads,
+    ) -> Result<(), BadHeader> {
+        self.fetch(pieces, START - header_len, START + usize::from(self.judged))?;
+        self.take_header(pieces, START - header_len, negotiated)
     }
 
     /// Fills `head[from..to]` with what comes next.
@@ -152,6 +180,7 @@ impl Frame {
             count: 1,
             skip: piece.len().min(JUDGED_WIDE) as u32,
             len: piece.len() as u32,
+            hashed: of.hashed,
             hash: of.hash,
             ..Frame::EMPTY
         };
@@ -182,13 +211,24 @@ impl Frame {
         self.position = position as u8;
     }
 
+    /// What the sender leaves to be done, if anything.
+    #[inline]
+    pub(crate) fn request(&self) -> Option<&Request> {
+        if self.asks { self.request.as_ref() } else { None }
+    }
+
+    /// Says what receive-side scaling made of it, for the present receiver.
+    #[inline]
+    pub(crate) fn set_hash(&mut self, hash: Option<Hash>) {
+        (self.hash, self.hashed) = (hash, true);
+    }
+
     /// Which of its burst it is.
     pub(crate) fn position(&self) -> usize {
         usize::from(self.position)
     }
 
     /// Judges the virtio_net_hdr at `at` and replaces it by what is delivered.
-    #[inline]
     fn take_header(
         &mut self,
         pieces: &Pieces<'_>,
@@ -214,7 +254,7 @@ impl Frame {
             }
             if !request.header().is_complete() {
                 delivered = request.header().to_bytes();
-                self.request = Some(request);
+                (self.request, self.asks) = (Some(request), true);
             }
         }
         if at != PLAIN {
@@ -230,7 +270,7 @@ impl Frame {
     /// The length that the switch is to judge: of a frame still to be segmented, that of its longest segment.
     #[inline]
     pub(crate) fn switched_len(&self, pieces: &Pieces<'_>) -> usize {
-        match &self.request {
+        match self.request() {
             Some(request) if request.is_gso() => self.segment_len(request, pieces),
             _ => self.len(),
         }
@@ -306,7 +346,7 @@ impl Frame {
     pub(crate) fn hashed_header(&self) -> [u8; header::SIZE_HASH] {
         let mut out = [0; header::SIZE_HASH];
         out[..header::SIZE].copy_from_slice(&self.head[PLAIN..START]);
-        if let Some(hash) = &self.hash {
+        if let Some(hash) = self.hash.filter(|_| self.hashed) {
             out[header::HASH_VALUE..header::HASH_REPORT].copy_from_slice(&hash.value.to_le_bytes());
             out[header::HASH_REPORT..header::HASH_REPORT + 2]
                 .copy_from_slice(&hash.report.to_le_bytes());
@@ -346,4 +386,10 @@ impl Frame {
             room = room.get_mut(done..).unwrap_or_default();
         }
     }
+}
+
+/// Four words, as they are in memory.
+fn quarters(bytes: [u8; USUAL]) -> [u64; USUAL / 8] {
+    let (words, _) = bytes.as_chunks();
+    std::array::from_fn(|i| words.get(i).map_or(0, |word| u64::from_le_bytes(*word)))
 }

@@ -26,7 +26,7 @@ impl Scratch {
         accepts: Offloads,
         mut each: impl FnMut(&mut [Frame], &Pieces<'_>) -> bool,
     ) -> Result<(), Error> {
-        let Some(request) = &frame.request else { return Ok(()) };
+        let Some(request) = frame.request() else { return Ok(()) };
         frame.linearize(pieces, &mut self.whole);
         let header = request.header();
         match request.plan(accepts, usize::MAX) {

@@ -47,7 +47,7 @@ impl Port {
         pieces: &Pieces<'_>,
         scratch: &mut Scratch,
     ) -> bool {
-        let takes = frame.request.is_none_or(|request| self.offloads.contains(request.needs()));
+        let takes = frame.request().is_none_or(|request| self.offloads.contains(request.needs()));
         if takes {
             return self.write(frame, pieces);
         }
@@ -67,7 +67,10 @@ impl Port {
         let mut all: ArrayVec<Slice<'_>, { PIECES + 1 }> = ArrayVec::new();
         all.push(Slice::from_mut(frame.plain_head_mut()));
         all.extend(rest);
-        matches!(self.tap.send(&all), Ok(Sent::Done))
+        let sent = matches!(self.tap.send(&all), Ok(Sent::Done));
+        drop(all);
+        frame.set_buffers(1);
+        sent
     }
 }
 
