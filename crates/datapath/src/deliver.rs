@@ -11,7 +11,7 @@ use manifold_virtio::transport::{QueueEvents, QueueState};
 
 use crate::config::{QueueConfig, receive_offloads};
 use crate::counters::{Drop, PairCounters, Tally};
-use crate::frame::{Frame, Pieces};
+use crate::frame::{BURST, Convoy, Frame, Pieces};
 use crate::meter::{Laps, Stage};
 use crate::moderation::Moderation;
 use crate::software::Scratch;
@@ -30,6 +30,8 @@ pub(crate) struct Receiver {
     way: Way,
     pub(crate) moderation: Moderation,
     pub(crate) events: Arc<dyn QueueEvents>,
+    /// Frames delivered last.
+    delivered: usize,
     failed: bool,
 }
 
@@ -65,8 +67,15 @@ impl Receiver {
             queue: config.queue()?,
             moderation: Moderation::default(),
             events: config.events,
+            delivered: 0,
             failed: false,
         })
+    }
+
+    /// Asks the processor for what a delivery looks at first.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        self.queue.prefetch();
     }
 
     /// Receive offloads from now on, as masks of feature bits.
@@ -74,34 +83,60 @@ impl Receiver {
         self.way.accepts = receive_offloads(offloads);
     }
 
-    /// Delivers the frames that `which` has a bit for, in order; those that do not fit are counted and dropped.
+    /// Delivers the frames that `which` has a bit for, in order; those that do not fit are counted and dropped. True when
+    /// some were delivered, so that [`Receiver::interrupt`] is to be called after a full barrier.
     #[inline]
     pub(crate) fn deliver(
         &mut self,
         pin: &Pinned<'_>,
-        frames: &mut [Frame],
+        convoy: &mut Convoy<'_, '_>,
         which: u64,
-        pieces: &Pieces<'_>,
         tools: &mut Tools<'_>,
-    ) {
+    ) -> bool {
         if self.failed {
             refuse(which, tools.counters);
-            return;
+            return false;
         }
-        let delivery =
-            Delivery { way: &self.way, moderation: &mut self.moderation, events: &*self.events };
+        let way = &self.way;
         let unopened = |error| (error, which);
+        let mut done = Tally::default();
         let result = match &mut self.queue {
             Queue::Split(queue) => (queue.open(pin).map_err(unopened))
-                .and_then(|ring| delivery.run(ring, frames, which, pieces, tools)),
+                .and_then(|ring| deliver(ring, way, convoy, which, &mut done, tools)),
             Queue::Packed(queue) => (queue.open(pin).map_err(unopened))
-                .and_then(|ring| delivery.run(ring, frames, which, pieces, tools)),
+                .and_then(|ring| deliver(ring, way, convoy, which, &mut done, tools)),
         };
+        self.delivered = done.frames as usize;
+        tools.counters.rx.add(&done);
+        tools.laps.lap(Stage::Publish);
         if let Err((error, left)) = result {
             refuse(left, tools.counters);
-            self.failed = true;
-            self.events.fail(&error);
+            self.fail(&error);
         }
+        self.delivered > 0
+    }
+
+    /// Interrupts the driver, if it wants that for what was just delivered.
+    #[inline]
+    pub(crate) fn interrupt(&mut self, pin: &Pinned<'_>, counters: &PairCounters, laps: &Laps) {
+        let wanted = match &mut self.queue {
+            Queue::Split(queue) => queue.open(pin).map(|mut ring| ring.wants_interrupt()),
+            Queue::Packed(queue) => queue.open(pin).map(|mut ring| ring.wants_interrupt()),
+        };
+        match wanted {
+            Ok(wanted) => {
+                if self.moderation.passed(self.delivered, wanted, || laps.now()) {
+                    counters.rx.interrupts.add(1);
+                    self.events.interrupt();
+                }
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn fail(&mut self, error: &RingError) {
+        self.failed = true;
+        self.events.fail(error);
     }
 }
 
@@ -114,68 +149,51 @@ fn refuse(frames: u64, counters: &PairCounters) {
 /// The error, if the ring broke, with the frames that were not delivered for it.
 type Outcome = Result<(), (RingError, u64)>;
 
-/// What a delivery needs of its receive queue, apart from the ring.
-struct Delivery<'d> {
-    way: &'d Way,
-    moderation: &'d mut Moderation,
-    events: &'d dyn QueueEvents,
-}
-
-impl Delivery<'_> {
-    #[inline]
-    fn run<'p, R: Burst<'p>>(
-        self,
-        mut ring: R,
-        frames: &mut [Frame],
-        which: u64,
-        pieces: &Pieces<'_>,
-        tools: &mut Tools<'_>,
-    ) -> Outcome {
-        let Delivery { way, moderation, events } = self;
-        // Buffers are looked for when a frame comes, so the driver need never notify of them.
-        ring.disarm();
-        let mut done = Tally::default();
-        let mut outcome = Ok(());
-        let mut left = which;
-        let unfinished = way.unfinished(frames, which);
-        while left != 0 && outcome.is_ok() {
-            let first = 1 << left.trailing_zeros();
-            if unfinished & first != 0 {
-                left &= !first;
-                if let Some(frame) = frames.get(first.trailing_zeros() as usize) {
-                    outcome = finish(&mut ring, way, frame, pieces, &mut done, tools)
-                        .map_err(|error| (error, left));
-                }
-                continue;
+#[inline]
+fn deliver<'p, R: Burst<'p>>(
+    mut ring: R,
+    way: &Way,
+    convoy: &mut Convoy<'_, '_>,
+    which: u64,
+    done: &mut Tally,
+    tools: &mut Tools<'_>,
+) -> Outcome {
+    // Buffers are looked for when a frame comes, so the driver need never notify of them.
+    ring.disarm();
+    let mut outcome = Ok(());
+    let mut left = which & convoy.all();
+    let unfinished = way.unfinished(convoy, left);
+    while left != 0 && outcome.is_ok() {
+        let first = 1 << left.trailing_zeros();
+        if unfinished & first != 0 {
+            if let Some(frame) = convoy.frames.get(left.trailing_zeros() as usize) {
+                outcome = finish(&mut ring, way, frame, convoy.pieces, done, tools)
+                    .map_err(|error| (error, left));
             }
-            // Frames up to the first that has to be worked on.
-            let next = unfinished & left;
-            let run = if next == 0 { left } else { left & ((1 << next.trailing_zeros()) - 1) };
-            left &= !run;
-            outcome = put(&mut ring, way, frames, run, pieces, &mut done, tools)
-                .map_err(|(error, rest)| (error, rest | left));
+            left &= !first;
+            continue;
         }
-        if done.frames > 0 {
-            tools.counters.rx.add(&done);
-            let wanted = ring.publish();
-            if moderation.passed(done.frames as usize, wanted, || tools.laps.now()) {
-                tools.counters.rx.interrupts.add(1);
-                events.interrupt();
-            }
-        }
-        tools.laps.lap(Stage::Publish);
-        outcome
+        // Frames up to the first that has to be worked on.
+        let next = unfinished & left;
+        let run = if next == 0 { left } else { left & ((1 << next.trailing_zeros()) - 1) };
+        left &= !run;
+        outcome = put(&mut ring, way, convoy, run, done, tools)
+            .map_err(|(error, rest)| (error, rest | left));
     }
+    ring.make_visible();
+    outcome
 }
 
 impl Way {
     /// The frames that this driver does not take as they are.
     #[inline]
-    fn unfinished(&self, frames: &[Frame], which: u64) -> u64 {
+    fn unfinished(&self, convoy: &Convoy<'_, '_>, which: u64) -> u64 {
         let mut unfinished = 0;
-        for (index, frame) in frames.iter().enumerate() {
-            if let Some(request) = frame.request()
-                && which & (1 << index) != 0
+        let mut asking = which & convoy.asking;
+        while asking != 0 {
+            let index = asking.trailing_zeros();
+            asking &= asking - 1;
+            if let Some(request) = convoy.frames.get(index as usize).and_then(Frame::request)
                 && !matches!(request.plan(self.accepts, usize::MAX), Plan::PassThrough(_))
             {
                 unfinished |= 1 << index;
@@ -199,8 +217,9 @@ fn finish<'p, R: Burst<'p>>(
     let mut result = Ok(());
     let finished = scratch.finish(frame, pieces, way.accepts, |frames, pieces| {
         let mut tools = Tools { counters, scratch: &mut Scratch::default(), laps };
-        let all = (1 << frames.len()) - 1;
-        result = put(ring, way, frames, all, pieces, done, &mut tools).map_err(|(error, _)| error);
+        let mut convoy = Convoy::new(frames, pieces);
+        let all = convoy.all();
+        result = put(ring, way, &mut convoy, all, done, &mut tools).map_err(|(error, _)| error);
         result.is_ok()
     });
     if finished.is_err() {
@@ -209,92 +228,59 @@ fn finish<'p, R: Burst<'p>>(
     result
 }
 
-/// A frame and the one buffer, in one piece, that it goes to: nearly every frame.
-struct Simple<'p> {
-    frame: u8,
-    chain: Chain,
-    room: Slice<'p>,
-}
-
 /// Puts frames that the driver takes as they are into its buffers.
 #[inline]
 fn put<'p, R: Burst<'p>>(
     ring: &mut R,
     way: &Way,
-    frames: &mut [Frame],
+    convoy: &mut Convoy<'_, '_>,
     which: u64,
-    pieces: &Pieces<'_>,
     done: &mut Tally,
     tools: &mut Tools<'_>,
-) -> Result<(), (RingError, u64)> {
+) -> Outcome {
+    let Convoy { frames, pieces, .. } = convoy;
     let mut left = which;
     while left != 0 {
-        let mut simple: ArrayVec<Simple<'p>, 64> = ArrayVec::new();
-        let mut outcome = Ok(());
-        // First all buffers: their cache lines are fetched while the next descriptors are read.
-        let mut other = None;
-        while left != 0 {
-            let index = left.trailing_zeros();
-            let Some(frame) = frames.get(index as usize) else { break };
-            match claim_simple(ring, way.header_len + frame.len()) {
-                Ok(Some((chain, room))) => simple.push(Simple { frame: index as u8, chain, room }),
-                Ok(None) => {
-                    other = Some(index as usize);
-                    left &= left - 1;
-                    break;
-                }
-                Err(error) => {
-                    outcome = Err((error, left));
-                    break;
-                }
+        // First all buffers: their cache lines are fetched while the next descriptors are read. Nearly every frame goes
+        // to one buffer in one piece.
+        let mut chains: ArrayVec<Chain, BURST> = ArrayVec::new();
+        let mut room: ArrayVec<Slice<'p>, BURST> = ArrayVec::new();
+        let wanted = (left.count_ones() as usize).min(BURST);
+        let taken = ring.pop_direct(wanted, Access::Write, |chain, slice| {
+            slice.prefetch_write();
+            if slice.len() > LINE {
+                slice.skip(LINE).prefetch_write();
             }
-            left &= left - 1;
-        }
+            chains.push(chain);
+            room.push(slice);
+        });
         tools.laps.lap(Stage::Claim);
-        for Simple { frame, chain, room } in &simple {
-            let Some(frame) = frames.get_mut(usize::from(*frame)) else { continue };
-            write(frame, 1, way.header_len, std::slice::from_ref(room), pieces);
-            ring.complete(chain, (way.header_len + frame.len()) as u32);
+        taken.map_err(|error| (error, left))?;
+        let mut lengths = [0; BURST];
+        let mut used = 0;
+        for (room, length) in room.iter().zip(&mut lengths) {
+            let Some(frame) = frames.get_mut(left.trailing_zeros() as usize) else { break };
+            let needed = way.header_len + frame.len();
+            if room.len() < needed {
+                break;
+            }
+            write(frame, way.header_len, room, pieces);
             done.count(frame);
+            *length = needed as u32;
+            left &= left - 1;
+            used += 1;
         }
+        let (whole, rest) = chains.split_at(used.min(chains.len()));
+        ring.put_back(rest);
+        ring.complete_all(whole, |index| lengths.get(index).copied().unwrap_or(0));
         tools.laps.lap(Stage::Copy);
-        outcome?;
-        if let Some(frame) = other.and_then(|index| frames.get_mut(index)) {
-            let own = other.map_or(0, |index| 1 << index);
-            put_any(ring, way, frame, pieces, done, tools).map_err(|error| (error, own | left))?;
+        if used < wanted {
+            let Some(frame) = frames.get_mut(left.trailing_zeros() as usize) else { break };
+            put_any(ring, way, frame, pieces, done, tools).map_err(|error| (error, left))?;
+            left &= left - 1;
         }
     }
     Ok(())
-}
-
-/// Takes a buffer of at least `needed` bytes in one piece, if that is the next one.
-#[inline]
-fn claim_simple<'p, R: Burst<'p>>(
-    ring: &mut R,
-    needed: usize,
-) -> Result<Option<(Chain, Slice<'p>)>, RingError> {
-    let mut room = None;
-    let popped = ring.pop(|slice, access| {
-        let fits = access == Access::Write && room.is_none() && slice.len() >= needed;
-        if fits {
-            slice.prefetch_write();
-            if needed > LINE {
-                slice.skip(LINE).prefetch_write();
-            }
-            room = Some(slice);
-        }
-        fits
-    });
-    match (popped, room) {
-        (Ok(Some(chain)), Some(room)) => Ok(Some((chain, room))),
-        (Ok(Some(chain)), None) => {
-            // Without a buffer at all: that is found out again.
-            ring.put_back(&[chain]);
-            Ok(None)
-        }
-        (Ok(None) | Err(RingError::TooManyPieces(_)), _) => Ok(None),
-        (Err(error), _) => Err(error),
-    }
 }
 
 /// As [`put`], for one frame and buffers of any shape.
@@ -317,7 +303,7 @@ fn put_any<'p, R: Burst<'p>>(
         tools.counters.drop(reason);
         return Ok(());
     }
-    write(frame, chains.len(), way.header_len, &room, pieces);
+    write_any(frame, chains.len(), way.header_len, &room, pieces);
     for chain in &chains {
         let written = rest.min(chain.writable as usize);
         ring.complete(chain, written as u32);
@@ -363,24 +349,17 @@ fn claim<'p, R: Burst<'p>>(
     Ok(None)
 }
 
-/// The copy.
+/// The copy, to one piece that is long enough.
 #[inline]
-fn write(
-    frame: &mut Frame,
-    buffers: usize,
-    header_len: usize,
-    room: &[Slice<'_>],
-    pieces: &Pieces<'_>,
-) {
-    if let ([room], true) = (room, header_len == header::SIZE)
+fn write(frame: &mut Frame, header_len: usize, room: &Slice<'_>, pieces: &Pieces<'_>) {
+    if header_len == header::SIZE
         && let Some((head, rest)) = frame.usual(pieces)
-        && room.len() >= header_len + frame.len()
         && room.write_array(head)
     {
         room.skip(head.len()).copy_from(&rest);
-        return;
+    } else {
+        write_any(frame, 1, header_len, std::slice::from_ref(room), pieces);
     }
-    write_any(frame, buffers, header_len, room, pieces);
 }
 
 /// As [`write`], for any frame and room.

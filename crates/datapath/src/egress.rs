@@ -1,6 +1,7 @@
 //! Where frames go: the switch's decision, the receiver's queue, and who serves it.
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use arrayvec::ArrayVec;
 use manifold_dma::{Pinned, Reader};
@@ -9,7 +10,7 @@ use manifold_pci::FunctionId;
 
 use crate::counters::{Drop, FunctionCounters, PairCounters, Tally};
 use crate::deliver::{Receiver, Tools};
-use crate::frame::{BURST, Frame, Pieces};
+use crate::frame::{BURST, Convoy, Frame, Pieces};
 use crate::mesh::Outbox;
 use crate::meter::{Laps, Stage};
 use crate::parcel::{Address, Body, Parcel, Ticket};
@@ -45,6 +46,7 @@ pub(crate) struct Egress<'w> {
     pub(crate) outboxes: &'w mut [Option<Outbox>],
     pub(crate) port: Option<&'w Port>,
     pub(crate) scratch: &'w mut Scratch,
+    pub(crate) delivered: &'w mut Delivered,
     pub(crate) laps: &'w mut Laps,
     /// Counts frames and copies of them.
     pub(crate) work: &'w mut usize,
@@ -82,115 +84,140 @@ const NOWHERE: u32 = u32::MAX;
 const UPLINK: u32 = u32::MAX - 1;
 
 /// A receive queue as a number.
+#[inline]
 fn key(function: usize, pair: u16) -> u32 {
     (function as u32) << 16 | u32::from(pair)
 }
 
+/// The function and the pair of a receive queue.
+#[inline]
+fn place(key: u32) -> (usize, usize) {
+    ((key >> 16) as usize, usize::from(key as u16))
+}
+
+/// Receive queues that frames were delivered to and whose drivers were not yet asked whether they want an interrupt. More
+/// than so many at a time is a broadcast.
+pub(crate) type Delivered = ArrayVec<u32, 64>;
+
 impl Egress<'_> {
-    /// Sends each frame where the switch says. Frames to one receive queue stay in order.
+    /// Sends each frame where the switch says. Frames to one receive queue stay in order. [`Egress::interrupt`] is to be
+    /// called when the burst is over.
     ///
     /// `pin` is of the sender's memory. Frames from the uplink have none, and no `sender`.
     pub(crate) fn forward(
         &mut self,
         from: &Origin,
         pin: Option<&Pinned<'_>>,
-        frames: &mut [Frame],
-        pieces: &Pieces<'_>,
+        convoy: &mut Convoy<'_, '_>,
         mut sender: Sender<'_>,
     ) {
-        let table = self.table;
-        *self.work += frames.len();
+        *self.work += convoy.frames.len();
         let learn = self.functions.get(usize::from(from.address.number)).and_then(Option::as_ref);
+        let learn = learn.filter(|function| sender.is_some() && function.steer.learns());
         let mut targets: ArrayVec<u32, BURST> = ArrayVec::new();
         let mut several: ArrayVec<(usize, Decision<'_>), BURST> = ArrayVec::new();
         let mut sent = Tally::default();
-        // The receiver of the frame before, if all its frames go to one queue.
-        let mut before = (usize::MAX, NOWHERE);
-        let learn = learn.filter(|function| sender.is_some() && function.steer.learns());
-        let mut recent = Recent::new(table, from.source);
-        for (index, frame) in frames.iter_mut().enumerate().take(BURST) {
-            let decision = recent.classify(frame.header(), frame.switched_len(pieces));
-            let target = match decision {
-                Decision::Drop(reason) => {
-                    if let Some((counters, _)) = &sender {
-                        counters.drop(Drop::Switch(reason));
-                    }
-                    targets.push(NOWHERE);
-                    continue;
-                }
-                Decision::Function(function) => {
-                    let function = number(function);
-                    if function != before.0 {
-                        let trivial = self.functions.get(function).and_then(Option::as_ref);
-                        let trivial = trivial.is_none_or(|f| f.steer.is_trivial());
-                        before = if trivial {
-                            (function, key(function, 0))
-                        } else {
-                            (usize::MAX, self.steer(function, frame, pieces))
-                        };
-                    }
-                    before.1
-                }
-                Decision::Uplink => UPLINK,
-                Decision::Multi(_) => {
-                    several.push((index, decision));
-                    NOWHERE
+        let mut recent = Recent::new(self.table, from.source);
+        // Where the frame before went, if all frames with its addresses go there.
+        let mut before = None;
+        let mut alike = true;
+        for (index, frame) in convoy.frames.iter_mut().enumerate().take(BURST) {
+            let len = frame.switched_len(convoy.pieces);
+            let target = match before {
+                Some(target) if recent.repeats(frame.header(), len) => target,
+                _ => {
+                    let target = match recent.classify(frame.header(), len) {
+                        Decision::Drop(reason) => {
+                            if let Some((counters, _)) = &sender {
+                                counters.drop(Drop::Switch(reason));
+                            }
+                            alike = false;
+                            targets.push(NOWHERE);
+                            continue;
+                        }
+                        Decision::Function(function) => {
+                            let (target, fixed) =
+                                self.steer(number(function), frame, convoy.pieces);
+                            self.prefetch(target);
+                            before = fixed.then_some(target);
+                            target
+                        }
+                        Decision::Uplink => UPLINK,
+                        decision @ Decision::Multi(_) => {
+                            several.push((index, decision));
+                            before = None;
+                            NOWHERE
+                        }
+                    };
+                    alike &= targets.last().is_none_or(|last| *last == target);
+                    target
                 }
             };
             targets.push(target);
             sent.count(frame);
             if let Some(function) = learn {
-                function.steer.learn(frame, pieces, from.pair);
+                function.steer.learn(frame, convoy.pieces, from.pair);
             }
         }
         if let Some((counters, _)) = &sender {
             counters.tx.add(&sent);
         }
         self.laps.lap(Stage::Classify);
+        if let (true, Some(&target)) = (alike && several.is_empty(), targets.first()) {
+            self.deliver(from, pin, target, convoy, convoy.all(), &mut sender);
+            return;
+        }
         // A replicated frame must not overtake or be overtaken, so it divides the burst.
         let mut start = 0;
         for (index, decision) in &several {
-            self.unicast(from, pin, frames, (start, *index), &targets, pieces, &mut sender);
+            self.unicast(from, pin, convoy, (start, *index), &targets, &mut sender);
             start = index + 1;
             if let Decision::Multi(to) = decision {
                 for function in to.functions() {
                     *self.work += 1;
-                    let Some(frame) = frames.get_mut(*index) else { break };
-                    let target = self.steer(number(function), frame, pieces);
-                    self.deliver(from, pin, target, frames, 1 << index, pieces, &mut sender);
+                    let Some(frame) = convoy.frames.get_mut(*index) else { break };
+                    let (target, _) = self.steer(number(function), frame, convoy.pieces);
+                    self.deliver(from, pin, target, convoy, 1 << index, &mut sender);
                 }
                 if to.uplink() {
-                    self.send(frames, 1 << index, pieces, &sender);
+                    self.deliver(from, pin, UPLINK, convoy, 1 << index, &mut sender);
                 }
             }
         }
-        self.unicast(from, pin, frames, (start, targets.len()), &targets, pieces, &mut sender);
+        self.unicast(from, pin, convoy, (start, targets.len()), &targets, &mut sender);
     }
 
-    /// The receive queue of a frame for a function.
+    /// The receive queue of a frame for a function, and whether all others go there, too.
     #[inline]
-    fn steer(&self, function: usize, frame: &mut Frame, pieces: &Pieces<'_>) -> u32 {
+    fn steer(&self, function: usize, frame: &mut Frame, pieces: &Pieces<'_>) -> (u32, bool) {
         match self.functions.get(function) {
             Some(Some(receiver)) if !receiver.steer.is_trivial() => {
                 let (pair, hash) = receiver.steer.choose(frame, pieces);
                 frame.set_hash(hash);
-                key(function, pair)
+                (key(function, pair), false)
             }
-            _ => key(function, 0),
+            _ => (key(function, 0), true),
+        }
+    }
+
+    /// Asks for what a delivery there looks at first.
+    #[inline]
+    fn prefetch(&self, target: u32) {
+        let (function, pair) = place(target);
+        let place = self.places.get(function).and_then(|all| all.get(pair));
+        if let Some(Place::Here(receiver)) = place {
+            receiver.prefetch();
         }
     }
 
     /// Sends frames `from..to` of a burst on, those with one target.
-    #[expect(clippy::too_many_arguments, reason = "a burst and its surroundings")]
-    #[inline]
     fn unicast(
         &mut self,
         from: &Origin,
         pin: Option<&Pinned<'_>>,
-        frames: &mut [Frame],
+        convoy: &mut Convoy<'_, '_>,
         (start, end): (usize, usize),
         targets: &[u32],
-        pieces: &Pieces<'_>,
         sender: &mut Sender<'_>,
     ) {
         // One bit per frame that is still to go; BURST is 32.
@@ -204,52 +231,49 @@ impl Egress<'_> {
             }
             group &= todo;
             todo &= !group;
-            match target {
-                NOWHERE => {}
-                UPLINK => self.send(frames, group, pieces, sender),
-                _ => self.deliver(from, pin, target, frames, group, pieces, sender),
-            }
+            self.deliver(from, pin, target, convoy, group, sender);
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a burst and its surroundings")]
+    /// Sends the frames that `which` has a bit for to one target.
     #[inline]
     fn deliver(
         &mut self,
         from: &Origin,
         pin: Option<&Pinned<'_>>,
         target: u32,
-        frames: &mut [Frame],
+        convoy: &mut Convoy<'_, '_>,
         which: u64,
-        pieces: &Pieces<'_>,
         sender: &mut Sender<'_>,
     ) {
-        let (to, pair) = ((target >> 16) as usize, target as u16);
-        let Some(Some(function)) = self.functions.get(to) else { return };
+        match target {
+            NOWHERE => return,
+            UPLINK => return self.send(convoy, which, sender),
+            _ => {}
+        }
+        let (number, pair) = place(target);
+        let Some(Some(function)) = self.functions.get(number) else { return };
         // Never to the sender: the switch does not say so, and its ring is open.
         if sender.is_some() && function.address == from.address {
             return;
         }
-        let Some(counters) = function.counters.pair(pair) else { return };
-        let place = self.places.get_mut(to).and_then(|all| all.get_mut(usize::from(pair)));
+        let Some(counters) = function.counters.pair(target as u16) else { return };
+        // A queue is asked about each batch by itself: of two, a ring that goes round says nothing.
+        if self.delivered.is_full() || self.delivered.contains(&target) {
+            self.interrupt();
+        }
+        let place = self.places.get_mut(number).and_then(|all| all.get_mut(pair));
         match place {
             Some(Place::Here(receiver)) => {
                 let mut tools = Tools { counters, scratch: self.scratch, laps: self.laps };
-                receiver.deliver(&function.reader.pin(), frames, which, pieces, &mut tools);
+                if receiver.deliver(&function.reader.pin(), convoy, which, &mut tools) {
+                    self.delivered.push(target);
+                }
             }
             Some(Place::There(worker)) => {
                 if let Some(Some(outbox)) = self.outboxes.get_mut(*worker) {
-                    hand_over(
-                        outbox,
-                        from,
-                        pin,
-                        function.address,
-                        pair,
-                        frames,
-                        which,
-                        pieces,
-                        sender,
-                    );
+                    let to = (function.address, target as u16);
+                    hand_over(outbox, from, pin, to, convoy, which, sender);
                     self.laps.handed_over(which.count_ones());
                 }
             }
@@ -257,13 +281,33 @@ impl Egress<'_> {
         }
     }
 
-    fn send(&mut self, frames: &mut [Frame], which: u64, pieces: &Pieces<'_>, sender: &Sender<'_>) {
-        for (index, frame) in frames.iter_mut().enumerate() {
+    /// Interrupts the drivers that were delivered to and want it. True when there were any to be asked: then a full barrier
+    /// has been passed.
+    #[inline]
+    pub(crate) fn interrupt(&mut self) -> bool {
+        let any = !self.delivered.is_empty();
+        if any {
+            fence(Ordering::SeqCst);
+        }
+        for target in self.delivered.drain(..) {
+            let (number, pair) = place(target);
+            let Some(Some(function)) = self.functions.get(number) else { continue };
+            let Some(counters) = function.counters.pair(target as u16) else { continue };
+            let place = self.places.get_mut(number).and_then(|all| all.get_mut(pair));
+            if let Some(Place::Here(receiver)) = place {
+                receiver.interrupt(&function.reader.pin(), counters, self.laps);
+            }
+        }
+        any
+    }
+
+    fn send(&mut self, convoy: &mut Convoy<'_, '_>, which: u64, sender: &Sender<'_>) {
+        for (index, frame) in convoy.frames.iter_mut().enumerate() {
             if which & (1 << index) == 0 {
                 continue;
             }
             let sent = match self.port {
-                Some(port) => port.send(frame, pieces, self.scratch),
+                Some(port) => port.send(frame, convoy.pieces, self.scratch),
                 None => false,
             };
             if !sent && let Some((counters, _)) = sender {
@@ -274,25 +318,22 @@ impl Egress<'_> {
 }
 
 /// Hands frames to the worker that serves the receive queue.
-#[expect(clippy::too_many_arguments, reason = "a burst and its surroundings")]
 #[cold]
 fn hand_over(
     outbox: &mut Outbox,
     from: &Origin,
     pin: Option<&Pinned<'_>>,
-    to: Address,
-    pair: u16,
-    frames: &[Frame],
+    (to, pair): (Address, u16),
+    convoy: &Convoy<'_, '_>,
     which: u64,
-    pieces: &Pieces<'_>,
     sender: &mut Sender<'_>,
 ) {
-    for (index, frame) in frames.iter().enumerate() {
+    for (index, frame) in convoy.frames.iter().enumerate() {
         if which & (1 << index) == 0 {
             continue;
         }
         let place = frame.position();
-        let body = Body::of(frame, pieces, pin, || {
+        let body = Body::of(frame, convoy.pieces, pin, || {
             let sequence = from.sequence.wrapping_add(place as u32);
             (from.address, Ticket { slot: from.slot, life: from.life, sequence })
         });

@@ -1,5 +1,7 @@
 //! Frames from other workers, and the news of those that went there.
 
+use std::sync::atomic::{Ordering, fence};
+
 use arrayvec::ArrayVec;
 use manifold_dma::{Access, Pinned, Slice};
 use parking_lot::Mutex;
@@ -7,7 +9,7 @@ use parking_lot::Mutex;
 use crate::config::Direction;
 use crate::deliver::{Receiver, Tools};
 use crate::egress::{Egress, Place, number};
-use crate::frame::{BURST, Frame, Pieces};
+use crate::frame::{BURST, Convoy, Frame, Pieces};
 use crate::mesh::Batch;
 use crate::parcel::{Address, Body, Parcel, Ticket};
 use crate::placement::Pair;
@@ -136,9 +138,14 @@ impl Queues {
                         pieces.truncate(start);
                     }
                 }
-                let which = (1 << frames.len()) - 1;
+                let mut convoy = Convoy::new(&mut frames, &pieces);
+                let all = convoy.all();
+                let pin = function.reader.pin();
                 let mut tools = Tools { counters, scratch, laps };
-                receiver.deliver(&function.reader.pin(), &mut frames, which, &pieces, &mut tools);
+                if receiver.deliver(&pin, &mut convoy, all, &mut tools) {
+                    fence(Ordering::SeqCst);
+                    receiver.interrupt(&pin, counters, laps);
+                }
             } else {
                 counters.not_ready(parcels.len() as u32);
             }

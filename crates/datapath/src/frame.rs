@@ -63,6 +63,30 @@ const _: () = assert!(std::mem::offset_of!(Frame, head) + PLAIN == 32 && USUAL =
 /// Room for the frames of a burst, used over and over.
 pub(crate) type Frames = [Frame; BURST];
 
+/// Frames on their way together, at most 64.
+pub(crate) struct Convoy<'c, 'p> {
+    pub(crate) frames: &'c mut [Frame],
+    /// Where their rests are.
+    pub(crate) pieces: &'c Pieces<'p>,
+    /// One bit for each that leaves something to be done.
+    pub(crate) asking: u64,
+}
+
+impl<'c, 'p> Convoy<'c, 'p> {
+    #[inline]
+    pub(crate) fn new(frames: &'c mut [Frame], pieces: &'c Pieces<'p>) -> Self {
+        let asking =
+            (0..64).zip(&*frames).fold(0, |all, (i, frame)| all | u64::from(frame.asks) << i);
+        Convoy { frames, pieces, asking }
+    }
+
+    /// One bit for each frame.
+    #[inline]
+    pub(crate) fn all(&self) -> u64 {
+        u64::MAX.checked_shr(64 - self.frames.len().min(64) as u32).unwrap_or(0)
+    }
+}
+
 /// Why a chain does not hold a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadHeader;

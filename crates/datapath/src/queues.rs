@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::command::Done;
 use crate::config::{Direction, QueueConfig};
 use crate::deliver::Receiver;
-use crate::egress::{Egress, Function, Place, number};
+use crate::egress::{Delivered, Egress, Function, Place, number};
 use crate::frame::{BURST, Frame, Frames};
 use crate::mesh::Ports;
 use crate::meter::Laps;
@@ -44,6 +44,8 @@ pub(crate) struct Queues {
     /// Queues whose interrupts may wait.
     moderated: Vec<(FunctionId, u16, Direction)>,
     pub(crate) scratch: Scratch,
+    /// Empty between bursts.
+    pub(crate) delivered: Delivered,
     frames: Box<Frames>,
     pub(crate) laps: Laps,
     /// Deliveries since the last look at the kicks.
@@ -60,6 +62,7 @@ macro_rules! egress {
             outboxes: &mut $queues.ports.to,
             port: $queues.port.as_ref(),
             scratch: &mut $queues.scratch,
+            delivered: &mut $queues.delivered,
             laps: &mut $queues.laps,
             work: &mut $queues.work,
         }
@@ -92,6 +95,7 @@ impl Queues {
             uplink_active: false,
             moderated: Vec::new(),
             scratch: Scratch::default(),
+            delivered: Delivered::new(),
             frames: Box::new([Frame::EMPTY; BURST]),
             laps,
             work: 0,
@@ -140,6 +144,11 @@ impl Queues {
         let mut moved = false;
         let mut at = 0;
         while let Some(slot) = self.active.get(at).copied() {
+            // The one after it is on its way while this one is worked on.
+            let next = self.active.get(at + 1).or(self.active.first());
+            if let Some(Some(next)) = next.and_then(|slot| self.transmitters.get(*slot)) {
+                next.prefetch();
+            }
             let Some(Some(queue)) = self.transmitters.get_mut(slot) else {
                 self.active.swap_remove(at);
                 continue;

@@ -1,6 +1,7 @@
 //! Out of transmit queues: take a burst, forward it, give the buffers back.
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use arrayvec::ArrayVec;
 use manifold_dma::{Access, Pinned, Slice};
@@ -16,7 +17,7 @@ use crate::counters::{Drop, PairCounters};
 use crate::deliver::LINE;
 use crate::egress::{Egress, Origin, number};
 use crate::flight::Flight;
-use crate::frame::{BURST, Frames, Pieces};
+use crate::frame::{BURST, Convoy, Frames, PIECES, Pieces};
 use crate::meter::Stage;
 use crate::moderation::Moderation;
 use crate::poll::Kick;
@@ -77,6 +78,12 @@ impl Transmitter {
             },
             events: config.events,
         })
+    }
+
+    /// Asks the processor for what the next burst looks at first.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        self.queue.prefetch();
     }
 
     /// Moves one burst; returns how many chains it took from the ring.
@@ -204,14 +211,16 @@ impl Taken<'_> {
         ring.disarm();
         egress.laps.begin();
         let mut pieces = Pieces::new();
-        let mut chains: ArrayVec<(Chain, usize), BURST> = ArrayVec::new();
-        let taken = take(&mut ring, &mut pieces, &mut chains);
+        let mut chains: ArrayVec<Chain, BURST> = ArrayVec::new();
+        let mut ends: ArrayVec<u16, BURST> = ArrayVec::new();
+        let taken = take(&mut ring, &mut pieces, &mut chains, &mut ends);
         egress.laps.lap(Stage::Take);
 
         let (mut at, mut good) = (0, 0);
-        for (index, (chain, end)) in chains.iter().enumerate() {
+        for (index, (chain, end)) in chains.iter().zip(&ends).enumerate() {
+            let end = usize::from(*end);
             let extent = (at, end - at);
-            at = *end;
+            at = end;
             let Way { header_len, negotiated } = self.way;
             let Some(frame) = frames.get_mut(good) else { break };
             frame.set_position(index);
@@ -224,27 +233,25 @@ impl Taken<'_> {
         egress.laps.lap(Stage::Read);
 
         let mut tickets = [0; BURST];
-        egress.forward(
-            &self.origin,
-            Some(pin),
-            frames,
-            &pieces,
-            Some((self.counters, &mut tickets)),
-        );
+        let mut convoy = Convoy::new(frames, &pieces);
+        let sender = Some((self.counters, &mut tickets));
+        egress.forward(&self.origin, Some(pin), &mut convoy, sender);
 
         if self.flight.is_empty() && tickets == [0; BURST] {
-            for (chain, _) in &chains {
-                ring.complete(chain, 0);
-            }
+            ring.complete_all(&chains, |_| 0);
         } else {
-            for ((chain, _), tickets) in chains.iter().zip(tickets) {
+            for (chain, tickets) in chains.iter().zip(tickets) {
                 self.flight.add(*chain, tickets);
             }
             while let Some(chain) = self.flight.pop() {
                 ring.complete(&chain, 0);
             }
         }
-        let wanted = ring.publish();
+        let visible = ring.make_visible();
+        if !egress.interrupt() && visible {
+            fence(Ordering::SeqCst);
+        }
+        let wanted = ring.wants_interrupt();
         if self.moderation.passed(chains.len(), wanted, || egress.laps.now()) {
             self.counters.tx.interrupts.add(1);
             self.events.interrupt();
@@ -261,33 +268,69 @@ impl Taken<'_> {
 fn take<'p, R: Burst<'p>>(
     ring: &mut R,
     pieces: &mut Pieces<'p>,
-    chains: &mut ArrayVec<(Chain, usize), BURST>,
+    chains: &mut ArrayVec<Chain, BURST>,
+    ends: &mut ArrayVec<u16, BURST>,
 ) -> Result<(), RingError> {
-    while !chains.is_full() {
-        let first = pieces.len();
-        let popped = ring.pop(|slice: Slice<'p>, access| {
-            if access == Access::Write {
-                return true;
-            }
-            slice.prefetch();
-            if slice.len() > LINE {
-                slice.skip(LINE).prefetch();
-            }
-            pieces.try_push(slice).is_ok()
-        });
-        match popped {
-            Ok(Some(chain)) => chains.push((chain, pieces.len())),
-            Ok(None) => break,
-            Err(RingError::TooManyPieces(_)) if first > 0 => {
-                // Not too many for a burst of its own.
-                pieces.truncate(first);
-                break;
-            }
-            Err(error) => {
-                pieces.truncate(first);
-                return Err(error);
-            }
+    loop {
+        let wanted = chains.remaining_capacity();
+        ring.pop_direct(wanted, Access::Read, |chain, slice| {
+            ask(&slice);
+            pieces.push(slice);
+            chains.push(chain);
+            ends.push(pieces.len() as u16);
+        })?;
+        if chains.is_full() || !take_any(ring, pieces, chains, ends)? {
+            return Ok(());
         }
     }
-    Ok(())
+}
+
+/// As [`take`], for one chain of any shape; false when there is none, or no room for it in this burst.
+#[inline(never)]
+fn take_any<'p, R: Burst<'p>>(
+    ring: &mut R,
+    pieces: &mut Pieces<'p>,
+    chains: &mut ArrayVec<Chain, BURST>,
+    ends: &mut ArrayVec<u16, BURST>,
+) -> Result<bool, RingError> {
+    // One for each chain that may yet be taken in one piece.
+    let limit = PIECES - chains.remaining_capacity();
+    let first = pieces.len();
+    let popped = ring.pop(|slice: Slice<'p>, access| {
+        if access == Access::Write {
+            return true;
+        }
+        ask(&slice);
+        let fits = pieces.len() < limit || (first == 0 && !pieces.is_full());
+        if fits {
+            pieces.push(slice);
+        }
+        fits
+    });
+    match popped {
+        Ok(Some(chain)) => {
+            chains.push(chain);
+            ends.push(pieces.len() as u16);
+            Ok(pieces.len() < limit)
+        }
+        Ok(None) => Ok(false),
+        Err(RingError::TooManyPieces(_)) if first > 0 => {
+            // Not too many for a burst of its own.
+            pieces.truncate(first);
+            Ok(false)
+        }
+        Err(error) => {
+            pieces.truncate(first);
+            Err(error)
+        }
+    }
+}
+
+/// Asks for the cache lines that are looked at first.
+#[inline]
+fn ask(slice: &Slice<'_>) {
+    slice.prefetch();
+    if slice.len() > LINE {
+        slice.skip(LINE).prefetch();
+    }
 }

@@ -10,7 +10,7 @@ use manifold_offload::Offloads;
 use manifold_port::{Offloads as TapOffloads, Sent, Tap};
 
 use crate::egress::{Egress, Origin};
-use crate::frame::{BURST, Frame, PIECES, Pieces};
+use crate::frame::{BURST, Convoy, Frame, PIECES, Pieces};
 use crate::parcel::Address;
 use crate::software::Scratch;
 
@@ -99,7 +99,7 @@ impl Uplink {
                     let Some(bytes) = self.buffer.get_mut(..len) else { continue };
                     let mut pieces = Pieces::new();
                     pieces.push(Slice::from_mut(bytes));
-                    if let Ok(frame) = Frame::from_uplink(&pieces, 0, self.port.offloads) {
+                    if let Ok(mut frame) = Frame::from_uplink(&pieces, 0, self.port.offloads) {
                         let from = Origin {
                             source: Source::Uplink,
                             pair: 0,
@@ -108,7 +108,9 @@ impl Uplink {
                             life: 0,
                             sequence: 0,
                         };
-                        egress.forward(&from, None, &mut [frame], &pieces, None);
+                        let mut convoy = Convoy::new(std::slice::from_mut(&mut frame), &pieces);
+                        egress.forward(&from, None, &mut convoy, None);
+                        egress.interrupt();
                     }
                 }
                 Ok(None) => return (received, false),

@@ -24,6 +24,7 @@
 //! It is not a page table walker, it knows nothing of virtqueues, and it does not decide what a fault means for a
 //! device.
 
+mod barrier;
 mod domain;
 mod error;
 mod fault;
@@ -39,6 +40,6 @@ pub mod testing;
 pub use domain::{Backing, Domain, PAGE_SIZE, Permissions, RemoteMemory, Stats};
 pub use error::Error;
 pub use fault::{Access, Fault, FaultReason, FaultReport};
-pub use reader::{Pinned, Reader};
+pub use reader::{Pinned, Reader, Window};
 pub use shared::SharedMemory;
 pub use slice::Slice;

@@ -6,13 +6,14 @@
 //! else on the same worker.
 
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
+use loom::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::Arc;
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 #[cfg(not(loom))]
 use std::time::Duration;
 
+use crate::barrier;
 use crate::domain::Snapshot;
 
 /// Looks at a busy slot before going to sleep: about as long as a long burst takes.
@@ -35,6 +36,7 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
+        barrier::prepare();
         Slot {
             sequence: AtomicU64::new(0),
             current: AtomicPtr::new(Arc::into_raw(snapshot).cast_mut()),
@@ -49,9 +51,9 @@ impl Slot {
     pub(crate) unsafe fn pin(&self) -> *const Snapshot {
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Ordering::Release);
-        // Mark, fence, read the address; `replace` writes the address, fences and looks for the mark. One of the two
-        // sees what the other wrote: either this is the new snapshot, or `replace` waits.
-        fence(Ordering::SeqCst);
+        // Mark, barrier, read the address; `replace` writes the address, has its barrier and looks for the mark. One of the
+        // two sees what the other wrote: either this is the new snapshot, or `replace` waits.
+        barrier::light();
         self.current.load(Ordering::Acquire)
     }
 
@@ -69,7 +71,7 @@ impl Slot {
     pub(crate) fn replace(&self, snapshot: Arc<Snapshot>) -> Retired<'_> {
         let new = Arc::into_raw(snapshot).cast_mut();
         let old = self.current.swap(new, Ordering::AcqRel);
-        fence(Ordering::SeqCst);
+        barrier::heavy();
         Retired { slot: self, old, seen: self.sequence.load(Ordering::Acquire) }
     }
 }

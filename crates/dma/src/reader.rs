@@ -266,25 +266,32 @@ impl Pinned<'_> {
         fault
     }
 
+    /// A window on the memory that is translated next, empty at first.
+    #[inline]
+    pub fn window(&self, access: Access) -> Window<'_> {
+        Window { pin: self, access, first: 0, size: 0, host: ptr::null_mut() }
+    }
+
     /// What [`Pinned::contiguous`] tries first: the host memory, if the translation is remembered. `None` says nothing;
     /// neither does it for zero bytes.
     #[inline]
     pub fn recall(&self, iova: u64, len: usize, access: Access) -> Option<Slice<'_>> {
+        let recent = self.recent(iova, len, access)?;
+        // SAFETY: the range lies inside a mapping of the pinned snapshot, which outlives the result.
+        Some(unsafe { Slice::from_raw(recent.host.add((iova - recent.first) as usize), len) })
+    }
+
+    /// The remembered translation that all of the range is in.
+    #[inline]
+    fn recent(&self, iova: u64, len: usize, access: Access) -> Option<Recent> {
         let last = iova.checked_add((len as u64).checked_sub(1)?)?;
-        for cell in &self.reader.memo.recent {
-            let recent = cell.get();
+        self.reader.memo.recent.iter().map(Cell::get).find(|recent| {
             let permitted = match access {
                 Access::Read => recent.readable,
                 Access::Write => recent.writable,
             };
-            if iova >= recent.first && last <= recent.last && permitted {
-                // SAFETY: the range lies inside a mapping of the pinned snapshot, which outlives the result.
-                return Some(unsafe {
-                    Slice::from_raw(recent.host.add((iova - recent.first) as usize), len)
-                });
-            }
-        }
-        None
+            iova >= recent.first && last <= recent.last && permitted
+        })
     }
 
     /// Translates all of the range; the result if it is one piece (empty, if the range is).
@@ -363,6 +370,40 @@ impl Pinned<'_> {
             cell.set(Recent { first, last: mapping.last, host, writable, readable });
         }
         memo.next.set(next.wrapping_add(1));
+    }
+}
+
+/// [`Pinned::recall`] for many ranges in a row that mostly lie in one mapping: the last one that was hit is kept at hand.
+#[derive(Debug)]
+pub struct Window<'p> {
+    pin: &'p Pinned<'p>,
+    access: Access,
+    /// IOVAs from `first` on, as many as `size`, are at `host`.
+    first: u64,
+    size: u64,
+    host: *mut u8,
+}
+
+impl<'p> Window<'p> {
+    /// See [`Pinned::recall`].
+    #[inline]
+    pub fn recall(&mut self, iova: u64, len: usize) -> Option<Slice<'p>> {
+        let offset = iova.wrapping_sub(self.first);
+        // Zero bytes wrap, and are not less.
+        if offset < self.size && (len as u64).wrapping_sub(1) < self.size - offset {
+            // SAFETY: the range lies inside a mapping of the pinned snapshot, which outlives the result.
+            return Some(unsafe { Slice::from_raw(self.host.add(offset as usize), len) });
+        }
+        self.turn(iova, len)
+    }
+
+    #[inline(never)]
+    fn turn(&mut self, iova: u64, len: usize) -> Option<Slice<'p>> {
+        let recent = self.pin.recent(iova, len, self.access)?;
+        (self.first, self.host) = (recent.first, recent.host);
+        // A mapping of the whole address space is one byte short here, and that byte is found below.
+        self.size = (recent.last - recent.first).saturating_add(1);
+        self.pin.recall(iova, len, self.access)
     }
 }
 

@@ -135,17 +135,26 @@ impl Area {
         }
     }
 
-    /// Asks for the cache line at `offset`, to write to it.
+    /// Asks for the cache line at `offset`, to write to it. Where the area is not contiguous, nothing is done.
     #[inline]
     pub(super) fn prefetch_write(&self, offset: usize) {
-        // SAFETY: prefetching does not access memory in any way the program can see, whatever the address.
-        unsafe { Slice::from_raw(self.at(offset, 1), 1) }.prefetch_write();
+        if self.base != 0 {
+            self.hint(offset).prefetch_write();
+        }
     }
 
-    /// Asks for the cache line at `offset`.
+    /// Asks for the cache line at `offset`. Where the area is not contiguous, nothing is done.
     #[inline]
     pub(super) fn prefetch(&self, offset: usize) {
-        // SAFETY: prefetching does not access memory in any way the program can see, whatever the address.
-        unsafe { Slice::from_raw(self.at(offset, 1), 1) }.prefetch();
+        if self.base != 0 {
+            self.hint(offset).prefetch();
+        }
+    }
+
+    /// The byte at `offset`, to be prefetched and not to be touched: it may be gone.
+    #[inline]
+    fn hint(&self, offset: usize) -> Slice<'static> {
+        // SAFETY: an empty slice covers no memory.
+        unsafe { Slice::from_raw((self.base + offset) as *mut u8, 0) }
     }
 }

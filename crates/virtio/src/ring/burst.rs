@@ -1,5 +1,7 @@
 //! One burst over a queue: the seam between a ring's kind and whoever moves data through it.
 
+use std::sync::atomic::{Ordering, fence};
+
 use manifold_dma::{Access, Slice};
 
 use super::{Chain, PackedBurst, RingError, SplitBurst};
@@ -30,16 +32,46 @@ pub trait Burst<'p> {
     /// taken.
     fn put_back(&mut self, chains: &[Chain]);
 
-    /// Asks the processor for what the [`Burst::pop`] after `ahead` others will read of the ring. The ring's kinds fetch
-    /// what they read in a row by themselves; this is for reaching further.
-    fn prefetch(&self, ahead: u16);
+    /// Takes up to `count` chains, each a single direct descriptor for `access` whose memory was translated a moment ago:
+    /// nearly all there are, and in one go. It stops before the first that is not, for [`Burst::pop`] to judge, and where no
+    /// more are available.
+    ///
+    /// # Errors
+    /// [`RingError::AvailableIndex`]; nothing has been taken then.
+    fn pop_direct(
+        &mut self,
+        count: usize,
+        access: Access,
+        each: impl FnMut(Chain, Slice<'p>),
+    ) -> Result<(), RingError>;
 
     /// Makes a taken chain used, `written` bytes of it filled from the start; the driver sees it after [`Burst::publish`].
     fn complete(&mut self, chain: &Chain, written: u32);
 
-    /// Makes the completed chains visible to the driver, all at once; true when it wants an interrupt for them (2.7.7,
-    /// 2.7.10, 2.8.10).
-    fn publish(&mut self) -> bool;
+    /// [`Burst::complete`] for several chains: `written` says how much of each was filled.
+    fn complete_all(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
+        for (index, chain) in chains.iter().enumerate() {
+            self.complete(chain, written(index));
+        }
+    }
+
+    /// Makes the completed chains visible to the driver, all at once; true when there were any.
+    fn make_visible(&mut self) -> bool;
+
+    /// Whether the driver wants an interrupt for what has become visible since this was asked last (2.7.7, 2.7.10, 2.8.10).
+    ///
+    /// The driver says what it wants, then looks at the ring; the device does the reverse, and each needs its store to be
+    /// visible before its load: between [`Burst::make_visible`] and this there must be a barrier, `fence(SeqCst)`. One will
+    /// do for several queues.
+    fn wants_interrupt(&mut self) -> bool;
+
+    /// Makes the completed chains visible to the driver; true when there were any and it wants an interrupt for them.
+    fn publish(&mut self) -> bool {
+        self.make_visible() && {
+            fence(Ordering::SeqCst);
+            self.wants_interrupt()
+        }
+    }
 
     /// Asks the driver to notify the device of the next chain it makes available; true when there is one already, so that
     /// waiting would be wrong.
@@ -88,16 +120,25 @@ impl<'p> Burst<'p> for AnyBurst<'_, 'p> {
         either!(self, burst => burst.put_back(chains));
     }
 
-    fn prefetch(&self, ahead: u16) {
-        either!(self, burst => burst.prefetch(ahead));
+    fn pop_direct(
+        &mut self,
+        count: usize,
+        access: Access,
+        each: impl FnMut(Chain, Slice<'p>),
+    ) -> Result<(), RingError> {
+        either!(self, burst => burst.pop_direct(count, access, each))
     }
 
     fn complete(&mut self, chain: &Chain, written: u32) {
         either!(self, burst => burst.complete(chain, written));
     }
 
-    fn publish(&mut self) -> bool {
-        either!(self, burst => burst.publish())
+    fn make_visible(&mut self) -> bool {
+        either!(self, burst => burst.make_visible())
+    }
+
+    fn wants_interrupt(&mut self) -> bool {
+        either!(self, burst => burst.wants_interrupt())
     }
 
     fn arm(&mut self) -> Result<bool, RingError> {

@@ -64,6 +64,18 @@ pub struct Chain {
     pub writable: u32,
 }
 
+impl Chain {
+    /// A single direct descriptor.
+    #[inline]
+    pub(super) fn direct(head: u16, len: u32, access: Access) -> Self {
+        let (readable, writable) = match access {
+            Access::Read => (len, 0),
+            Access::Write => (0, len),
+        };
+        Chain { head, descriptors: 1, readable, writable }
+    }
+}
+
 /// What is asked for room for each piece of a buffer.
 pub(super) type Each<'e, 'p> = &'e mut dyn FnMut(Slice<'p>, Access) -> bool;
 
@@ -98,8 +110,7 @@ pub(super) fn single<'p>(
     let Descriptor { iova, len, flags, .. } = descriptor;
     let access = if flags & WRITE == 0 { Access::Read } else { Access::Write };
     let slice = pin.recall(iova, len as usize, access)?;
-    let (readable, writable) = if flags & WRITE == 0 { (len, 0) } else { (0, len) };
-    Some((slice, access, Chain { head, descriptors: 1, readable, writable }))
+    Some((slice, access, Chain::direct(head, len, access)))
 }
 
 impl<'e, 'p> Walk<'e, 'p> {

@@ -417,9 +417,27 @@ fn device_step(
             let back = taken.split_off(taken.len() - count);
             burst.put_back(&back);
         }
+        245..250 => assert!(burst.available()? <= size),
         _ => {
-            assert!(burst.available()? <= size);
-            burst.prefetch(input.u16());
+            let access = if step % 2 == 0 { Access::Read } else { Access::Write };
+            let count = usize::from(input.u8());
+            let reachable = guest.reachable(pin, access);
+            let mut direct = Vec::new();
+            burst.pop_direct(count, access, |chain, slice| {
+                let lengths = match access {
+                    Access::Read => (slice.len(), 0),
+                    Access::Write => (0, slice.len()),
+                };
+                assert_eq!((chain.readable as usize, chain.writable as usize), lengths);
+                assert_eq!(chain.descriptors, 1);
+                assert_inside(&slice, &reachable);
+                direct.push(chain);
+            })?;
+            assert!(direct.len() <= count.min(usize::from(size)));
+            let next_avail = direct.iter().fold(next_avail, |at, _| guest.after(at, 1));
+            taken.append(&mut direct);
+            assert_eq!(queue.position(), QueueState { next_avail, next_used });
+            queue.prefetch();
         }
     }
     Ok(())

@@ -84,7 +84,9 @@ pub struct PackedQueue {
     next_used: Position,
     /// Where the first used descriptor that the driver does not know of goes.
     published: Position,
-    /// That descriptor, to be written last: length, buffer ID and flags as they lie in memory.
+    /// The same when the driver was last asked whether it wants an interrupt.
+    asked: Position,
+    /// The descriptor at `published`, to be written last: length, buffer ID and flags as they lie in memory.
     first: u64,
     /// With VIRTIO_F_IN_ORDER: chains completed last whose used descriptor is still to be written.
     unwritten: Option<Unwritten>,
@@ -130,6 +132,7 @@ impl PackedQueue {
             turn: available_flags(WRAP),
             next_used: WRAP,
             published: WRAP,
+            asked: WRAP,
             first: 0,
             unwritten: None,
             inflight: None,
@@ -162,6 +165,7 @@ impl PackedQueue {
         self.take_from(state.next_avail);
         self.next_used = state.next_used;
         self.published = state.next_used;
+        self.asked = state.next_used;
         Ok(self)
     }
 
@@ -188,6 +192,13 @@ impl PackedQueue {
     /// The queue's size in descriptors.
     pub fn size(&self) -> u16 {
         self.addresses.size
+    }
+
+    /// As [`super::Queue::prefetch`].
+    #[inline]
+    pub fn prefetch(&self) {
+        let at = usize::from(self.next_avail & !WRAP) * DESCRIPTOR;
+        self.descriptors.prefetch(at);
     }
 
     /// Begins a burst under `pin`.
@@ -243,6 +254,7 @@ impl PackedQueue {
             self.next_avail = used;
             self.next_used = used;
             self.published = used;
+            self.asked = used;
         }
         self.record = Some(Box::new(record));
         (self.inflight, self.detour, self.plain) = (None, NEVER, false);
@@ -453,10 +465,38 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
     }
 
     #[inline]
-    fn prefetch(&self, ahead: u16) {
+    fn pop_direct(
+        &mut self,
+        count: usize,
+        access: Access,
+        mut each: impl FnMut(Chain, Slice<'p>),
+    ) -> Result<(), RingError> {
+        const MASK: u16 = COMMON | WRITE;
         let size = self.queue.addresses.size;
-        let next = advance(self.queue.next_avail, ahead.min(size), size);
-        self.queue.descriptors.prefetch(usize::from(next & !WRAP) * DESCRIPTOR);
+        let mut window = self.pin.window(access);
+        let mut at = self.queue.next_avail;
+        let (mut turn, write) = (self.queue.turn, if access == Access::Write { WRITE } else { 0 });
+        // A whole lap ahead of what was used no descriptor is the driver's to make available.
+        let room = usize::from(size - distance(self.queue.next_used, at, size).min(size));
+        for _ in 0..count.min(room) {
+            let second = self.second_half(at);
+            if (u64::from_le(second) >> 48) as u16 & MASK != turn | write {
+                break;
+            }
+            let descriptor = self.descriptor(at, second);
+            let Some(slice) = window.recall(descriptor.iova, descriptor.len as usize) else {
+                break;
+            };
+            each(Chain::direct(descriptor.link, descriptor.len, access), slice);
+            at += 1;
+            if at & !WRAP == size {
+                at = !at & WRAP;
+                turn = available_flags(at) | self.queue.detour;
+            }
+        }
+        self.queue.next_avail = at;
+        self.queue.turn = turn;
+        Ok(())
     }
 
     #[inline]
@@ -472,7 +512,7 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
     }
 
     #[inline]
-    fn publish(&mut self) -> bool {
+    fn make_visible(&mut self) -> bool {
         let (old, new) = (self.queue.published, self.queue.next_used);
         if old == new {
             return false;
@@ -483,16 +523,24 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
         if let Some(record) = &mut self.queue.record {
             record.publish(new);
         }
-        // The driver looks at this one first; the others were written before (2.8.2, 2.8.9). It writes its event suppression
-        // area, then looks at this; the device does the reverse. Each needs its store to be visible before its load, hence
-        // SeqCst for both.
-        self.store(old, self.queue.first, Ordering::SeqCst);
+        // The driver looks at this one first; the others were written before (2.8.2, 2.8.9).
+        self.store(old, self.queue.first, Ordering::Release);
         if let Some(record) = &mut self.queue.record {
             record.published(new);
         }
         self.queue.published = new;
+        true
+    }
+
+    #[inline]
+    fn wants_interrupt(&mut self) -> bool {
+        let new = self.queue.published;
+        let old = std::mem::replace(&mut self.queue.asked, new);
+        if old == new {
+            return false;
+        }
         // SAFETY: see above; the area is 4-aligned. One load: the offset belongs to the flags.
-        let area = u32::from_le(unsafe { self.queue.driver.u32(0) }.load(Ordering::SeqCst));
+        let area = u32::from_le(unsafe { self.queue.driver.u32(0) }.load(Ordering::Relaxed));
         let (event, flags) = (area as u16, (area >> 16) as u16 & event::MASK);
         match flags {
             event::DISABLE => false,

@@ -69,6 +69,15 @@ impl Queue {
         }
     }
 
+    /// Asks the processor for what the next burst looks at first. No pin is needed: a hint may be wrong.
+    #[inline]
+    pub fn prefetch(&self) {
+        match self {
+            Queue::Split(queue) => queue.prefetch(),
+            Queue::Packed(queue) => queue.prefetch(),
+        }
+    }
+
     /// Begins a burst under `pin`.
     ///
     /// # Errors

@@ -6,7 +6,9 @@ use manifold_dma::{Access, Pinned, Slice};
 
 use super::area::Area;
 use super::burst::Burst;
-use super::chain::{Chain, DESCRIPTOR, Descriptor, Each, Found, INDIRECT, NEXT, Walk, single};
+use super::chain::{
+    Chain, DESCRIPTOR, Descriptor, Each, Found, INDIRECT, NEXT, WRITE, Walk, single,
+};
 use super::inflight::{Inflight, SplitRecord};
 use super::{MAX_QUEUE_SIZE, QueueAddresses, QueueState, RingError, RingFeatures};
 
@@ -22,6 +24,8 @@ const ENTRIES: usize = 4;
 const FETCH: usize = 32;
 /// Used elements in a cache line.
 const PER_LINE: usize = 8;
+/// How far ahead of the next entry of the available ring [`SplitQueue::prefetch`] reaches: a burst's worth.
+const AHEAD: u16 = FETCH as u16 - 1;
 
 /// Device-side state of one split virtqueue. It holds indices only; the rings are reached through [`SplitQueue::open`].
 #[derive(Debug)]
@@ -30,10 +34,13 @@ pub struct SplitQueue {
     features: RingFeatures,
     /// Next entry of the available ring to take.
     next_avail: u16,
+    /// The available index as it was read last; entries before it may be read.
+    limit: u16,
     /// Next entry of the used ring to write.
     next_used: u16,
-    /// The used index the driver knows of.
+    /// The used index that is visible, and that for which the driver was last asked whether it wants an interrupt.
     published: u16,
+    asked: u16,
     /// Whether the driver was last told that it need not notify.
     quiet: bool,
     /// With VIRTIO_F_IN_ORDER: chains completed last whose used element is still to be written.
@@ -76,8 +83,10 @@ impl SplitQueue {
             addresses,
             features,
             next_avail: 0,
+            limit: 0,
             next_used: 0,
             published: 0,
+            asked: 0,
             quiet: false,
             unwritten: None,
             inflight: None,
@@ -94,8 +103,10 @@ impl SplitQueue {
     /// The same queue where another server of it stopped, as [`SplitQueue::position`] said.
     pub fn resume(mut self, state: QueueState) -> Self {
         self.next_avail = state.next_avail;
+        self.limit = state.next_avail;
         self.next_used = state.next_used;
         self.published = state.next_used;
+        self.asked = state.next_used;
         self
     }
 
@@ -118,6 +129,17 @@ impl SplitQueue {
         self.addresses.size
     }
 
+    /// As [`super::Queue::prefetch`].
+    #[inline]
+    pub fn prefetch(&self) {
+        let mask = self.addresses.size - 1;
+        self.available.prefetch(INDEX);
+        for ahead in [0, AHEAD] {
+            let slot = usize::from(self.next_avail.wrapping_add(ahead) & mask);
+            self.available.prefetch(ENTRIES + 2 * slot);
+        }
+    }
+
     /// Begins a burst under `pin`.
     ///
     /// # Errors
@@ -133,7 +155,6 @@ impl SplitQueue {
         }
         Ok(SplitBurst {
             mask: self.addresses.size - 1,
-            limit: self.next_avail,
             first: self.next_avail,
             fetched: 0,
             heads: [0; FETCH],
@@ -169,8 +190,10 @@ impl SplitQueue {
         if let Some(used) = position {
             // Those to be taken again are where the available ring says so many others are.
             self.next_avail = used;
+            self.limit = used;
             self.next_used = used;
             self.published = used;
+            self.asked = used;
         }
         self.record = Some(Box::new(record));
         (self.inflight, self.detour, self.plain) = (None, NEXT, false);
@@ -185,8 +208,6 @@ pub struct SplitBurst<'q, 'p> {
     pin: &'p Pinned<'p>,
     /// The queue's size less one; the size is a power of two.
     mask: u16,
-    /// The available index as it was read last; entries before it may be read.
-    limit: u16,
     /// Entries of the available ring: those from `first` on, as many as `fetched`.
     first: u16,
     fetched: u16,
@@ -202,7 +223,7 @@ impl<'p> SplitBurst<'_, 'p> {
     /// and asks for the descriptors they name. Never [`Found::Chain`] but for "there are some".
     #[inline(never)]
     fn fetch(&mut self) -> Found {
-        if self.limit == self.queue.next_avail {
+        if self.queue.limit == self.queue.next_avail {
             match self.available() {
                 Ok(0) => return Found::Nothing,
                 Ok(_) => {}
@@ -210,7 +231,7 @@ impl<'p> SplitBurst<'_, 'p> {
             }
         }
         let next = self.queue.next_avail;
-        let count = self.limit.wrapping_sub(next).min(FETCH as u16);
+        let count = self.queue.limit.wrapping_sub(next).min(FETCH as u16);
         for (entry, index) in self.heads.iter_mut().zip(0..count) {
             let slot = usize::from(next.wrapping_add(index) & self.mask);
             // SAFETY: see above; `available` ordered this load after that of the index.
@@ -304,8 +325,7 @@ impl<'p> SplitBurst<'_, 'p> {
     }
 
     /// As [`Burst::complete`], with VIRTIO_F_IN_ORDER (2.7.9) or a record.
-    fn complete_specially(&mut self, chain: &Chain, written: u32) {
-        let index = self.queue.next_used;
+    fn complete_specially(&mut self, index: u16, chain: &Chain, written: u32) {
         if let Some(record) = &mut self.queue.record {
             record.complete(chain.head);
         }
@@ -332,7 +352,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         if ahead > size - held {
             return Err(RingError::AvailableIndex { index, next: queue.next_avail, size });
         }
-        self.limit = index;
+        self.queue.limit = index;
         Ok(ahead)
     }
 
@@ -378,15 +398,47 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
     }
 
     #[inline]
-    fn prefetch(&self, ahead: u16) {
-        let next = self.queue.next_avail.wrapping_add(ahead);
-        if self.limit.wrapping_sub(next).wrapping_sub(1) < self.mask {
-            let slot = usize::from(next & self.mask);
-            // SAFETY: see above.
-            let word = unsafe { self.queue.available.u16(ENTRIES + 2 * slot) };
-            let head = u16::from_le(word.load(Ordering::Relaxed));
-            self.queue.descriptors.prefetch(usize::from(head & self.mask) * DESCRIPTOR);
+    fn pop_direct(
+        &mut self,
+        mut count: usize,
+        access: Access,
+        mut each: impl FnMut(Chain, Slice<'p>),
+    ) -> Result<(), RingError> {
+        let flags = if access == Access::Write { WRITE } else { 0 };
+        let mut window = self.pin.window(access);
+        let all = count;
+        while count > 0 {
+            let next = self.queue.next_avail;
+            if next.wrapping_sub(self.first) >= self.fetched {
+                match self.fetch() {
+                    Found::Chain(_) => {}
+                    Found::Error if count == all => return Err(self.error),
+                    // An error will be found again.
+                    Found::Nothing | Found::Error => return Ok(()),
+                }
+            }
+            let begin = usize::from(next.wrapping_sub(self.first)) % FETCH;
+            let end = usize::from(self.fetched).min(begin.saturating_add(count));
+            let heads = self.heads.get(begin..end).unwrap_or_default();
+            let mut taken = 0;
+            for head in heads {
+                let Some(descriptor) = self.descriptor(*head) else { break };
+                if (descriptor.flags | self.queue.detour) & (NEXT | INDIRECT | WRITE) != flags {
+                    break;
+                }
+                let Some(slice) = window.recall(descriptor.iova, descriptor.len as usize) else {
+                    break;
+                };
+                each(Chain::direct(*head, descriptor.len, access), slice);
+                taken += 1;
+            }
+            self.queue.next_avail = next.wrapping_add(taken as u16);
+            if taken < heads.len() {
+                return Ok(());
+            }
+            count -= taken;
         }
+        Ok(())
     }
 
     #[inline]
@@ -394,15 +446,29 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         if self.queue.plain {
             self.write_used(self.queue.next_used, chain.head, written);
         } else {
-            self.complete_specially(chain, written);
+            self.complete_specially(self.queue.next_used, chain, written);
         }
         self.queue.next_used = self.queue.next_used.wrapping_add(1);
     }
 
     #[inline]
-    fn publish(&mut self) -> bool {
-        let (old, new) = (self.queue.published, self.queue.next_used);
-        if old == new {
+    fn complete_all(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
+        let first = self.queue.next_used;
+        self.queue.next_used = first.wrapping_add(chains.len() as u16);
+        for (index, chain) in chains.iter().enumerate() {
+            let at = first.wrapping_add(index as u16);
+            if self.queue.plain {
+                self.write_used(at, chain.head, written(index));
+            } else {
+                self.complete_specially(at, chain, written(index));
+            }
+        }
+    }
+
+    #[inline]
+    fn make_visible(&mut self) -> bool {
+        let new = self.queue.next_used;
+        if self.queue.published == new {
             return false;
         }
         if !self.queue.plain {
@@ -412,14 +478,19 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         if let Some(record) = &mut queue.record {
             record.publish(queue.next_avail);
         }
-        // The driver writes its event index, then looks at the used index; the device does the reverse. Each needs its
-        // store to be visible before its load, hence SeqCst for both.
         // SAFETY: see above; the used index is the second word of the used ring.
-        unsafe { queue.used.u16(INDEX) }.store(new.to_le(), Ordering::SeqCst);
+        unsafe { queue.used.u16(INDEX) }.store(new.to_le(), Ordering::Release);
         if let Some(record) = &mut queue.record {
             record.published(new);
         }
         queue.published = new;
+        true
+    }
+
+    #[inline]
+    fn wants_interrupt(&mut self) -> bool {
+        let queue = &mut *self.queue;
+        let (old, new) = (std::mem::replace(&mut queue.asked, queue.published), queue.published);
         if queue.features.event_index {
             let offset = ENTRIES + 2 * usize::from(queue.addresses.size);
             // SAFETY: see above; used_event follows the available ring's entries.
@@ -428,8 +499,8 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
             new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
         } else {
             // SAFETY: see above; the flags are the first word of the available ring.
-            let flags = u16::from_le(unsafe { queue.available.u16(0) }.load(Ordering::SeqCst));
-            flags & NO_INTERRUPT == 0
+            let flags = u16::from_le(unsafe { queue.available.u16(0) }.load(Ordering::Relaxed));
+            old != new && flags & NO_INTERRUPT == 0
         }
     }
 
