@@ -50,8 +50,9 @@ impl Stage {
     }
 }
 
-/// One burst in so many is timed by stage, so that the timing itself does not count.
-const SAMPLE: u32 = 16;
+/// One burst in so many is timed by stage, so that the timing itself does not count, not even for the hundredth frame that
+/// had to wait longest.
+const SAMPLE: u32 = 256;
 
 /// One worker's counters.
 #[derive(Debug, Default)]

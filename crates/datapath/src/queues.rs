@@ -33,6 +33,8 @@ pub(crate) struct Queues {
     pub(crate) functions: Vec<Option<Function>>,
     pub(crate) places: Vec<Vec<Place>>,
     pub(crate) transmitters: Vec<Option<Transmitter>>,
+    /// How many transmitters there are.
+    serving: usize,
     /// Slots of the transmitters that are polled.
     active: Vec<usize>,
     /// How many transmitters there have been.
@@ -87,6 +89,7 @@ impl Queues {
             functions: Vec::new(),
             places: Vec::new(),
             transmitters: Vec::new(),
+            serving: 0,
             active: Vec::new(),
             lives: 0,
             ports,
@@ -118,6 +121,11 @@ impl Queues {
     /// Whether there is nothing to poll.
     pub(crate) fn is_quiet(&self) -> bool {
         self.active.is_empty() && !self.uplink_active && self.ports.is_quiet()
+    }
+
+    /// Whether there is anything that is not polled and has to be looked at now and then.
+    pub(crate) fn is_partly_quiet(&self) -> bool {
+        self.serving > self.active.len() || (self.uplink.is_some() && !self.uplink_active)
     }
 
     /// A transmit queue was kicked.
@@ -333,6 +341,7 @@ impl Queues {
         let slot = free.unwrap_or(self.transmitters.len());
         self.poller.add(&queue.kick, Wake::Queue(slot))?;
         self.lives = self.lives.wrapping_add(1);
+        self.serving += 1;
         queue.kick.set_place(self.worker, slot);
         (queue.slot, queue.life) = (slot as u32, self.lives);
         (queue.active, queue.empty_since) = (true, None);
@@ -393,6 +402,7 @@ impl Queues {
         which: impl Fn(&Transmitter) -> bool,
     ) -> Option<Transmitter> {
         let queue = self.transmitters.get_mut(slot)?.take_if(|queue| which(queue))?;
+        self.serving -= 1;
         self.poller.remove(&queue.kick);
         self.active.retain(|other| *other != slot);
         Some(queue)

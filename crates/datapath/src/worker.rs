@@ -70,8 +70,9 @@ impl Worker {
                 && now.saturating_sub(moved_last) >= self.window.ticks();
             let looked = if idle {
                 self.sleep(now)
-            } else if now.saturating_sub(looked_last) > self.interval
-                || self.queues.work >= WORK_PER_LOOK
+            } else if (now.saturating_sub(looked_last) > self.interval
+                || self.queues.work >= WORK_PER_LOOK)
+                && self.queues.is_partly_quiet()
             {
                 looked_last = now;
                 self.queues.work = 0;
