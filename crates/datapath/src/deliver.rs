@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use manifold_dma::{Access, Pinned, Slice};
-use manifold_offload::{Offloads, Plan};
+use manifold_offload::Offloads;
 use manifold_virtio::ring::{Burst, Chain, Queue, RingError};
 use manifold_virtio::spec::net::header;
 use manifold_virtio::transport::{QueueEvents, QueueState};
@@ -169,15 +169,12 @@ impl Delivery<'_> {
 }
 
 impl Way {
-    /// The frames that this driver does not take as they are.
+    /// The frames that this driver does not take as they are. The others get the virtio_net_hdr for it.
     #[inline]
-    fn unfinished(&self, frames: &[Frame], which: u64) -> u64 {
+    fn unfinished(&self, frames: &mut [Frame], which: u64) -> u64 {
         let mut unfinished = 0;
-        for (index, frame) in frames.iter().enumerate() {
-            if let Some(request) = &frame.request
-                && which & (1 << index) != 0
-                && !matches!(request.plan(self.accepts, usize::MAX), Plan::PassThrough(_))
-            {
+        for (index, frame) in frames.iter_mut().enumerate() {
+            if which & (1 << index) != 0 && !frame.prepare(self.accepts) {
                 unfinished |= 1 << index;
             }
         }

@@ -2,7 +2,8 @@
 
 use arrayvec::ArrayVec;
 use manifold_dma::Slice;
-use manifold_offload::{Hash, NetHeader, Offloads, Request, parse};
+use manifold_offload::spec::virtio::DATA_VALID;
+use manifold_offload::{Hash, NetHeader, Offloads, Plan, Request, parse};
 use manifold_virtio::spec::net::header;
 
 /// How many bytes of a frame are copied out to be judged, and delivered from the copy: what a switch looks at, and with the
@@ -44,7 +45,7 @@ pub(crate) struct Frame {
     skip: u32,
     /// Length of the whole frame from the destination address on, without FCS.
     len: u32,
-    /// What the sender leaves to be done, if anything.
+    /// What the sender leaves to be done or has verified, if anything.
     pub(crate) request: Option<Request>,
     /// What receive-side scaling made of it, for the present receiver.
     pub(crate) hash: Option<Hash>,
@@ -164,15 +165,22 @@ impl Frame {
         frame
     }
 
-    /// A frame from the uplink: in `pieces[first]` behind a virtio_net_hdr.
+    /// A frame from the uplink: in `pieces[first]` behind a virtio_net_hdr. The host's kernel may say that it has verified the
+    /// checksum, which no driver may.
     pub(crate) fn from_uplink(
         pieces: &Pieces<'_>,
         first: usize,
         negotiated: Offloads,
     ) -> Result<Frame, BadHeader> {
         let len = pieces.get(first).map_or(0, Slice::len);
+        let mut flags = [0];
+        pieces.get(first).map(|piece| piece.read(&mut flags));
         let mut frame = Frame::EMPTY;
         frame.read(pieces, (first, 1), header::SIZE, negotiated, len as u32)?;
+        if frame.request.is_none() && flags[0] & DATA_VALID != 0 {
+            let complete = NetHeader::default().check(frame.header(), frame.len(), negotiated);
+            frame.request = complete.ok().map(Request::verified);
+        }
         Ok(frame)
     }
 
@@ -225,6 +233,18 @@ impl Frame {
         }
         self.set_buffers(1);
         Ok(())
+    }
+
+    /// Makes the virtio_net_hdr what a receiver that takes `accepts` is to get; false for one for whom the frame must be
+    /// finished first.
+    #[inline]
+    pub(crate) fn prepare(&mut self, accepts: Offloads) -> bool {
+        let Some(request) = &self.request else { return true };
+        let Plan::PassThrough(header) = request.plan(accepts, usize::MAX) else { return false };
+        if let Some(field) = self.head.get_mut(PLAIN..PLAIN + REQUEST) {
+            field.copy_from_slice(&header.to_bytes());
+        }
+        true
     }
 
     /// The length that the switch is to judge: of a frame still to be segmented, that of its longest segment.

@@ -1,11 +1,13 @@
 //! Frames that are handed over unfinished, between drivers that take different things.
 
-use manifold_offload::{Verdict, parse, verify};
+use manifold_dma::Slice;
+use manifold_offload::{Offloads, Verdict, parse, verify};
 use manifold_virtio::net::{HashConfig, Indirection};
 use manifold_virtio::spec::net::{feature, hash_type};
 
 use super::driver::Driver;
 use super::*;
+use crate::frame::{Frame, Pieces};
 
 const SENDER: u64 =
     feature::CSUM | feature::HOST_TSO4 | feature::HOST_TSO6 | feature::HOST_ECN | feature::HOST_USO;
@@ -125,6 +127,43 @@ fn a_checksum_is_finished_for_whom_does_not_take_it_unfinished() {
     assert_eq!(got[..10], [0; 10]);
     assert_eq!(frame[..50], sent[..50]);
     assert_eq!(verify(&frame, &parse(&frame)), Verdict::Valid);
+}
+
+#[test]
+fn only_the_host_says_that_a_checksum_is_verified() {
+    let takes = [Offloads::CSUM, Offloads::ALL];
+    let does_not = [Offloads::NONE, Offloads::TSO4];
+    let mut sent = [&[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &tcp(100, 1000)].concat();
+    let bytes = sent.clone();
+    let mut pieces = Pieces::new();
+    pieces.push(Slice::from_mut(&mut sent));
+    let mut from_host = Frame::from_uplink(&pieces, 0, Offloads::ALL).unwrap();
+    // Flags and all, and the frame untouched; one receiver after the other, as of a broadcast.
+    for (accepts, flags) in
+        takes.map(|it| (it, 2)).into_iter().chain(does_not.map(|it| (it, 0))).chain([(takes[0], 2)])
+    {
+        assert!(from_host.prepare(accepts));
+        let head = from_host.plain_head();
+        assert_eq!(head[..12], [flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0], "{accepts:?}");
+        assert_eq!(head[12..], bytes[12..head.len()]);
+    }
+    // Where something is left to be done, that is what is said.
+    let mut sent = [&header(false)[..], &tcp(100, 1000)].concat();
+    sent[0] |= 2;
+    let mut pieces = Pieces::new();
+    pieces.push(Slice::from_mut(&mut sent));
+    let mut from_host = Frame::from_uplink(&pieces, 0, Offloads::ALL).unwrap();
+    assert!(from_host.prepare(Offloads::CSUM) && !from_host.prepare(Offloads::NONE));
+    assert_eq!(from_host.plain_head()[..10], [1, 0, 0, 0, 0, 0, 34, 0, 16, 0]);
+
+    let (_datapath, mut sender, mut receiver) = switch(feature::GUEST_CSUM);
+    for (flags, delivered) in [(2, 0), (0x82, 0), (3, 1), (1, 1)] {
+        let mut header = header(false);
+        header[0] = flags;
+        sender.send_with_header(header, &tcp(100, 1000));
+        let (got, _) = receiver.receive_with_header();
+        assert_eq!(got[0], delivered, "a driver's flags {flags:#x}");
+    }
 }
 
 #[test]
