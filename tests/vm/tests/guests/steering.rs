@@ -43,8 +43,8 @@ fn hash(key: &[u8; 40], ports: Option<(u16, u16)>) -> u32 {
     toeplitz(key, &input)
 }
 
-/// The keys that a device may have got that was to get [`KEY`]: Linux 6.18, and older ones that were given the same change,
-/// send a byte of padding before it, and not its last one.
+/// The keys that a device may have got that was to get [`KEY`]: some kernels (Debian's 6.12.107 for one) take the padding
+/// at the end of a structure for the key's first byte, and do not send its last one.
 fn keys() -> [[u8; 40]; 2] {
     let mut late = [0; 40];
     late[1..].copy_from_slice(&KEY[..39]);
