@@ -139,25 +139,25 @@ impl Frame {
         Ok(())
     }
 
-    /// A frame made in software of `of`, whole in `pieces[first]`, whose checksum may be left to the receiver.
+    /// A frame made in software of `of`, in `pieces[first..first + count]`, whose checksum may be left to the receiver.
     pub(crate) fn finished(
         pieces: &Pieces<'_>,
-        first: usize,
+        (first, count): (usize, usize),
         of: &Frame,
-        header: Option<NetHeader>,
+        header: NetHeader,
     ) -> Frame {
-        let piece = pieces.get(first).map_or(Slice::from_mut(&mut []), |piece| *piece);
+        let all = pieces.get(first..first + count).unwrap_or_default();
+        let begin = all.first().map_or(0, Slice::len);
         let mut frame = Frame {
-            judged: piece.len().min(JUDGED_WIDE) as u8,
+            judged: begin.min(JUDGED_WIDE) as u8,
             first: first as u16,
-            count: 1,
-            skip: piece.len().min(JUDGED_WIDE) as u32,
-            len: piece.len() as u32,
+            count: count as u16,
+            skip: begin.min(JUDGED_WIDE) as u32,
+            len: all.iter().map(Slice::len).sum::<usize>() as u32,
             hash: of.hash,
             ..Frame::EMPTY
         };
-        piece.read(frame.head.get_mut(START..).unwrap_or_default());
-        let header = header.unwrap_or_default();
+        all.first().map(|piece| piece.read(frame.head.get_mut(START..).unwrap_or_default()));
         if let Some(field) = frame.head.get_mut(PLAIN..PLAIN + REQUEST) {
             field.copy_from_slice(&header.to_bytes());
         }
@@ -352,10 +352,10 @@ impl Frame {
         self
     }
 
-    /// The frame without virtio_net_hdr, in one place.
-    pub(crate) fn linearize(&self, pieces: &Pieces<'_>, out: &mut Vec<u8>) {
+    /// The frame without virtio_net_hdr, or its first `len` bytes, in one place.
+    pub(crate) fn linearize(&self, pieces: &Pieces<'_>, len: usize, out: &mut Vec<u8>) {
         out.clear();
-        out.resize(self.len(), 0);
+        out.resize(self.len().min(len), 0);
         let mut room = &mut out[..];
         let head = self.header();
         let (front, rest) = room.split_at_mut(head.len().min(room.len()));
