@@ -17,13 +17,14 @@ struct Requirement {
     present: fn() -> bool,
 }
 
-const REQUIREMENTS: [Requirement; 6] = [
+const REQUIREMENTS: [Requirement; 7] = [
     Requirement {
         part: Part::Unit,
         package: "pciutils",
         present: || answers("lspci", "--version"),
     },
     Requirement { part: Part::Unit, package: "iproute2", present: || answers("ip", "-Version") },
+    Requirement { part: Part::Vm, package: "iproute2", present: || answers("ip", "-Version") },
     Requirement { part: Part::Unit, package: "procps", present: || answers("ps", "--version") },
     Requirement { part: Part::Vm, package: "apt", present: || answers("apt-get", "--version") },
     Requirement {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use manifold_eswitch::DropReason;
+use manifold_offload::Offloads;
 
 use crate::config::Direction;
 use crate::frame::Frame;
@@ -131,7 +132,9 @@ impl Tally {
     pub(crate) fn count(&mut self, frame: &Frame) {
         self.frames += 1;
         self.bytes += frame.len() as u64;
-        if let Some(request) = frame.request() {
+        if let Some(request) = frame.request()
+            && request.needs() != Offloads::NONE
+        {
             self.partial += 1;
             if request.is_gso() {
                 self.gso_frames += 1;

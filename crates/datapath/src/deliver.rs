@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use manifold_dma::{Access, Pinned, Slice};
-use manifold_offload::{Offloads, Plan};
+use manifold_offload::Offloads;
 use manifold_virtio::ring::{Burst, Chain, Queue, RingError};
 use manifold_virtio::spec::net::header;
 use manifold_virtio::transport::{QueueEvents, QueueState};
@@ -185,17 +185,16 @@ fn deliver<'p, R: Burst<'p>>(
 }
 
 impl Way {
-    /// The frames that this driver does not take as they are.
+    /// The frames that this driver does not take as they are. The others get the virtio_net_hdr for it.
     #[inline]
-    fn unfinished(&self, convoy: &Convoy<'_, '_>, which: u64) -> u64 {
+    fn unfinished(&self, convoy: &mut Convoy<'_, '_>, which: u64) -> u64 {
         let mut unfinished = 0;
         let mut asking = which & convoy.asking;
         while asking != 0 {
             let index = asking.trailing_zeros();
             asking &= asking - 1;
-            if let Some(request) = convoy.frames.get(index as usize).and_then(Frame::request)
-                && !matches!(request.plan(self.accepts, usize::MAX), Plan::PassThrough(_))
-            {
+            let frame = convoy.frames.get_mut(index as usize);
+            if frame.is_some_and(|frame| !frame.prepare(self.accepts)) {
                 unfinished |= 1 << index;
             }
         }

@@ -2,7 +2,8 @@
 
 use arrayvec::ArrayVec;
 use manifold_dma::Slice;
-use manifold_offload::{Hash, NetHeader, Offloads, Request, parse};
+use manifold_offload::spec::virtio::DATA_VALID;
+use manifold_offload::{Hash, NetHeader, Offloads, Plan, Request, parse};
 use manifold_virtio::spec::net::header;
 
 /// How many bytes of a frame are copied out to be judged, and delivered from the copy: what a switch looks at, and with the
@@ -190,26 +191,26 @@ impl Frame {
         Ok(())
     }
 
-    /// A frame made in software of `of`, whole in `pieces[first]`, whose checksum may be left to the receiver.
+    /// A frame made in software of `of`, in `pieces[first..first + count]`, whose checksum may be left to the receiver.
     pub(crate) fn finished(
         pieces: &Pieces<'_>,
-        first: usize,
+        (first, count): (usize, usize),
         of: &Frame,
-        header: Option<NetHeader>,
+        header: NetHeader,
     ) -> Frame {
-        let piece = pieces.get(first).map_or(Slice::from_mut(&mut []), |piece| *piece);
+        let all = pieces.get(first..first + count).unwrap_or_default();
+        let begin = all.first().map_or(0, Slice::len);
         let mut frame = Frame {
-            judged: piece.len().min(JUDGED_WIDE) as u8,
+            judged: begin.min(JUDGED_WIDE) as u8,
             first: first as u16,
-            count: 1,
-            skip: piece.len().min(JUDGED_WIDE) as u32,
-            len: piece.len() as u32,
+            count: count as u16,
+            skip: begin.min(JUDGED_WIDE) as u32,
+            len: all.iter().map(Slice::len).sum::<usize>() as u32,
             hashed: of.hashed,
             hash: of.hash,
             ..Frame::EMPTY
         };
-        piece.read(frame.head.get_mut(START..).unwrap_or_default());
-        let header = header.unwrap_or_default();
+        all.first().map(|piece| piece.read(frame.head.get_mut(START..).unwrap_or_default()));
         if let Some(field) = frame.head.get_mut(PLAIN..PLAIN + REQUEST) {
             field.copy_from_slice(&header.to_bytes());
         }
@@ -217,15 +218,23 @@ impl Frame {
         frame
     }
 
-    /// A frame from the uplink: in `pieces[first]` behind a virtio_net_hdr.
+    /// A frame from the uplink: in `pieces[first]` behind a virtio_net_hdr. The host's kernel may say that it has verified the
+    /// checksum, which no driver may.
     pub(crate) fn from_uplink(
         pieces: &Pieces<'_>,
         first: usize,
         negotiated: Offloads,
     ) -> Result<Frame, BadHeader> {
         let len = pieces.get(first).map_or(0, Slice::len);
+        let mut flags = [0];
+        pieces.get(first).map(|piece| piece.read(&mut flags));
         let mut frame = Frame::EMPTY;
         frame.read(pieces, (first, 1), header::SIZE, negotiated, len as u32)?;
+        if !frame.asks && flags[0] & DATA_VALID != 0 {
+            let complete = NetHeader::default().check(frame.header(), frame.len(), negotiated);
+            frame.request = complete.ok().map(Request::verified);
+            frame.asks = frame.request.is_some();
+        }
         Ok(frame)
     }
 
@@ -235,7 +244,7 @@ impl Frame {
         self.position = position as u8;
     }
 
-    /// What the sender leaves to be done, if anything.
+    /// What the sender leaves to be done or has verified, if anything.
     #[inline]
     pub(crate) fn request(&self) -> Option<&Request> {
         if self.asks { self.request.as_ref() } else { None }
@@ -289,6 +298,18 @@ impl Frame {
         }
         self.set_buffers(1);
         Ok(())
+    }
+
+    /// Makes the virtio_net_hdr what a receiver that takes `accepts` is to get; false for one for whom the frame must be
+    /// finished first.
+    #[inline]
+    pub(crate) fn prepare(&mut self, accepts: Offloads) -> bool {
+        let Some(request) = self.request() else { return true };
+        let Plan::PassThrough(header) = request.plan(accepts, usize::MAX) else { return false };
+        if let Some(field) = self.head.get_mut(PLAIN..PLAIN + REQUEST) {
+            field.copy_from_slice(&header.to_bytes());
+        }
+        true
     }
 
     /// The length that the switch is to judge: of a frame still to be segmented, that of its longest segment.
@@ -396,10 +417,10 @@ impl Frame {
         self
     }
 
-    /// The frame without virtio_net_hdr, in one place.
-    pub(crate) fn linearize(&self, pieces: &Pieces<'_>, out: &mut Vec<u8>) {
+    /// The frame without virtio_net_hdr, or its first `len` bytes, in one place.
+    pub(crate) fn linearize(&self, pieces: &Pieces<'_>, len: usize, out: &mut Vec<u8>) {
         out.clear();
-        out.resize(self.len(), 0);
+        out.resize(self.len().min(len), 0);
         let mut room = &mut out[..];
         let head = self.header();
         let (front, rest) = room.split_at_mut(head.len().min(room.len()));

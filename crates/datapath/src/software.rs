@@ -1,15 +1,36 @@
 //! Checksums and segmentation for receivers that do not take frames unfinished.
+//!
+//! Each segment has headers of its own, made here. Its payload stays where the sender put it, and the one copy is that into the
+//! receiver's buffers, if that one completes checksums itself. For another it comes by way of memory of the worker's: what is
+//! summed is what is delivered, whatever the sender writes meanwhile.
+//!
+//! ```text
+//!   frame    head ─┬─ payload ──────────────────────────────┐   in the sender's memory
+//!                  │ headers            │ size │ size │ ... │
+//!   segments       ├─► headers 0 ───────┘      │
+//!                  └─► headers 1 ──────────────┘
+//! ```
 
 use arrayvec::ArrayVec;
 use manifold_dma::Slice;
-use manifold_offload::{Error, Offloads, Plan, Segments, checksum};
+use manifold_offload::{
+    Checksums, Error, NetHeader, Offloads, Plan, Request, Segmenter, Sum, checksum,
+};
 
-use crate::frame::{BURST, Frame, Pieces};
+use crate::frame::{BURST, Frame, PEEKED, PIECES, Pieces};
+
+/// The most pieces of a frame whose segments are pieces of it: a burst of them has as many, one more for each boundary, and
+/// as many headers.
+const MAX_PIECES: usize = PIECES - 2 * BURST;
 
 /// Memory to work in.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    /// The frame, or its beginning with all headers.
     whole: Vec<u8>,
+    /// What the frame has in its own head.
+    front: Vec<u8>,
+    /// A burst of segments, or of their headers.
     segments: Vec<u8>,
 }
 
@@ -27,35 +48,110 @@ impl Scratch {
         mut each: impl FnMut(&mut [Frame], &Pieces<'_>) -> bool,
     ) -> Result<(), Error> {
         let Some(request) = frame.request() else { return Ok(()) };
-        frame.linearize(pieces, &mut self.whole);
-        let header = request.header();
         match request.plan(accepts, usize::MAX) {
-            Plan::PassThrough(_) => {}
+            Plan::PassThrough(_) => Ok(()),
             Plan::Checksum => {
+                let header = request.header();
+                frame.linearize(pieces, frame.len(), &mut self.whole);
                 checksum::finish(&mut self.whole, header.csum_start, header.csum_offset);
                 let mut pieces = Pieces::new();
                 pieces.push(Slice::from_mut(&mut self.whole));
-                each(&mut [Frame::finished(&pieces, 0, frame, None)], &pieces);
+                each(&mut [Frame::finished(&pieces, (0, 1), frame, NetHeader::default())], &pieces);
+                Ok(())
             }
-            Plan::Segment(checksums) => {
-                let cut = Segments::new(&self.whole, request, checksums)?;
-                let size = cut.max_len();
-                self.segments.resize(size * BURST, 0);
-                for first in (0..cut.len()).step_by(BURST) {
-                    let mut made = Pieces::new();
-                    for (i, room) in (first..cut.len()).zip(self.segments.chunks_exact_mut(size)) {
-                        let len = cut.write(i, room).unwrap_or(0);
-                        made.push(Slice::from_mut(room.get_mut(..len).unwrap_or_default()));
-                    }
-                    let mut frames: ArrayVec<Frame, BURST> = (0..made.len())
-                        .map(|at| Frame::finished(&made, at, frame, Some(cut.net_header())))
-                        .collect();
-                    if !each(&mut frames, &made) {
-                        break;
-                    }
+            Plan::Segment(checksums) => self.segment(frame, pieces, request, checksums, each),
+        }
+    }
+
+    fn segment(
+        &mut self,
+        frame: &Frame,
+        pieces: &Pieces<'_>,
+        request: &Request,
+        checksums: Checksums,
+        mut each: impl FnMut(&mut [Frame], &Pieces<'_>) -> bool,
+    ) -> Result<(), Error> {
+        let Scratch { whole, front, segments } = self;
+        frame.linearize(pieces, PEEKED, whole);
+        // Hardly ever are there more headers.
+        if matches!(Segmenter::new(whole, request, checksums), Err(Error::Truncated(_))) {
+            frame.linearize(pieces, frame.len(), whole);
+        }
+        let cut = Segmenter::new(whole, request, checksums)?;
+        front.clear();
+        front.extend_from_slice(frame.header());
+        let mut payload = Source { now: Slice::from_mut(front), then: frame.rest(pieces) }
+            .after(cut.headers_len());
+        let copied = checksums == Checksums::Complete || frame.rest(pieces).count() > MAX_PIECES;
+        let size = if copied { cut.segment_len(0) } else { cut.headers_len() };
+        segments.resize(size * BURST, 0);
+        for first in (0..cut.len()).step_by(BURST) {
+            let mut made = Pieces::new();
+            let mut extents: ArrayVec<(usize, usize), BURST> = ArrayVec::new();
+            for (i, room) in (first..cut.len()).zip(segments.chunks_exact_mut(size)) {
+                let begin = made.len();
+                let mut left = cut.payload(i).len();
+                let len = cut.headers_len() + if copied { left } else { 0 };
+                let Some(room) = room.get_mut(..len) else { break };
+                let (headers, body) = room.split_at_mut(cut.headers_len());
+                payload.read(body);
+                let mut sum = Sum::new();
+                if checksums == Checksums::Complete {
+                    sum.add(body);
                 }
+                cut.write_headers(i, &sum, headers);
+                made.push(Slice::from_mut(room));
+                while !copied
+                    && let Some(part) = payload.take(left)
+                    && made.try_push(part).is_ok()
+                {
+                    left -= part.len();
+                }
+                extents.push((begin, made.len() - begin));
+            }
+            let finished = |extent| Frame::finished(&made, extent, frame, cut.net_header());
+            let mut frames: ArrayVec<Frame, BURST> = extents.into_iter().map(finished).collect();
+            if !each(&mut frames, &made) {
+                break;
             }
         }
         Ok(())
+    }
+}
+
+/// Bytes in pieces, one after the other.
+struct Source<'p, I> {
+    now: Slice<'p>,
+    then: I,
+}
+
+impl<'p, I: Iterator<Item = Slice<'p>>> Source<'p, I> {
+    /// The same without the first `skip` bytes.
+    fn after(mut self, mut skip: usize) -> Self {
+        while let Some(part) = self.take(skip) {
+            skip -= part.len();
+        }
+        self
+    }
+
+    /// At most `most` bytes that are in one piece; nothing at the end, and nothing of nothing.
+    fn take(&mut self, most: usize) -> Option<Slice<'p>> {
+        if most == 0 {
+            return None;
+        }
+        while self.now.is_empty() {
+            self.now = self.then.next()?;
+        }
+        let part = self.now.take(most);
+        self.now = self.now.skip(part.len());
+        Some(part)
+    }
+
+    /// Fills `out`, as far as there is anything.
+    fn read(&mut self, mut out: &mut [u8]) {
+        while let Some(part) = self.take(out.len()) {
+            let done = part.read(out);
+            out = out.get_mut(done..).unwrap_or_default();
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::namespace::inside;
 use crate::run::{output, tail};
 
 /// Names the binary under test; `cargo build` makes one where it is not set.
@@ -22,10 +23,18 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A running daemon. [`crate::Lab::adapter`] makes one for a test; dropping it kills it.
 #[derive(Debug)]
 pub struct Adapter {
+    start: Start,
+    child: Child,
+}
+
+/// How it is started.
+#[derive(Debug)]
+struct Start {
     binary: PathBuf,
     run_dir: PathBuf,
     log: PathBuf,
-    child: Child,
+    arguments: Vec<String>,
+    namespace: Option<String>,
 }
 
 impl Adapter {
@@ -40,36 +49,32 @@ impl Adapter {
         log: PathBuf,
         arguments: &[&str],
     ) -> Result<Self> {
-        let stderr =
-            File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
-        let mut stdout_log = stderr.try_clone()?;
-        let mut child = Command::new(&binary)
-            .arg("serve")
-            .arg("--run-dir")
-            .arg(&run_dir)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
-        let stdout = child.stdout.take().context("no standard output")?;
-        let adapter = Self { binary, run_dir, log, child };
-        let (ready, is_ready) = mpsc::channel();
-        // Ends with the daemon.
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // The log and the waiting test may be gone; the pipe must still be emptied.
-                let _ = writeln!(stdout_log, "{line}");
-                if line.starts_with("ready") {
-                    let _ = ready.send(());
-                }
-            }
-        });
-        is_ready
-            .recv_timeout(START_TIMEOUT)
-            .with_context(|| format!("manifold serve is not ready\n{}", adapter.last_words()))?;
-        Ok(adapter)
+        Self::start_in(None, binary, run_dir, log, arguments)
+    }
+
+    /// The same in the network namespace of this name, or the machine's own.
+    pub(crate) fn start_in(
+        namespace: Option<&str>,
+        binary: PathBuf,
+        run_dir: PathBuf,
+        log: PathBuf,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let namespace = namespace.map(str::to_owned);
+        let start = Start { binary, run_dir, log, arguments, namespace };
+        let child = start.spawn()?;
+        Ok(Self { start, child })
+    }
+
+    /// Ends the daemon with a signal and starts it again as it was started.
+    ///
+    /// # Errors
+    /// When it does not end, or does not become ready again.
+    pub fn restart(&mut self, signal: Signal) -> Result<()> {
+        self.end(signal)?;
+        self.child = self.start.spawn()?;
+        Ok(())
     }
 
     /// The daemon's process ID.
@@ -81,7 +86,7 @@ impl Adapter {
     /// The vfio-user socket of a function: "pf", "vf0", "vf1", ...
     #[must_use]
     pub fn socket(&self, function: &str) -> PathBuf {
-        self.run_dir.join(format!("{function}.sock"))
+        self.start.run_dir.join(format!("{function}.sock"))
     }
 
     /// Runs a `manifold` command against this daemon, which must succeed, and returns what it printed.
@@ -89,8 +94,12 @@ impl Adapter {
     /// # Errors
     /// What the command complained.
     pub fn cli(&self, arguments: &[&str]) -> Result<String> {
-        output(Command::new(&self.binary).env("MANIFOLD_RUN_DIR", &self.run_dir).args(arguments))
-            .with_context(|| format!("manifold {}\n{}", arguments.join(" "), self.last_words()))
+        output(
+            Command::new(&self.start.binary)
+                .env("MANIFOLD_RUN_DIR", &self.start.run_dir)
+                .args(arguments),
+        )
+        .with_context(|| format!("manifold {}\n{}", arguments.join(" "), self.last_words()))
     }
 
     /// What `manifold vf show FUNCTION --json` knows about a VF.
@@ -130,30 +139,85 @@ impl Adapter {
     /// # Errors
     /// When it does not, or has panicked anywhere on the way.
     pub fn stop(mut self) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.context("no process ID")?, Signal::TERM)
-            .context("cannot stop the daemon")?;
-        let deadline = Instant::now() + STOP_TIMEOUT;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().context("cannot wait for the daemon")? {
-                break status;
-            }
-            if Instant::now() > deadline {
-                bail!("manifold serve does not stop\n{}", self.last_words());
-            }
-            thread::sleep(Duration::from_millis(20));
-        };
+        let status = self.end(Signal::TERM)?;
         let log = self.log()?;
         if !status.success() || log.contains("panicked") {
             bail!("manifold serve ended with {status}\n{}", self.last_words());
         }
-        for entry in self.run_dir.read_dir().into_iter().flatten() {
+        for entry in self.start.run_dir.read_dir().into_iter().flatten() {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "sock") {
                 bail!("manifold serve left {} behind", path.display());
             }
         }
         Ok(())
+    }
+
+    fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+        end_process(self.child.id(), signal).context("cannot stop the daemon")?;
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        loop {
+            if let Some(status) = self.child.try_wait().context("cannot wait for the daemon")? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("manifold serve does not stop\n{}", self.last_words());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn log(&self) -> Result<String> {
+        self.start.log()
+    }
+
+    fn last_words(&self) -> String {
+        self.start.last_words()
+    }
+}
+
+impl Start {
+    fn spawn(&self) -> Result<Child> {
+        let stderr = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .with_context(|| format!("cannot create {}", self.log.display()))?;
+        let mut stdout_log = stderr.try_clone()?;
+        let mut command = Command::new(&self.binary);
+        command.arg("serve").arg("--run-dir").arg(&self.run_dir).args(&self.arguments);
+        if let Some(namespace) = &self.namespace {
+            // `ip netns exec` becomes what it runs, so the process is the daemon.
+            command = inside(namespace, &command);
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.binary.display()))?;
+        let stdout = child.stdout.take().context("no standard output")?;
+        let (ready, is_ready) = mpsc::channel();
+        // Ends with the daemon.
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // The log and the waiting test may be gone; the pipe must still be emptied.
+                let _ = writeln!(stdout_log, "{line}");
+                if line.starts_with("ready") {
+                    let _ = ready.send(());
+                }
+            }
+        });
+        if let Err(error) = is_ready.recv_timeout(START_TIMEOUT) {
+            // One that has ended is as good.
+            let _ = child.kill();
+            let _ = child.wait();
+            let error = anyhow::Error::new(error);
+            return Err(
+                error.context(format!("manifold serve is not ready\n{}", self.last_words()))
+            );
+        }
+        Ok(child)
     }
 
     fn log(&self) -> Result<String> {
@@ -172,6 +236,15 @@ impl Drop for Adapter {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a signal to a process.
+///
+/// # Errors
+/// When there is none of that number.
+pub fn end_process(pid: u32, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process ID")?;
+    kill_process(pid, signal).with_context(|| format!("cannot send {signal:?} to process {pid:?}"))
 }
 
 /// The binary under test, built from what is there now unless it is named.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::Setup;
 use crate::agent::{Agent, JobId, Output};
 use crate::image::Image;
+use crate::namespace;
 use crate::qmp;
 use crate::run::tail;
 use crate::setup::Acceleration;
@@ -271,13 +272,7 @@ impl<'a> Builder<'a> {
     fn qemu(&self) -> Command {
         let mut command = match &self.netns {
             None => self.setup.qemu().command(),
-            Some(name) => {
-                let qemu = self.setup.qemu().command();
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", name]);
-                command.arg(qemu.get_program()).args(qemu.get_args());
-                command
-            }
+            Some(name) => namespace::inside(name, &self.setup.qemu().command()),
         };
         command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         command.args(["-M", "q35,memory-backend=ram,usb=off,sata=off,smbus=off,vmport=off"]);

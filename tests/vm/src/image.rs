@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::cache::Cache;
 use crate::cpio::Writer;
 use crate::debian::{Archive, RELEASE};
+use crate::programs::Programs;
 use crate::run::output;
 
 /// Which of Debian's kernels a guest boots.
@@ -75,6 +76,8 @@ pub struct Image {
     pub kernel: PathBuf,
     /// The initial file system, which is all the guest has.
     pub initramfs: PathBuf,
+    /// The packages that the guest's programs are of.
+    pub programs: Programs,
 }
 
 impl Image {
@@ -93,7 +96,8 @@ impl Image {
         let initramfs = cache.entry("initramfs", &key, |dir| {
             pack(&root.join("root"), &modules, kind.modules(), &dir.join("initramfs.cpio"))
         })?;
-        Ok(Self { kernel, initramfs: initramfs.join("initramfs.cpio") })
+        let programs = Programs::at(root.join("root"));
+        Ok(Self { kernel, initramfs: initramfs.join("initramfs.cpio"), programs })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
@@ -9,6 +10,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::adapter::{self, Adapter};
 use crate::guest::{Builder, Guest};
+use crate::namespace::Namespace;
 use crate::setup::Setup;
 
 /// Where a test's machines run. Sockets go with it; logs stay in the build tree until the test runs again.
@@ -46,8 +48,34 @@ impl Lab {
     /// # Errors
     /// When it does not become ready; the error quotes its log.
     pub fn adapter(&self, arguments: &[&str]) -> Result<Adapter> {
+        self.start_adapter(arguments, None)
+    }
+
+    /// The same in a network namespace, which is where its uplink is.
+    ///
+    /// # Errors
+    /// As [`Lab::adapter`].
+    pub fn adapter_in(&self, namespace: &Namespace, arguments: &[&str]) -> Result<Adapter> {
+        self.start_adapter(arguments, Some(namespace.name()))
+    }
+
+    fn start_adapter(&self, arguments: &[&str], namespace: Option<&str>) -> Result<Adapter> {
         let (run_dir, log) = (self.sockets.join("run"), self.logs.join("manifold.log"));
-        Adapter::start(adapter::binary()?, run_dir, log, arguments)
+        Adapter::start_in(namespace, adapter::binary()?, run_dir, log, arguments)
+    }
+
+    /// A program of the guests', such as "usr/bin/iperf3", to be run on the machine itself.
+    ///
+    /// # Errors
+    /// As [`crate::Programs::command`].
+    pub fn program(&self, name: &str) -> Result<Command> {
+        self.setup.image().programs.command(name)
+    }
+
+    /// What machines are made from.
+    #[must_use]
+    pub fn setup(&self) -> &'static Setup {
+        self.setup
     }
 
     /// The folder for sockets.

@@ -1,11 +1,14 @@
 //! Frames that are handed over unfinished, between drivers that take different things.
 
-use manifold_offload::{Verdict, parse, verify};
+use manifold_dma::Slice;
+use manifold_offload::{Checksums, Offloads, Segments, Verdict, parse, verify};
 use manifold_virtio::net::{HashConfig, Indirection};
 use manifold_virtio::spec::net::{feature, hash_type};
 
 use super::driver::Driver;
 use super::*;
+use crate::frame::{Frame, Pieces};
+use crate::software::Scratch;
 
 const SENDER: u64 =
     feature::CSUM | feature::HOST_TSO4 | feature::HOST_TSO6 | feature::HOST_ECN | feature::HOST_USO;
@@ -112,6 +115,104 @@ fn it_is_segmented_for_whom_does_not() {
     }
 }
 
+/// What becomes of a frame in software: virtio_net_hdr and all.
+fn finished(
+    scratch: &mut Scratch,
+    frame: &Frame,
+    pieces: &Pieces<'_>,
+    takes: Offloads,
+) -> Vec<Vec<u8>> {
+    let mut made = Vec::new();
+    let all = scratch.finish(frame, pieces, takes, |frames, pieces| {
+        for frame in frames {
+            let mut bytes = frame.plain_head().to_vec();
+            for piece in frame.rest(pieces) {
+                let begin = bytes.len();
+                bytes.resize(begin + piece.len(), 0);
+                piece.read(&mut bytes[begin..]);
+            }
+            assert_eq!(bytes.len(), 12 + frame.len());
+            made.push(bytes);
+        }
+        true
+    });
+    all.unwrap();
+    made
+}
+
+proptest! {
+    /// Segments of a frame in pieces are those of the frame in one piece, however it is cut.
+    #[test]
+    fn the_cut_of_a_large_frame_does_not_matter(
+        payload in 0..20_000usize,
+        mss in 64..4000u16,
+        cuts in proptest::collection::vec(0..20_000usize, 0..1020),
+        headers_in_pieces: bool,
+    ) {
+        let sent = tcp(payload, 1000);
+        let mut asked = header(true);
+        asked[4..6].copy_from_slice(&mss.to_le_bytes());
+        let mut bytes = [&asked[..], &sent].concat();
+        let from = if headers_in_pieces { 0 } else { 12 + HEADERS };
+        let mut cuts: Vec<_> =
+            cuts.iter().map(|cut| cut % (bytes.len() + 1)).filter(|cut| *cut >= from).collect();
+        cuts.sort_unstable();
+        let (mut pieces, mut rest, mut at) = (Pieces::new(), &mut bytes[..], 0);
+        for cut in cuts {
+            let (piece, tail) = rest.split_at_mut(cut - at);
+            pieces.push(Slice::from_mut(piece));
+            (rest, at) = (tail, cut);
+        }
+        pieces.push(Slice::from_mut(rest));
+        let (total, mut frame) = ((12 + sent.len()) as u32, Frame::EMPTY);
+        frame.read(&pieces, (0, pieces.len()), 12, Offloads::ALL, total).unwrap();
+        let request = *frame.request().unwrap();
+        let mut scratch = Scratch::default();
+        for (takes, checksums) in
+            [(Offloads::NONE, Checksums::Complete), (Offloads::CSUM, Checksums::Partial)]
+        {
+            let expected = Segments::new(&sent, &request, checksums).unwrap();
+            let made = finished(&mut scratch, &frame, &pieces, takes);
+            prop_assert_eq!(made.len(), expected.len());
+            for (i, made) in made.iter().enumerate() {
+                let mut segment = vec![0; expected.max_len()];
+                let len = expected.write(i, &mut segment).unwrap();
+                prop_assert_eq!(&made[..10], &expected.net_header().to_bytes());
+                prop_assert_eq!(&made[10..12], &[1, 0]);
+                prop_assert_eq!(&made[12..], &segment[..len], "segment {}", i);
+            }
+        }
+    }
+}
+
+#[test]
+fn headers_may_be_longer_than_is_usual() {
+    // IPv6 with 300 bytes of destination options, and TCP behind them.
+    let mut options = [0; 304];
+    options[..4].copy_from_slice(&[6, 37, 1, 254]);
+    (options[258], options[259]) = (1, 44);
+    let payload = vec![7; 3000];
+    let mut sent = [&mac(Vf(1))[..], &mac(Vf(0)), &[0x86, 0xdd, 0x60, 0, 0, 0]].concat();
+    sent.extend(((options.len() + 20 + payload.len()) as u16).to_be_bytes());
+    sent.extend([60, 64].iter().chain(&[0xfe; 32]).chain(&options));
+    let start = sent.len() as u16;
+    sent.extend([0, 1, 0, 2, 0, 0, 0, 9, 0, 0, 0, 0, 0x50, 0x18, 0, 0, 0, 0, 0, 0]);
+    sent.extend(&payload);
+    let mut asked = [1, 4, 0, 0, 0xe8, 3, 0, 0, 16, 0, 0, 0];
+    asked[6..8].copy_from_slice(&start.to_le_bytes());
+    let mut bytes = [&asked[..], &sent].concat();
+    let (total, mut pieces, mut frame) = (bytes.len() as u32, Pieces::new(), Frame::EMPTY);
+    pieces.push(Slice::from_mut(&mut bytes));
+    frame.read(&pieces, (0, 1), 12, Offloads::ALL, total).unwrap();
+    for takes in [Offloads::NONE, Offloads::CSUM] {
+        let made = finished(&mut Scratch::default(), &frame, &pieces, takes);
+        assert_eq!(made.len(), 3);
+        for segment in made {
+            assert_eq!(segment[12 + usize::from(start) + 20..], payload[..1000]);
+        }
+    }
+}
+
 #[test]
 fn a_checksum_is_finished_for_whom_does_not_take_it_unfinished() {
     let (datapath, mut sender, mut receiver) = switch(feature::GUEST_CSUM);
@@ -125,6 +226,43 @@ fn a_checksum_is_finished_for_whom_does_not_take_it_unfinished() {
     assert_eq!(got[..10], [0; 10]);
     assert_eq!(frame[..50], sent[..50]);
     assert_eq!(verify(&frame, &parse(&frame)), Verdict::Valid);
+}
+
+#[test]
+fn only_the_host_says_that_a_checksum_is_verified() {
+    let takes = [Offloads::CSUM, Offloads::ALL];
+    let does_not = [Offloads::NONE, Offloads::TSO4];
+    let mut sent = [&[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &tcp(100, 1000)].concat();
+    let bytes = sent.clone();
+    let mut pieces = Pieces::new();
+    pieces.push(Slice::from_mut(&mut sent));
+    let mut from_host = Frame::from_uplink(&pieces, 0, Offloads::ALL).unwrap();
+    // Flags and all, and the frame untouched; one receiver after the other, as of a broadcast.
+    for (accepts, flags) in
+        takes.map(|it| (it, 2)).into_iter().chain(does_not.map(|it| (it, 0))).chain([(takes[0], 2)])
+    {
+        assert!(from_host.prepare(accepts));
+        let head = from_host.plain_head();
+        assert_eq!(head[..12], [flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0], "{accepts:?}");
+        assert_eq!(head[12..], bytes[12..head.len()]);
+    }
+    // Where something is left to be done, that is what is said.
+    let mut sent = [&header(false)[..], &tcp(100, 1000)].concat();
+    sent[0] |= 2;
+    let mut pieces = Pieces::new();
+    pieces.push(Slice::from_mut(&mut sent));
+    let mut from_host = Frame::from_uplink(&pieces, 0, Offloads::ALL).unwrap();
+    assert!(from_host.prepare(Offloads::CSUM) && !from_host.prepare(Offloads::NONE));
+    assert_eq!(from_host.plain_head()[..10], [1, 0, 0, 0, 0, 0, 34, 0, 16, 0]);
+
+    let (_datapath, mut sender, mut receiver) = switch(feature::GUEST_CSUM);
+    for (flags, delivered) in [(2, 0), (0x82, 0), (3, 1), (1, 1)] {
+        let mut header = header(false);
+        header[0] = flags;
+        sender.send_with_header(header, &tcp(100, 1000));
+        let (got, _) = receiver.receive_with_header();
+        assert_eq!(got[0], delivered, "a driver's flags {flags:#x}");
+    }
 }
 
 #[test]

@@ -8,6 +8,9 @@ use crate::cli::Vmm;
 /// Entries of QEMU's and libvirt's rings, as many as they take; the default of 256 does not hold a burst.
 const RING_SIZE: u16 = 1024;
 
+/// What a guest begins with where nobody tells it another.
+const USUAL_MTU: u16 = 1500;
+
 /// What a VMM's device must be like to go with a function.
 pub(super) struct Nic<'a> {
     name: String,
@@ -88,16 +91,22 @@ pub(super) fn recipe(nic: &Nic<'_>, vmm: Vmm, memory: &str) -> anyhow::Result<Re
       <source type='unix' path='{socket}' mode='client'/>
       <model type='virtio'/>
       <driver queues='{queue_pairs}' rx_queue_size='{RING_SIZE}' tx_queue_size='{RING_SIZE}' packed='on'/>
-      <mtu size='{mtu}'/>
     </interface>
   </devices>
 </domain>
 "
             );
-            let remarks = [
+            // No <mtu>: libvirt would set it on an interface of the machine's as well, and there is none.
+            let mtu = format!(
+                "in the guest `ip link set eth0 mtu {mtu}`: libvirt does not tell the machine the function's MTU"
+            );
+            let mut remarks = vec![
                 "merge these elements into the domain with `virsh edit`",
                 "QEMU's user (libvirt-qemu, qemu) must be allowed to use the socket",
             ];
+            if nic.mtu != USUAL_MTU {
+                remarks.push(&mtu);
+            }
             Ok(Recipe::xml(xml, &remarks))
         }
     }
@@ -144,7 +153,11 @@ mod tests {
              mac=02:00:00:00:00:01,mtu=1500\n"
         );
         assert_eq!(line(Vmm::Crosvm), "--vhost-user net,socket=/run/m/vf0.vhost.sock\n");
-        let xml = recipe(&nic, Vmm::Libvirt, "2G").unwrap().xml.unwrap();
+        let libvirt = recipe(&nic, Vmm::Libvirt, "2G").unwrap();
+        assert_eq!(libvirt.remarks.len(), 2, "{:?}", libvirt.remarks);
+        let jumbo = recipe(&Nic { mtu: 9000, ..nic }, Vmm::Libvirt, "2G").unwrap();
+        assert!(jumbo.remarks[2].contains("mtu 9000"), "{:?}", jumbo.remarks);
+        let xml = libvirt.xml.unwrap();
         for part in ["vhostuser", "path='/run/m/vf0.vhost.sock' mode='client'", "queues='4'"] {
             assert!(xml.contains(part), "{xml}");
         }

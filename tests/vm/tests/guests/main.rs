@@ -5,10 +5,14 @@ use anyhow::{Context, Result, ensure};
 use manifold_vm::Guest;
 
 mod four;
+mod libvirt;
 mod pf;
+mod reconnect;
 mod refused;
 mod sriov;
+mod steering;
 mod two;
+mod uplink;
 mod vhost;
 mod viommu;
 

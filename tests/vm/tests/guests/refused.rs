@@ -32,6 +32,10 @@ fn a_second_vmm_and_private_memory() -> Result<()> {
     }
     let vf = adapter.vf("vf0")?;
     ensure!(vf["driver"]["state"] == "needs_reset", "{vf}");
+    let failure = vf["driver"]["failure"].as_str().unwrap_or_default();
+    ensure!(failure.starts_with("queue "), "no reason for a reset: {vf}");
+    let shown = adapter.cli(&["vf", "show", "vf0"])?;
+    ensure!(shown.contains(failure), "{failure} is not in {shown}");
     ensure!(adapter.cli(&["vf", "show", "vf0"])?.contains("share=on"), "{vf}");
     ensure!(!driver.is_finished(), "the driver works without its memory");
     drop(nora);

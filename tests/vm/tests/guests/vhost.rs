@@ -7,12 +7,39 @@ use crate::{check_no_faults, mac};
 
 /// The arguments that `manifold attach` prints for a function over vhost-user.
 fn vhost<'a>(adapter: &Adapter, guest: Builder<'a>, function: &str) -> Result<Builder<'a>> {
-    let command = ["attach", function, "--vmm", "qemu", "--protocol", "vhost-user"];
-    guest.attach(&adapter.json(&command)?)
+    vhost_with(adapter, guest, function, str::to_owned)
 }
 
-fn check_driver(guest: &Guest<'_>, adapter: &Adapter, vf: &str) -> Result<()> {
+/// The same, each argument as `edit` makes it.
+pub(crate) fn vhost_with<'a>(
+    adapter: &Adapter,
+    guest: Builder<'a>,
+    function: &str,
+    edit: impl Fn(&str) -> String,
+) -> Result<Builder<'a>> {
+    let command = ["attach", function, "--vmm", "qemu", "--protocol", "vhost-user"];
+    let mut recipe = adapter.json(&command)?;
+    for word in recipe["arguments"].as_array_mut().into_iter().flatten() {
+        if let Some(text) = word.as_str() {
+            *word = edit(text).into();
+        }
+    }
+    guest.attach(&recipe)
+}
+
+/// The argument for QEMU's device, with split rings.
+fn split(text: &str) -> String {
+    text.replace("packed=on", "packed=off")
+}
+
+/// The guest drives the function, over packed rings or split ones.
+fn check_driver(guest: &Guest<'_>, adapter: &Adapter, vf: &str, packed: bool) -> Result<()> {
     let info = adapter.vf(vf)?;
+    let features = info["driver"]["features"].to_string();
+    ensure!(features.contains("RING_PACKED") == packed, "packed={packed}: {features}");
+    for feature in ["VERSION_1", "EVENT_IDX", "INDIRECT_DESC", "MRG_RXBUF", "HOST_TSO4"] {
+        ensure!(features.contains(feature), "no {feature}: {features}");
+    }
     ensure!(info["attached"]["protocol"] == "vhost-user", "{info}");
     ensure!(info["driver"]["state"] == "running", "{info}");
     ensure!(mac(guest, "eth0")? == info["mac"], "{} has another MAC than {vf}", guest.name());
@@ -27,7 +54,7 @@ fn vhost_user_guests_and_a_vfio_user_guest() -> Result<()> {
     let adapter = lab.adapter(&["--num-vfs", "3"])?;
     let [vera, mut walt, xena] = boot_all([
         vhost(&adapter, lab.guest("vera"), "vf0")?,
-        vhost(&adapter, lab.guest("walt"), "vf1")?,
+        vhost_with(&adapter, lab.guest("walt"), "vf1", split)?,
         lab.guest("xena").vfio_user(&adapter.socket("vf2")),
     ])?;
     for (guest, address) in [(&vera, "10.0.0.1/24"), (&walt, "10.0.0.2/24"), (&xena, "10.0.0.3/24")]
@@ -35,10 +62,13 @@ fn vhost_user_guests_and_a_vfio_user_guest() -> Result<()> {
         guest.configure(address)?;
         guest.iperf_server()?;
     }
-    check_driver(&vera, &adapter, "vf0")?;
-    check_driver(&walt, &adapter, "vf1")?;
+    check_driver(&vera, &adapter, "vf0", true)?;
+    check_driver(&walt, &adapter, "vf1", false)?;
 
-    // Over the same protocol and over both.
+    let features = adapter.vf("vf2")?["driver"]["features"].to_string();
+    ensure!(features.contains("RING_PACKED"), "split rings over vfio-user: {features}");
+
+    // Over the same protocol and over both, between packed rings and split ones.
     vera.ping("10.0.0.2", 5)?;
     vera.ping("10.0.0.3", 5)?;
     xena.ping("10.0.0.2", 5)?;
@@ -68,7 +98,7 @@ fn vhost_user_guests_and_a_vfio_user_guest() -> Result<()> {
     adapter.wait_attached("vf0", true)?;
     vera.ping("10.0.0.3", 2)?;
 
-    // Killed, and replaced by another machine.
+    // Killed, and replaced by another machine, with packed rings.
     walt.kill()?;
     adapter.wait_attached("vf1", false)?;
     vera.ping("10.0.0.3", 2)?;
@@ -79,7 +109,7 @@ fn vhost_user_guests_and_a_vfio_user_guest() -> Result<()> {
     walt.reboot()?;
     walt.configure("10.0.0.2/24")?;
     walt.ping("10.0.0.3", 5)?;
-    check_driver(&walt, &adapter, "vf1")?;
+    check_driver(&walt, &adapter, "vf1", true)?;
 
     check_no_faults(&adapter)?;
     for guest in [&vera, &walt, &xena] {

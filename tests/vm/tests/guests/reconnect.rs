@@ -1,0 +1,115 @@
+//! The daemon ends and comes back under machines that go on: QEMU connects its queues again by itself.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use manifold_vm::{Adapter, Guest, Lab, Signal, boot_all};
+
+use crate::check_no_faults;
+use crate::vhost::vhost_with;
+
+const NINA: &str = "10.0.0.1";
+const OSKAR: &str = "10.0.0.2";
+
+/// QEMU's arguments with a socket that is connected again, and split rings: of a packed one QEMU does not know how far the
+/// device was.
+fn reconnecting(text: &str) -> String {
+    if text.starts_with("socket,") {
+        format!("{text},reconnect-ms=100")
+    } else {
+        text.replace("packed=on", "packed=off")
+    }
+}
+
+fn wait_running(adapter: &Adapter, vf: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while adapter.vf(vf)?["driver"]["state"] != "running" {
+        ensure!(Instant::now() < deadline, "{vf} does not come back: {}", adapter.vf(vf)?);
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// What a ping saw.
+#[derive(Debug)]
+struct Pings {
+    sent: u32,
+    received: u32,
+    duplicates: u32,
+}
+
+fn pings(text: &str) -> Result<Pings> {
+    let line = text.lines().find(|line| line.contains("packets transmitted")).context("no sum")?;
+    let number = |suffix: &str| {
+        line.split(", ")
+            .find_map(|part| part.strip_suffix(suffix)?.trim_start_matches('+').parse().ok())
+    };
+    Ok(Pings {
+        sent: number(" packets transmitted").context("none sent")?,
+        received: number(" received").context("none received")?,
+        duplicates: number(" duplicates").unwrap_or(0),
+    })
+}
+
+/// Oskar's end of a flow of numbered datagrams, as iperf3 has it: those that came, that did not, and that came late or
+/// twice.
+fn datagrams(report: &str) -> Result<[u64; 3]> {
+    let report: serde_json::Value = serde_json::from_str(report)?;
+    let stream = &report["end"]["streams"][0]["udp"];
+    let number = |name: &str| stream[name].as_u64().with_context(|| report["end"].to_string());
+    Ok([number("packets")?, number("lost_packets")?, number("out_of_order")?])
+}
+
+#[test]
+fn the_daemon_restarts_under_running_machines() -> Result<()> {
+    let lab = Lab::new("reconnect")?;
+    let mut adapter = lab.adapter(&["--num-vfs", "2"])?;
+    let [nina, oskar] = boot_all([
+        vhost_with(&adapter, lab.guest("nina"), "vf0", reconnecting)?,
+        vhost_with(&adapter, lab.guest("oskar"), "vf1", reconnecting)?,
+    ])?;
+    for (guest, address) in [(&nina, NINA), (&oskar, OSKAR)] {
+        guest.configure(&format!("{address}/24"))?;
+        // An address learned stays known, however long nobody answers.
+        guest.sh("echo 600000 >/proc/sys/net/ipv4/neigh/eth0/base_reachable_time_ms")?;
+    }
+    oskar.sh("iperf3 -s -D; iperf3 -s -D -p 5202")?;
+    nina.ping(OSKAR, 3)?;
+
+    // In order, and without a goodbye.
+    for signal in [Signal::TERM, Signal::KILL] {
+        let tcp = nina.start_iperf(OSKAR, "-t 8")?;
+        let udp = nina.spawn(&format!("iperf3 -J -c {OSKAR} -p 5202 -u -b 8M -l 1000 -t 8"))?;
+        let ping = oskar.spawn(&format!("ping -n -q -i 0.02 -w 8 {NINA}"))?;
+        thread::sleep(Duration::from_secs(3));
+        adapter.restart(signal)?;
+        let begin = Instant::now();
+        for vf in ["vf0", "vf1"] {
+            wait_running(&adapter, vf)?;
+        }
+        println!("{signal:?}: both are back after {:?}", begin.elapsed());
+        let flow = tcp.finish()?;
+        let [came, lost, again] = datagrams(&udp.success(Duration::from_secs(30))?)?;
+        let pings = pings(&ping.wait(Duration::from_secs(30))?.stdout)?;
+        println!("{signal:?}: {flow:?}, {came} datagrams, {lost} lost, {again} again, {pings:?}");
+        // Half of the time was after the restart.
+        ensure!(flow.mbit_per_s > 1.0 && pings.received > pings.sent / 2, "{flow:?}, {pings:?}");
+        ensure!(lost < came / 2, "{lost} of {came} datagrams are lost");
+        // What was under way and not yet given back may be sent again after the daemon was killed; after an orderly end
+        // nothing is.
+        let allowed = if signal == Signal::TERM { 0 } else { 64 };
+        ensure!(again <= allowed && u64::from(pings.duplicates) <= allowed, "{again}, {pings:?}");
+        ensure!(carrier(&nina)? && carrier(&oskar)?, "no link");
+    }
+    check_no_faults(&adapter)?;
+    for guest in [&nina, &oskar] {
+        guest.expect_quiet_kernel()?;
+    }
+    drop((nina, oskar));
+    adapter.stop()
+}
+
+fn carrier(guest: &Guest<'_>) -> Result<bool> {
+    Ok(guest.sh("cat /sys/class/net/eth0/carrier")?.trim() == "1")
+}

@@ -1,0 +1,243 @@
+//! Many queue pairs and what chooses among them, with a stock driver: RSS, the hashes it reports, statistics and
+//! interrupt moderation of each queue.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use anyhow::{Context, Result, ensure};
+use manifold_vm::{Guest, Lab, boot_all};
+
+use crate::check_no_faults;
+
+const ROSA: &str = "10.0.0.1";
+const SVEN: &str = "10.0.0.2";
+const PAIRS: u32 = 16;
+/// Entries of the device's indirection table.
+const TABLE: u32 = 128;
+/// The key of Microsoft's "Verifying the RSS Hash Calculation".
+const KEY: [u8; 40] = [
+    0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0,
+    0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c,
+    0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
+];
+/// How often sven calls, and the port of rosa's, where nobody listens.
+const CALLS: usize = 32;
+const CALLED: u16 = 7;
+/// The ports of a flow of datagrams from sven.
+const DATAGRAMS: (u16, u16) = (31_000, 5201);
+
+/// The Toeplitz hash, bit by bit.
+fn toeplitz(key: &[u8; 40], input: &[u8]) -> u32 {
+    let bit = |bytes: &[u8], at: usize| bytes[at / 8] >> (7 - at % 8) & 1 == 1;
+    let window =
+        |from: usize| (from..from + 32).fold(0, |window, at| window << 1 | u32::from(bit(key, at)));
+    (0..8 * input.len()).filter(|at| bit(input, *at)).fold(0, |hash, at| hash ^ window(at))
+}
+
+/// The hash of what sven sends rosa: over the addresses, and over the ports where there are some.
+fn hash(key: &[u8; 40], ports: Option<(u16, u16)>) -> u32 {
+    let mut input = vec![10, 0, 0, 2, 10, 0, 0, 1];
+    if let Some((from, to)) = ports {
+        input.extend(from.to_be_bytes());
+        input.extend(to.to_be_bytes());
+    }
+    toeplitz(key, &input)
+}
+
+/// The keys that a device may have got that was to get [`KEY`]: some kernels (Debian's 6.12.107 for one) take the padding
+/// at the end of a structure for the key's first byte, and do not send its last one.
+fn keys() -> [[u8; 40]; 2] {
+    let mut late = [0; 40];
+    late[1..].copy_from_slice(&KEY[..39]);
+    [KEY, late]
+}
+
+/// A received frame as the driver gave it to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Received {
+    hash: u32,
+    with_ports: bool,
+    queue: u32,
+}
+
+/// What arrives at rosa while `script` runs in sven.
+fn trace(rosa: &Guest<'_>, sven: &Guest<'_>, script: &str) -> Result<Vec<Received>> {
+    const DIR: &str = "/sys/kernel/tracing";
+    let event = format!("{DIR}/events/net/napi_gro_receive_entry");
+    rosa.sh(&format!("echo >{DIR}/trace; echo 1 >{event}/enable"))?;
+    sven.sh(script)?;
+    let text = rosa.sh(&format!("echo 0 >{event}/enable; grep dev=eth0 {DIR}/trace"))?;
+    let read = |line: &str| {
+        let field = |name: &str| {
+            line.split_whitespace().find_map(|word| word.strip_prefix(name)).context("no field")
+        };
+        let hash = field("hash=0x")?;
+        anyhow::Ok(Received {
+            hash: u32::from_str_radix(hash, 16)?,
+            with_ports: field("l4_hash=")? == "1",
+            // The kernel counts from one here.
+            queue: field("queue_mapping=")?.parse::<u32>()?.wrapping_sub(1),
+        })
+    };
+    text.lines().map(|line| read(line).with_context(|| line.to_owned())).collect()
+}
+
+/// What the device counted on each of the receive queues, from queue 0 on: "packets", "interrupts" ...
+fn per_queue(guest: &Guest<'_>, counter: &str) -> Result<Vec<u64>> {
+    let text = guest.sh(&format!("ethtool -S eth0 | grep 'rx.*_hw_{counter}'"))?;
+    let values: BTreeMap<&str, &str> =
+        text.lines().filter_map(|line| line.trim().split_once(": ")).collect();
+    let value = |queue| {
+        // Queues that are not in use are left out.
+        let value = values.get(format!("rx{queue}_hw_{counter}").as_str()).unwrap_or(&"0");
+        value.parse().with_context(|| text.clone())
+    };
+    (0..PAIRS).map(value).collect()
+}
+
+#[test]
+fn many_queue_pairs() -> Result<()> {
+    let lab = Lab::new("steering")?;
+    let adapter = lab.adapter(&["--num-vfs", "2", "--queue-pairs", "16", "--workers", "2"])?;
+    let [rosa, sven] = boot_all([
+        lab.guest("rosa").cpus(2).memory(384).vfio_user(&adapter.socket("vf0")),
+        lab.guest("sven").memory(384).vfio_user(&adapter.socket("vf1")),
+    ])?;
+    for (guest, address) in [(&rosa, ROSA), (&sven, SVEN)] {
+        guest.configure(&format!("{address}/24"))?;
+        guest.iperf_server()?;
+    }
+    rosa.sh("mount -t tracefs tracefs /sys/kernel/tracing")?;
+    let features = adapter.vf("vf0")?["driver"]["features"].to_string();
+    for feature in ["\"RSS\"", "HASH_REPORT", "VQ_NOTF_COAL", "DEVICE_STATS"] {
+        ensure!(features.contains(feature), "no {feature}: {features}");
+    }
+    spread(&rosa, &sven)?;
+    moderate(&rosa, &sven)?;
+
+    check_no_faults(&adapter)?;
+    for guest in [&rosa, &sven] {
+        guest.expect_quiet_kernel()?;
+    }
+    drop((rosa, sven));
+    adapter.stop()
+}
+
+/// Flows go where the driver's key and table say, and carry their hash.
+fn spread(rosa: &Guest<'_>, sven: &Guest<'_>) -> Result<()> {
+    let key = KEY.map(|byte| format!("{byte:02x}")).join(":");
+    rosa.sh(&format!("ethtool -L eth0 combined {PAIRS}"))?;
+    rosa.sh(&format!("ethtool -X eth0 hkey {key} equal {PAIRS}"))?;
+    rosa.sh("ethtool -K eth0 receive-hashing on")?;
+    let shown = rosa.sh("ethtool -x eth0")?;
+    ensure!(shown.contains(&key), "{shown}");
+    rosa.ping(SVEN, 2)?;
+
+    // By addresses alone where there are no ports.
+    let seen = trace(rosa, sven, &format!("ping -c 3 -i 0.1 {ROSA}"))?;
+    let echo = |key: &[u8; 40]| {
+        let hash = hash(key, None);
+        Received { hash, with_ports: false, queue: hash % TABLE % PAIRS }
+    };
+    let key = keys().into_iter().find(|key| seen.contains(&echo(key)));
+    let key =
+        key.with_context(|| format!("{:x?} is not in {seen:x?}", keys().map(|key| echo(&key))))?;
+
+    // To a closed port, from whichever: one frame here, one back.
+    let flows: HashMap<u32, u16> =
+        (0..=u16::MAX).map(|from| (hash(&key, Some((from, CALLED))), from)).collect();
+    let calls = format!("for call in $(seq {CALLS}); do nc -w 1 {ROSA} {CALLED}; done; true");
+    for queues in [PAIRS, 3] {
+        rosa.sh(&format!("ethtool -X eth0 equal {queues}"))?;
+        let before = per_queue(rosa, "packets")?;
+        let seen = trace(rosa, sven, &calls)?;
+        let after = per_queue(rosa, "packets")?;
+        let arrived: Vec<u64> = after.iter().zip(&before).map(|(now, then)| now - then).collect();
+        println!("{queues} queues: {arrived:?}");
+        let mut expected = vec![0; PAIRS as usize];
+        let mut ports = HashSet::new();
+        for frame in seen.iter().filter(|frame| frame.with_ports) {
+            let port = flows.get(&frame.hash);
+            ports.insert(port.with_context(|| format!("no port gives {frame:x?}"))?);
+            ensure!(frame.queue == frame.hash % TABLE % queues, "{frame:x?} of {queues} queues");
+            expected[frame.queue as usize] += 1;
+        }
+        ensure!(ports.len() == CALLS, "{} flows: {seen:x?}", ports.len());
+        for (queue, expected) in expected.iter().enumerate() {
+            ensure!(arrived[queue] >= *expected, "queue {queue} of {queues}: {arrived:?}");
+        }
+        let used = expected.iter().filter(|frames| **frames > 0).count();
+        ensure!(used > queues as usize / 2, "{used} of {queues} queues are used: {arrived:?}");
+        ensure!(arrived[queues as usize..].iter().all(|frames| *frames == 0), "{arrived:?}");
+    }
+    // The device counts as the driver does.
+    let statistics = "cat /sys/class/net/eth0/statistics/rx_packets";
+    let (counted, received) = (per_queue(rosa, "packets")?, rosa.sh(statistics)?);
+    ensure!(
+        counted.iter().sum::<u64>() == received.trim().parse::<u64>()?,
+        "{counted:?} {received}"
+    );
+
+    // Of what the driver chooses.
+    for (fields, ports) in [("sd", None), ("sdfn", Some(DATAGRAMS))] {
+        rosa.sh(&format!("ethtool -N eth0 rx-flow-hash udp4 {fields}"))?;
+        let script = format!("iperf3 -c {ROSA} -u -n 20K --cport {}", DATAGRAMS.0);
+        let seen = trace(rosa, sven, &script)?;
+        let expected = hash(&key, ports);
+        let count = seen.iter().filter(|frame| frame.hash == expected).count();
+        ensure!(count >= 10, "{fields}: {expected:x} is in {count} of {seen:x?}");
+    }
+    rosa.sh("ethtool -X eth0 default && ethtool -L eth0 combined 5")?;
+    let flow = sven.iperf(ROSA, "-t 1 -P 8")?;
+    ensure!(flow.mbit_per_s > 1.0, "{flow:?}");
+    Ok(())
+}
+
+/// Interrupts wait where the driver asks for it, and a small ring does not make a flow wait for them.
+fn moderate(rosa: &Guest<'_>, sven: &Guest<'_>) -> Result<()> {
+    rosa.sh("ethtool -L eth0 combined 2")?;
+    for guest in [rosa, sven] {
+        guest.sh("ethtool -G eth0 rx 64 tx 64")?;
+    }
+    // A frame every half millisecond or so; what is asked for last is what the rest goes on with.
+    let per_frame = |coalescing: &str| {
+        for guest in [rosa, sven] {
+            guest.sh(&format!("ethtool -C eth0 {coalescing}"))?;
+        }
+        let total = |counter| anyhow::Ok(per_queue(rosa, counter)?.iter().sum::<u64>());
+        let before = (total("interrupts")?, total("packets")?);
+        sven.iperf(ROSA, "-u -b 2M -l 125 -t 1")?;
+        let (interrupts, frames) = (total("interrupts")? - before.0, total("packets")? - before.1);
+        ensure!(frames > 1000, "{frames} frames");
+        anyhow::Ok(interrupts as f64 / frames as f64)
+    };
+    let at_once = per_frame("rx-usecs 0 rx-frames 0")?;
+    let plain = sven.iperf(ROSA, "-t 1")?;
+    let moderated = per_frame("rx-usecs 5000 rx-frames 32")?;
+    println!("interrupts a frame: {at_once:.3}, moderated {moderated:.3}");
+    ensure!(moderated < at_once / 2.0, "interrupts a frame: {at_once}, moderated {moderated}");
+    per_frame("rx-usecs 100 rx-frames 64")?;
+    let slow = sven.iperf(ROSA, "-t 1")?;
+    ensure!(
+        slow.mbit_per_s > plain.mbit_per_s / 3.0,
+        "moderation of a small ring: {plain:?} becomes {slow:?}"
+    );
+    expect_shown(rosa, "-c eth0", &["rx-usecs: 100", "rx-frames: 64"])?;
+    // Of one queue, and as the driver sees fit from moment to moment.
+    rosa.sh("ethtool --per-queue eth0 queue_mask 0x2 --coalesce rx-usecs 20 rx-frames 8")?;
+    let both = "--per-queue eth0 queue_mask 0x3 --show-coalesce";
+    expect_shown(rosa, both, &["rx-usecs: 100", "rx-usecs: 20", "rx-frames: 8"])?;
+    rosa.ping(SVEN, 3)?;
+    rosa.sh("ethtool -C eth0 adaptive-rx on")?;
+    let flow = sven.iperf(ROSA, "-t 1 -P 2")?;
+    ensure!(flow.mbit_per_s > 1.0, "{flow:?}");
+    Ok(())
+}
+
+/// ethtool shows these values, however it sets them apart.
+fn expect_shown(guest: &Guest<'_>, options: &str, values: &[&str]) -> Result<()> {
+    let shown = guest.sh(&format!("ethtool {options}"))?.replace('\t', " ");
+    for value in values {
+        ensure!(shown.lines().any(|line| line.trim() == *value), "no {value}: {shown}");
+    }
+    Ok(())
+}
