@@ -39,6 +39,7 @@ impl Queues {
     /// Does it and answers, at once or later; false: the worker is to stop.
     pub(crate) fn carry_out(&mut self, command: Command, done: Done) -> bool {
         let mut result = Ok(None);
+        self.version += 1;
         match command {
             Command::Stop => {
                 let _ = done.send(Ok(None));

@@ -5,7 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use arrayvec::ArrayVec;
 use manifold_dma::{Pinned, Reader};
-use manifold_eswitch::{Decision, Recent, Source, Table};
+use manifold_eswitch::{Decision, Source, Table};
 use manifold_pci::FunctionId;
 
 use crate::counters::{Drop, FunctionCounters, PairCounters, Tally};
@@ -14,6 +14,7 @@ use crate::frame::{BURST, Convoy, Frame, Pieces};
 use crate::mesh::Outbox;
 use crate::meter::{Laps, Stage};
 use crate::parcel::{Address, Body, Parcel, Ticket};
+use crate::route::Route;
 use crate::software::Scratch;
 use crate::steer::Steer;
 use crate::uplink::Port;
@@ -39,6 +40,8 @@ pub(crate) enum Place {
 /// Where frames can go: everything a burst needs but its own transmit queue.
 pub(crate) struct Egress<'w> {
     pub(crate) table: &'w Table,
+    /// Grows with every change to the table, the functions and their steering.
+    pub(crate) version: u64,
     /// By [`number`].
     pub(crate) functions: &'w [Option<Function>],
     /// By [`number`], then by queue pair.
@@ -103,11 +106,12 @@ impl Egress<'_> {
     /// Sends each frame where the switch says. Frames to one receive queue stay in order. [`Egress::interrupt`] is to be
     /// called when the burst is over.
     ///
-    /// `pin` is of the sender's memory. Frames from the uplink have none, and no `sender`.
+    /// `route` is the sender's, `pin` of its memory. Frames from the uplink have none, and no `sender`.
     pub(crate) fn forward(
         &mut self,
         from: &Origin,
         pin: Option<&Pinned<'_>>,
+        route: &mut Route,
         convoy: &mut Convoy<'_, '_>,
         mut sender: Sender<'_>,
     ) {
@@ -117,42 +121,34 @@ impl Egress<'_> {
         let mut targets: ArrayVec<u32, BURST> = ArrayVec::new();
         let mut several: ArrayVec<(usize, Decision<'_>), BURST> = ArrayVec::new();
         let mut sent = Tally::default();
-        let mut recent = Recent::new(self.table, from.source);
-        // Where the frame before went, if all frames with its addresses go there.
-        let mut before = None;
+        // Whether all frames have one target.
         let mut alike = true;
+        route.check(self.version);
         for (index, frame) in convoy.frames.iter_mut().enumerate().take(BURST) {
             let len = frame.switched_len(convoy.pieces);
-            let target = match before {
-                Some(target) if recent.repeats(frame.header(), len) => target,
-                _ => {
-                    let target = match recent.classify(frame.header(), len) {
-                        Decision::Drop(reason) => {
-                            if let Some((counters, _)) = &sender {
-                                counters.drop(Drop::Switch(reason));
-                            }
-                            alike = false;
-                            targets.push(NOWHERE);
-                            continue;
+            let repeats = route.repeats(frame.header(), len);
+            let target = if repeats && route.steered.is_none() {
+                route.target
+            } else if repeats && let Some(function) = route.steered {
+                self.steer(usize::from(function), frame, convoy.pieces).0
+            } else {
+                match self.table.classify(from.source, frame.header(), len) {
+                    Decision::Drop(reason) => {
+                        if let Some((counters, _)) = &sender {
+                            counters.drop(Drop::Switch(reason));
                         }
-                        Decision::Function(function) => {
-                            let (target, fixed) =
-                                self.steer(number(function), frame, convoy.pieces);
-                            self.prefetch(target);
-                            before = fixed.then_some(target);
-                            target
-                        }
-                        Decision::Uplink => UPLINK,
-                        decision @ Decision::Multi(_) => {
-                            several.push((index, decision));
-                            before = None;
-                            NOWHERE
-                        }
-                    };
-                    alike &= targets.last().is_none_or(|last| *last == target);
-                    target
+                        alike = false;
+                        targets.push(NOWHERE);
+                        continue;
+                    }
+                    decision @ Decision::Multi(_) => {
+                        several.push((index, decision));
+                        NOWHERE
+                    }
+                    decision => self.single(route, &decision, frame, len, convoy.pieces),
                 }
             };
+            alike &= targets.last().is_none_or(|last| *last == target);
             targets.push(target);
             sent.count(frame);
             if let Some(function) = learn {
@@ -187,6 +183,29 @@ impl Egress<'_> {
         self.unicast(from, pin, convoy, (start, targets.len()), &targets, &mut sender);
     }
 
+    /// Where a frame for one receiver goes; the route remembers it.
+    #[inline(never)]
+    fn single(
+        &self,
+        route: &mut Route,
+        decision: &Decision<'_>,
+        frame: &mut Frame,
+        len: usize,
+        pieces: &Pieces<'_>,
+    ) -> u32 {
+        let (target, steered) = match decision {
+            Decision::Function(function) => {
+                let function = number(*function);
+                let (target, fixed) = self.steer(function, frame, pieces);
+                (target, (!fixed).then_some(function as u16))
+            }
+            _ => (UPLINK, None),
+        };
+        route.keep(frame.header(), len, decision, steered, target);
+        self.prefetch(target);
+        target
+    }
+
     /// The receive queue of a frame for a function, and whether all others go there, too.
     #[inline]
     fn steer(&self, function: usize, frame: &mut Frame, pieces: &Pieces<'_>) -> (u32, bool) {
@@ -202,7 +221,7 @@ impl Egress<'_> {
 
     /// Asks for what a delivery there looks at first.
     #[inline]
-    fn prefetch(&self, target: u32) {
+    pub(crate) fn prefetch(&self, target: u32) {
         let (function, pair) = place(target);
         let place = self.places.get(function).and_then(|all| all.get(pair));
         if let Some(Place::Here(receiver)) = place {

@@ -39,6 +39,7 @@ mod placement;
 mod poll;
 mod queues;
 mod rendezvous;
+mod route;
 mod sleep;
 mod software;
 mod steer;

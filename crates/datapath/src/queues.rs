@@ -18,6 +18,7 @@ use crate::mesh::Ports;
 use crate::meter::Laps;
 use crate::moderation::Moderation;
 use crate::poll::{Poller, Wake};
+use crate::route::Route;
 use crate::software::Scratch;
 use crate::steer::Steer;
 use crate::transmit::Transmitter;
@@ -30,6 +31,8 @@ pub(crate) struct Queues {
     pub(crate) poller: Poller,
     pub(crate) clock: Clock,
     pub(crate) table: Arc<Table>,
+    /// Grows with every command: what is derived from the table and the functions is of one version.
+    pub(crate) version: u64,
     pub(crate) functions: Vec<Option<Function>>,
     pub(crate) places: Vec<Vec<Place>>,
     pub(crate) transmitters: Vec<Option<Transmitter>>,
@@ -59,6 +62,7 @@ macro_rules! egress {
     ($queues:expr) => {
         Egress {
             table: &$queues.table,
+            version: $queues.version,
             functions: &$queues.functions,
             places: &mut $queues.places,
             outboxes: &mut $queues.ports.to,
@@ -86,6 +90,7 @@ impl Queues {
             poller,
             clock,
             table,
+            version: 1,
             functions: Vec::new(),
             places: Vec::new(),
             transmitters: Vec::new(),
@@ -344,6 +349,8 @@ impl Queues {
         self.serving += 1;
         queue.kick.set_place(self.worker, slot);
         (queue.slot, queue.life) = (slot as u32, self.lives);
+        // Versions of another worker's mean nothing here.
+        queue.route = Route::default();
         (queue.active, queue.empty_since) = (true, None);
         self.active.push(slot);
         match self.transmitters.get_mut(slot) {

@@ -21,6 +21,7 @@ use crate::frame::{BURST, Convoy, Frames, PIECES, Pieces};
 use crate::meter::Stage;
 use crate::moderation::Moderation;
 use crate::poll::Kick;
+use crate::route::Route;
 
 /// A transmit queue.
 pub(crate) struct Transmitter {
@@ -39,6 +40,7 @@ pub(crate) struct Transmitter {
     pub(crate) leaving: Option<Done>,
     pub(crate) moderation: Moderation,
     pub(crate) flight: Flight,
+    pub(crate) route: Route,
     queue: Queue,
     way: Way,
     pub(crate) events: Arc<dyn QueueEvents>,
@@ -71,6 +73,7 @@ impl Transmitter {
             leaving: None,
             moderation: Moderation::default(),
             flight: Flight::default(),
+            route: Route::default(),
             queue: config.queue()?,
             way: Way {
                 header_len: config.header_len(),
@@ -93,6 +96,8 @@ impl Transmitter {
         let Some(Some(function)) = functions.get(number(self.function)) else { return 0 };
         let Some(counters) = function.counters.pair(self.pair) else { return 0 };
         let pin = function.reader.pin();
+        // When a frame comes, its way is clear.
+        egress.prefetch(self.route.target);
         let mut burst = Taken {
             origin: Origin {
                 source: Source::Function(self.function),
@@ -104,16 +109,17 @@ impl Transmitter {
             },
             way: self.way,
             flight: &mut self.flight,
+            route: &mut self.route,
             moderation: &mut self.moderation,
             events: &*self.events,
             counters,
         };
         let result = match &mut self.queue {
             Queue::Split(queue) => {
-                queue.open(&pin).and_then(|ring| burst.forward(ring, &pin, egress, frames))
+                queue.open(&pin).and_then(|ring| burst.poll(ring, &pin, egress, frames))
             }
             Queue::Packed(queue) => {
-                queue.open(&pin).and_then(|ring| burst.forward(ring, &pin, egress, frames))
+                queue.open(&pin).and_then(|ring| burst.poll(ring, &pin, egress, frames))
             }
         };
         result.unwrap_or_else(|error| {
@@ -191,13 +197,26 @@ struct Taken<'t> {
     origin: Origin,
     way: Way,
     flight: &'t mut Flight,
+    route: &'t mut Route,
     moderation: &'t mut Moderation,
     events: &'t dyn QueueEvents,
     counters: &'t PairCounters,
 }
 
 impl Taken<'_> {
+    /// Forwards a burst, if there is one; whoever finds none need not make room for it.
     #[inline]
+    fn poll<'p, R: Burst<'p>>(
+        &mut self,
+        mut ring: R,
+        pin: &'p Pinned<'_>,
+        egress: &mut Egress<'_>,
+        frames: &mut Frames,
+    ) -> Result<usize, RingError> {
+        if ring.available()? == 0 { Ok(0) } else { self.forward(ring, pin, egress, frames) }
+    }
+
+    #[inline(never)]
     fn forward<'p, R: Burst<'p>>(
         &mut self,
         mut ring: R,
@@ -205,9 +224,6 @@ impl Taken<'_> {
         egress: &mut Egress<'_>,
         frames: &mut Frames,
     ) -> Result<usize, RingError> {
-        if ring.available()? == 0 {
-            return Ok(0);
-        }
         ring.disarm();
         egress.laps.begin();
         let mut pieces = Pieces::new();
@@ -235,7 +251,7 @@ impl Taken<'_> {
         let mut tickets = [0; BURST];
         let mut convoy = Convoy::new(frames, &pieces);
         let sender = Some((self.counters, &mut tickets));
-        egress.forward(&self.origin, Some(pin), &mut convoy, sender);
+        egress.forward(&self.origin, Some(pin), self.route, &mut convoy, sender);
 
         if self.flight.is_empty() && tickets == [0; BURST] {
             ring.complete_all(&chains, |_| 0);

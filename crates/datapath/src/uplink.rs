@@ -12,6 +12,7 @@ use manifold_port::{Offloads as TapOffloads, Sent, Tap};
 use crate::egress::{Egress, Origin};
 use crate::frame::{BURST, Convoy, Frame, PIECES, Pieces};
 use crate::parcel::Address;
+use crate::route::Route;
 use crate::software::Scratch;
 
 /// The longest frame a TAP hands over, with its virtio_net_hdr.
@@ -78,6 +79,7 @@ impl Port {
 pub(crate) struct Uplink {
     port: Port,
     buffer: Box<[u8]>,
+    route: Route,
 }
 
 impl AsFd for Uplink {
@@ -88,7 +90,7 @@ impl AsFd for Uplink {
 
 impl Uplink {
     pub(crate) fn new(port: Port) -> Self {
-        Uplink { port, buffer: vec![0; BUFFER].into() }
+        Uplink { port, buffer: vec![0; BUFFER].into(), route: Route::default() }
     }
 
     /// Receives up to a burst of frames and forwards them; says how many, and whether there may be more.
@@ -109,7 +111,7 @@ impl Uplink {
                             sequence: 0,
                         };
                         let mut convoy = Convoy::new(std::slice::from_mut(&mut frame), &pieces);
-                        egress.forward(&from, None, &mut convoy, None);
+                        egress.forward(&from, None, &mut self.route, &mut convoy, None);
                         egress.interrupt();
                     }
                 }

@@ -30,6 +30,16 @@ struct Recent {
     readable: bool,
 }
 
+impl Recent {
+    #[inline]
+    fn permits(&self, access: Access) -> bool {
+        match access {
+            Access::Read => self.readable,
+            Access::Write => self.writable,
+        }
+    }
+}
+
 const NOTHING: Recent =
     Recent { first: 1, last: 0, host: ptr::null_mut(), writable: false, readable: false };
 
@@ -266,10 +276,13 @@ impl Pinned<'_> {
         fault
     }
 
-    /// A window on the memory that is translated next, empty at first.
+    /// A window on memory that was translated a moment ago.
     #[inline]
     pub fn window(&self, access: Access) -> Window<'_> {
-        Window { pin: self, access, first: 0, size: 0, host: ptr::null_mut() }
+        let [recent, ..] = &self.reader.memo.recent;
+        let mut window = Window { pin: self, access, first: 0, size: 0, host: ptr::null_mut() };
+        window.set(&recent.get());
+        window
     }
 
     /// What [`Pinned::contiguous`] tries first: the host memory, if the translation is remembered. `None` says nothing;
@@ -285,13 +298,12 @@ impl Pinned<'_> {
     #[inline]
     fn recent(&self, iova: u64, len: usize, access: Access) -> Option<Recent> {
         let last = iova.checked_add((len as u64).checked_sub(1)?)?;
-        self.reader.memo.recent.iter().map(Cell::get).find(|recent| {
-            let permitted = match access {
-                Access::Read => recent.readable,
-                Access::Write => recent.writable,
-            };
-            iova >= recent.first && last <= recent.last && permitted
-        })
+        self.reader
+            .memo
+            .recent
+            .iter()
+            .map(Cell::get)
+            .find(|recent| iova >= recent.first && last <= recent.last && recent.permits(access))
     }
 
     /// Translates all of the range; the result if it is one piece (empty, if the range is).
@@ -399,11 +411,17 @@ impl<'p> Window<'p> {
 
     #[inline(never)]
     fn turn(&mut self, iova: u64, len: usize) -> Option<Slice<'p>> {
-        let recent = self.pin.recent(iova, len, self.access)?;
-        (self.first, self.host) = (recent.first, recent.host);
-        // A mapping of the whole address space is one byte short here, and that byte is found below.
-        self.size = (recent.last - recent.first).saturating_add(1);
+        self.set(&self.pin.recent(iova, len, self.access)?);
+        // A window on all addresses there are is one byte short, and that byte is found here.
         self.pin.recall(iova, len, self.access)
+    }
+
+    #[inline]
+    fn set(&mut self, recent: &Recent) {
+        if recent.permits(self.access) {
+            (self.first, self.host) = (recent.first, recent.host);
+            self.size = (recent.last - recent.first).saturating_add(1);
+        }
     }
 }
 

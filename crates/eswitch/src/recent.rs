@@ -1,66 +1,43 @@
-use crate::{Decision, Source, Table, spec};
+use crate::{Decision, spec};
 
 /// Bytes of a header that decide, with a VLAN tag.
 const DECIDING: usize = spec::HEADER_LEN + spec::VLAN_TAG_LEN;
 
-/// Asks a table about the frames of one sender, one after the other, and remembers the last answer: frames that come
-/// together mostly go to the same place.
+/// The last question asked about one sender's frames that has a single place to go for an answer: frames that come together
+/// mostly go there, too.
 ///
-/// It answers as [`Table::classify`] does, whatever was asked before.
-#[derive(Clone, Copy, Debug)]
-pub struct Recent<'t> {
-    table: &'t Table,
-    source: Source,
-    last: Option<Answer<'t>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Answer<'t> {
+/// Whoever keeps it must [`Recent::forget`] when the table changes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recent {
     header: [u8; DECIDING],
-    /// Shorter frames get the same answer, down to the header's length.
-    len: usize,
-    decision: Decision<'t>,
+    /// Shorter frames get the same answer, down to the header's length. 0: nothing is remembered.
+    longest: usize,
 }
 
-impl<'t> Recent<'t> {
-    /// Nothing remembered yet.
-    pub fn new(table: &'t Table, source: Source) -> Self {
-        Recent { table, source, last: None }
+impl Recent {
+    /// Nothing is remembered any more.
+    pub fn forget(&mut self) {
+        self.longest = 0;
     }
 
-    /// Whether the frame gets the same answer as the last one that [`Recent::classify`] was asked about; false says nothing.
+    /// Whether a frame of the same sender goes where the remembered one went; false says nothing.
+    ///
+    /// `header` and `frame_len` are as in [`Table::classify`](crate::Table::classify).
     #[inline]
     pub fn repeats(&self, header: &[u8], frame_len: usize) -> bool {
-        match (&self.last, header.first_chunk()) {
-            (Some(last), Some(first)) => {
-                same(first, &last.header) && (DECIDING..=last.len).contains(&frame_len)
-            }
-            _ => false,
-        }
+        (DECIDING..=self.longest).contains(&frame_len)
+            && header.first_chunk().is_some_and(|first| same(first, &self.header))
     }
 
-    /// See [`Table::classify`].
-    #[inline]
-    pub fn classify(&mut self, header: &[u8], frame_len: usize) -> Decision<'t> {
-        let Some(first) = header.first_chunk::<DECIDING>() else {
-            return self.table.classify(self.source, header, frame_len);
-        };
-        match &self.last {
-            Some(last) if self.repeats(header, frame_len) => last.decision,
-            _ => self.ask(first, header, frame_len),
+    /// Remembers a frame that was answered with `decision`, if others will get the same answer.
+    pub fn remember(&mut self, header: &[u8], frame_len: usize, decision: &Decision<'_>) {
+        self.forget();
+        // Why a frame is dropped may depend on its length; one for many is looked at each time.
+        if let (Decision::Function(_) | Decision::Uplink, Some(first)) =
+            (decision, header.first_chunk())
+        {
+            *self = Recent { header: *first, longest: frame_len };
         }
-    }
-
-    #[inline(never)]
-    fn ask(&mut self, first: &[u8; DECIDING], header: &[u8], frame_len: usize) -> Decision<'t> {
-        let decision = self.table.classify(self.source, header, frame_len);
-        // Why a frame is dropped may depend on its length.
-        self.last = (!matches!(decision, Decision::Drop(_))).then_some(Answer {
-            header: *first,
-            len: frame_len,
-            decision,
-        });
-        decision
     }
 }
 

@@ -343,6 +343,8 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
     #[inline]
     fn available(&mut self) -> Result<u16, RingError> {
         let queue = &*self.queue;
+        // If there is a new entry, it has left the driver's cache by the time the index is here.
+        queue.available.prefetch(ENTRIES + 2 * usize::from(queue.next_avail & self.mask));
         // SAFETY: see above; the index is the second word of the available ring.
         let index = u16::from_le(unsafe { queue.available.u16(INDEX) }.load(Ordering::Acquire));
         let ahead = index.wrapping_sub(queue.next_avail);
