@@ -219,10 +219,10 @@ pub struct SplitBurst<'q, 'p> {
 // Safety of what follows: `open` made sure that the areas were resolved under the version that `pin` pins, and
 // `pin` outlives the burst, so the rings stay mapped.
 impl<'p> SplitBurst<'_, 'p> {
-    /// Fetches the next entries of the available ring, of which there are some before `limit` or else behind the index,
-    /// and asks for the descriptors they name. Never [`Found::Chain`] but for "there are some".
+    /// Fetches up to `wanted` of the next entries of the available ring, of which there are some before `limit` or else behind
+    /// the index, and asks for the descriptors they name. Never [`Found::Chain`] but for "there are some".
     #[inline(never)]
-    fn fetch(&mut self) -> Found {
+    fn fetch(&mut self, wanted: usize) -> Found {
         if self.queue.limit == self.queue.next_avail {
             match self.available() {
                 Ok(0) => return Found::Nothing,
@@ -231,7 +231,7 @@ impl<'p> SplitBurst<'_, 'p> {
             }
         }
         let next = self.queue.next_avail;
-        let count = self.queue.limit.wrapping_sub(next).min(FETCH as u16);
+        let count = self.queue.limit.wrapping_sub(next).min(wanted.min(FETCH) as u16);
         for (entry, index) in self.heads.iter_mut().zip(0..count) {
             let slot = usize::from(next.wrapping_add(index) & self.mask);
             // SAFETY: see above; `available` ordered this load after that of the index.
@@ -365,7 +365,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
     ) -> Result<Option<Chain>, RingError> {
         let next = self.queue.next_avail;
         if next.wrapping_sub(self.first) >= self.fetched {
-            match self.fetch() {
+            match self.fetch(FETCH) {
                 Found::Chain(_) => {}
                 Found::Nothing => return Ok(None),
                 Found::Error => return Err(self.error),
@@ -412,7 +412,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         while count > 0 {
             let next = self.queue.next_avail;
             if next.wrapping_sub(self.first) >= self.fetched {
-                match self.fetch() {
+                match self.fetch(count) {
                     Found::Chain(_) => {}
                     Found::Error if count == all => return Err(self.error),
                     // An error will be found again.
