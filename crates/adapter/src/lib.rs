@@ -32,6 +32,7 @@ mod function;
 mod info;
 mod interrupt;
 mod queues;
+mod stale;
 mod switch;
 mod vhost;
 

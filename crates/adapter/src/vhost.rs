@@ -10,6 +10,7 @@
 //! The guest's control queue ends in the VMM, which keeps to itself what the guest wants to receive. So the function
 //! gets what its policy lets it have: its own address, broadcast and all multicast, of any VLAN.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,10 +24,12 @@ use manifold_virtio::ring::{Inflight, MAX_QUEUE_SIZE, QueueAddresses};
 use manifold_virtio::spec::feature as common;
 use manifold_virtio::spec::net::feature;
 use manifold_virtio::transport::{QueueEvents, QueueSetup, QueueState};
+use parking_lot::Mutex;
 use rustix::fd::OwnedFd;
 
 use crate::function::{Function, Holder};
 use crate::info::{PeerInfo, Protocol};
+use crate::stale;
 
 /// Of a function's features, those that concern the queues and what is in them. The rest is the VMM's, which keeps the
 /// control queue and the configuration.
@@ -58,16 +61,34 @@ enum Refused {
     Legacy,
     #[error("the adapter's MTU is {0}: set host_mtu to that or less, or `manifold serve --mtu`")]
     Mtu(u16),
+    #[error(
+        "the ring is in use, and the VMM says that it begins: a VMM that connects again must use split rings (packed=off); \
+         the machine's driver has to start anew"
+    )]
+    UnderWay,
 }
+
+/// The wrap counter in a packed ring's position; alone, where a ring begins.
+const WRAP: u16 = 1 << 15;
 
 /// One function as a vhost-user device.
 pub(crate) struct VhostAttachment {
     function: Arc<Function>,
+    /// Rings that the VMM has started and that cannot be served, and where it said they were.
+    unserved: Mutex<BTreeMap<u16, Position>>,
 }
 
 impl VhostAttachment {
     pub(crate) fn new(function: Arc<Function>) -> Self {
-        VhostAttachment { function }
+        VhostAttachment { function, unserved: Mutex::default() }
+    }
+
+    /// A packed ring that goes on, of which the VMM does not know where.
+    fn is_lost(&self, setup: &RingSetup) -> bool {
+        setup.features & common::RING_PACKED != 0
+            && setup.inflight.is_none()
+            && setup.position == (Position { next_available: WRAP, next_used: WRAP })
+            && stale::is_under_way(&self.function.domain, setup.descriptors, setup.size)
     }
 
     fn net(&self) -> &NetConfig {
@@ -125,6 +146,14 @@ impl Device for VhostAttachment {
         if setup.features & common::VERSION_1 == 0 {
             return Err(Refused::Legacy.into());
         }
+        if self.is_lost(&setup) {
+            // Told like this, VMM and people learn why; refused, the VMM would only try again.
+            let reason = Refused::UnderWay;
+            tracing::warn!(function = %self.function.id, ring, %reason, "a ring is not served");
+            setup.lines.fail(&format_args!("queue {ring}: {reason}"));
+            self.unserved.lock().insert(ring, setup.position);
+            return Ok(());
+        }
         let pair = ring / 2;
         let role = if ring.is_multiple_of(2) { Role::Rx(pair) } else { Role::Tx(pair) };
         let Position { next_available, next_used } = setup.position;
@@ -146,6 +175,9 @@ impl Device for VhostAttachment {
     }
 
     fn stop_ring(&self, ring: u16) -> Position {
+        if let Some(position) = self.unserved.lock().remove(&ring) {
+            return position;
+        }
         let QueueState { next_avail, next_used } = self.function.queues.stop(ring);
         Position { next_available: next_avail, next_used }
     }

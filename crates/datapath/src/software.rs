@@ -14,7 +14,7 @@
 use arrayvec::ArrayVec;
 use manifold_dma::Slice;
 use manifold_offload::{
-    Checksums, Error, NetHeader, Offloads, Plan, Request, Segmenter, Sum, checksum,
+    Checksums, Error, NetHeader, Offloads, Plan, Request, Segmenter, Sum, checksum, parse,
 };
 
 use crate::frame::{BURST, Frame, PEEKED, PIECES, Pieces};
@@ -22,6 +22,10 @@ use crate::frame::{BURST, Frame, PEEKED, PIECES, Pieces};
 /// The most pieces of a frame whose segments are pieces of it: a burst of them has as many, one more for each boundary, and
 /// as many headers.
 const MAX_PIECES: usize = PIECES - 2 * BURST;
+
+/// Segments made at a time where they are copied: of the usual size as many as stay in the nearest cache until they are
+/// delivered.
+const COPIED: usize = 8;
 
 /// Memory to work in.
 #[derive(Debug, Default)]
@@ -74,7 +78,7 @@ impl Scratch {
         let Scratch { whole, front, segments } = self;
         frame.linearize(pieces, PEEKED, whole);
         // Hardly ever are there more headers.
-        if matches!(Segmenter::new(whole, request, checksums), Err(Error::Truncated(_))) {
+        if parse(whole).payload_at(whole).is_none() {
             frame.linearize(pieces, frame.len(), whole);
         }
         let cut = Segmenter::new(whole, request, checksums)?;
@@ -84,8 +88,9 @@ impl Scratch {
             .after(cut.headers_len());
         let copied = checksums == Checksums::Complete || frame.rest(pieces).count() > MAX_PIECES;
         let size = if copied { cut.segment_len(0) } else { cut.headers_len() };
-        segments.resize(size * BURST, 0);
-        for first in (0..cut.len()).step_by(BURST) {
+        let batch = if copied { COPIED } else { BURST };
+        segments.resize(size * batch, 0);
+        for first in (0..cut.len()).step_by(batch) {
             let mut made = Pieces::new();
             let mut extents: ArrayVec<(usize, usize), BURST> = ArrayVec::new();
             for (i, room) in (first..cut.len()).zip(segments.chunks_exact_mut(size)) {

@@ -13,7 +13,7 @@
 //!                                 ▼                                   ▼
 //!                               Error: drop         PassThrough(NetHeader)  deliver as it is
 //!                                                   Checksum                checksum::finish or Sum
-//!                                                   Segment(Checksums)      Segments: one frame after the other
+//!                                                   Segment(Checksums)      Segmenter: headers of each segment
 //!
 //!   first bytes of the frame ──▶ headers::parse ──▶ Layers ──▶ Hasher::hash  virtio's RSS and hash report
 //!                                                        ├───▶ rss::flow     automatic steering

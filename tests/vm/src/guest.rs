@@ -37,6 +37,8 @@ pub struct Builder<'a> {
     pub(crate) shared_memory: bool,
     pub(crate) viommu: bool,
     pub(crate) load_drivers: bool,
+    /// Further arguments of the kernel, each with a space before it.
+    pub(crate) more_kernel_arguments: String,
     pub(crate) devices: Vec<Device>,
     pub(crate) image: Image,
     /// The network namespace QEMU runs in; none for the machine's own.
@@ -231,6 +233,14 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Gives the kernel one more argument.
+    #[must_use]
+    pub fn kernel_argument(mut self, argument: &str) -> Self {
+        self.more_kernel_arguments.push(' ');
+        self.more_kernel_arguments.push_str(argument);
+        self
+    }
+
     /// Boots it and waits until the agent answers.
     ///
     /// # Errors
@@ -265,7 +275,7 @@ impl<'a> Builder<'a> {
         if self.viommu {
             arguments.push_str(" intel_iommu=on iommu.passthrough=0 iommu.strict=1");
         }
-        arguments
+        arguments + &self.more_kernel_arguments
     }
 
     /// QEMU with the machine's hardware, without serial ports and kernel arguments.

