@@ -419,7 +419,7 @@ fn device_step(
         }
         245..250 => assert!(burst.available()? <= size),
         _ => {
-            let access = if step % 2 == 0 { Access::Read } else { Access::Write };
+            let access = if step.is_multiple_of(2) { Access::Read } else { Access::Write };
             let count = usize::from(input.u8());
             let reachable = guest.reachable(pin, access);
             let mut direct = Vec::new();
