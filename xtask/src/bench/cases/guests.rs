@@ -44,6 +44,8 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {
     };
     let guests = boot_all([guest(0)?, guest(1)?])?;
     for (index, guest) in guests.iter().enumerate() {
+        // Both VFs of a guest hear each other's ARP requests; each shall answer for itself.
+        guest.sh("echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore")?;
         let vf = |number: usize| {
             let port = ours.ports().get(number).context("too few VFs")?;
             port.mac.map(|mac| mac.to_string()).context("a VF without address")
