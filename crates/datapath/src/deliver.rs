@@ -78,6 +78,20 @@ impl Receiver {
         self.queue.prefetch();
     }
 
+    /// Asks the processor for the descriptors of the next buffers.
+    #[inline]
+    pub(crate) fn prepare(&mut self, pin: &Pinned<'_>, count: usize) {
+        // What is wrong with the ring is found out when a frame comes.
+        match &mut self.queue {
+            Queue::Split(queue) => {
+                let _ = queue.open(pin).map(|mut ring| ring.prepare(count));
+            }
+            Queue::Packed(queue) => {
+                let _ = queue.open(pin).map(|mut ring| ring.prepare(count));
+            }
+        }
+    }
+
     /// Receive offloads from now on, as masks of feature bits.
     pub(crate) fn set_offloads(&mut self, offloads: u64) {
         self.way.accepts = receive_offloads(offloads);

@@ -229,6 +229,17 @@ impl Egress<'_> {
         }
     }
 
+    /// Asks for the descriptors of the buffers that so many frames for there will take.
+    #[inline]
+    pub(crate) fn prepare(&mut self, target: u32, count: usize) {
+        let (number, pair) = place(target);
+        let Some(Some(function)) = self.functions.get(number) else { return };
+        let place = self.places.get_mut(number).and_then(|all| all.get_mut(pair));
+        if let Some(Place::Here(receiver)) = place {
+            receiver.prepare(&function.reader.pin(), count);
+        }
+    }
+
     /// Sends frames `from..to` of a burst on, those with one target.
     fn unicast(
         &mut self,

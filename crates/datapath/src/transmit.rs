@@ -230,6 +230,8 @@ impl Taken<'_> {
         let mut chains: ArrayVec<Chain, BURST> = ArrayVec::new();
         let mut ends: ArrayVec<u16, BURST> = ArrayVec::new();
         let taken = take(&mut ring, &mut pieces, &mut chains, &mut ends);
+        // Where these probably go, buffers are looked up by the time they are decided on.
+        egress.prepare(self.route.target, chains.len());
         egress.laps.lap(Stage::Take);
 
         let (mut at, mut good) = (0, 0);

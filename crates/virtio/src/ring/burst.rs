@@ -16,6 +16,10 @@ pub trait Burst<'p> {
     /// [`RingError::AvailableIndex`].
     fn available(&mut self) -> Result<u16, RingError>;
 
+    /// Looks ahead: asks the processor for the descriptors of up to `count` of the next available chains, as far as it can be
+    /// known by now where they are. None is taken.
+    fn prepare(&mut self, count: usize);
+
     /// Takes the next available chain, if there is one, and calls `each` with the pieces of its buffers in order:
     /// device-readable ones with [`Access::Read`], then device-writable ones with [`Access::Write`]. `each` returns
     /// whether it had room for the piece.
@@ -107,6 +111,10 @@ macro_rules! either {
 impl<'p> Burst<'p> for AnyBurst<'_, 'p> {
     fn available(&mut self) -> Result<u16, RingError> {
         either!(self, burst => burst.available())
+    }
+
+    fn prepare(&mut self, count: usize) {
+        either!(self, burst => burst.prepare(count));
     }
 
     fn pop(

@@ -417,7 +417,11 @@ fn device_step(
             let back = taken.split_off(taken.len() - count);
             burst.put_back(&back);
         }
-        245..250 => assert!(burst.available()? <= size),
+        245..248 => assert!(burst.available()? <= size),
+        248..250 => {
+            burst.prepare(usize::from(input.u8()));
+            assert_eq!(queue.position(), QueueState { next_avail, next_used });
+        }
         _ => {
             let access = if step.is_multiple_of(2) { Access::Read } else { Access::Write };
             let count = usize::from(input.u8());

@@ -34,6 +34,9 @@ const WRAP: u16 = 1 << 15;
 /// Bytes of an event suppression area.
 const EVENT: usize = 4;
 
+/// Descriptors in a cache line.
+const PER_LINE: usize = 4;
+
 /// Place in the ring: an index, and the wrap counter in bit 15.
 type Position = u16;
 
@@ -461,6 +464,16 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
         self.queue.take_from(at);
         if let Some(record) = &mut self.queue.record {
             record.put_back(chains);
+        }
+    }
+
+    #[inline]
+    fn prepare(&mut self, count: usize) {
+        // They are written to when they are used.
+        let size = self.queue.addresses.size;
+        for ahead in (0..count.min(size.into())).step_by(PER_LINE) {
+            let at = advance(self.queue.next_avail, ahead as u16, size);
+            self.queue.descriptors.prefetch_write(usize::from(at & !WRAP) * DESCRIPTOR);
         }
     }
 

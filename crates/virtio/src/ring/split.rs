@@ -36,6 +36,10 @@ pub struct SplitQueue {
     next_avail: u16,
     /// The available index as it was read last; entries before it may be read.
     limit: u16,
+    /// Entries of the available ring up to here have been read, from at most [`FETCH`] before: entry `n` is in
+    /// `heads[n % FETCH]`.
+    read: u16,
+    heads: [u16; FETCH],
     /// Next entry of the used ring to write.
     next_used: u16,
     /// The used index that is visible, and that for which the driver was last asked whether it wants an interrupt.
@@ -84,6 +88,8 @@ impl SplitQueue {
             features,
             next_avail: 0,
             limit: 0,
+            read: 0,
+            heads: [0; FETCH],
             next_used: 0,
             published: 0,
             asked: 0,
@@ -102,12 +108,16 @@ impl SplitQueue {
 
     /// The same queue where another server of it stopped, as [`SplitQueue::position`] said.
     pub fn resume(mut self, state: QueueState) -> Self {
-        self.next_avail = state.next_avail;
-        self.limit = state.next_avail;
+        self.take_from(state.next_avail);
         self.next_used = state.next_used;
         self.published = state.next_used;
         self.asked = state.next_used;
         self
+    }
+
+    /// Goes on at `next_avail`.
+    fn take_from(&mut self, next_avail: u16) {
+        (self.next_avail, self.limit, self.read) = (next_avail, next_avail, next_avail);
     }
 
     /// As [`super::Queue::with_inflight`].
@@ -153,15 +163,7 @@ impl SplitQueue {
         if self.version != Some(pin.version()) {
             self.resolve(pin)?;
         }
-        Ok(SplitBurst {
-            mask: self.addresses.size - 1,
-            first: self.next_avail,
-            fetched: 0,
-            heads: [0; FETCH],
-            error: RingError::Length,
-            pin,
-            queue: self,
-        })
+        Ok(SplitBurst { mask: self.addresses.size - 1, error: RingError::Length, pin, queue: self })
     }
 
     #[cold]
@@ -189,8 +191,7 @@ impl SplitQueue {
         let (record, position) = SplitRecord::new(region, size, used, self.next_used);
         if let Some(used) = position {
             // Those to be taken again are where the available ring says so many others are.
-            self.next_avail = used;
-            self.limit = used;
+            self.take_from(used);
             self.next_used = used;
             self.published = used;
             self.asked = used;
@@ -208,10 +209,6 @@ pub struct SplitBurst<'q, 'p> {
     pin: &'p Pinned<'p>,
     /// The queue's size less one; the size is a power of two.
     mask: u16,
-    /// Entries of the available ring: those from `first` on, as many as `fetched`.
-    first: u16,
-    fetched: u16,
-    heads: [u16; FETCH],
     /// What went wrong, after [`Found::Error`].
     error: RingError,
 }
@@ -219,8 +216,8 @@ pub struct SplitBurst<'q, 'p> {
 // Safety of what follows: `open` made sure that the areas were resolved under the version that `pin` pins, and
 // `pin` outlives the burst, so the rings stay mapped.
 impl<'p> SplitBurst<'_, 'p> {
-    /// Fetches up to `wanted` of the next entries of the available ring, of which there are some before `limit` or else behind
-    /// the index, and asks for the descriptors they name. Never [`Found::Chain`] but for "there are some".
+    /// Reads entries of the available ring until up to `wanted` of the next are at hand, and asks for the descriptors they name.
+    /// Never [`Found::Chain`] but for "there are some".
     #[inline(never)]
     fn fetch(&mut self, wanted: usize) -> Found {
         if self.queue.limit == self.queue.next_avail {
@@ -230,27 +227,28 @@ impl<'p> SplitBurst<'_, 'p> {
                 Err(error) => return self.fail(error),
             }
         }
-        let next = self.queue.next_avail;
-        let count = self.queue.limit.wrapping_sub(next).min(wanted.min(FETCH) as u16);
-        for (entry, index) in self.heads.iter_mut().zip(0..count) {
-            let slot = usize::from(next.wrapping_add(index) & self.mask);
+        let queue = &mut *self.queue;
+        let next = queue.next_avail;
+        let wanted = queue.limit.wrapping_sub(next).min(wanted.min(FETCH) as u16);
+        let have = queue.read.wrapping_sub(next);
+        for ahead in have..wanted {
+            let index = next.wrapping_add(ahead);
+            let slot = usize::from(index & self.mask);
             // SAFETY: see above; `available` ordered this load after that of the index.
-            let word = unsafe { self.queue.available.u16(ENTRIES + 2 * slot) };
-            *entry = u16::from_le(word.load(Ordering::Relaxed));
-            self.queue.descriptors.prefetch(usize::from(*entry & self.mask) * DESCRIPTOR);
-        }
-        // The driver has read the used elements that were here a lap ago.
-        for ahead in (0..count).step_by(PER_LINE) {
-            let slot = usize::from(self.queue.next_used.wrapping_add(ahead) & self.mask);
-            self.queue.used.prefetch_write(ENTRIES + 8 * slot);
-        }
-        if let Some(record) = &self.queue.record {
-            for (entry, index) in self.heads.iter_mut().zip(0..count) {
-                *entry = record.again(next.wrapping_add(index)).unwrap_or(*entry);
+            let word = unsafe { queue.available.u16(ENTRIES + 2 * slot) };
+            let mut head = u16::from_le(word.load(Ordering::Relaxed));
+            if let Some(record) = &queue.record {
+                head = record.again(index).unwrap_or(head);
             }
+            queue.descriptors.prefetch(usize::from(head & self.mask) * DESCRIPTOR);
+            queue.heads[usize::from(index) % FETCH] = head;
         }
-        self.first = next;
-        self.fetched = count;
+        queue.read = next.wrapping_add(have.max(wanted));
+        // The driver has read the used elements that were here a lap ago.
+        for ahead in (0..wanted).step_by(PER_LINE) {
+            let slot = usize::from(queue.next_used.wrapping_add(ahead) & self.mask);
+            queue.used.prefetch_write(ENTRIES + 8 * slot);
+        }
         Found::Chain(Chain::default())
     }
 
@@ -364,14 +362,14 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         mut each: impl FnMut(Slice<'p>, Access) -> bool,
     ) -> Result<Option<Chain>, RingError> {
         let next = self.queue.next_avail;
-        if next.wrapping_sub(self.first) >= self.fetched {
+        if next == self.queue.read {
             match self.fetch(FETCH) {
                 Found::Chain(_) => {}
                 Found::Nothing => return Ok(None),
                 Found::Error => return Err(self.error),
             }
         }
-        let head = self.heads[usize::from(next.wrapping_sub(self.first)) % FETCH];
+        let head = self.queue.heads[usize::from(next) % FETCH];
         let Some(descriptor) = self.descriptor(head) else {
             return Err(RingError::DescriptorIndex { index: head, size: self.mask + 1 });
         };
@@ -393,9 +391,22 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
 
     #[inline]
     fn put_back(&mut self, chains: &[Chain]) {
-        self.queue.next_avail = self.queue.next_avail.wrapping_sub(chains.len() as u16);
+        let next = self.queue.next_avail.wrapping_sub(chains.len() as u16);
+        self.queue.next_avail = next;
+        // What is taken again is another entry, if there is a record.
+        if self.queue.record.is_some() || self.queue.read.wrapping_sub(next) > FETCH as u16 {
+            self.queue.read = next;
+        }
         if let Some(record) = &mut self.queue.record {
             record.put_back(self.queue.next_avail, chains);
+        }
+    }
+
+    #[inline]
+    fn prepare(&mut self, count: usize) {
+        if usize::from(self.queue.read.wrapping_sub(self.queue.next_avail)) < count {
+            // An error will be found again.
+            let _ = self.fetch(count);
         }
     }
 
@@ -411,7 +422,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         let all = count;
         while count > 0 {
             let next = self.queue.next_avail;
-            if next.wrapping_sub(self.first) >= self.fetched {
+            if next == self.queue.read {
                 match self.fetch(count) {
                     Found::Chain(_) => {}
                     Found::Error if count == all => return Err(self.error),
@@ -419,23 +430,22 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
                     Found::Nothing | Found::Error => return Ok(()),
                 }
             }
-            let begin = usize::from(next.wrapping_sub(self.first)) % FETCH;
-            let end = usize::from(self.fetched).min(begin.saturating_add(count));
-            let heads = self.heads.get(begin..end).unwrap_or_default();
+            let heads = usize::from(self.queue.read.wrapping_sub(next)).min(count);
             let mut taken = 0;
-            for head in heads {
-                let Some(descriptor) = self.descriptor(*head) else { break };
+            while taken < heads {
+                let head = self.queue.heads[usize::from(next).wrapping_add(taken) % FETCH];
+                let Some(descriptor) = self.descriptor(head) else { break };
                 if (descriptor.flags | self.queue.detour) & (NEXT | INDIRECT | WRITE) != flags {
                     break;
                 }
                 let Some(slice) = window.recall(descriptor.iova, descriptor.len as usize) else {
                     break;
                 };
-                each(Chain::direct(*head, descriptor.len, access), slice);
+                each(Chain::direct(head, descriptor.len, access), slice);
                 taken += 1;
             }
             self.queue.next_avail = next.wrapping_add(taken as u16);
-            if taken < heads.len() {
+            if taken < heads {
                 return Ok(());
             }
             count -= taken;
