@@ -18,8 +18,9 @@ fn buffer(flags: u16) -> Descriptor {
     Descriptor { iova: BUFFERS, len: 100, flags, next: 0 }
 }
 
-/// What a driver of a split queue may rely on: of a batch, the first element in the ring, with the last head.
-fn split_batches(writable: &[bool], begin: u16) {
+/// What a driver of a split queue may rely on: of a batch, the first element in the ring, with the last head. So many chains
+/// are completed in one go.
+fn split_batches(writable: &[bool], begin: u16, together: usize) {
     const SIZE: u16 = 64;
     let mut driver = Driver::new(SIZE, SPLIT).unwrap();
     let begin_state = QueueState { next_avail: begin, next_used: begin };
@@ -38,8 +39,12 @@ fn split_batches(writable: &[bool], begin: u16) {
     let mut burst = queue.open(&pin).unwrap();
     let chains: Vec<_> =
         writable.iter().map(|_| burst.pop(|_, _| true).unwrap().unwrap()).collect();
-    for (chain, writes) in chains.iter().zip(writable) {
-        burst.complete(chain, if *writes { 50 + u32::from(chain.head) } else { 0 });
+    for (chains, writable) in chains.chunks(together).zip(writable.chunks(together)) {
+        let written = |n: usize| if writable[n] { 50 + u32::from(chains[n].head) } else { 0 };
+        match chains {
+            [chain] => burst.complete(chain, written(0)),
+            _ => burst.complete_all(chains, written),
+        }
     }
     burst.publish();
     let count = writable.len() as u16;
@@ -75,16 +80,23 @@ fn driver_element(index: u16) -> u64 {
 
 #[test]
 fn a_split_batch_is_its_first_element() {
-    split_batches(&[false; 5], 0);
-    split_batches(&[false], 0);
-    split_batches(&[true; 5], 0);
-    split_batches(&[false, false, true, false, true, true, false, false], 65_533);
+    for together in [1, 2, 5] {
+        split_batches(&[false; 5], 0, together);
+        split_batches(&[false], 0, together);
+        split_batches(&[true; 5], 0, together);
+        let mixed = [false, false, true, false, true, true, false, false];
+        split_batches(&mixed, 65_533, together);
+    }
 }
 
 proptest! {
     #[test]
-    fn split_batches_of_any_kind(writable in vec(any::<bool>(), 1..64), begin in any::<u16>()) {
-        split_batches(&writable, begin);
+    fn split_batches_of_any_kind(
+        writable in vec(any::<bool>(), 1..64),
+        begin in any::<u16>(),
+        together in 1..9usize,
+    ) {
+        split_batches(&writable, begin, together);
     }
 
     /// The driver model skips what was left out by the sizes of its lists, as 2.8.8 says.
@@ -93,6 +105,7 @@ proptest! {
         chains in vec((1..4usize, any::<bool>()), 1..60),
         size in 7..30u16,
         burst_size in 1..9usize,
+        together in 1..5usize,
     ) {
         let mut driver = PackedDriver::new(size, PACKED).unwrap();
         let mut queue = PackedQueue::new(driver.guest.addresses, PACKED).unwrap();
@@ -108,9 +121,13 @@ proptest! {
             for batch in offered.chunks(burst_size) {
                 let mut burst = queue.open(&pin).unwrap();
                 let taken: Vec<_> = batch.iter().map(|_| burst.pop(|_, _| true).unwrap().unwrap()).collect();
-                for (chain, (id, writes)) in taken.iter().zip(batch) {
-                    prop_assert_eq!(chain.head, *id);
-                    burst.complete(chain, if *writes { 1 + u32::from(*id) } else { 0 });
+                for (chains, batch) in taken.chunks(together).zip(batch.chunks(together)) {
+                    let written = |n: usize| if batch[n].1 { 1 + u32::from(batch[n].0) } else { 0 };
+                    prop_assert!(chains.iter().map(|chain| chain.head).eq(batch.iter().map(|(id, _)| *id)));
+                    match chains {
+                        [chain] => burst.complete(chain, written(0)),
+                        _ => burst.complete_all(chains, written),
+                    }
                 }
                 prop_assert!(driver.used().unwrap().is_empty());
                 burst.publish();

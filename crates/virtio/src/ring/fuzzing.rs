@@ -398,7 +398,12 @@ fn device_step(
                 assert_eq!(queue.position(), QueueState { next_avail, next_used });
             }
         }
-        180..210 => {
+        180..185 => {
+            let count = (usize::from(input.u8()) % 4).min(taken.len());
+            let some = taken.split_off(taken.len() - count);
+            burst.complete_all(&some, |index| index as u32);
+        }
+        185..210 => {
             if let Some(chain) = taken.pop() {
                 burst.complete(&chain, u32::from(input.u16()));
             }

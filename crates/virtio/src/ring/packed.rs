@@ -525,6 +525,28 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
     }
 
     #[inline]
+    fn complete_all(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
+        let size = self.queue.addresses.size;
+        if self.queue.features.in_order
+            && self.queue.record.is_none()
+            && let Some(last) = chains.last()
+            && chains.iter().all(|chain| chain.writable == 0)
+        {
+            let mut at = self.queue.next_used;
+            let begin = self.queue.unwritten.map_or(at, |run| run.at);
+            self.queue.unwritten = Some(Unwritten { at: begin, id: last.head });
+            for chain in chains {
+                at = advance(at, chain.descriptors.min(size), size);
+            }
+            self.queue.next_used = at;
+            return;
+        }
+        for (index, chain) in chains.iter().enumerate() {
+            self.complete(chain, written(index));
+        }
+    }
+
+    #[inline]
     fn make_visible(&mut self) -> bool {
         let (old, new) = (self.queue.published, self.queue.next_used);
         if old == new {

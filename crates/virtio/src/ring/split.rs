@@ -244,12 +244,18 @@ impl<'p> SplitBurst<'_, 'p> {
             queue.heads[usize::from(index) % FETCH] = head;
         }
         queue.read = next.wrapping_add(have.max(wanted));
-        // The driver has read the used elements that were here a lap ago.
-        for ahead in (0..wanted).step_by(PER_LINE) {
-            let slot = usize::from(queue.next_used.wrapping_add(ahead) & self.mask);
-            queue.used.prefetch_write(ENTRIES + 8 * slot);
-        }
         Found::Chain(Chain::default())
+    }
+
+    /// Asks for the used elements of so many chains, to write to them: the driver has read what was there a lap ago.
+    #[inline]
+    fn expect(&self, count: usize, access: Access) {
+        // A run of transmitted chains has one element with VIRTIO_F_IN_ORDER.
+        let one = self.queue.features.in_order && access == Access::Read;
+        for ahead in (0..if one { 1 } else { count }).step_by(PER_LINE) {
+            let slot = usize::from(self.queue.next_used.wrapping_add(ahead as u16) & self.mask);
+            self.queue.used.prefetch_write(ENTRIES + 8 * slot);
+        }
     }
 
     #[cold]
@@ -431,6 +437,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
                 }
             }
             let heads = usize::from(self.queue.read.wrapping_sub(next)).min(count);
+            self.expect(heads, access);
             let mut taken = 0;
             while taken < heads {
                 let head = self.queue.heads[usize::from(next).wrapping_add(taken) % FETCH];
@@ -467,6 +474,15 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
     fn complete_all(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
         let first = self.queue.next_used;
         self.queue.next_used = first.wrapping_add(chains.len() as u16);
+        if self.queue.features.in_order
+            && self.queue.record.is_none()
+            && let Some(last) = chains.last()
+            && chains.iter().all(|chain| chain.writable == 0)
+        {
+            let first = self.queue.unwritten.map_or(first, |run| run.first);
+            self.queue.unwritten = Some(Unwritten { first, head: last.head });
+            return;
+        }
         for (index, chain) in chains.iter().enumerate() {
             let at = first.wrapping_add(index as u16);
             if self.queue.plain {
