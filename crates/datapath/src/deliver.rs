@@ -81,7 +81,10 @@ impl Receiver {
     /// Asks the processor for the descriptors of the next buffers.
     #[inline]
     pub(crate) fn prepare(&mut self, pin: &Pinned<'_>, count: usize) {
-        // What is wrong with the ring is found out when a frame comes.
+        // What is wrong with a ring is to be found out when a frame comes for it, and not before.
+        if !self.queue.is_resolved(pin) {
+            return;
+        }
         match &mut self.queue {
             Queue::Split(queue) => {
                 let _ = queue.open(pin).map(|mut ring| ring.prepare(count));

@@ -82,7 +82,7 @@ pub(crate) struct Origin {
 type Sender<'s> = Option<(&'s PairCounters, &'s mut [u16; BURST])>;
 
 /// No function and not the uplink: dropped, or for several receivers.
-const NOWHERE: u32 = u32::MAX;
+pub(crate) const NOWHERE: u32 = u32::MAX;
 /// The uplink.
 const UPLINK: u32 = u32::MAX - 1;
 

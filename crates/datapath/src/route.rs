@@ -2,8 +2,10 @@
 
 use manifold_eswitch::{Decision, Recent};
 
+use crate::egress::NOWHERE;
+
 /// The last single answer of the switch for one sender, with the receiver's queue if all frames for it go to one.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Route {
     recent: Recent,
     /// The function's number, if it is one whose steering looks at each frame.
@@ -12,6 +14,12 @@ pub(crate) struct Route {
     pub(crate) target: u32,
     /// That of everything it was derived from.
     version: u64,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Route { recent: Recent::default(), steered: None, target: NOWHERE, version: 0 }
+    }
 }
 
 impl Route {

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::{Datapath, Direction, FunctionCounters, Kick, QueueConfig};
 
-const MEMORY: u64 = 16 << 20;
+pub(super) const MEMORY: u64 = 16 << 20;
 pub(super) const SIZE: u16 = 256;
 pub(super) const PAIRS: u16 = 2;
 /// Buffers begin here; each descriptor index has its own 16 KiB.

@@ -214,6 +214,28 @@ fn a_malformed_ring_stops_its_own_queue_only() {
 }
 
 #[test]
+fn a_ring_that_is_gone_is_a_fault_once_and_only_when_a_frame_comes() {
+    let (_datapath, mut vfs) = switch(3, true);
+    vfs[1].post(2048);
+    vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
+    vfs[1].receive();
+    // All of vf1's memory goes, once its own transmit queue is not polled any more; vf0 still remembers the way there.
+    std::thread::sleep(Duration::from_millis(20));
+    vfs[1].domain.unmap(0, driver::MEMORY).unwrap();
+    for _ in 0..3 {
+        vfs[0].send(&frame(mac(Vf(9)), Vf(0), 60));
+        vfs[0].wait_sent();
+        assert_eq!(vfs[1].domain.faults().count, 0, "nothing was for it");
+    }
+    for frames in 1..4 {
+        vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
+        vfs[0].wait_sent();
+        assert_eq!((vfs[1].drops("not_ready"), vfs[1].domain.faults().count), (frames, 1));
+    }
+    assert!(vfs[1].rx.events.failure.lock().is_some());
+}
+
+#[test]
 fn a_receiver_without_a_driver_drops() {
     let ids = [Vf(0), Vf(1)];
     let datapath = Datapath::start(&table(&ids), &[None]).unwrap();

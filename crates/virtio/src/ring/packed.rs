@@ -197,6 +197,12 @@ impl PackedQueue {
         self.addresses.size
     }
 
+    /// As [`super::Queue::is_resolved`].
+    #[inline]
+    pub fn is_resolved(&self, pin: &Pinned<'_>) -> bool {
+        self.version == Some(pin.version())
+    }
+
     /// As [`super::Queue::prefetch`].
     #[inline]
     pub fn prefetch(&self) {
@@ -214,7 +220,7 @@ impl PackedQueue {
         &'q mut self,
         pin: &'p Pinned<'_>,
     ) -> Result<PackedBurst<'q, 'p>, RingError> {
-        if self.version != Some(pin.version()) {
+        if !self.is_resolved(pin) {
             self.resolve(pin)?;
         }
         Ok(PackedBurst { pin, queue: self, error: RingError::Length })

@@ -78,6 +78,15 @@ impl Queue {
         }
     }
 
+    /// Whether a burst under `pin` can begin without the ring being looked up: its mappings are those of the burst before.
+    #[inline]
+    pub fn is_resolved(&self, pin: &Pinned<'_>) -> bool {
+        match self {
+            Queue::Split(queue) => queue.is_resolved(pin),
+            Queue::Packed(queue) => queue.is_resolved(pin),
+        }
+    }
+
     /// Begins a burst under `pin`.
     ///
     /// # Errors

@@ -139,6 +139,12 @@ impl SplitQueue {
         self.addresses.size
     }
 
+    /// As [`super::Queue::is_resolved`].
+    #[inline]
+    pub fn is_resolved(&self, pin: &Pinned<'_>) -> bool {
+        self.version == Some(pin.version())
+    }
+
     /// As [`super::Queue::prefetch`].
     #[inline]
     pub fn prefetch(&self) {
@@ -160,7 +166,7 @@ impl SplitQueue {
         &'q mut self,
         pin: &'p Pinned<'_>,
     ) -> Result<SplitBurst<'q, 'p>, RingError> {
-        if self.version != Some(pin.version()) {
+        if !self.is_resolved(pin) {
             self.resolve(pin)?;
         }
         Ok(SplitBurst { mask: self.addresses.size - 1, error: RingError::Length, pin, queue: self })
