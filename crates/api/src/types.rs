@@ -317,7 +317,7 @@ pub struct Worker {
     pub sleeps: u64,
     /// Cycles per second.
     pub frequency_hz: u64,
-    /// Frames that were timed by stage: those of every sixteenth burst.
+    /// Frames that were timed by stage: those of one burst in 256.
     pub sampled_frames: u64,
     /// Cycles these took, by stage.
     #[schema(example = json!({"take": 100, "copy": 200}))]

@@ -6,7 +6,7 @@ const DECIDING: usize = spec::HEADER_LEN + spec::VLAN_TAG_LEN;
 /// The last question asked about one sender's frames that has a single place to go for an answer: frames that come together
 /// mostly go there, too.
 ///
-/// Whoever keeps it must [`Recent::forget`] when the table changes.
+/// It is good for one table: whoever keeps it must begin anew, with nothing remembered, when that changes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Recent {
     header: [u8; DECIDING],
@@ -15,11 +15,6 @@ pub struct Recent {
 }
 
 impl Recent {
-    /// Nothing is remembered any more.
-    pub fn forget(&mut self) {
-        self.longest = 0;
-    }
-
     /// Whether a frame of the same sender goes where the remembered one went; false says nothing.
     ///
     /// `header` and `frame_len` are as in [`Table::classify`](crate::Table::classify).
@@ -31,13 +26,13 @@ impl Recent {
 
     /// Remembers a frame that was answered with `decision`, if others will get the same answer.
     pub fn remember(&mut self, header: &[u8], frame_len: usize, decision: &Decision<'_>) {
-        self.forget();
         // Why a frame is dropped may depend on its length; one for many is looked at each time.
-        if let (Decision::Function(_) | Decision::Uplink, Some(first)) =
-            (decision, header.first_chunk())
-        {
-            *self = Recent { header: *first, longest: frame_len };
-        }
+        *self = match (decision, header.first_chunk()) {
+            (Decision::Function(_) | Decision::Uplink, Some(first)) => {
+                Recent { header: *first, longest: frame_len }
+            }
+            _ => Recent::default(),
+        };
     }
 }
 

@@ -5,9 +5,10 @@
 //!                 \                      /
 //!                  v                    v
 //!                   Queue::open -> Burst
-//!                                   |- pop      one available chain -> Slices of guest memory
-//!                                   |- complete one used chain, not yet visible
+//!                                   |- pop      one available chain -> Slices of guest memory; pop_direct: many
+//!                                   |- complete one used chain, not yet visible; complete_all: many
 //!                                   |- publish  all of them at once; says whether the driver wants an interrupt
+//!                                   |           (make_visible, a barrier, wants_interrupt: one barrier for several queues)
 //!                                   `- arm      ask for a notification; says whether something came meanwhile
 //! ```
 //!
