@@ -82,10 +82,8 @@ impl Config {
 
 /// A function's address, given the PF's: counted on in the last two bytes.
 pub(crate) fn function_mac(base: [u8; 6], id: FunctionId) -> [u8; 6] {
-    match id {
-        FunctionId::Pf => base,
-        FunctionId::Vf(index) => mac_plus(base, index.saturating_add(1)).unwrap_or(base),
-    }
+    let index = u16::try_from(id.index()).unwrap_or(u16::MAX);
+    mac_plus(base, index).unwrap_or(base)
 }
 
 fn mac_plus(base: [u8; 6], n: u16) -> Option<[u8; 6]> {

@@ -6,7 +6,6 @@ use std::sync::atomic::{Ordering, fence};
 use arrayvec::ArrayVec;
 use manifold_dma::{Pinned, Reader};
 use manifold_eswitch::{Decision, Source, Table};
-use manifold_pci::FunctionId;
 
 use crate::counters::{Drop, FunctionCounters, PairCounters, Tally};
 use crate::deliver::{Receiver, Tools};
@@ -42,9 +41,9 @@ pub(crate) struct Egress<'w> {
     pub(crate) table: &'w Table,
     /// Grows with every change to the table, the functions and their steering.
     pub(crate) version: u64,
-    /// By [`number`].
+    /// By `FunctionId::index`.
     pub(crate) functions: &'w [Option<Function>],
-    /// By [`number`], then by queue pair.
+    /// By `FunctionId::index`, then by queue pair.
     pub(crate) places: &'w mut [Vec<Place>],
     pub(crate) outboxes: &'w mut [Option<Outbox>],
     pub(crate) port: Option<&'w Port>,
@@ -53,14 +52,6 @@ pub(crate) struct Egress<'w> {
     pub(crate) laps: &'w mut Laps,
     /// Counts frames and copies of them.
     pub(crate) work: &'w mut usize,
-}
-
-/// The PF is 0, VF n is n + 1.
-pub(crate) fn number(function: FunctionId) -> usize {
-    match function {
-        FunctionId::Pf => 0,
-        FunctionId::Vf(index) => usize::from(index) + 1,
-    }
 }
 
 /// Where a burst comes from.
@@ -172,7 +163,7 @@ impl Egress<'_> {
                 for function in to.functions() {
                     *self.work += 1;
                     let Some(frame) = convoy.frames.get_mut(*index) else { break };
-                    let (target, _) = self.steer(number(function), frame, convoy.pieces);
+                    let (target, _) = self.steer(function.index(), frame, convoy.pieces);
                     self.deliver(from, pin, target, convoy, 1 << index, &mut sender);
                 }
                 if to.uplink() {
@@ -195,7 +186,7 @@ impl Egress<'_> {
     ) -> u32 {
         let (target, steered) = match decision {
             Decision::Function(function) => {
-                let function = number(*function);
+                let function = function.index();
                 let (target, fixed) = self.steer(function, frame, pieces);
                 (target, (!fixed).then_some(function as u16))
             }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::config::Direction;
 use crate::deliver::{Receiver, Tools};
-use crate::egress::{Egress, Place, number};
+use crate::egress::{Egress, Place};
 use crate::frame::{BURST, Convoy, Frame, Pieces};
 use crate::mesh::Batch;
 use crate::parcel::{Address, Body, Parcel, Ticket};
@@ -207,7 +207,7 @@ impl Queues {
 
     fn lay_down(&mut self, pair: Pair, to: usize, hall: &Mutex<Vec<(usize, Moving)>>) {
         let (id, number_of_pair) = pair;
-        if to == self.worker || self.functions.get(number(id)).is_none_or(Option::is_none) {
+        if to == self.worker || self.functions.get(id.index()).is_none_or(Option::is_none) {
             return;
         }
         let place = self.place(id, number_of_pair);

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::command::{Command, Done};
 use crate::config::{Direction, QueueConfig};
 use crate::counters::FunctionCounters;
-use crate::egress::{Function, number};
+use crate::egress::Function;
 use crate::exchange::Meeting;
 use crate::mesh::{Doorbell, Ports, connect};
 use crate::meter::{Laps, Meter, WorkerSnapshot};
@@ -237,7 +237,7 @@ impl Datapath {
         let steer = Arc::new(Steer::new(&Steering::default()));
         self.tell_all(|_| {
             let function = Function {
-                address: Address { number: number(id) as u16, generation },
+                address: Address { number: id.index() as u16, generation },
                 reader: domain.reader(),
                 counters: counters.clone(),
                 steer: Arc::clone(&steer),

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::command::Done;
 use crate::config::{Direction, QueueConfig};
 use crate::deliver::Receiver;
-use crate::egress::{Delivered, Egress, Function, Place, number};
+use crate::egress::{Delivered, Egress, Function, Place};
 use crate::frame::{BURST, Frame, Frames};
 use crate::mesh::Ports;
 use crate::meter::Laps;
@@ -142,7 +142,7 @@ impl Queues {
         queue.active = true;
         queue.empty_since = None;
         self.active.push(slot);
-        if let Some(Some(function)) = self.functions.get(number(queue.function))
+        if let Some(Some(function)) = self.functions.get(queue.function.index())
             && let Some(counters) = function.counters.pair(queue.pair)
         {
             counters.notifications.add(1);
@@ -215,7 +215,7 @@ impl Queues {
     pub(crate) fn next_interrupt(&self) -> Option<u64> {
         let all = self.moderated.iter();
         all.filter_map(|(id, pair, direction)| match direction {
-            Direction::Receive => match self.places.get(number(*id))?.get(usize::from(*pair))? {
+            Direction::Receive => match self.places.get(id.index())?.get(usize::from(*pair))? {
                 Place::Here(receiver) => receiver.moderation.deadline(),
                 _ => None,
             },
@@ -234,7 +234,7 @@ impl Queues {
     ) -> Option<&mut Moderation> {
         match direction {
             Direction::Receive => {
-                match self.places.get_mut(number(id))?.get_mut(usize::from(pair))? {
+                match self.places.get_mut(id.index())?.get_mut(usize::from(pair))? {
                     Place::Here(receiver) => Some(&mut receiver.moderation),
                     _ => None,
                 }
@@ -248,11 +248,11 @@ impl Queues {
     }
 
     fn interrupt(&mut self, (id, pair, direction): (FunctionId, u16, Direction)) {
-        let Some(Some(function)) = self.functions.get(number(id)) else { return };
+        let Some(Some(function)) = self.functions.get(id.index()) else { return };
         let Some(counters) = function.counters.pair(pair) else { return };
         match direction {
             Direction::Receive => {
-                let place = self.places.get(number(id)).and_then(|all| all.get(usize::from(pair)));
+                let place = self.places.get(id.index()).and_then(|all| all.get(usize::from(pair)));
                 if let Some(Place::Here(receiver)) = place {
                     counters.rx.interrupts.add(1);
                     receiver.events.interrupt();
@@ -290,7 +290,7 @@ impl Queues {
 
     /// The slot for a function.
     pub(crate) fn function(&mut self, id: FunctionId) -> &mut Option<Function> {
-        let number = number(id);
+        let number = id.index();
         if self.functions.len() <= number {
             self.functions.resize_with(number + 1, || None);
             self.places.resize_with(number + 1, Vec::new);
@@ -301,7 +301,7 @@ impl Queues {
     /// The slot for a receive queue.
     pub(crate) fn place(&mut self, id: FunctionId, pair: u16) -> &mut Place {
         let _ = self.function(id);
-        let (number, pair) = (number(id), usize::from(pair));
+        let (number, pair) = (id.index(), usize::from(pair));
         let places = &mut self.places[number];
         if places.len() <= pair {
             places.resize_with(pair + 1, || Place::Nobody);
@@ -312,7 +312,7 @@ impl Queues {
     /// Forgets a function with its queues. None of them has a frame in flight any more.
     pub(crate) fn remove_function(&mut self, id: FunctionId) {
         *self.function(id) = None;
-        self.places[number(id)] = Vec::new();
+        self.places[id.index()] = Vec::new();
         self.moderated.retain(|(other, ..)| *other != id);
         for slot in 0..self.transmitters.len() {
             self.take_transmitter(slot, |queue| queue.function == id);
@@ -365,7 +365,7 @@ impl Queues {
         self.moderated.retain(|queue| *queue != (id, pair, way));
         match way {
             Direction::Receive => {
-                let place = self.places.get_mut(number(id));
+                let place = self.places.get_mut(id.index());
                 let state = match place.and_then(|all| all.get_mut(usize::from(pair))) {
                     Some(place @ Place::Here(_)) => match std::mem::replace(place, Place::Nobody) {
                         Place::Here(receiver) => Some(receiver.state()),
@@ -439,7 +439,7 @@ impl Queues {
         if let Some(function) = self.function(id) {
             function.offloads = Some(offloads);
         }
-        for place in self.places.get_mut(number(id)).into_iter().flatten() {
+        for place in self.places.get_mut(id.index()).into_iter().flatten() {
             if let Place::Here(receiver) = place {
                 receiver.set_offloads(offloads);
             }

@@ -15,7 +15,7 @@ use crate::command::Done;
 use crate::config::{QueueConfig, transmit_offloads};
 use crate::counters::{Drop, PairCounters};
 use crate::deliver::LINE;
-use crate::egress::{Egress, Origin, number};
+use crate::egress::{Egress, Origin};
 use crate::flight::Flight;
 use crate::frame::{BURST, Convoy, Frames, PIECES, Pieces};
 use crate::meter::Stage;
@@ -93,7 +93,7 @@ impl Transmitter {
     #[inline]
     pub(crate) fn poll(&mut self, egress: &mut Egress<'_>, frames: &mut Frames) -> usize {
         let functions = egress.functions;
-        let Some(Some(function)) = functions.get(number(self.function)) else { return 0 };
+        let Some(Some(function)) = functions.get(self.function.index()) else { return 0 };
         let Some(counters) = function.counters.pair(self.pair) else { return 0 };
         let pin = function.reader.pin();
         // When a frame comes, its way is clear.
@@ -131,7 +131,7 @@ impl Transmitter {
     /// Gives back what has come back from other workers.
     pub(crate) fn settle(&mut self, egress: &mut Egress<'_>) {
         let functions = egress.functions;
-        let Some(Some(function)) = functions.get(number(self.function)) else { return };
+        let Some(Some(function)) = functions.get(self.function.index()) else { return };
         let Some(counters) = function.counters.pair(self.pair) else { return };
         let pin = function.reader.pin();
         let (flight, moderation) = (&mut self.flight, &mut self.moderation);
@@ -151,7 +151,7 @@ impl Transmitter {
 
     /// Asks the driver to notify; true when it need not, because frames are there.
     pub(crate) fn arm(&mut self, egress: &Egress<'_>) -> bool {
-        let Some(Some(function)) = egress.functions.get(number(self.function)) else {
+        let Some(Some(function)) = egress.functions.get(self.function.index()) else {
             return false;
         };
         let pin = function.reader.pin();

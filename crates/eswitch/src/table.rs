@@ -225,11 +225,7 @@ impl Table {
 
     #[inline]
     fn slot(&self, id: FunctionId) -> Option<u16> {
-        let index = match id {
-            FunctionId::Pf => 0,
-            FunctionId::Vf(n) => usize::from(n) + 1,
-        };
-        self.slots.get(index).copied()
+        self.slots.get(id.index()).copied()
     }
 
     #[inline]

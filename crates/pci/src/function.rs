@@ -17,6 +17,17 @@ pub enum FunctionId {
     Vf(u16),
 }
 
+impl FunctionId {
+    /// Returns the function's place in a list of all functions: 0 for the PF, n + 1 for VF n.
+    #[inline]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Pf => 0,
+            Self::Vf(n) => n as usize + 1,
+        }
+    }
+}
+
 impl fmt::Display for FunctionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

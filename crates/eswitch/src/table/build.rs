@@ -109,10 +109,7 @@ fn record(slot: u16, id: FunctionId, policy: &Policy) -> Record {
 fn slots(functions: &[(u16, FunctionId, &Policy)]) -> Box<[u16]> {
     let mut slots = Vec::new();
     for &(slot, id, _) in functions {
-        let index = match id {
-            FunctionId::Pf => 0,
-            FunctionId::Vf(n) => usize::from(n) + 1,
-        };
+        let index = id.index();
         if slots.len() <= index {
             slots.resize(index + 1, Record::NONE);
         }
