@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use manifold_datapath::{Datapath, Direction, Drop, FunctionCounters, Kick, QueueConfig};
+use manifold_datapath::{Datapath, Direction, DropCause, FunctionCounters, Kick, QueueConfig};
 use manifold_pci::FunctionId;
 use manifold_virtio::net::{Coalescing, Filters, QueueHost, QueueStatistics, Role, Steering};
 use manifold_virtio::ring::Inflight;
@@ -136,10 +136,10 @@ impl QueueHost for Queues {
             Direction::Receive => counters.rx,
             Direction::Transmit => counters.tx,
         };
-        let dropped = |reasons: &[Drop]| reasons.iter().map(|r| counters.dropped(*r)).sum();
+        let dropped = |reasons: &[DropCause]| reasons.iter().map(|r| counters.dropped(*r)).sum();
         let (overruns, malformed) = match direction {
-            Direction::Receive => (dropped(&[Drop::NoBuffer]), 0),
-            Direction::Transmit => (0, dropped(&[Drop::BadHeader])),
+            Direction::Receive => (dropped(&[DropCause::NoReceiveBuffer]), 0),
+            Direction::Transmit => (0, dropped(&[DropCause::BadNetHeader])),
         };
         QueueStatistics {
             packets: way.frames,

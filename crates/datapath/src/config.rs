@@ -1,4 +1,4 @@
-//! What a worker is told about a queue.
+//! The description of a queue that a worker is to serve.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use manifold_virtio::ring::{Inflight, Queue, QueueAddresses, QueueState, RingErr
 use manifold_virtio::spec::net::{feature, header};
 use manifold_virtio::transport::QueueEvents;
 
-use crate::poll::Kick;
+use crate::wake::kick::Kick;
 
-/// Which way frames go, seen from the driver.
+/// The direction in which frames go, seen from the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// The driver receives.
@@ -27,21 +27,22 @@ pub struct QueueConfig {
     pub function: FunctionId,
     /// Queue pair, from 0.
     pub pair: u16,
-    /// Which of the pair.
+    /// Which queue of the pair it is.
     pub direction: Direction,
-    /// Where the rings are.
+    /// IOVAs and size of the ring's parts.
     pub addresses: QueueAddresses,
-    /// Ring features the driver accepted.
+    /// Ring features that the driver accepted.
     pub ring: RingFeatures,
-    /// All features the driver accepted, as masks of [`feature`]: offloads, merged buffers, hash report.
+    /// All features that the driver accepted, as masks of [`feature`]: offloads, merged buffers, hash
+    /// report.
     pub features: u64,
-    /// How the driver's notifications reach the worker.
+    /// The doorbell by which the driver notifies the worker.
     pub kick: Kick,
-    /// Where to go on; `None`: at the beginning.
+    /// Where the queue goes on. `None` means at the beginning.
     pub resume: Option<QueueState>,
-    /// Where what the queue has taken is recorded, for whoever serves it after this process.
+    /// The record of chains in flight, for the process that serves the queue after this one.
     pub inflight: Option<Inflight>,
-    /// The way back to the driver: interrupts, and the news that its ring broke the rules.
+    /// Interrupts the driver, and tells it that its ring broke the rules.
     pub events: Arc<dyn QueueEvents>,
 }
 
@@ -58,18 +59,18 @@ impl QueueConfig {
         }
     }
 
-    /// Whether a received frame may span several buffers.
+    /// Returns true if a received frame may span several buffers.
     pub(crate) fn is_mergeable(&self) -> bool {
         self.features & feature::MRG_RXBUF != 0
     }
 
-    /// Bytes of virtio_net_hdr.
+    /// Returns the length of virtio_net_hdr in bytes.
     pub(crate) fn header_len(&self) -> usize {
         if self.features & feature::HASH_REPORT != 0 { header::SIZE_HASH } else { header::SIZE }
     }
 }
 
-/// What a driver takes unfinished.
+/// Returns what the driver lets the device leave undone in frames that it receives.
 pub(crate) fn receive_offloads(features: u64) -> Offloads {
     let has = |bit| features & bit != 0;
     Offloads::CSUM.only_if(has(feature::GUEST_CSUM))
@@ -80,7 +81,7 @@ pub(crate) fn receive_offloads(features: u64) -> Offloads {
         | Offloads::USO6.only_if(has(feature::GUEST_USO6))
 }
 
-/// What a driver may leave to the device.
+/// Returns what the driver may leave undone in frames that it sends.
 pub(crate) fn transmit_offloads(features: u64) -> Offloads {
     let has = |bit| features & bit != 0;
     let uso = Offloads::USO4 | Offloads::USO6;

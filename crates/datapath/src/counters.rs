@@ -12,84 +12,83 @@ use crate::frame::Frame;
 
 /// Why a frame did not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Drop {
-    /// The switch dropped it; counted at the sender.
+pub enum DropCause {
+    /// The switch dropped the frame. This is counted at the sender.
     Switch(DropReason),
-    /// The sender's virtio_net_hdr asks for an offload that was not negotiated, or the chain is shorter than that
-    /// header; counted at the sender.
-    BadHeader,
-    /// The receiver had no buffers; counted at the receiver.
-    NoBuffer,
-    /// The receiver has no driver, or it has not set up its queues; counted at the receiver.
-    NotReady,
-    /// The receiver's buffer is too small for the frame; counted at the receiver.
-    BufferTooSmall,
-    /// The uplink did not take it; counted at the sender.
-    Uplink,
-    /// The receiver's worker has fallen behind; counted at the sender.
-    Handover,
+    /// The sender's virtio_net_hdr asks for an offload that was not negotiated, or the chain is
+    /// shorter than that header. This is counted at the sender.
+    BadNetHeader,
+    /// The receiver had no buffers. This is counted at the receiver.
+    NoReceiveBuffer,
+    /// The receiver has no driver, or its driver has not set up the queue. This is counted at the
+    /// receiver.
+    NoDriver,
+    /// The receiver's buffer is too small for the frame. This is counted at the receiver.
+    ReceiveBufferTooSmall,
+    /// The uplink did not take the frame. This is counted at the sender.
+    UplinkRefused,
+    /// The worker that serves the receiver has fallen behind. This is counted at the sender.
+    WorkerOverloaded,
 }
 
-const SWITCH: usize = DropReason::ALL.len();
-const REASONS: usize = SWITCH + 6;
+/// The causes outside the switch: where each is counted, and its name.
+const OWN: [(DropCause, Direction, &str); 6] = [
+    (DropCause::BadNetHeader, Direction::Transmit, "bad_net_header"),
+    (DropCause::NoReceiveBuffer, Direction::Receive, "no_receive_buffer"),
+    (DropCause::NoDriver, Direction::Receive, "no_driver"),
+    (DropCause::ReceiveBufferTooSmall, Direction::Receive, "receive_buffer_too_small"),
+    (DropCause::UplinkRefused, Direction::Transmit, "uplink_refused"),
+    (DropCause::WorkerOverloaded, Direction::Transmit, "worker_overloaded"),
+];
 
-impl Drop {
-    /// Every reason.
-    pub fn all() -> impl Iterator<Item = Drop> {
-        let own = [
-            Drop::BadHeader,
-            Drop::NoBuffer,
-            Drop::NotReady,
-            Drop::BufferTooSmall,
-            Drop::Uplink,
-            Drop::Handover,
-        ];
-        DropReason::ALL.into_iter().map(Drop::Switch).chain(own)
+const CAUSES: usize = DropReason::ALL.len() + OWN.len();
+
+impl DropCause {
+    /// Returns every cause, in the order of the counters.
+    pub fn all() -> impl Iterator<Item = DropCause> {
+        DropReason::ALL.into_iter().map(DropCause::Switch).chain(OWN.map(|(cause, ..)| cause))
     }
 
+    /// Returns the number of the cause's counter.
+    #[inline]
     fn index(self) -> usize {
-        match self {
-            Drop::Switch(reason) => reason.index(),
-            Drop::BadHeader => SWITCH,
-            Drop::NoBuffer => SWITCH + 1,
-            Drop::NotReady => SWITCH + 2,
-            Drop::BufferTooSmall => SWITCH + 3,
-            Drop::Uplink => SWITCH + 4,
-            Drop::Handover => SWITCH + 5,
-        }
+        let own = match self {
+            DropCause::Switch(reason) => return reason.index(),
+            DropCause::BadNetHeader => 0,
+            DropCause::NoReceiveBuffer => 1,
+            DropCause::NoDriver => 2,
+            DropCause::ReceiveBufferTooSmall => 3,
+            DropCause::UplinkRefused => 4,
+            DropCause::WorkerOverloaded => 5,
+        };
+        DropReason::ALL.len() + own
     }
 
-    /// At which side it is counted: the queue pair's sender, or its receiver.
+    fn own(self) -> Option<(DropCause, Direction, &'static str)> {
+        OWN.get(self.index().checked_sub(DropReason::ALL.len())?).copied()
+    }
+
+    /// Returns the side at which the cause is counted: the sender's (`Transmit`) or the receiver's.
     pub fn direction(self) -> Direction {
-        match self {
-            Drop::NoBuffer | Drop::NotReady | Drop::BufferTooSmall => Direction::Receive,
-            Drop::Switch(_) | Drop::BadHeader | Drop::Uplink | Drop::Handover => {
-                Direction::Transmit
-            }
-        }
+        self.own().map_or(Direction::Transmit, |(_, direction, _)| direction)
     }
 
-    /// A name for metrics and JSON, in snake case.
+    /// Returns a name for metrics and JSON, in snake case.
     pub fn name(self) -> &'static str {
         match self {
-            Drop::Switch(reason) => reason.name(),
-            Drop::BadHeader => "bad_header",
-            Drop::NoBuffer => "no_buffer",
-            Drop::NotReady => "not_ready",
-            Drop::BufferTooSmall => "buffer_too_small",
-            Drop::Uplink => "uplink",
-            Drop::Handover => "handover",
+            DropCause::Switch(reason) => reason.name(),
+            _ => self.own().map_or("unknown", |(.., name)| name),
         }
     }
 }
 
-impl fmt::Display for Drop {
+impl fmt::Display for DropCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-/// A counter with one writer: adding is a load and a store, not a locked instruction.
+/// A counter with one writer, so that adding is a load and a store, not a locked instruction.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -104,9 +103,9 @@ impl Counter {
     }
 }
 
-/// One direction of a queue pair.
+/// The counters of one direction of a queue pair.
 #[derive(Debug, Default)]
-pub(crate) struct Way {
+pub(crate) struct DirectionCounters {
     pub(crate) frames: Counter,
     pub(crate) bytes: Counter,
     pub(crate) interrupts: Counter,
@@ -117,9 +116,9 @@ pub(crate) struct Way {
     pub(crate) gso_bytes: Counter,
 }
 
-/// Frames of a burst, to be added to a [`Way`] in one go.
+/// The sums over a burst, which are added to [`DirectionCounters`] in one go.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct BurstTally {
     pub(crate) frames: u64,
     bytes: u64,
     partial: u64,
@@ -127,7 +126,7 @@ pub(crate) struct Tally {
     gso_bytes: u64,
 }
 
-impl Tally {
+impl BurstTally {
     #[inline]
     pub(crate) fn count(&mut self, frame: &Frame) {
         self.frames += 1;
@@ -144,12 +143,12 @@ impl Tally {
     }
 }
 
-impl Way {
+impl DirectionCounters {
     #[inline]
-    pub(crate) fn add(&self, tally: &Tally) {
+    pub(crate) fn add(&self, tally: &BurstTally) {
         self.frames.add(tally.frames);
         self.bytes.add(tally.bytes);
-        // Unsegmented frames leave their checksum, too.
+        // An unsegmented frame always has its checksum left to be completed, too.
         if tally.partial > 0 {
             self.partial.add(tally.partial);
             self.gso_frames.add(tally.gso_frames);
@@ -157,8 +156,8 @@ impl Way {
         }
     }
 
-    fn read(&self) -> WaySnapshot {
-        WaySnapshot {
+    fn read(&self) -> DirectionSnapshot {
+        DirectionSnapshot {
             frames: self.frames.get(),
             bytes: self.bytes.get(),
             interrupts: self.interrupts.get(),
@@ -169,46 +168,47 @@ impl Way {
     }
 }
 
-/// The counters of one queue pair, on cache lines of their own. Transmit and receive are seen from the driver.
+/// The counters of one queue pair, on cache lines of their own. Transmit and receive are seen from
+/// the driver.
 ///
-/// A pair's two queues are on one worker, so each counter has one writer.
+/// One worker serves both queues of a pair, so each counter has one writer.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct PairCounters {
-    pub(crate) tx: Way,
-    pub(crate) rx: Way,
+    pub(crate) tx: DirectionCounters,
+    pub(crate) rx: DirectionCounters,
     /// Notifications that woke a worker.
     pub(crate) notifications: Counter,
-    drops: [Counter; REASONS],
+    drops: [Counter; CAUSES],
 }
 
 impl PairCounters {
     #[inline]
-    pub(crate) fn drop(&self, reason: Drop) {
-        if let Some(counter) = self.drops.get(reason.index()) {
+    pub(crate) fn drop(&self, cause: DropCause) {
+        if let Some(counter) = self.drops.get(cause.index()) {
             counter.add(1);
         }
     }
 
-    /// Frames for a queue that nobody serves, dropped by whoever has them: several workers may count here at once, and no
-    /// worker owns the counter.
+    /// Counts frames for a queue that no worker serves. Several workers may count here at once, so
+    /// this is the one counter that is added to atomically.
     #[cold]
-    pub(crate) fn not_ready(&self, frames: u32) {
-        if let Some(counter) = self.drops.get(Drop::NotReady.index()) {
+    pub(crate) fn no_driver(&self, frames: u32) {
+        if let Some(counter) = self.drops.get(DropCause::NoDriver.index()) {
             counter.0.fetch_add(u64::from(frames), Ordering::Relaxed);
         }
     }
 
-    /// The values now.
+    /// Returns the present values.
     pub fn snapshot(&self) -> PairSnapshot {
         PairSnapshot {
             tx: self.tx.read(),
             rx: self.rx.read(),
             notifications: self.notifications.get(),
-            drops: Drop::all()
-                .filter_map(|reason| {
-                    let n = self.drops.get(reason.index())?.get();
-                    (n > 0).then_some((reason, n))
+            drops: DropCause::all()
+                .filter_map(|cause| {
+                    let n = self.drops.get(cause.index())?.get();
+                    (n > 0).then_some((cause, n))
                 })
                 .collect(),
         }
@@ -217,11 +217,11 @@ impl PairCounters {
 
 /// The values of one direction at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WaySnapshot {
+pub struct DirectionSnapshot {
     /// Transmit: frames the driver sent that the switch forwarded (a receiver may still have had no buffer). Receive:
     /// frames delivered to the driver.
     pub frames: u64,
-    /// Their bytes, from the destination address on, without FCS.
+    /// Bytes of those frames, from the destination address on, without FCS.
     pub bytes: u64,
     /// Interrupts raised.
     pub interrupts: u64,
@@ -229,11 +229,11 @@ pub struct WaySnapshot {
     pub partial: u64,
     /// Frames among them that are unsegmented.
     pub gso_frames: u64,
-    /// Their bytes.
+    /// Bytes of the unsegmented frames.
     pub gso_bytes: u64,
 }
 
-impl std::ops::AddAssign for WaySnapshot {
+impl std::ops::AddAssign for DirectionSnapshot {
     fn add_assign(&mut self, other: Self) {
         self.frames += other.frames;
         self.bytes += other.bytes;
@@ -247,20 +247,20 @@ impl std::ops::AddAssign for WaySnapshot {
 /// The values of [`PairCounters`] at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PairSnapshot {
-    /// From the driver.
-    pub tx: WaySnapshot,
-    /// To the driver.
-    pub rx: WaySnapshot,
+    /// What the driver sent.
+    pub tx: DirectionSnapshot,
+    /// What the driver received.
+    pub rx: DirectionSnapshot,
     /// Notifications of the driver that woke a worker.
     pub notifications: u64,
-    /// Frames that did not arrive, by reason; only reasons that occurred.
-    pub drops: Vec<(Drop, u64)>,
+    /// Frames that did not arrive, by cause. Causes that did not occur are left out.
+    pub drops: Vec<(DropCause, u64)>,
 }
 
 impl PairSnapshot {
-    /// How often frames were dropped for this reason.
-    pub fn dropped(&self, reason: Drop) -> u64 {
-        self.drops.iter().find(|(other, _)| *other == reason).map_or(0, |(_, n)| *n)
+    /// Returns how many frames were dropped for this cause.
+    pub fn dropped(&self, cause: DropCause) -> u64 {
+        self.drops.iter().find(|(other, _)| *other == cause).map_or(0, |(_, n)| *n)
     }
 }
 
@@ -269,25 +269,25 @@ impl PairSnapshot {
 pub struct FunctionCounters(Arc<[PairCounters]>);
 
 impl FunctionCounters {
-    /// All zero, for `pairs` queue pairs (at least one).
+    /// Makes counters of zero for `pairs` queue pairs, at least one.
     pub fn new(pairs: u16) -> Self {
         FunctionCounters((0..pairs.max(1)).map(|_| PairCounters::default()).collect())
     }
 
-    /// One pair's counters; those of the last pair for a number beyond it.
+    /// Returns one pair's counters, or those of the last pair for a number beyond it.
     pub(crate) fn pair(&self, pair: u16) -> Option<&PairCounters> {
         self.0.get(usize::from(pair)).or(self.0.last())
     }
 
-    /// Each pair's values.
+    /// Returns the present values of each pair.
     pub fn pairs(&self) -> impl Iterator<Item = PairSnapshot> {
         self.0.iter().map(PairCounters::snapshot)
     }
 
-    /// The function's values: the sum over its pairs.
+    /// Returns the function's present values, summed over its pairs.
     pub fn total(&self) -> PairSnapshot {
         let mut total = PairSnapshot::default();
-        let mut drops = [0; REASONS];
+        let mut drops = [0; CAUSES];
         for pair in self.0.iter() {
             total.tx += pair.tx.read();
             total.rx += pair.rx.read();
@@ -296,7 +296,7 @@ impl FunctionCounters {
                 *sum += counter.get();
             }
         }
-        total.drops = Drop::all().zip(drops).filter(|(_, n)| *n > 0).collect();
+        total.drops = DropCause::all().zip(drops).filter(|(_, n)| *n > 0).collect();
         total
     }
 }

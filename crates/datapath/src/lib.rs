@@ -22,42 +22,29 @@
 #![forbid(unsafe_code)]
 
 mod clock;
-mod command;
 mod config;
 mod counters;
-mod deliver;
-mod egress;
-mod exchange;
-mod flight;
+mod datapath;
+mod error;
 mod frame;
-mod handle;
-mod mesh;
-mod meter;
+mod handover;
 mod moderation;
-mod parcel;
-mod placement;
-mod poll;
-mod queues;
-mod rendezvous;
-mod route;
-mod sleep;
-mod software;
-mod steer;
+mod receive;
+mod stages;
+mod switch;
 mod sync;
 mod transmit;
-mod uplink;
-mod window;
+mod wake;
 mod worker;
 
-#[cfg(loom)]
-#[cfg(test)]
+#[cfg(all(loom, test))]
 mod models;
-#[cfg(not(loom))]
-#[cfg(test)]
+#[cfg(all(not(loom), test))]
 mod tests;
 
 pub use config::{Direction, QueueConfig};
-pub use counters::{Drop, FunctionCounters, PairCounters, PairSnapshot, WaySnapshot};
-pub use handle::{Datapath, Error, MAX_WORKERS};
-pub use meter::{Stage, WorkerSnapshot};
-pub use poll::Kick;
+pub use counters::{DirectionSnapshot, DropCause, FunctionCounters, PairCounters, PairSnapshot};
+pub use datapath::Datapath;
+pub use error::{Error, MAX_WORKERS};
+pub use stages::{Stage, WorkerSnapshot};
+pub use wake::kick::Kick;

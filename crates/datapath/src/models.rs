@@ -5,8 +5,8 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 
-use crate::rendezvous::Rendezvous;
-use crate::sleep::Sleeper;
+use crate::handover::barrier::PhaseBarrier;
+use crate::wake::sleeper::Sleeper;
 
 /// A bell that counts, and whose ringing can be waited for.
 #[derive(Default)]
@@ -24,12 +24,12 @@ fn nobody_sleeps_through_work() {
                 (Arc::clone(&sleeper), Arc::clone(&work), Arc::clone(&bell));
             thread::spawn(move || {
                 work.store(1, Ordering::Release);
-                if sleeper.must_ring() {
+                if sleeper.needs_wake() {
                     bell.0.fetch_add(1, Ordering::Release);
                 }
             })
         };
-        let asleep = sleeper.doze(|| work.load(Ordering::Acquire) == 0);
+        let asleep = sleeper.try_sleep(|| work.load(Ordering::Acquire) == 0);
         producer.join().unwrap();
         let rung = bell.0.load(Ordering::Acquire);
         if asleep {
@@ -55,13 +55,13 @@ fn the_bell_is_rung_once() {
                     (Arc::clone(&sleeper), Arc::clone(&work), Arc::clone(&bell));
                 thread::spawn(move || {
                     work.fetch_add(1, Ordering::Release);
-                    if sleeper.must_ring() {
+                    if sleeper.needs_wake() {
                         bell.0.fetch_add(1, Ordering::Release);
                     }
                 })
             })
             .collect();
-        let asleep = sleeper.doze(|| work.load(Ordering::Acquire) == 0);
+        let asleep = sleeper.try_sleep(|| work.load(Ordering::Acquire) == 0);
         producers.into_iter().for_each(|producer| producer.join().unwrap());
         let rung = bell.0.load(Ordering::Acquire);
         assert!(rung <= 1, "{rung}");
@@ -119,13 +119,13 @@ fn a_queue_waits_for_its_receipts() {
 #[test]
 fn nothing_is_in_flight_when_queues_move() {
     loom::model(|| {
-        let meeting = Arc::new(Rendezvous::new(2));
+        let barrier = Arc::new(PhaseBarrier::new(2));
         let (frames, receipts) = (Arc::new(Ring::default()), Arc::new(Ring::default()));
         // 0: at the second worker, 1: laid down.
         let queue = Arc::new(AtomicUsize::new(0));
         let second = {
-            let (meeting, frames, receipts, queue) = (
-                Arc::clone(&meeting),
+            let (barrier, frames, receipts, queue) = (
+                Arc::clone(&barrier),
                 Arc::clone(&frames),
                 Arc::clone(&receipts),
                 Arc::clone(&queue),
@@ -137,18 +137,18 @@ fn nothing_is_in_flight_when_queues_move() {
                         receipts.push();
                     }
                 };
-                meeting.step(1, deliver);
+                barrier.pass(1, deliver);
                 deliver();
-                meeting.step(2, deliver);
+                barrier.pass(2, deliver);
                 queue.store(1, Ordering::Relaxed);
-                meeting.step(3, || {});
+                barrier.pass(3, || {});
             })
         };
         frames.push();
-        meeting.step(1, || {});
-        meeting.step(2, || {});
+        barrier.pass(1, || {});
+        barrier.pass(2, || {});
         assert!(receipts.take(), "still in flight");
-        meeting.step(3, || {});
+        barrier.pass(3, || {});
         assert_eq!(queue.load(Ordering::Relaxed), 1);
         second.join().unwrap();
     });

@@ -1,22 +1,23 @@
-//! When an interrupt may wait: notification coalescing (virtio 1.3, 5.1.6.5.9).
+//! Interrupts may wait for more frames: notification coalescing (virtio 1.3, 5.1.6.5.9).
 
-use crate::clock::Clock;
 use manifold_virtio::net::Coalescing;
 
-/// The interrupts of one queue.
+use crate::clock::Clock;
+
+/// Decides when the driver of one queue is interrupted.
 #[derive(Debug, Default)]
 pub(crate) struct Moderation {
     packets: u32,
-    /// Ticks.
+    /// The longest wait, in ticks.
     delay: u64,
-    /// Frames since the interrupt that is due was first wanted.
+    /// Frames since the driver first wanted the interrupt that is due.
     waiting: u32,
-    /// When it is raised at the latest; none is due otherwise.
+    /// The time at which the interrupt that is due is raised at the latest; `None` if none is due.
     deadline: Option<u64>,
 }
 
 impl Moderation {
-    /// New parameters; what waits is judged by them at the next look.
+    /// Sets new parameters. An interrupt that waits is raised at the next look.
     pub(crate) fn set(&mut self, to: Coalescing, clock: &Clock) {
         self.packets = to.max_packets;
         self.delay = clock.ticks(u64::from(to.max_usecs));
@@ -25,7 +26,8 @@ impl Moderation {
         }
     }
 
-    /// `frames` have gone through the queue and the driver wants to hear of it, or not. True: now.
+    /// Counts `frames` that have gone through the queue; `wanted` says whether the driver wants an
+    /// interrupt for them. Returns true if one is to be raised now.
     #[inline]
     pub(crate) fn passed(
         &mut self,
@@ -34,7 +36,7 @@ impl Moderation {
         now: impl FnOnce() -> u64,
     ) -> bool {
         if self.delay == 0 || self.packets <= 1 {
-            // Without one of the two nothing may be held back for ever.
+            // Without either bound an interrupt could be held back for ever.
             return wanted;
         }
         if self.deadline.is_none() {
@@ -52,17 +54,17 @@ impl Moderation {
         full
     }
 
-    /// Whether interrupts may wait at all.
+    /// Returns true if interrupts may wait at all.
     pub(crate) fn is_set(&self) -> bool {
         self.delay > 0
     }
 
-    /// When the next interrupt is due, if one is.
+    /// Returns the time at which the next interrupt is due, if one is.
     pub(crate) fn deadline(&self) -> Option<u64> {
         self.deadline
     }
 
-    /// True when an interrupt is due by now; it counts as raised.
+    /// Returns true if an interrupt is due by now, which then counts as raised.
     pub(crate) fn due(&mut self, now: u64) -> bool {
         let due = self.deadline.is_some_and(|deadline| now >= deadline);
         if due {

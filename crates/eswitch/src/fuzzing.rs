@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use manifold_pci::FunctionId;
 
 use crate::reference::{Outcome, Switch};
-use crate::{Decision, Filters, MacAddr, Policy, Recent, Source, TableBuilder};
+use crate::{Decision, Filters, LastDecision, MacAddr, Policy, Source, TableBuilder};
 
 /// Builds a switch from the first bytes and classifies the frames in the rest.
 ///
@@ -29,7 +29,7 @@ pub fn classify(data: &[u8]) {
         assert_ne!(conflict.owner, conflict.refused);
     }
     // What each source asked last with a single answer, and the answer.
-    let mut recents: HashMap<Source, (Recent, Outcome)> = HashMap::new();
+    let mut recents: HashMap<Source, (LastDecision, Outcome)> = HashMap::new();
     for _ in 0..16 {
         let source = input.source();
         let (frame, frame_len) = input.frame();

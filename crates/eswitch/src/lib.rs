@@ -42,9 +42,9 @@
 
 mod decision;
 mod fdb;
+mod last_decision;
 mod mac;
 mod policy;
-mod recent;
 pub mod spec;
 mod table;
 mod vlan;
@@ -55,8 +55,8 @@ pub mod fuzzing;
 mod reference;
 
 pub use decision::{Decision, Destinations, DropReason, Source};
+pub use last_decision::LastDecision;
 pub use mac::{MacAddr, ParseMacError};
 pub use policy::{Filters, Policy};
-pub use recent::Recent;
 pub use table::{Conflict, Table, TableBuilder};
 pub use vlan::VlanSet;

@@ -15,7 +15,8 @@ use manifold_virtio::net::Steering;
 use manifold_virtio::ring::QueueState;
 use proptest::prelude::*;
 
-use crate::frame::{Frame, Pieces};
+use crate::frame::Frame;
+use crate::frame::pieces::Pieces;
 use crate::{Datapath, Direction, Error};
 use driver::{Driver, SIZE, eventually, memfd};
 
@@ -130,7 +131,7 @@ fn more_buffers_than_a_frame_may_span_stay_where_they_are() {
     vfs[1].post(4096);
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 1600));
     vfs[0].wait_sent();
-    assert_eq!(vfs[1].drops("buffer_too_small"), 1);
+    assert_eq!(vfs[1].drops("receive_buffer_too_small"), 1);
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
     assert_eq!(vfs[1].receive(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0]);
 }
@@ -142,13 +143,13 @@ fn what_does_not_fit_is_dropped_and_counted_at_the_receiver() {
     vfs[1].post(100);
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 500));
     vfs[0].wait_sent();
-    assert_eq!(vfs[1].drops("buffer_too_small"), 1);
+    assert_eq!(vfs[1].drops("receive_buffer_too_small"), 1);
     // The buffer is still there for a frame that fits.
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
     assert_eq!(vfs[1].receive().len(), 72);
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
     vfs[0].wait_sent();
-    assert_eq!(vfs[1].drops("no_buffer"), 1);
+    assert_eq!(vfs[1].drops("no_receive_buffer"), 1);
 
     // With merged buffers too few are the same as none, and none is lost.
     let (_datapath, mut vfs) = switch(2, true);
@@ -156,7 +157,7 @@ fn what_does_not_fit_is_dropped_and_counted_at_the_receiver() {
     vfs[1].post(1000);
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 4000));
     vfs[0].wait_sent();
-    assert_eq!(vfs[1].drops("no_buffer"), 1);
+    assert_eq!(vfs[1].drops("no_receive_buffer"), 1);
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 1500));
     assert_eq!(vfs[1].receive().len(), 1000);
     assert_eq!(vfs[1].receive().len(), 512);
@@ -175,7 +176,7 @@ fn an_offload_that_was_not_negotiated_is_refused() {
     vfs[0].send(&good);
     assert_eq!(vfs[1].receive()[12..], good[..]);
     vfs[0].wait_sent();
-    assert_eq!(vfs[0].drops("bad_header"), 2);
+    assert_eq!(vfs[0].drops("bad_net_header"), 2);
 }
 
 #[test]
@@ -200,7 +201,7 @@ fn a_malformed_ring_stops_its_own_queue_only() {
     vfs[1].write(vfs[1].rx.base + 0x1002, &1u16.to_le_bytes());
     vfs[2].send(&frame(mac(Vf(1)), Vf(2), 60));
     eventually("vf1's failure", || vfs[1].rx.events.failure.lock().is_some());
-    assert_eq!(vfs[1].drops("not_ready"), 1);
+    assert_eq!(vfs[1].drops("no_driver"), 1);
     assert_eq!(vfs[1].domain.faults().count, 1);
     assert_eq!(vfs[1].domain.faults().recent[0].iova, 1 << 40);
 
@@ -230,7 +231,7 @@ fn a_ring_that_is_gone_is_a_fault_once_and_only_when_a_frame_comes() {
     for frames in 1..4 {
         vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
         vfs[0].wait_sent();
-        assert_eq!((vfs[1].drops("not_ready"), vfs[1].domain.faults().count), (frames, 1));
+        assert_eq!((vfs[1].drops("no_driver"), vfs[1].domain.faults().count), (frames, 1));
     }
     assert!(vfs[1].rx.events.failure.lock().is_some());
 }
@@ -243,7 +244,7 @@ fn a_receiver_without_a_driver_drops() {
     let receiver = Driver::new(&datapath, Vf(1));
     sender.send(&frame(mac(Vf(1)), Vf(0), 60));
     sender.wait_sent();
-    assert_eq!(receiver.drops("not_ready"), 1);
+    assert_eq!(receiver.drops("no_driver"), 1);
 }
 
 #[test]
@@ -259,7 +260,7 @@ fn frames_go_to_the_active_queue_pairs() {
     // One pair to begin with: the first, which this receiver has not set up.
     sender.send(&frame(mac(Vf(1)), Vf(0), 60));
     sender.wait_sent();
-    assert_eq!(receiver.drops("not_ready"), 1);
+    assert_eq!(receiver.drops("no_driver"), 1);
     // Of two pairs, the one on which the receiver sends to the other side.
     datapath.set_steering(Vf(1), &pairs(2)).unwrap();
     receiver.tx.pair = 1;
@@ -271,7 +272,7 @@ fn frames_go_to_the_active_queue_pairs() {
     datapath.set_steering(Vf(1), &pairs(1)).unwrap();
     sender.send(&frame(mac(Vf(1)), Vf(0), 62));
     sender.wait_sent();
-    assert_eq!(receiver.drops("not_ready"), 2);
+    assert_eq!(receiver.drops("no_driver"), 2);
     let frames: Vec<_> = receiver.counters.pairs().map(|pair| pair.rx.frames).collect();
     assert_eq!(frames, [0, 1]);
     let frames: Vec<_> = sender.counters.pairs().map(|pair| pair.tx.frames).collect();
@@ -290,7 +291,7 @@ fn a_function_that_was_removed_gets_no_queue() {
     let next = Driver::new(&datapath, Vf(1));
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
     vfs[0].wait_sent();
-    assert_eq!(next.drops("not_ready"), 1);
+    assert_eq!(next.drops("no_driver"), 1);
 }
 
 #[test]

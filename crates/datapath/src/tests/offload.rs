@@ -7,8 +7,9 @@ use manifold_virtio::spec::net::{feature, hash_type};
 
 use super::driver::Driver;
 use super::*;
-use crate::frame::{Frame, Pieces};
-use crate::software::Scratch;
+use crate::frame::Frame;
+use crate::frame::finish::Scratch;
+use crate::frame::pieces::Pieces;
 
 const SENDER: u64 =
     feature::CSUM | feature::HOST_TSO4 | feature::HOST_TSO6 | feature::HOST_ECN | feature::HOST_USO;
@@ -281,7 +282,7 @@ fn lies_are_dropped_and_counted() {
     }
     sender.wait_sent();
     assert!(receiver.take_received().is_none());
-    assert_eq!(sender.drops("bad_header"), lies.len() as u64);
+    assert_eq!(sender.drops("bad_net_header"), lies.len() as u64);
 }
 
 #[test]
@@ -329,5 +330,5 @@ fn flows_are_spread_and_their_hash_is_told() {
         }
     }
     assert!((1..40).contains(&arrived));
-    assert_eq!(receiver.drops("not_ready"), 40 - arrived);
+    assert_eq!(receiver.drops("no_driver"), 40 - arrived);
 }

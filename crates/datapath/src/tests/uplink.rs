@@ -132,7 +132,7 @@ fn frames_go_out_to_the_host() {
     ip("link set up0 down");
     vfs[0].send(&datagram(HOST_MAC, Vf(0), b"lost"));
     vfs[0].wait_sent();
-    assert_eq!(vfs[0].drops("uplink"), 1);
+    assert_eq!(vfs[0].drops("uplink_refused"), 1);
     ip("link set up0 up");
     vfs[0].send(&datagram(HOST_MAC, Vf(0), b"again"));
     assert_eq!(received(&host).unwrap(), b"again");
@@ -140,7 +140,7 @@ fn frames_go_out_to_the_host() {
     datapath.set_uplink(None).unwrap();
     vfs[0].send(&datagram(HOST_MAC, Vf(0), b"nowhere"));
     vfs[0].wait_sent();
-    assert_eq!(vfs[0].drops("uplink"), 2);
+    assert_eq!(vfs[0].drops("uplink_refused"), 2);
 }
 
 #[test]

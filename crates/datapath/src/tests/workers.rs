@@ -99,7 +99,7 @@ fn a_receiver_that_is_gone_gives_the_sender_its_buffers_back() {
     datapath.stop_queue(Vf(1), 0, Direction::Receive).unwrap();
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 1500));
     vfs[0].wait_sent();
-    assert_eq!(vfs[1].drops("not_ready"), 1);
+    assert_eq!(vfs[1].drops("no_driver"), 1);
     datapath.remove_function(Vf(1)).unwrap();
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 1500));
     vfs[0].wait_sent();
