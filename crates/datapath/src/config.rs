@@ -33,8 +33,8 @@ pub struct QueueConfig {
     pub addresses: QueueAddresses,
     /// Ring features that the driver accepted.
     pub ring: RingFeatures,
-    /// All features that the driver accepted, as masks of [`feature`]: offloads, merged buffers, hash
-    /// report.
+    /// All features that the driver accepted, as masks of [`feature`]: offloads, merged buffers,
+    /// hash report.
     pub features: u64,
     /// The doorbell by which the driver notifies the worker.
     pub kick: Kick,

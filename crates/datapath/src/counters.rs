@@ -218,8 +218,8 @@ impl PairCounters {
 /// The values of one direction at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DirectionSnapshot {
-    /// Transmit: frames the driver sent that the switch forwarded (a receiver may still have had no buffer). Receive:
-    /// frames delivered to the driver.
+    /// Transmit: frames the driver sent that the switch forwarded (a receiver may still have had no
+    /// buffer). Receive: frames delivered to the driver.
     pub frames: u64,
     /// Bytes of those frames, from the destination address on, without FCS.
     pub bytes: u64,

@@ -1,4 +1,4 @@
-//! The data path as its owner sees it.
+//! The data path as its owner sees it: workers, and the functions and queues they serve.
 
 use std::fmt;
 use std::io;
@@ -37,8 +37,8 @@ use crate::worker::queues::Queues;
 use crate::worker::thread::Worker;
 use crate::worker::uplink::Uplink;
 
-/// The least time between two times that queues change workers: for as long as that takes all of them stand still, and
-/// those who come and go are guests.
+/// The shortest time between two rebalancings. All workers stand still during one, and it is guests
+/// that come and go.
 const REBALANCE: Duration = Duration::from_millis(100);
 
 /// A worker as the data path sees it.
@@ -65,8 +65,8 @@ impl fmt::Debug for Datapath {
 }
 
 impl Datapath {
-    /// Starts workers with nothing to serve, forwarding by `table`: one for each of `cores`, pinned to that processor if
-    /// one is given.
+    /// Starts workers with nothing to serve, forwarding by `table`: one for each of `cores`, pinned
+    /// to that processor if one is given.
     ///
     /// # Errors
     /// [`Error::Workers`], [`Error::Core`] or [`Error::Io`].
@@ -100,7 +100,7 @@ impl Datapath {
         self.tell_all(|_| Command::SetTable(Arc::clone(table)))
     }
 
-    /// Connects the uplink, or disconnects it.
+    /// Connects the uplink to a TAP, or disconnects it.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::WorkerGone`].
@@ -143,7 +143,7 @@ impl Datapath {
     pub fn remove_function(&self, id: FunctionId) -> Result<(), Error> {
         let mut placement = self.placement.lock();
         for (pair, worker) in placement.0.pairs_of(id) {
-            // Frames in flight come back first.
+            // The completions of frames in flight come back first.
             self.ask(worker, Command::StopQueue((id, pair, Direction::Transmit)))?;
         }
         let result = self.tell_all(|_| Command::RemoveFunction(id));
@@ -155,7 +155,8 @@ impl Datapath {
     /// Serves a queue of a function that was added. A queue in the same place is stopped first.
     ///
     /// # Errors
-    /// [`Error::Ring`] for a size out of range, [`Error::NoFunction`], [`Error::Io`] or [`Error::WorkerGone`].
+    /// [`Error::Ring`] for a size out of range, [`Error::NoFunction`], [`Error::Io`] or
+    /// [`Error::WorkerGone`].
     pub fn start_queue(&self, config: QueueConfig) -> Result<(), Error> {
         let (id, pair, direction) = (config.function, config.pair, config.direction);
         let mut placement = self.placement.lock();
@@ -176,8 +177,8 @@ impl Datapath {
         self.rebalance(&mut placement)
     }
 
-    /// Stops a queue and says where it was; `None` if it was not served. When it returns nothing touches its ring or
-    /// buffers.
+    /// Stops a queue and says where it was; `None` if it was not served. When it returns nothing
+    /// touches its ring or buffers.
     ///
     /// # Errors
     /// [`Error::WorkerGone`], and then nothing touches them either.
@@ -194,7 +195,7 @@ impl Datapath {
         }
     }
 
-    /// Says that the driver made buffers available in a transmit queue. Does not wait.
+    /// Tells the worker that the driver made buffers available in a transmit queue. It does not wait.
     pub fn kick(&self, kick: &Kick) {
         if let Some((worker, slot)) = kick.place()
             && let Some(worker) = self.workers.get(worker)
@@ -203,7 +204,8 @@ impl Datapath {
         }
     }
 
-    /// How frames for a function are spread over its queue pairs. To the first only, to begin with.
+    /// Sets how frames for a function are spread over its queue pairs. To begin with, all go to the
+    /// first.
     ///
     /// # Errors
     /// [`Error::WorkerGone`].
@@ -216,8 +218,8 @@ impl Datapath {
         self.tell_all(|_| Command::SetSteering(function, Arc::clone(&steering)))
     }
 
-    /// Which receive offloads are in force, as masks of virtio's feature bits, for all queues of a function that run and
-    /// all that start from now on.
+    /// Which receive offloads are in force, as masks of virtio's feature bits, for all queues of a
+    /// function that run and all that start from now on.
     ///
     /// # Errors
     /// [`Error::WorkerGone`].
@@ -242,7 +244,7 @@ impl Datapath {
             .map(|_| ())
     }
 
-    /// What each worker has done.
+    /// Returns what each worker has done.
     pub fn workers(&self) -> Vec<WorkerSnapshot> {
         let loads = self.placement.lock().0.loads().to_vec();
         let all = self.workers.iter().zip(loads);

@@ -1,23 +1,43 @@
-//! The data path: worker threads that move frames from transmit queues to receive queues and the uplink.
+//! The data path: worker threads that move frames from transmit queues to receive queues and to the
+//! uplink.
 //!
-//! What it is: a [`Datapath`] owns worker threads; a worker owns queues. Queues come and go by [`Datapath::start_queue`]
-//! and [`Datapath::stop_queue`]; when the latter returns, no worker touches that ring any more.
+//! What it is: a [`Datapath`] owns worker threads, and a worker owns queues. Queues come and go by
+//! [`Datapath::start_queue`] and [`Datapath::stop_queue`]; when the latter returns, no worker
+//! touches that ring any more.
 //!
-//! What it is not: it decides nothing about where frames go (that is the eswitch's [`Table`](manifold_eswitch::Table)),
-//! and knows no registers, sockets or processes.
+//! What it is not: it does not decide where frames go (that is the eswitch's
+//! [`Table`](manifold_eswitch::Table)), and it knows no registers, sockets or processes.
+//!
+//! The modules follow the way of a frame:
 //!
 //! ```text
-//!   TX ring --pop--> Burst of frames --classify--> per receiver: RX ring --publish, interrupt-->
-//!   uplink --recv->  (headers copied   (eswitch)   or uplink (TAP)
-//!                     out; bodies stay                 \
-//!                     where they are)                   one copy: sender's memory -> receiver's memory
+//!   worker      a round over what is busy; sleeps when nothing is (wake)
+//!     │
+//!   transmit    a burst of chains is taken from a TX ring; headers are copied out,
+//!     │         bodies stay where they are (frame)
+//!   switch      each frame gets a target: a receive queue, the uplink, or none
+//!     ├──────────────────────────────┬───────────────────────────────┐
+//!   receive                        switch::tap_port               handover
+//!     one copy, from the sender's    the TAP's system calls          a link to the worker that
+//!     memory to the receiver's                                       serves the receive queue
+//!     │
+//!   transmit    the used entries are published, drivers are interrupted
 //! ```
 //!
-//! A worker polls the queues that have traffic. A queue that stays empty is armed (the driver is asked to notify) and
-//! leaves the poll; a worker whose queues are all armed sleeps in `epoll_wait`, where each queue's kick is an eventfd.
+//! The life of a queue:
 //!
-//! Guest memory is touched only under a pin of its DMA domain, taken per burst; one pin per sender and one per receiver
-//! of a run of frames.
+//! 1. [`Datapath::add_function`] makes its function known to every worker.
+//! 2. [`Datapath::start_queue`] chooses a worker and gives it the queue; the other workers learn
+//!    where it is.
+//! 3. The worker polls the queue while it has traffic. A transmit queue that stays empty is armed,
+//!    so that the driver notifies, and leaves the poll. A worker whose queues are all armed sleeps
+//!    in `epoll_wait`, where each queue's kick is an eventfd.
+//! 4. The queue may change workers when functions come and go ([`handover::rebalance`]).
+//! 5. [`Datapath::stop_queue`] waits until nothing of the queue is in flight, and returns its
+//!    place.
+//!
+//! Guest memory is touched only under a pin of its DMA domain. A pin is taken per burst: one of the
+//! sender, and one of each receiver.
 
 #![forbid(unsafe_code)]
 

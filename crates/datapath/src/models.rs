@@ -1,5 +1,5 @@
-//! Models of the protocols between workers, run by loom through every order in which their steps can be seen:
-//! `cargo xtask test --only models`.
+//! Models of the protocols between workers, run by loom through every order in which their steps
+//! can be seen: `cargo xtask test --only models`.
 
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -87,8 +87,8 @@ impl Ring {
     }
 }
 
-/// A frame is handed over and its sender's queue stops: the memory goes away only when the receipt is back, so the
-/// receiver's worker never touches memory that is gone.
+/// A frame is handed over and its sender's queue stops: the memory goes away only when the receipt
+/// is back, so the receiver's worker never touches memory that is gone.
 #[test]
 fn a_queue_waits_for_its_receipts() {
     loom::model(|| {
@@ -114,8 +114,9 @@ fn a_queue_waits_for_its_receipts() {
     });
 }
 
-/// Two workers meet while a frame is on its way between them, and a queue moves from the second to the first: it is laid
-/// down before it is picked up, and the frame has been delivered and its receipt returned before either.
+/// Two workers meet while a frame is on its way between them, and a queue moves from the second to
+/// the first: it is laid down before it is picked up, and the frame has been delivered and its
+/// receipt returned before either.
 #[test]
 fn nothing_is_in_flight_when_queues_move() {
     loom::model(|| {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::counters::Counter;
 
-/// A stage of a burst's way, in the order in which a burst passes them. `Claim`, `Copy` and `Publish`
-/// are repeated for each receiver.
+/// A stage of a burst's way, in the order in which a burst passes them. `Claim`, `Copy` and
+/// `Publish` are repeated for each receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Descriptors are taken from the transmit ring and translated.
@@ -51,8 +51,8 @@ impl Stage {
     }
 }
 
-/// Of this many bursts one is timed by stage. The timing itself is then not seen even in the slowest
-/// hundredth of the frames.
+/// Of this many bursts one is timed by stage. The timing itself is then not seen even in the
+/// slowest hundredth of the frames.
 const SAMPLE: u32 = 256;
 
 /// The counters of one worker, on cache lines of their own.

@@ -1,8 +1,9 @@
 //! Checksums and segmentation in software, for receivers that did not negotiate the offload.
 //!
-//! Each segment has headers of its own, made here. Its payload stays where the sender put it, and the one copy is that into the
-//! receiver's buffers, if that one completes checksums itself. For another it comes by way of memory of the worker's: what is
-//! summed is what is delivered, whatever the sender writes meanwhile.
+//! Each segment has headers of its own, made here. Its payload stays where the sender put it, and
+//! the one copy is that into the receiver's buffers, if that one completes checksums itself. For
+//! another it comes by way of memory of the worker's: what is summed is what is delivered, whatever
+//! the sender writes meanwhile.
 //!
 //! ```text
 //!   frame    head ─┬─ payload ──────────────────────────────┐   in the sender's memory
@@ -41,8 +42,8 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Finishes a frame for a receiver that takes `accepts`, and hands the results to `each`, up to a burst at a time,
-    /// until it returns false.
+    /// Finishes a frame for a receiver that takes `accepts`, and hands the results to `each`, up to
+    /// a burst at a time, until it returns false.
     ///
     /// # Errors
     /// The frame is not what its virtio_net_hdr says.
@@ -142,7 +143,8 @@ impl<'p, I: Iterator<Item = Slice<'p>>> Source<'p, I> {
         self
     }
 
-    /// Takes at most `most` bytes that are in one piece. Returns `None` at the end, or if `most` is 0.
+    /// Takes at most `most` bytes that are in one piece. Returns `None` at the end, or if `most` is
+    /// 0.
     fn take(&mut self, most: usize) -> Option<Slice<'p>> {
         if most == 0 {
             return None;

@@ -25,8 +25,8 @@ const MAX_SEGMENTS: usize = 2048;
 pub(crate) const PEEKED: usize = 256;
 /// Offset in [`Frame::head`] at which the frame begins, behind the longest virtio_net_hdr.
 const START: usize = header::SIZE_HASH;
-/// Offset in [`Frame::head`] at which a virtio_net_hdr without hash begins, so that it and the frame
-/// are one piece.
+/// Offset in [`Frame::head`] at which a virtio_net_hdr without hash begins, so that it and the
+/// frame are one piece.
 const PLAIN: usize = START - header::SIZE;
 /// Bytes of a virtio_net_hdr without hash and of the headers that are usually copied.
 pub(crate) const USUAL: usize = header::SIZE + JUDGED;
@@ -85,9 +85,9 @@ impl Frame {
         hash: None,
     };
 
-    /// Reads the headers of the frame in `pieces[first..first + count]`, `total` bytes, which begins
-    /// with the driver's virtio_net_hdr of `header_len` bytes. Offload requests outside `negotiated`
-    /// are refused.
+    /// Reads the headers of the frame in `pieces[first..first + count]`, `total` bytes, which
+    /// begins with the driver's virtio_net_hdr of `header_len` bytes. Offload requests outside
+    /// `negotiated` are refused.
     ///
     /// The frame is overwritten in place, because it is too large to be moved about. Bytes of an
     /// earlier frame may stay behind the copied headers, where nothing reads them.
@@ -115,8 +115,8 @@ impl Frame {
         self.read_any(pieces, header_len, negotiated)
     }
 
-    /// Reads a virtio_net_hdr without hash that requests nothing, and headers of the usual length, out
-    /// of one piece. Returns false, and reads nothing, if the frame is not like that.
+    /// Reads a virtio_net_hdr without hash that requests nothing, and headers of the usual length,
+    /// out of one piece. Returns false, and reads nothing, if the frame is not like that.
     #[inline]
     fn read_usual(&mut self, pieces: &Pieces<'_>) -> bool {
         let Some(piece) = pieces.get(usize::from(self.first)) else { return false };
@@ -151,7 +151,8 @@ impl Frame {
     /// Fills `head[from..to]` with the next bytes of the frame.
     fn fetch(&mut self, pieces: &Pieces<'_>, from: usize, to: usize) -> Result<(), BadHeader> {
         let Some(mut target) = self.head.get_mut(from..to) else { return Err(BadHeader) };
-        // The rule is one piece; a driver may put virtio_net_hdr in one of its own, or scatter it at will.
+        // The rule is one piece; a driver may put virtio_net_hdr in one of its own, or scatter it
+        // at will.
         while !target.is_empty() {
             let piece = pieces.get(usize::from(self.first)).filter(|_| self.count > 0);
             let Some(piece) = piece.map(|piece| piece.skip(self.skip as usize)) else {
@@ -168,8 +169,8 @@ impl Frame {
         Ok(())
     }
 
-    /// Makes the frame that software finished from `of`. It is in `pieces[first..first + count]`; its
-    /// checksum may be left to the receiver.
+    /// Makes the frame that software finished from `of`. It is in `pieces[first..first + count]`;
+    /// its checksum may be left to the receiver.
     pub(crate) fn finished(
         pieces: &Pieces<'_>,
         (first, count): (usize, usize),
@@ -196,8 +197,8 @@ impl Frame {
         frame
     }
 
-    /// Reads a frame from the uplink in `pieces[first]`, behind a virtio_net_hdr. Unlike a driver, the
-    /// host's kernel may say that it has verified the checksum.
+    /// Reads a frame from the uplink in `pieces[first]`, behind a virtio_net_hdr. Unlike a driver,
+    /// the host's kernel may say that it has verified the checksum.
     pub(crate) fn from_uplink(
         pieces: &Pieces<'_>,
         first: usize,
@@ -278,8 +279,8 @@ impl Frame {
         Ok(())
     }
 
-    /// Writes the virtio_net_hdr for a receiver that takes `accepts`. Returns false if the frame must
-    /// be finished in software for it first.
+    /// Writes the virtio_net_hdr for a receiver that takes `accepts`. Returns false if the frame
+    /// must be finished in software for it first.
     #[inline]
     pub(crate) fn prepare(&mut self, accepts: Offloads) -> bool {
         let Some(request) = self.request() else { return true };
@@ -351,8 +352,8 @@ impl Frame {
         self.head.get(PLAIN..START + usize::from(self.judged)).unwrap_or_default()
     }
 
-    /// Returns the virtio_net_hdr without hash with the copied headers, and the rest of the frame, if
-    /// the headers have their usual length and the rest is in one piece.
+    /// Returns the virtio_net_hdr without hash with the copied headers, and the rest of the frame,
+    /// if the headers have their usual length and the rest is in one piece.
     #[inline]
     pub(crate) fn usual<'p>(&self, pieces: &Pieces<'p>) -> Option<(&[u8; USUAL], Slice<'p>)> {
         if usize::from(self.judged) != JUDGED || self.count != 1 {

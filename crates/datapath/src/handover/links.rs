@@ -13,8 +13,8 @@ use crate::wake::waker::WorkerWaker;
 
 /// The most batches on their way from one worker to another.
 const DEPTH: usize = 32;
-/// The most frames that wait for room in the ring. More are dropped, as a receive queue drops frames
-/// that find no buffer.
+/// The most frames that wait for room in the ring. More are dropped, as a receive queue drops
+/// frames that find no buffer.
 const BACKLOG: usize = 512;
 
 /// What one worker has for another.
@@ -50,7 +50,8 @@ impl Outbox {
         room
     }
 
-    /// Adds a completion. There are never more of them than frames that the other worker has in flight.
+    /// Adds a completion. There are never more of them than frames that the other worker has in
+    /// flight.
     pub(crate) fn complete(&mut self, token: CompletionToken) {
         self.open.completions.push(token);
     }

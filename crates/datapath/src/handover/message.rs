@@ -9,7 +9,8 @@ use crate::frame::pieces::Pieces;
 /// Bytes of payload that travel with the frame. So few are cheaper to copy twice than to fetch from
 /// the sender's memory, which takes a completion.
 const MAX_INLINE: usize = 236;
-/// The most pieces of a payload that stays in place. A longer list is rare, and its payload is copied.
+/// The most pieces of a payload that stays in place. A longer list is rare, and its payload is
+/// copied.
 const MAX_IN_PLACE: usize = 20;
 
 /// One life of a function: a function that is removed and added again is another instance.
@@ -43,9 +44,9 @@ impl CompletionToken {
 pub(crate) enum Payload {
     /// It is short and comes along.
     Inline(ArrayVec<u8, MAX_INLINE>),
-    /// It is where the sender put it, as IOVAs and lengths. The receiver's worker translates them for
-    /// itself, so that memory unmapped meanwhile is a fault and nothing worse. The sender gets its
-    /// buffers back when the token returns.
+    /// It is where the sender put it, as IOVAs and lengths. The receiver's worker translates them
+    /// for itself, so that memory unmapped meanwhile is a fault and nothing worse. The sender gets
+    /// its buffers back when the token returns.
     InPlace {
         from: FunctionInstance,
         pieces: ArrayVec<(u64, u32), MAX_IN_PLACE>,
@@ -56,8 +57,8 @@ pub(crate) enum Payload {
 }
 
 impl Payload {
-    /// Makes the payload of a frame. It stays in place if it is long and in memory that the sender's
-    /// pin covers; `sender` is that pin with the sender's function and the frame's token.
+    /// Makes the payload of a frame. It stays in place if it is long and in memory that the
+    /// sender's pin covers; `sender` is that pin with the sender's function and the frame's token.
     pub(crate) fn of(
         frame: &Frame,
         pieces: &Pieces<'_>,
@@ -93,8 +94,8 @@ impl Payload {
         }
     }
 
-    /// Adds the payload's memory to `pieces`. Returns false if it cannot be reached any more; `pin` is
-    /// of the sender's memory.
+    /// Adds the payload's memory to `pieces`. Returns false if it cannot be reached any more; `pin`
+    /// is of the sender's memory.
     pub(crate) fn add_to<'p>(
         &'p mut self,
         pin: Option<&'p Pinned<'_>>,

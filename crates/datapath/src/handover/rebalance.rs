@@ -7,8 +7,8 @@
 //!   4 adopt    the new workers take them on
 //! ```
 //!
-//! A phase begins when every worker has finished the one before. So a queue moves when no frame of it
-//! is in flight, and no frame is lost or overtaken.
+//! A phase begins when every worker has finished the one before. So a queue moves when no frame of
+//! it is in flight, and no frame is lost or overtaken.
 
 use parking_lot::Mutex;
 

@@ -28,7 +28,8 @@ pub(super) fn write_any(
     room: &[Slice<'_>],
     pieces: &Pieces<'_>,
 ) {
-    // A wider load right after this store would have to wait for it, so it is done only where needed.
+    // A wider load right after this store would have to wait for it, so it is done only where
+    // needed.
     if buffers != 1 {
         frame.set_buffers(buffers as u16);
     }

@@ -102,9 +102,9 @@ impl RxQueue {
         self.format.accepts = receive_offloads(offloads);
     }
 
-    /// Delivers the frames that `which` has a bit for, in order. Frames that do not fit are counted and
-    /// dropped. Returns true if some were delivered; then [`RxQueue::interrupt`] is to be called after
-    /// a full barrier.
+    /// Delivers the frames that `which` has a bit for, in order. Frames that do not fit are counted
+    /// and dropped. Returns true if some were delivered; then [`RxQueue::interrupt`] is to be
+    /// called after a full barrier.
     #[inline]
     pub(crate) fn deliver(
         &mut self,
@@ -271,8 +271,8 @@ fn put<'p, R: Burst<'p>>(
     let FrameBurst { frames, pieces, .. } = burst;
     let mut left = which;
     while left != 0 {
-        // All buffers are taken first, so that their cache lines are fetched while the next descriptors
-        // are read. Nearly every frame goes to one buffer in one piece.
+        // All buffers are taken first, so that their cache lines are fetched while the next
+        // descriptors are read. Nearly every frame goes to one buffer in one piece.
         let mut chains: ArrayVec<Chain, BURST> = ArrayVec::new();
         let mut room: ArrayVec<Slice<'p>, BURST> = ArrayVec::new();
         let wanted = (left.count_ones() as usize).min(BURST);
@@ -344,8 +344,8 @@ fn put_any<'p, R: Burst<'p>>(
     Ok(())
 }
 
-/// Takes buffers of `needed` bytes altogether. Returns the cause if there are none, and then what was
-/// taken so far is to be put back.
+/// Takes buffers of `needed` bytes altogether. Returns the cause if there are none, and then what
+/// was taken so far is to be put back.
 #[inline]
 fn claim<'p, R: Burst<'p>>(
     ring: &mut R,

@@ -137,8 +137,8 @@ impl Egress {
     ) -> Option<usize> {
         let TargetKind::Queue(index, pair) = target.kind() else { return None };
         let (function, counters) = switch.queue(index, pair)?;
-        // Whether a driver wants an interrupt is asked once for each batch: the ring cannot tell for
-        // two batches at once when its index has wrapped in between.
+        // Whether a driver wants an interrupt is asked once for each batch: the ring cannot tell
+        // for two batches at once when its index has wrapped in between.
         if self.delivered.is_full() || self.delivered.contains(&target) {
             self.interrupt(switch);
         }
@@ -157,8 +157,8 @@ impl Egress {
         None
     }
 
-    /// Interrupts the drivers that frames were delivered to, if they want that. Returns true if there
-    /// was any driver to ask, and then a full barrier has been passed.
+    /// Interrupts the drivers that frames were delivered to, if they want that. Returns true if
+    /// there was any driver to ask, and then a full barrier has been passed.
     #[inline]
     pub(crate) fn interrupt(&mut self, switch: &Switch) -> bool {
         let any = !self.delivered.is_empty();

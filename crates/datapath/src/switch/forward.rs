@@ -126,8 +126,8 @@ impl Forwarder<'_> {
         target
     }
 
-    /// Returns the receive queue of a frame for a function, and true if every frame for the function
-    /// goes there.
+    /// Returns the receive queue of a frame for a function, and true if every frame for the
+    /// function goes there.
     #[inline]
     fn steer(&self, function: usize, frame: &mut Frame, pieces: &Pieces<'_>) -> (Target, bool) {
         match self.switch.function(function) {
@@ -197,7 +197,8 @@ impl Forwarder<'_> {
             TargetKind::None => {}
             TargetKind::Uplink => self.send_to_uplink(burst, which),
             TargetKind::Queue(function, _) => {
-                // Never to the sender: the switch does not say so, and its ring is open.
+                // The switch never sends a frame back to its sender. This makes sure of it, because the
+                // sender's ring is open.
                 let own = |sender: &Sender<'_>| usize::from(sender.function.index) == function;
                 if self.sender.as_ref().is_some_and(own) {
                     return;

@@ -19,8 +19,8 @@ pub(crate) struct Steering {
     pairs: u16,
     hasher: Option<(Hasher, u32)>,
     table: Option<Indirection>,
-    /// The flow table of automatic steering (virtio 1.3, 5.1.6.5.5.1). An entry is one more than the
-    /// pair on which the driver last sent frames of the flow, or 0 if it has not sent any.
+    /// The flow table of automatic steering (virtio 1.3, 5.1.6.5.5.1). An entry is one more than
+    /// the pair on which the driver last sent frames of the flow, or 0 if it has not sent any.
     flows: Box<[AtomicU16]>,
 }
 
@@ -36,7 +36,8 @@ impl Steering {
         }
     }
 
-    /// Returns true if every frame goes to the first queue and has no hash, so that nobody need look.
+    /// Returns true if every frame goes to the first queue and has no hash, so that nobody need
+    /// look.
     #[inline]
     pub(crate) fn is_trivial(&self) -> bool {
         self.pairs == 1 && self.hasher.is_none()

@@ -10,8 +10,8 @@ pub(crate) enum TargetKind {
     None,
     /// The frame leaves by the uplink.
     Uplink,
-    /// The receive queue of this function, by [`FunctionId::index`](manifold_pci::FunctionId::index),
-    /// and of this queue pair.
+    /// The receive queue of this function, by
+    /// [`FunctionId::index`](manifold_pci::FunctionId::index), and of this queue pair.
     Queue(usize, u16),
 }
 

@@ -238,7 +238,8 @@ impl Driver {
         self.take_received().unwrap()
     }
 
-    /// Waits for the next received frame, in however many buffers: its virtio_net_hdr, and the frame.
+    /// Waits for the next received frame, in however many buffers: its virtio_net_hdr, and the
+    /// frame.
     pub(super) fn receive_with_header(&mut self) -> (Vec<u8>, Vec<u8>) {
         let mut header = self.receive();
         let mut frame = header.split_off(12);
@@ -262,8 +263,8 @@ impl Driver {
         self.rx_used().wrapping_sub(self.rx.seen)
     }
 
-    /// Asks for an interrupt with each received frame, as far as used_event can say that once and for all: it is just
-    /// behind where the queue is now, and moves on with every look.
+    /// Asks for an interrupt with each received frame, as far as used_event can say that once and
+    /// for all: it is just behind where the queue is now, and moves on with every look.
     pub(super) fn want_every_interrupt(&mut self) {
         self.every_interrupt = true;
         self.move_event();
@@ -294,7 +295,8 @@ impl Driver {
         self.word(self.rx.base + 0x2002)
     }
 
-    /// Waits until the worker has left the transmit queue: the driver is asked to notify of exactly the next frame.
+    /// Waits until the worker has left the transmit queue: the driver is asked to notify of exactly
+    /// the next frame.
     pub(super) fn wait_armed(&self) {
         let asked = self.tx.base + 0x2000 + 4 + 8 * u64::from(SIZE);
         eventually("the queue to be armed", || self.word(asked) == self.tx.available);

@@ -220,7 +220,8 @@ fn a_ring_that_is_gone_is_a_fault_once_and_only_when_a_frame_comes() {
     vfs[1].post(2048);
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
     vfs[1].receive();
-    // All of vf1's memory goes, once its own transmit queue is not polled any more; vf0 still remembers the way there.
+    // All of vf1's memory goes, once its own transmit queue is not polled any more; vf0 still
+    // remembers the way there.
     std::thread::sleep(Duration::from_millis(20));
     vfs[1].domain.unmap(0, driver::MEMORY).unwrap();
     for _ in 0..3 {

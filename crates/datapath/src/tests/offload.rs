@@ -17,7 +17,8 @@ const SENDER: u64 =
 const MSS: usize = 1000;
 const HEADERS: usize = 14 + 20 + 20;
 
-/// A TCP segment over IPv4 whose checksum is left to the device: the pseudo-header's sum is in its place.
+/// A TCP segment over IPv4 whose checksum is left to the device: the pseudo-header's sum is in its
+/// place.
 fn tcp(payload: usize, port: u16) -> Vec<u8> {
     let mut frame = [&mac(Vf(1))[..], &mac(Vf(0)), &[8, 0]].concat();
     let len = (40 + payload) as u16;

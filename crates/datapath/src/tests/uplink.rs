@@ -1,4 +1,5 @@
-//! The uplink against this machine's kernel, each test in a network namespace of its own. Needs root, `ip` and `unshare`.
+//! The uplink against this machine's kernel, each test in a network namespace of its own. Needs
+//! root, `ip` and `unshare`.
 
 use std::fs::File;
 use std::io;
@@ -43,7 +44,8 @@ fn vf_ip(id: FunctionId) -> [u8; 4] {
     [10, 77, 0, 10 + mac(id)[5]]
 }
 
-/// Three functions and an uplink, whose other end is the namespace's kernel. vf2 listens to a multicast group.
+/// Three functions and an uplink, whose other end is the namespace's kernel. vf2 listens to a
+/// multicast group.
 fn switch() -> (Datapath, Vec<Driver>, UdpSocket) {
     own_namespace();
     let tap = Tap::open("up0").unwrap();

@@ -153,7 +153,8 @@ fn queues_move_and_no_frame_is_lost_or_overtaken() {
                 received += 1;
             }
         }
-        // With both gone from one worker, one of the two that talk has to move; with both back, too.
+        // With both gone from one worker, one of the two that talk has to move; with both back,
+        // too.
         if step.is_multiple_of(2) {
             for vf in &others {
                 datapath.remove_function(vf.id).unwrap();

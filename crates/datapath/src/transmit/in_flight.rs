@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use manifold_virtio::ring::Chain;
 
-/// Chains that are not given back yet, in the order in which they were taken. They are given back in
-/// that order, as in-order rings require.
+/// Chains that are not given back yet, in the order in which they were taken. They are given back
+/// in that order, as in-order rings require.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     /// Sequence number of the first chain.

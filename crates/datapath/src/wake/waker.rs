@@ -30,7 +30,8 @@ impl WorkerWaker {
 
     /// Signals the eventfd, whether the worker sleeps or not.
     pub(crate) fn signal(&self) {
-        // The write fails only when the counter is at its maximum, and then the worker is being woken.
+        // The write fails only when the counter is at its maximum, and then the worker is being
+        // woken.
         let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
     }
 

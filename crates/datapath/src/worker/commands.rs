@@ -39,7 +39,8 @@ pub(crate) enum Command {
 }
 
 impl Queues {
-    /// Carries out a command and answers it, at once or later. Returns false if the worker is to stop.
+    /// Carries out a command and answers it, at once or later. Returns false if the worker is to
+    /// stop.
     pub(crate) fn carry_out(&mut self, command: Command, reply: ReplySender) -> bool {
         let mut result = Ok(());
         self.switch.version += 1;

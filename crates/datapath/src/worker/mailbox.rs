@@ -75,8 +75,8 @@ impl<C> Mailbox<C> {
         self.filled.load(Ordering::Acquire)
     }
 
-    /// Returns true, once, if there may be commands or kicks. Mostly there are none, and a load costs
-    /// nothing.
+    /// Returns true, once, if there may be commands or kicks. Mostly there are none, and a load
+    /// costs nothing.
     #[inline]
     pub(crate) fn take_filled(&self) -> bool {
         self.filled.load(Ordering::Relaxed) && self.filled.swap(false, Ordering::Acquire)
@@ -93,8 +93,9 @@ impl<C> Mailbox<C> {
     }
 }
 
-/// Closes a worker's mailbox when its thread ends, however that comes. Nobody is then left waiting for
-/// an answer, nor for frames in flight: the other workers are woken and find the links abandoned.
+/// Closes a worker's mailbox when its thread ends, however that comes. Nobody is then left waiting
+/// for an answer, nor for frames in flight: the other workers are woken and find the links
+/// abandoned.
 pub(crate) struct CloseOnExit<C> {
     pub(crate) mailbox: Arc<Mailbox<C>>,
     pub(crate) wakers: Vec<Arc<WorkerWaker>>,

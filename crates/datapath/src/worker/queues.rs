@@ -113,8 +113,8 @@ impl Queues {
             && self.egress.outboxes.is_empty()
     }
 
-    /// Returns true if there is anything that is not polled, so that its kicks are to be looked at now
-    /// and then.
+    /// Returns true if there is anything that is not polled, so that its kicks are to be looked at
+    /// now and then.
     pub(crate) fn is_partly_quiet(&self) -> bool {
         self.serving > self.active.len() || (self.uplink.is_some() && !self.uplink_active)
     }

@@ -3,8 +3,8 @@
 use super::queues::Queues;
 
 impl Queues {
-    /// Polls everything that is busy once; returns true if anything moved. A transmit queue that has
-    /// been empty for `window` ticks is armed and left alone. `now` is roughly the time.
+    /// Polls everything that is busy once; returns true if anything moved. A transmit queue that
+    /// has been empty for `window` ticks is armed and left alone. `now` is roughly the time.
     pub(crate) fn poll(&mut self, now: u64, window: u64) -> bool {
         let mut moved = self.poll_transmit(now, window);
         if self.uplink_active {

@@ -12,10 +12,11 @@ use crate::clock::Clock;
 use crate::stages::WorkerCounters;
 use crate::wake::poller::{Timeout, WakeReason};
 
-/// Microseconds between two looks at the kicks of queues that are not polled. A look is a system call.
+/// Microseconds between two looks at the kicks of queues that are not polled. A look is a system
+/// call.
 const LOOK_INTERVAL: u64 = 25;
-/// Deliveries after which the worker looks even earlier. A round of broadcasts to 256 functions takes
-/// milliseconds.
+/// Deliveries after which the worker looks even earlier. A round of broadcasts to 256 functions
+/// takes milliseconds.
 const WORK_PER_LOOK: usize = 1024;
 
 pub(crate) struct Worker {

@@ -35,8 +35,8 @@ impl Uplink {
         Uplink { port, buffer: vec![0; BUFFER].into(), route: Route::default() }
     }
 
-    /// Receives up to a burst of frames and forwards them. Returns how many, and whether there may be
-    /// more.
+    /// Receives up to a burst of frames and forwards them. Returns how many, and whether there may
+    /// be more.
     pub(crate) fn poll(&mut self, switch: &Switch, egress: &mut Egress) -> (usize, bool) {
         for received in 0..BURST {
             match self.port.recv(&mut self.buffer) {

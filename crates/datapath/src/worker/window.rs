@@ -1,8 +1,9 @@
 //! The time for which a worker polls before it sleeps.
 //!
-//! A sleep that is over after a few microseconds was not worth its system calls, nor the interrupt-like kick that ended
-//! it: the next time the worker polls for longer. A long sleep shows that polling was wasted: it polls for less. So a
-//! stream of bursts, or a conversation, is polled through, and a worker that hears something now and then is soon asleep.
+//! A sleep that is over after a few microseconds was not worth its system calls, nor the
+//! interrupt-like kick that ended it: the next time the worker polls for longer. A long sleep shows
+//! that polling was wasted: it polls for less. So a stream of bursts, or a conversation, is polled
+//! through, and a worker that hears something now and then is soon asleep.
 
 use crate::clock::Clock;
 
