@@ -54,7 +54,8 @@ pub struct Datapath {
     workers: Vec<WorkerHandle>,
     clock: Clock,
     generation: AtomicU32,
-    /// Held while queues start, stop and move, so that all workers agree on where each is.
+    /// The placement is locked while queues start, stop and move, so that all workers agree on it.
+    /// The time is that of the last rebalancing.
     placement: Mutex<(Placement, Option<Instant>)>,
 }
 
@@ -177,7 +178,7 @@ impl Datapath {
         self.rebalance(&mut placement)
     }
 
-    /// Stops a queue and says where it was; `None` if it was not served. When it returns nothing
+    /// Stops a queue and returns the place it had reached; `None` if it was not served. When it returns nothing
     /// touches its ring or buffers.
     ///
     /// # Errors
@@ -218,7 +219,7 @@ impl Datapath {
         self.tell_all(|_| Command::SetSteering(function, Arc::clone(&steering)))
     }
 
-    /// Which receive offloads are in force, as masks of virtio's feature bits, for all queues of a
+    /// Sets the receive offloads in force, as masks of virtio's feature bits, for all queues of a
     /// function that run and all that start from now on.
     ///
     /// # Errors
@@ -227,7 +228,7 @@ impl Datapath {
         self.tell_all(|_| Command::SetOffloads(function, offloads))
     }
 
-    /// How interrupts of a queue that is served are coalesced. A queue starts without.
+    /// Sets how interrupts of a queue that is served are coalesced. A queue starts without.
     ///
     /// # Errors
     /// [`Error::WorkerGone`].
@@ -252,7 +253,7 @@ impl Datapath {
             .collect()
     }
 
-    /// Evens out which worker serves how many queue pairs, unless that was done a moment ago.
+    /// Evens out how many queue pairs each worker serves, unless that was done a moment ago.
     fn rebalance(&self, placement: &mut (Placement, Option<Instant>)) -> Result<(), Error> {
         let (placement, last) = placement;
         if placement.is_even() || last.is_some_and(|last| last.elapsed() < REBALANCE) {
