@@ -107,7 +107,7 @@ pub enum Error {
 
 impl Error {
     /// An [`Error::Io`] from whatever the operating system returned.
-    pub(crate) fn io(what: &'static str, source: impl Into<io::Error>) -> Self {
+    pub fn io(what: &'static str, source: impl Into<io::Error>) -> Self {
         Self::Io { what, source: source.into() }
     }
 

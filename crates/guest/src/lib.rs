@@ -29,10 +29,8 @@
 
 pub mod agent;
 mod error;
-pub mod hostile;
 pub mod memory;
 pub mod net;
-pub mod rawgen;
 pub mod vfio;
 pub mod vhost_user;
 pub mod virtio;

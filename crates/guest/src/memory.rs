@@ -135,17 +135,17 @@ impl Arena {
     }
 
     /// A little-endian 16-bit word at an even `offset`, for whoever uses it often.
-    pub(crate) fn cell(&self, offset: usize) -> Result<&AtomicU16> {
+    pub fn cell(&self, offset: usize) -> Result<&AtomicU16> {
         self.region.get_atomic_ref(offset).map_err(|_| out(offset, 2))
     }
 
     /// Likewise 32 bits at a multiple of 4.
-    pub(crate) fn cell32(&self, offset: usize) -> Result<&AtomicU32> {
+    pub fn cell32(&self, offset: usize) -> Result<&AtomicU32> {
         self.region.get_atomic_ref(offset).map_err(|_| out(offset, 4))
     }
 
     /// Likewise 64 bits at a multiple of 8.
-    pub(crate) fn cell64(&self, offset: usize) -> Result<&AtomicU64> {
+    pub fn cell64(&self, offset: usize) -> Result<&AtomicU64> {
         self.region.get_atomic_ref(offset).map_err(|_| out(offset, 8))
     }
 

@@ -38,10 +38,13 @@ pub struct Client {
 
 /// A message from the server.
 #[derive(Debug)]
-pub(crate) struct Received {
-    pub(crate) header: Header,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) fds: Vec<OwnedFd>,
+pub struct Received {
+    /// The first 16 bytes.
+    pub header: Header,
+    /// Everything after the header.
+    pub payload: Vec<u8>,
+    /// Descriptors that came with the message.
+    pub fds: Vec<OwnedFd>,
 }
 
 impl Client {
@@ -54,7 +57,7 @@ impl Client {
     }
 
     /// Connects and says nothing; what follows is up to the caller.
-    pub(crate) fn connect_only(path: &Path, timeout: Duration) -> Result<Self> {
+    pub fn connect_only(path: &Path, timeout: Duration) -> Result<Self> {
         let socket = UnixStream::connect(path)
             .map_err(|source| Error::Connect { path: path.to_owned(), source })?;
         socket
@@ -73,7 +76,7 @@ impl Client {
     }
 
     /// `VFIO_USER_VERSION`.
-    pub(crate) fn negotiate(&mut self) -> Result<()> {
+    pub fn negotiate(&mut self) -> Result<()> {
         let capabilities = format!(
             "{{\"capabilities\":{{\"max_msg_fds\":{MAX_MSG_FDS},\"max_data_xfer_size\":{}}}}}\0",
             spec::DEFAULT_MAX_DATA_XFER_SIZE
@@ -111,7 +114,7 @@ impl Client {
     }
 
     /// Asks what regions the function has.
-    pub(crate) fn read_regions(&mut self) -> Result<()> {
+    pub fn read_regions(&mut self) -> Result<()> {
         let reply =
             self.request(command::DEVICE_GET_INFO, |m| m.u32(16).u32(0).u32(0).u32(0), &[])?;
         let mut fields = Fields(&reply.payload);
@@ -134,7 +137,7 @@ impl Client {
     }
 
     /// `VFIO_USER_DEVICE_GET_REGION_INFO`. Mappable areas are not asked for: nothing here maps BARs.
-    pub(crate) fn region_info(&mut self, index: u32) -> Result<Region> {
+    pub fn region_info(&mut self, index: u32) -> Result<Region> {
         let request = |m: Message| m.u32(32).u32(0).u32(index).u32(0).u64(0).u64(0);
         let reply = self.request(command::DEVICE_GET_REGION_INFO, request, &[])?;
         let mut fields = Fields(&reply.payload);
@@ -147,7 +150,7 @@ impl Client {
     }
 
     /// Sends one command and waits for its reply, serving the server's own commands meanwhile.
-    pub(crate) fn request(
+    pub fn request(
         &mut self,
         command: u16,
         payload: impl FnOnce(Message) -> Message,
@@ -160,7 +163,7 @@ impl Client {
     }
 
     /// Waits for the reply to command `id`.
-    pub(crate) fn wait_for(&mut self, id: u16, command: u16) -> Result<Received> {
+    pub fn wait_for(&mut self, id: u16, command: u16) -> Result<Received> {
         loop {
             let received = self.receive(command)?;
             if received.header.is_command() {
@@ -186,14 +189,15 @@ impl Client {
         }
     }
 
-    pub(crate) fn take_id(&mut self) -> u16 {
+    /// Returns the next message ID.
+    pub fn take_id(&mut self) -> u16 {
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
         id
     }
 
     /// Sends bytes, with descriptors beside the first of them.
-    pub(crate) fn send(&self, command: u16, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    pub fn send(&self, command: u16, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
         let mut rest = bytes;
         if !fds.is_empty() {
             let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(fds.len()))];
@@ -214,7 +218,7 @@ impl Client {
     }
 
     /// Receives one message of any kind; `command` is what is being waited for.
-    pub(crate) fn receive(&self, command: u16) -> Result<Received> {
+    pub fn receive(&self, command: u16) -> Result<Received> {
         let mut fds = Vec::new();
         let mut header = [0; spec::HEADER_SIZE];
         self.fill(command, &mut header, &mut fds)?;
@@ -329,7 +333,7 @@ impl Client {
     }
 
     /// The socket, for misuse.
-    pub(crate) fn socket(&self) -> &UnixStream {
+    pub fn socket(&self) -> &UnixStream {
         &self.socket
     }
 }

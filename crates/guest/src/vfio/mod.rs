@@ -24,10 +24,10 @@ mod client;
 mod function;
 mod independent;
 pub(crate) mod pci;
-pub(crate) mod spec;
-pub(crate) mod wire;
+pub mod spec;
+pub mod wire;
 
-pub use client::Client;
+pub use client::{Client, Received};
 pub use function::{Bar, Function};
 pub use independent::Independent;
 

@@ -25,13 +25,13 @@ pub struct ControlQueue {
 
 impl ControlQueue {
     /// A control queue on queue `index`.
-    pub(crate) fn new(index: u16, queue: Queue, device: &mut VirtioPci) -> Result<Self> {
+    pub fn new(index: u16, queue: Queue, device: &mut VirtioPci) -> Result<Self> {
         let buffer = device.function().arena().alloc(8 + DATA + 1 + REPLY, 8)?;
         Ok(Self { index, queue, buffer })
     }
 
     /// `VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET`.
-    pub(crate) fn set_queue_pairs(&mut self, device: &mut VirtioPci, pairs: u16) -> Result<()> {
+    pub fn set_queue_pairs(&mut self, device: &mut VirtioPci, pairs: u16) -> Result<()> {
         let (name, command) = ("VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET", ctrl::MQ_VQ_PAIRS_SET);
         self.command(device, name, command, &pairs.to_le_bytes(), &mut []).map(drop)
     }

@@ -131,26 +131,29 @@ impl VirtioPci {
         self.function.transport().region_read(window.bar.into(), window.offset + offset, data)
     }
 
-    pub(crate) fn read_u8(&mut self, offset: u64) -> Result<u8> {
+    /// Reads 8 bits of the common structure.
+    pub fn read_u8(&mut self, offset: u64) -> Result<u8> {
         let mut data = [0; 1];
         self.read(self.common, offset, &mut data)?;
         Ok(data[0])
     }
 
-    pub(crate) fn read_u16(&mut self, offset: u64) -> Result<u16> {
+    /// Reads 16 bits of the common structure.
+    pub fn read_u16(&mut self, offset: u64) -> Result<u16> {
         let mut data = [0; 2];
         self.read(self.common, offset, &mut data)?;
         Ok(u16::from_le_bytes(data))
     }
 
-    pub(crate) fn read_u32(&mut self, offset: u64) -> Result<u32> {
+    /// Reads 32 bits of the common structure.
+    pub fn read_u32(&mut self, offset: u64) -> Result<u32> {
         let mut data = [0; 4];
         self.read(self.common, offset, &mut data)?;
         Ok(u32::from_le_bytes(data))
     }
 
     /// Writes a register of the common structure.
-    pub(crate) fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
         let (bar, at) = (self.common.bar.into(), self.common.offset + offset);
         self.function.transport().region_write(bar, at, data)
     }
@@ -244,7 +247,8 @@ impl VirtioPci {
         Err(Error::Device("the configuration does not hold still".into()))
     }
 
-    pub(crate) fn read_device_u16(&mut self, offset: u64) -> Result<u16> {
+    /// Reads 16 bits of the device configuration.
+    pub fn read_device_u16(&mut self, offset: u64) -> Result<u16> {
         let mut data = [0; 2];
         self.read_device(offset, &mut data)?;
         Ok(u16::from_le_bytes(data))
@@ -252,7 +256,7 @@ impl VirtioPci {
 
     /// How many queue pairs the device has, with these features agreed on (5.1.4); the control queue comes after them
     /// (5.1.2).
-    pub(crate) fn max_queue_pairs(&mut self, features: u64) -> Result<u16> {
+    pub fn max_queue_pairs(&mut self, features: u64) -> Result<u16> {
         if features & (feature::MQ | feature::RSS) == 0 {
             return Ok(1);
         }
@@ -310,7 +314,7 @@ impl VirtioPci {
     }
 
     /// Enables a queue with a given layout.
-    pub(crate) fn enable_queue(&mut self, index: u16, layout: Layout, vector: u16) -> Result<()> {
+    pub fn enable_queue(&mut self, index: u16, layout: Layout, vector: u16) -> Result<()> {
         let arena = self.function.arena().clone();
         self.write(common::QUEUE_SELECT, &index.to_le_bytes())?;
         self.write(common::QUEUE_SIZE, &layout.size.to_le_bytes())?;
@@ -326,14 +330,14 @@ impl VirtioPci {
     }
 
     /// Sets a queue's addresses to anything. For misuse; the queue must be selected.
-    pub(crate) fn set_queue_addresses(&mut self, addresses: [u64; 3]) -> Result<()> {
+    pub fn set_queue_addresses(&mut self, addresses: [u64; 3]) -> Result<()> {
         self.write_u64(common::QUEUE_DESC, addresses[0])?;
         self.write_u64(common::QUEUE_DRIVER, addresses[1])?;
         self.write_u64(common::QUEUE_DEVICE, addresses[2])
     }
 
     /// Finds out how the selected queue's doorbell is rung (4.1.4.4).
-    pub(crate) fn find_bell(&mut self, index: u16) -> Result<()> {
+    pub fn find_bell(&mut self, index: u16) -> Result<()> {
         let off = self.read_u16(common::QUEUE_NOTIFY_OFF)?;
         let in_notify = u64::from(off) * u64::from(self.multiplier);
         if in_notify + 2 > self.notify.len {
@@ -383,7 +387,7 @@ impl VirtioPci {
     }
 
     /// The notify structure: BAR, offset, bytes. For misuse.
-    pub(crate) fn notify_window(&self) -> (u8, u64, u64) {
+    pub fn notify_window(&self) -> (u8, u64, u64) {
         (self.notify.bar, self.notify.offset, self.notify.len)
     }
 }

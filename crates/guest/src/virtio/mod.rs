@@ -13,10 +13,10 @@ mod commands;
 mod control;
 mod device;
 mod net;
-pub(crate) mod offload;
-pub(crate) mod queue;
+pub mod offload;
+pub mod queue;
 mod rx;
-pub(crate) mod spec;
+pub mod spec;
 mod tx;
 
 pub use commands::{Coalescing, Rss, Statistics};
@@ -25,7 +25,7 @@ pub use device::VirtioPci;
 pub(crate) use net::LARGEST_FRAME;
 pub use net::{NetInfo, NetOptions, VirtioNet};
 pub use offload::{NetHeader, Offloads};
-pub(crate) use queue::write_descriptor;
+
 pub use queue::{BATCH, Layout, Queue, Used};
 pub use rx::RxQueue;
 pub use spec::{feature, status};

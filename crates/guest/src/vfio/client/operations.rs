@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 impl Client {
     /// `VFIO_USER_DEVICE_SET_IRQS` with any contents; `argsz` is filled in.
-    pub(crate) fn set_irqs(
+    pub fn set_irqs(
         &mut self,
         [set_flags, index, start, count]: [u32; 4],
         data: &[u8],

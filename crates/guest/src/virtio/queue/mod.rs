@@ -262,7 +262,7 @@ impl Queue {
     }
 
     /// Sets the published index of a split queue as is. For misuse.
-    pub(crate) fn force_avail_idx(&self, index: u16) -> Result<()> {
+    pub fn force_avail_idx(&self, index: u16) -> Result<()> {
         match &self.ring {
             Ring::Split(ring) => ring.force_avail_idx(index),
             Ring::Packed(_) => Err(Error::Unsupported("an available index: the queue is packed")),
@@ -270,7 +270,7 @@ impl Queue {
     }
 
     /// Puts any value into the available ring of a split queue. For misuse.
-    pub(crate) fn force_offer(&mut self, head: u16) -> Result<()> {
+    pub fn force_offer(&mut self, head: u16) -> Result<()> {
         match &mut self.ring {
             Ring::Split(ring) => ring.force_offer(head),
             Ring::Packed(_) => Err(Error::Unsupported("an available ring: the queue is packed")),
@@ -279,7 +279,7 @@ impl Queue {
 }
 
 /// Writes a descriptor into a table at an offset of the arena, ring or indirect.
-pub(crate) fn write_descriptor(
+pub fn write_descriptor(
     arena: &Arena,
     table: usize,
     index: u16,
@@ -294,7 +294,7 @@ pub(crate) fn write_descriptor(
 }
 
 /// Whether moving an index from `old` to `new` passes `event` (2.7.7.1, 2.7.10.1).
-pub(crate) fn need_event(event: u16, new: u16, old: u16) -> bool {
+pub fn need_event(event: u16, new: u16, old: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
 
