@@ -9,8 +9,11 @@
 
 use manifold_adapter::{Adapter, Config as AdapterConfig};
 use manifold_generator::config::{Config, Flow, Frames, Load, Mac, PortConfig, Protocol, Rings};
+use manifold_guest::agent;
 use manifold_guest::agent::process::GuestProcess;
-use manifold_guest::agent::{self, Command, Event, Incoming, Neighbour, Outgoing};
+use manifold_guest::protocol::{
+    Command, Config as GuestConfig, Event, Incoming, Neighbour, Outgoing,
+};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -31,7 +34,7 @@ fn main() {
     match arguments.first().map(String::as_str) {
         // The example started by itself, as a guest.
         Some("guest") => {
-            let config: agent::Config = serde_json::from_str(&arguments[1]).unwrap();
+            let config: GuestConfig = serde_json::from_str(&arguments[1]).unwrap();
             agent::run_stdio(&config).unwrap();
         }
         Some("frames") => numbers.iter().for_each(|size| frames(*size, protocol, rings)),
@@ -93,7 +96,7 @@ impl Guests {
         let (sender, events) = channel();
         let guests = (0..count)
             .map(|vf| {
-                let config = agent::Config::new(dir.join(format!("vf{vf}.sock")));
+                let config = GuestConfig::new(dir.join(format!("vf{vf}.sock")));
                 let mut command = std::process::Command::new(std::env::current_exe().unwrap());
                 command.arg("guest").arg(serde_json::to_string(&config).unwrap());
                 GuestProcess::spawn(command, vf.into(), sender.clone()).unwrap()

@@ -31,6 +31,7 @@ pub mod agent;
 mod error;
 pub mod memory;
 pub mod net;
+pub mod protocol;
 pub mod vfio;
 pub mod vhost_user;
 pub mod virtio;

@@ -5,9 +5,8 @@
 mod support;
 
 use manifold_dma::{Access, FaultReason};
-use manifold_guest::agent::{
-    ClientKind, Command, Config, Direction, DmaMode, Event, Incoming, Outgoing,
-};
+use manifold_guest::protocol::{Command, Config, Direction, Event, Incoming, Outgoing};
+use manifold_guest::vfio::{ClientKind, DmaMode};
 use manifold_pci::FunctionId;
 use support::{Bed, Guest, ip};
 

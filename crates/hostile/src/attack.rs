@@ -3,7 +3,9 @@
 use manifold_guest::memory::{Arena, Span};
 use manifold_guest::vfio::{Client, ClientKind, DmaMode, Function};
 use manifold_guest::virtio::spec::{NO_VECTOR, net_config, ring};
-use manifold_guest::virtio::{NetOptions, Queue, VirtioNet, VirtioPci, feature, status};
+use manifold_guest::virtio::{
+    Descriptor, Layout, NetOptions, Queue, VirtioNet, VirtioPci, feature, status,
+};
 use manifold_guest::{Error, Result};
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -428,12 +430,16 @@ impl Target {
 
     /// Waits for the device to give up or to return chains of queue 0 (RX) or 1 (TX).
     pub(crate) fn observe(&mut self, queue: u16) -> Result<Answer> {
+        self.wait_for_used(if queue == 0 { self.rx.layout() } else { self.tx.layout() })
+    }
+
+    /// Waits for the device to give up or to return chains of the split queue at `layout`.
+    pub(crate) fn wait_for_used(&mut self, layout: Layout) -> Result<Answer> {
         let begin = Instant::now();
         loop {
             if self.device.status()? & status::DEVICE_NEEDS_RESET != 0 {
                 return Ok(Answer::NeedsReset);
             }
-            let layout = if queue == 0 { self.rx.layout() } else { self.tx.layout() };
             let at = layout.used + ring::USED_IDX;
             let used = self.arena.load_u16(at, std::sync::atomic::Ordering::Acquire)?;
             if used != 0 {
@@ -460,8 +466,10 @@ impl Target {
 }
 
 fn write_chain(queue: &mut Queue, descriptors: &[(u64, u32, u16, u16)]) -> Result<()> {
-    for (i, (iova, len, flags, next)) in (0..).zip(descriptors) {
-        queue.set_descriptor(i, *iova, *len, *flags, *next)?;
-    }
-    Ok(())
+    (0..).zip(descriptors).try_for_each(|(i, entry)| queue.set_descriptor(i, descriptor(entry)))
+}
+
+/// Makes a descriptor of address, bytes, flags and next.
+pub(crate) fn descriptor(&(iova, len, flags, next): &(u64, u32, u16, u16)) -> Descriptor {
+    Descriptor { iova, len, flags, next }
 }

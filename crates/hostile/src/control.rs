@@ -2,8 +2,8 @@
 
 use crate::attack::{Answer, Attack, Target};
 use manifold_guest::Result;
+use manifold_guest::virtio::Descriptor;
 use manifold_guest::virtio::spec::ring::{F_NEXT, F_WRITE};
-use manifold_guest::virtio::{Queue, status};
 use rand::{Rng, RngExt};
 
 /// Where commands are written.
@@ -11,31 +11,21 @@ pub(crate) const COMMAND: usize = 4096;
 /// Where the answer goes.
 pub(crate) const ANSWER: usize = 8192;
 
-pub(crate) fn kick(target: &mut Target, heads: &[u16]) -> Result<Answer> {
-    for head in heads {
-        target.control.force_offer(*head)?;
+impl Target {
+    /// Writes control descriptors (address, bytes, flags), each linked to the one after it, from index 0 on.
+    pub(crate) fn control_chain(&mut self, descriptors: &[(u64, u32, u16)]) -> Result<()> {
+        (0..).zip(descriptors).try_for_each(|(i, &(iova, len, flags))| {
+            self.control.set_descriptor(i, Descriptor { iova, len, flags, next: i + 1 })
+        })
     }
-    target.control.publish()?;
-    target.device.kick(target.control_index)?;
-    for _ in 0..60 {
-        if target.device.status()? & status::DEVICE_NEEDS_RESET != 0 {
-            return Ok(Answer::NeedsReset);
-        }
-        let at = target.control.layout().used + 2;
-        let used = target.arena.load_u16(at, std::sync::atomic::Ordering::Acquire)?;
-        if used != 0 {
-            return Ok(Answer::Used(used));
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    Ok(Answer::Silence)
-}
 
-pub(crate) fn chain(queue: &mut Queue, descriptors: &[(u64, u32, u16)]) -> Result<()> {
-    for (i, (iova, len, flags)) in (0..).zip(descriptors) {
-        queue.set_descriptor(i, *iova, *len, *flags, i + 1)?;
+    /// Makes the control chain that begins with descriptor 0 available and rings the bell.
+    pub(crate) fn send_control(&mut self) -> Result<Answer> {
+        self.control.force_offer(0)?;
+        self.control.publish()?;
+        self.device.kick(self.control_index)?;
+        self.wait_for_used(self.control.layout())
     }
-    Ok(())
 }
 
 pub(crate) fn control_garbage(attack: &mut Attack) -> Result<()> {
@@ -67,8 +57,8 @@ pub(crate) fn control_garbage(attack: &mut Attack) -> Result<()> {
     for (what, shape) in shapes {
         attack.attempt(what, |_, target| {
             let shape = shape(target);
-            chain(&mut target.control, &shape)?;
-            kick(target, &[0])
+            target.control_chain(&shape)?;
+            target.send_control()
         })?;
     }
     attack.attempt("MAC tables that claim 2^32 entries", |_, target| {
@@ -76,8 +66,8 @@ pub(crate) fn control_garbage(attack: &mut Attack) -> Result<()> {
             .arena
             .write(target.data.offset + COMMAND, &[1, 0, 0xff, 0xff, 0xff, 0xff, 1, 2, 3])?;
         let shape = [(target.at(COMMAND), 2048, F_NEXT), (target.at(ANSWER), 1, F_WRITE)];
-        chain(&mut target.control, &shape)?;
-        kick(target, &[0])
+        target.control_chain(&shape)?;
+        target.send_control()
     })?;
     attack.attempt("1000 random commands", |attack, target| {
         let mut answer = Answer::Silence;
@@ -93,8 +83,8 @@ pub(crate) fn control_garbage(attack: &mut Attack) -> Result<()> {
                 (target.at(COMMAND + 2), len - 2, F_NEXT),
                 (target.at(ANSWER), 1, F_WRITE),
             ];
-            chain(&mut target.control, &shape)?;
-            answer = kick(target, &[0])?;
+            target.control_chain(&shape)?;
+            answer = target.send_control()?;
             if answer == Answer::NeedsReset {
                 break;
             }
@@ -102,7 +92,8 @@ pub(crate) fn control_garbage(attack: &mut Attack) -> Result<()> {
         Ok(answer)
     })?;
     attack.attempt("a loop on the control queue", |_, target| {
-        target.control.set_descriptor(0, target.at(COMMAND), 3, F_NEXT, 0)?;
-        kick(target, &[0])
+        let (iova, flags) = (target.at(COMMAND), F_NEXT);
+        target.control.set_descriptor(0, Descriptor { iova, len: 3, flags, next: 0 })?;
+        target.send_control()
     })
 }

@@ -1,6 +1,6 @@
 //! DMA: mappings that make no sense, memory that goes away, addresses that are not the guest's.
 
-use crate::attack::{Answer, Attack, IOVA, QUEUE_SIZE, Target};
+use crate::attack::{Answer, Attack, IOVA, QUEUE_SIZE, Target, descriptor};
 use manifold_guest::memory::{Arena, PAGE};
 use manifold_guest::vfio::DmaMap;
 use manifold_guest::virtio::spec::ring::F_WRITE;
@@ -10,9 +10,8 @@ use std::os::fd::AsFd;
 impl Target {
     /// Fills the TX ring with good frames, publishes them, and does not ring.
     fn fill_tx(&mut self) -> Result<()> {
-        let (iova, len, ..) = self.good();
         for i in 0..QUEUE_SIZE {
-            self.tx.set_descriptor(i, iova, len, 0, 0)?;
+            self.tx.set_descriptor(i, descriptor(&self.good()))?;
             self.tx.force_offer(i)?;
         }
         self.tx.publish()?;
@@ -22,7 +21,8 @@ impl Target {
     /// Fills the RX ring with good buffers.
     fn fill_rx(&mut self) -> Result<()> {
         for i in 0..QUEUE_SIZE {
-            self.rx.set_descriptor(i, self.at(8192 + 2048 * usize::from(i)), 2048, F_WRITE, 0)?;
+            let buffer = (self.at(8192 + 2048 * usize::from(i)), 2048, F_WRITE, 0);
+            self.rx.set_descriptor(i, descriptor(&buffer))?;
             self.rx.force_offer(i)?;
         }
         self.rx.publish()?;

@@ -1,7 +1,7 @@
 //! Headers that ask for what cannot be done, and steering that leads nowhere.
 
 use crate::attack::{Answer, Attack, Target};
-use crate::control::{ANSWER, COMMAND, chain, kick};
+use crate::control::{ANSWER, COMMAND};
 use manifold_guest::Result;
 use manifold_guest::virtio::spec::ring::{F_NEXT, F_WRITE};
 use manifold_guest::virtio::{NetHeader, feature};
@@ -187,8 +187,8 @@ pub(crate) fn steering_garbage(attack: &mut Attack) -> Result<()> {
                 (target.at(COMMAND + 2), rest, F_NEXT),
                 (target.at(ANSWER), 1, F_WRITE),
             ];
-            chain(&mut target.control, &shape)?;
-            kick(target, &[0])
+            target.control_chain(&shape)?;
+            target.send_control()
         })?;
     }
     Ok(())

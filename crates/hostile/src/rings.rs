@@ -1,25 +1,15 @@
 //! What can be written into descriptors and rings.
 
-use crate::attack::{Answer, Attack, DATA, QUEUE_SIZE, Target};
+use crate::attack::{Answer, Attack, DATA, QUEUE_SIZE, Target, descriptor};
 use manifold_guest::Result;
-use manifold_guest::virtio::queue::write_descriptor;
 use manifold_guest::virtio::spec::ring::{F_INDIRECT, F_NEXT, F_WRITE};
 use rand::{Rng, RngExt};
 
 /// Writes an indirect table into the data at `offset`.
 fn table(target: &Target, offset: usize, entries: &[(u64, u32, u16, u16)]) -> Result<()> {
-    for (i, (iova, len, flags, next)) in (0..).zip(entries) {
-        write_descriptor(
-            &target.arena,
-            target.data.offset + offset,
-            i,
-            *iova,
-            *len,
-            *flags,
-            *next,
-        )?;
-    }
-    Ok(())
+    (0..).zip(entries).try_for_each(|(i, entry)| {
+        descriptor(entry).write(&target.arena, target.data.offset + offset, i)
+    })
 }
 
 /// Where tables go: behind the frame.
@@ -325,7 +315,7 @@ pub(crate) fn header_garbage(attack: &mut Attack) -> Result<()> {
             for i in 0..QUEUE_SIZE {
                 let len = attack.rng.random_range(1..1600);
                 let at = attack.rng.random_range(0..DATA - 2000);
-                target.tx.set_descriptor(i, target.at(at), len, 0, 0)?;
+                target.tx.set_descriptor(i, descriptor(&(target.at(at), len, 0, 0)))?;
                 target.tx.force_offer(i)?;
             }
             target.tx.publish()?;

@@ -4,7 +4,8 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use manifold_guest::agent::{self, Config};
+use manifold_guest::agent;
+use manifold_guest::protocol::Config;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::cli::{GuestArgs, GuestCommand};

@@ -6,9 +6,8 @@
 use super::{Buffer, Lent, Order, out_of_order};
 use manifold_guest::Result;
 use manifold_guest::memory::Arena;
-use manifold_guest::virtio::queue::need_event;
 use manifold_guest::virtio::spec::{packed as spec, ring};
-use manifold_guest::virtio::{Layout, Used};
+use manifold_guest::virtio::{Layout, Used, need_event};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 
 /// Both flags of a descriptor's second word.

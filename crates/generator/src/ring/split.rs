@@ -6,10 +6,8 @@
 
 use super::{Buffer, Lent, Order, out_of_order};
 use manifold_guest::memory::Arena;
-use manifold_guest::virtio::queue::need_event;
-use manifold_guest::virtio::queue::write_descriptor;
 use manifold_guest::virtio::spec::ring as spec;
-use manifold_guest::virtio::{Layout, Used};
+use manifold_guest::virtio::{Descriptor, Layout, Used, need_event};
 use manifold_guest::{Error, Result};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 
@@ -55,7 +53,8 @@ impl<'a> Split<'a> {
         };
         for (index, buffer) in (0..).zip(buffers) {
             let flags = if buffer.writable { spec::F_WRITE } else { 0 };
-            write_descriptor(arena, layout.desc, index, buffer.iova, buffer.len, flags, 0)?;
+            let Buffer { iova, len, .. } = *buffer;
+            Descriptor { iova, len, flags, next: 0 }.write(arena, layout.desc, index)?;
             let entry = layout.avail + spec::AVAIL_RING + 2 * usize::from(index);
             arena.store_u16(entry, index, Ordering::Relaxed)?;
         }

@@ -14,17 +14,13 @@
 
 mod lines;
 pub mod process;
-mod protocol;
 mod rogue;
-
-pub use crate::vfio::{ClientKind, DmaMode};
-pub use crate::virtio::Counters;
-pub use protocol::{Command, Config, Direction, Event, Incoming, Neighbour, Outgoing, Rtt};
 
 use crate::memory::Arena;
 use crate::net::{PingOptions, Stack};
-use crate::vfio::Function;
-use crate::virtio::{NetOptions, VirtioNet};
+use crate::protocol::{Command, Config, Event};
+use crate::vfio::{DmaMode, Function};
+use crate::virtio::{Counters, NetOptions, VirtioNet};
 use crate::{Error, Result};
 use lines::Lines;
 use rustix::event::{PollFd, PollFlags, Timespec};

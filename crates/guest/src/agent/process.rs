@@ -1,6 +1,6 @@
 //! The other end: a program that runs guest processes.
 
-use super::{Command, Event};
+use crate::protocol::{Command, Event};
 use crate::{Error, Result};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Stdio};

@@ -1,8 +1,8 @@
 //! One attempt to reach memory that is not the guest's own.
 
-use super::{Direction, Event};
 use crate::Result;
 use crate::net::Stack;
+use crate::protocol::{Direction, Event};
 use crate::virtio::{NetOptions, status};
 use std::time::{Duration, Instant};
 

@@ -19,7 +19,7 @@ mod transfer;
 
 pub use ping::PingOptions;
 
-use crate::agent::{Event, Incoming, Neighbour, Outgoing};
+use crate::protocol::{Event, Incoming, Neighbour, Outgoing};
 use crate::virtio::VirtioNet;
 use crate::{Error, Result};
 use device::Port;

@@ -1,7 +1,7 @@
 //! ICMP echo to many targets at once.
 
 use super::device::RX_BUDGET;
-use crate::agent::{Event, Rtt};
+use crate::protocol::{Event, Rtt};
 use crate::{Error, Result};
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::phy::ChecksumCapabilities;

@@ -1,6 +1,6 @@
 //! Bulk transfers over TCP: the sender makes random bytes from a seed, both ends hash what passes.
 
-use crate::agent::{Event, Incoming, Outgoing};
+use crate::protocol::{Event, Incoming, Outgoing};
 use crate::{Error, Result};
 use blake3::Hasher;
 use rand::rngs::Xoshiro256PlusPlus;

@@ -1,7 +1,7 @@
 //! The control queue: commands to the device, one at a time (virtio 1.3, section 5.1.6.5).
 
 use super::device::VirtioPci;
-use super::queue::Queue;
+use super::queue::{Descriptor, Queue};
 use super::spec::{ctrl, ring};
 use crate::memory::Span;
 use crate::{Error, Result};
@@ -67,7 +67,8 @@ impl ControlQueue {
         let count = used.clone().count() as u16;
         for (index, &(offset, len, flags)) in (0..).zip(used) {
             let flags = if index + 1 < count { flags | ring::F_NEXT } else { flags };
-            self.queue.set_descriptor(index, iova(offset), len as u32, flags, index + 1)?;
+            let (iova, len, next) = (iova(offset), len as u32, index + 1);
+            self.queue.set_descriptor(index, Descriptor { iova, len, flags, next })?;
         }
         self.queue.offer(0)?;
         if self.queue.publish()? {

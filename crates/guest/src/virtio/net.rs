@@ -1,8 +1,9 @@
 //! Frames in and out of a virtio-net device (virtio 1.3, section 5.1).
 
-use super::Counters;
 use super::control::ControlQueue;
+use super::counters::Counters;
 use super::device::VirtioPci;
+use super::queue::Descriptor;
 use super::rx::RxQueue;
 use super::spec::{NET_HEADER, NO_VECTOR, feature, net_config, net_header, ring, status};
 use super::tx::TxQueue;
@@ -282,7 +283,7 @@ impl VirtioNet {
         let tx = self.tx.first_mut().ok_or_else(no_queues)?;
         tx.reclaim()?;
         let slot = tx.free.pop().ok_or_else(|| Error::Command("the TX queue is full".into()))?;
-        tx.queue.set_descriptor(slot, iova, len, 0, 0)?;
+        tx.queue.set_descriptor(slot, Descriptor { iova, len, flags: 0, next: 0 })?;
         tx.queue.offer(slot)?;
         tx.queue.publish()?;
         // Whether it wants to know or not.
@@ -293,7 +294,7 @@ impl VirtioNet {
     /// [`NetOptions::fill_rx`] to be off.
     pub fn rogue_write(&mut self, iova: u64, len: u32) -> Result<()> {
         let rx = self.rx.first_mut().ok_or_else(no_queues)?;
-        rx.queue.set_descriptor(0, iova, len, ring::F_WRITE, 0)?;
+        rx.queue.set_descriptor(0, Descriptor { iova, len, flags: ring::F_WRITE, next: 0 })?;
         rx.queue.offer(0)?;
         rx.queue.publish()?;
         self.device.kick(rx.index)

@@ -2,7 +2,7 @@
 
 use super::device::VirtioPci;
 use super::offload::NetHeader;
-use super::queue::{BATCH, Queue, Used};
+use super::queue::{BATCH, Descriptor, Queue, Used};
 use super::spec::{NET_HEADER, NET_HEADER_NUM_BUFFERS, header, net_header, ring};
 use crate::memory::Arena;
 use crate::{Error, Result};
@@ -47,7 +47,8 @@ impl RxQueue {
         let base = arena.alloc(buffer * usize::from(buffers), 64)?.offset;
         for i in 0..buffers {
             let iova = arena.iova_of(base + usize::from(i) * buffer);
-            queue.set_descriptor(i, iova, buffer as u32, ring::F_WRITE, 0)?;
+            let (len, flags) = (buffer as u32, ring::F_WRITE);
+            queue.set_descriptor(i, Descriptor { iova, len, flags, next: 0 })?;
         }
         let arena = arena.clone();
         Ok(Self {

@@ -2,7 +2,7 @@
 
 use super::device::VirtioPci;
 use super::offload::NetHeader;
-use super::queue::{BATCH, Queue, Used};
+use super::queue::{BATCH, Descriptor, Queue, Used};
 use super::spec::{feature, net_header, ring};
 use crate::memory::{Arena, Span};
 use crate::{Error, Result};
@@ -56,12 +56,13 @@ impl TxQueue {
             if let Some(tables) = tables {
                 let table = tables + 2 * ring::DESC * usize::from(i);
                 let body = iova + header as u64;
-                queue.set_indirect(arena, table, 0, iova, header as u32, Some(1))?;
-                queue.set_indirect(arena, table, 1, body, 0, None)?;
+                queue.set_indirect(arena, table, 0, (iova, header as u32), Some(1))?;
+                queue.set_indirect(arena, table, 1, (body, 0), None)?;
                 let bytes = 2 * ring::DESC as u32;
-                queue.set_descriptor(i, arena.iova_of(table), bytes, ring::F_INDIRECT, 0)?;
+                let (iova, flags) = (arena.iova_of(table), ring::F_INDIRECT);
+                queue.set_descriptor(i, Descriptor { iova, len: bytes, flags, next: 0 })?;
             } else {
-                queue.set_descriptor(i, iova, 0, 0, 0)?;
+                queue.set_descriptor(i, Descriptor { iova, ..Descriptor::default() })?;
             }
         }
         Ok(Self {

@@ -5,7 +5,8 @@ mod bed;
 
 pub use bed::{Bed, LONG};
 
-use manifold_guest::agent::{self, Command, Config, Event};
+use manifold_guest::agent;
+use manifold_guest::protocol::{Command, Config, Event};
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use manifold_generator::config::Protocol;
 use manifold_guest::agent::process::GuestProcess;
-use manifold_guest::agent::{Config, Event};
+use manifold_guest::protocol::{Config, Event};
 
 use super::Case;
 use crate::bench::bed::Bed;

@@ -12,81 +12,19 @@
 //! A split queue keeps that table where the device reads it. A packed queue has none: its table is the
 //! driver's own, and a chain is copied into the ring each time it is offered.
 
+mod layout;
 mod packed;
 mod split;
 
-use super::spec::{feature, packed as packed_spec, ring as spec};
+pub use layout::{BATCH, Descriptor, Layout, Used, need_event};
+
+use super::spec::{feature, ring as spec};
 use crate::memory::Arena;
 use crate::{Error, Result};
 use packed::Packed;
 use split::Split;
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// Where a queue's three parts are, as offsets into the arena.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
-    /// Entries, a power of two.
-    pub size: u16,
-    /// Descriptor table.
-    pub desc: usize,
-    /// Available ring.
-    pub avail: usize,
-    /// Used ring.
-    pub used: usize,
-}
-
-impl Layout {
-    /// Takes memory for a queue and clears it.
-    pub fn alloc(arena: &Arena, size: u16) -> Result<Self> {
-        if !size.is_power_of_two() || size > spec::MAX_SIZE {
-            return Err(Error::Command(format!(
-                "a queue of {size} entries; a power of two up to {} is wanted",
-                spec::MAX_SIZE
-            )));
-        }
-        let n = usize::from(size);
-        let desc = arena.alloc(spec::DESC * n, 64)?;
-        let avail = arena.alloc(spec::AVAIL_RING + 2 * n + 2, 64)?;
-        // Not on the line that the driver writes.
-        let used = arena.alloc(spec::USED_RING + spec::USED_ELEMENT * n + 2, 64)?;
-        for span in [desc, avail, used] {
-            arena.clear(span)?;
-        }
-        Ok(Self { size, desc: desc.offset, avail: avail.offset, used: used.offset })
-    }
-
-    /// Takes memory for a packed queue and clears it: its ring is at `desc`, the driver's event suppression
-    /// at `avail`, the device's at `used`.
-    pub fn alloc_packed(arena: &Arena, size: u16) -> Result<Self> {
-        if size == 0 || size > spec::MAX_SIZE {
-            return Err(Error::Command(format!(
-                "a packed queue of {size} entries; 1 to {} are possible",
-                spec::MAX_SIZE
-            )));
-        }
-        let desc = arena.alloc(packed_spec::DESC * usize::from(size), 64)?;
-        let driver = arena.alloc(packed_spec::EVENT, 64)?;
-        // Not on the line that the driver writes.
-        let device = arena.alloc(packed_spec::EVENT, 64)?;
-        for span in [desc, driver, device] {
-            arena.clear(span)?;
-        }
-        Ok(Self { size, desc: desc.offset, avail: driver.offset, used: device.offset })
-    }
-}
-
-/// The most chains that [`Queue::take_many`] takes at once.
-pub const BATCH: usize = 64;
-
-/// A descriptor that the device is done with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Used {
-    /// The chain's first descriptor.
-    pub head: u16,
-    /// Bytes that the device wrote.
-    pub len: u32,
-}
 
 /// A virtqueue.
 #[derive(Debug)]
@@ -139,16 +77,9 @@ impl Queue {
         matches!(self.ring, Ring::Packed(_))
     }
 
-    /// Writes a whole descriptor: device address, bytes, flags of a split queue's descriptors, next.
-    pub fn set_descriptor(
-        &mut self,
-        index: u16,
-        iova: u64,
-        len: u32,
-        flags: u16,
-        next: u16,
-    ) -> Result<()> {
-        either!(&mut self.ring, ring => ring.set_descriptor(index, iova, len, flags, next))
+    /// Writes descriptor `index`.
+    pub fn set_descriptor(&mut self, index: u16, descriptor: Descriptor) -> Result<()> {
+        either!(&mut self.ring, ring => ring.set_descriptor(index, descriptor))
     }
 
     /// Changes the length of a descriptor, and its flags to `flags`.
@@ -243,22 +174,20 @@ impl Queue {
     }
 
     /// Writes descriptor `index` of an indirect table at an offset of the arena (2.7.5.3, 2.8.8). `next` links to
-    /// another, which packed tables need not be told: there all follow one another.
+    /// another, of which packed tables hold nothing: there all follow one another.
     pub fn set_indirect(
         &self,
         arena: &Arena,
         table: usize,
         index: u16,
-        iova: u64,
-        len: u32,
+        (iova, len): (u64, u32),
         next: Option<u16>,
     ) -> Result<()> {
-        match (&self.ring, next) {
-            (Ring::Split(_), Some(next)) => {
-                write_descriptor(arena, table, index, iova, len, spec::F_NEXT, next)
-            }
-            _ => write_descriptor(arena, table, index, iova, len, 0, 0),
-        }
+        let (flags, next) = match (&self.ring, next) {
+            (Ring::Split(_), Some(next)) => (spec::F_NEXT, next),
+            _ => (0, 0),
+        };
+        Descriptor { iova, len, flags, next }.write(arena, table, index)
     }
 
     /// Sets the published index of a split queue as is. For misuse.
@@ -276,26 +205,6 @@ impl Queue {
             Ring::Packed(_) => Err(Error::Unsupported("an available ring: the queue is packed")),
         }
     }
-}
-
-/// Writes a descriptor into a table at an offset of the arena, ring or indirect.
-pub fn write_descriptor(
-    arena: &Arena,
-    table: usize,
-    index: u16,
-    iova: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
-) -> Result<()> {
-    let at = table + usize::from(index) * spec::DESC;
-    arena.store_u64(at, iova)?;
-    arena.store_u64(at + 8, u64::from(len) | u64::from(flags) << 32 | u64::from(next) << 48)
-}
-
-/// Whether moving an index from `old` to `new` passes `event` (2.7.7.1, 2.7.10.1).
-pub fn need_event(event: u16, new: u16, old: u16) -> bool {
-    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
 
 #[cfg(test)]

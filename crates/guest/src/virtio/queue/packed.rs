@@ -4,21 +4,12 @@
 //! descriptor's number in the driver's table. The entry that begins a burst becomes available last, so that
 //! the device sees a burst as a whole.
 
-use super::{Layout, Used, need_event};
+use super::layout::{Descriptor, Layout, Used, need_event};
 use crate::memory::Arena;
 use crate::virtio::spec::{packed as spec, ring};
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-
-/// A descriptor of the driver's table.
-#[derive(Debug, Clone, Copy, Default)]
-struct Descriptor {
-    iova: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
-}
 
 /// A position in the ring, with its wrap counter.
 #[derive(Debug, Clone, Copy)]
@@ -82,15 +73,8 @@ impl Packed {
         self.table.get_mut(usize::from(index)).ok_or_else(none)
     }
 
-    pub(super) fn set_descriptor(
-        &mut self,
-        index: u16,
-        iova: u64,
-        len: u32,
-        flags: u16,
-        next: u16,
-    ) -> Result<()> {
-        *self.entry(index)? = Descriptor { iova, len, flags, next };
+    pub(super) fn set_descriptor(&mut self, index: u16, descriptor: Descriptor) -> Result<()> {
+        *self.entry(index)? = descriptor;
         Ok(())
     }
 

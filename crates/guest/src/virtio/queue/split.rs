@@ -3,7 +3,7 @@
 //! Descriptors are written once where that is possible: a buffer keeps its descriptor for life, and sending
 //! it again takes one entry in the available ring.
 
-use super::{BATCH, Layout, Used, need_event, write_descriptor};
+use super::layout::{BATCH, Descriptor, Layout, Used, need_event};
 use crate::memory::Arena;
 use crate::virtio::spec::ring as spec;
 use crate::{Error, Result};
@@ -54,16 +54,8 @@ impl Split {
         self.layout
     }
 
-    /// Writes a whole descriptor: device address, bytes, flags, next.
-    pub(super) fn set_descriptor(
-        &self,
-        index: u16,
-        iova: u64,
-        len: u32,
-        flags: u16,
-        next: u16,
-    ) -> Result<()> {
-        write_descriptor(&self.arena, self.layout.desc, index, iova, len, flags, next)
+    pub(super) fn set_descriptor(&self, index: u16, descriptor: Descriptor) -> Result<()> {
+        descriptor.write(&self.arena, self.layout.desc, index)
     }
 
     /// Changes the length of a descriptor, and its flags to `flags`.
@@ -76,12 +68,8 @@ impl Split {
     /// Puts a chain into the available ring; [`Self::publish`] shows it to the device.
     #[inline]
     pub(super) fn offer(&mut self, head: u16) -> Result<()> {
-        let slot = usize::from(self.avail_next & (self.layout.size - 1));
-        let at = self.layout.avail + spec::AVAIL_RING + 2 * slot;
         self.lend(head)?;
-        self.arena.store_u16(at, head, Ordering::Relaxed)?;
-        self.avail_next = self.avail_next.wrapping_add(1);
-        Ok(())
+        self.force_offer(head)
     }
 
     /// Puts many chains into the available ring, as [`Self::offer`] does one.
@@ -248,7 +236,8 @@ impl Split {
         self.arena.store_u16(self.layout.avail + spec::AVAIL_IDX, index, Ordering::Release)
     }
 
-    /// Puts any value into the available ring. For misuse.
+    /// Puts any value into the available ring, as only a driver that attacks does.
+    #[inline]
     pub(super) fn force_offer(&mut self, head: u16) -> Result<()> {
         let slot = usize::from(self.avail_next & (self.layout.size - 1));
         let at = self.layout.avail + spec::AVAIL_RING + 2 * slot;

@@ -1,4 +1,4 @@
-//! What the agent is told and what it answers: one JSON object per line, each way.
+//! Commands to a guest process and events from it: one JSON object per line, each way.
 
 use crate::vfio::{ClientKind, DmaMode};
 use crate::virtio::Counters;
