@@ -1,4 +1,4 @@
-//! Attaching a port: whatever is behind it, there are virtqueues afterwards.
+//! Attaches a port to its device. Whatever the device is, there are virtqueues afterwards.
 
 use crate::config::{Config, Frames, Mac, Memory, PortConfig, Protocol, Rings};
 use manifold_guest::memory::Arena;
@@ -10,16 +10,16 @@ use manifold_guest::{Error, Result};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-/// Where ports keep their memory; each in a DMA domain of its own.
+/// IOVA of a port's memory. Each port has a DMA domain of its own.
 const IOVA: u64 = 0x1_0000_0000;
-/// Entries in the control queue: a command takes four, and there is one at a time.
+/// Number of entries in the control queue. A command takes four, and there is one at a time.
 const CONTROL_QUEUE: u16 = 8;
-/// What large frames take.
+/// Features that large frames need.
 const TSO: u64 = feature::CSUM | feature::GUEST_CSUM | feature::HOST_TSO4 | feature::GUEST_TSO4;
 
-/// What is behind a port.
+/// The connection to a port's device.
 #[derive(Debug)]
-enum Line {
+enum Connection {
     Function(Box<VirtioPci>),
     VhostUser(VhostUser),
     Loopback { kicks: u64 },
@@ -27,20 +27,20 @@ enum Line {
 
 /// An attached device.
 #[derive(Debug)]
-pub(crate) struct Plug {
-    line: Line,
+pub(crate) struct Device {
+    connection: Connection,
     pub(crate) features: u64,
     pub(crate) mac: Mac,
 }
 
 /// An attached device, its memory and where in it the queues are: RX 0, TX 0, RX 1, TX 1, ...
 pub(crate) struct Attached {
-    pub(crate) plug: Plug,
+    pub(crate) device: Device,
     pub(crate) arena: Arc<Arena>,
     pub(crate) layouts: Vec<Layout>,
 }
 
-/// The features that a configuration asks for.
+/// Returns the features that a configuration asks for.
 pub(crate) fn wanted(rings: &Rings, frames: &Frames) -> u64 {
     let mut wanted = feature::VERSION_1;
     for (on, bits) in [
@@ -89,9 +89,9 @@ pub(crate) fn attach(
         0 => Ok(features),
         _ => Err(Error::Features { features: wanted, offered }),
     };
-    let plug = match port.protocol {
-        Protocol::Loopback => Plug {
-            line: Line::Loopback { kicks: 0 },
+    let device = match port.protocol {
+        Protocol::Loopback => Device {
+            connection: Connection::Loopback { kicks: 0 },
             features: wanted,
             mac: port.mac.unwrap_or(default),
         },
@@ -106,7 +106,7 @@ pub(crate) fn attach(
             };
             device.share(&arena)?;
             let mac = port.mac.or(told).unwrap_or(default);
-            Plug { line: Line::VhostUser(device), features, mac }
+            Device { connection: Connection::VhostUser(device), features, mac }
         }
         Protocol::VfioUser => {
             let function =
@@ -125,10 +125,10 @@ pub(crate) fn attach(
                 return Err(Error::Command(format!("{pairs} queue pairs; the device has {most}")));
             }
             let mac = port.mac.unwrap_or(Mac(mac));
-            Plug { line: Line::Function(Box::new(device)), features, mac }
+            Device { connection: Connection::Function(Box::new(device)), features, mac }
         }
     };
-    Ok(Attached { plug, arena, layouts })
+    Ok(Attached { device, arena, layouts })
 }
 
 /// Refuses frames that a function would drop.
@@ -147,12 +147,12 @@ fn check_mtu(device: &mut VirtioPci, features: u64, frames: &Frames) -> Result<(
 }
 
 impl Attached {
-    /// Has the device start on the queues, whose descriptors are written.
+    /// Has the device start on the queues. Their descriptors have been written.
     pub(crate) fn start(&mut self) -> Result<()> {
-        match &mut self.plug.line {
-            Line::Loopback { .. } => Ok(()),
-            Line::VhostUser(device) => device.start(&self.arena, &self.layouts),
-            Line::Function(device) => {
+        match &mut self.device.connection {
+            Connection::Loopback { .. } => Ok(()),
+            Connection::VhostUser(device) => device.start(&self.arena, &self.layouts),
+            Connection::Function(device) => {
                 let queues = self.layouts.len() as u16;
                 let vectors = device.function().enable_msix(1 + queues)?;
                 for (index, layout) in (0..).zip(&self.layouts) {
@@ -165,16 +165,16 @@ impl Attached {
                     }
                     device.enable_queue(index, *layout, (1 + index).min(vectors - 1))?;
                 }
-                match self.plug.features & feature::MQ {
+                match self.device.features & feature::MQ {
                     0 => device.add_status(status::DRIVER_OK),
-                    _ => start_pairs(device, queues / 2, self.plug.features),
+                    _ => start_pairs(device, queues / 2, self.device.features),
                 }
             }
         }
     }
 }
 
-/// Has a function start and use so many queue pairs: after a reset it uses one (5.1.6.5.5).
+/// Has a function start with `pairs` queue pairs, where after a reset it would use one (5.1.6.5.5).
 fn start_pairs(device: &mut VirtioPci, pairs: u16, features: u64) -> Result<()> {
     let index = 2 * device.max_queue_pairs(features)?;
     let queue = device.setup_queue(index, CONTROL_QUEUE, NO_VECTOR, features)?;
@@ -183,53 +183,53 @@ fn start_pairs(device: &mut VirtioPci, pairs: u16, features: u64) -> Result<()> 
     control.set_queue_pairs(device, pairs)
 }
 
-impl Plug {
+impl Device {
     /// Rings a queue's doorbell.
     pub(crate) fn kick(&mut self, index: u16) -> Result<()> {
-        match &mut self.line {
-            Line::Function(device) => device.kick(index),
-            Line::VhostUser(device) => device.kick(index),
-            Line::Loopback { kicks } => {
+        match &mut self.connection {
+            Connection::Function(device) => device.kick(index),
+            Connection::VhostUser(device) => device.kick(index),
+            Connection::Loopback { kicks } => {
                 *kicks += 1;
                 Ok(())
             }
         }
     }
 
-    /// Doorbells rung.
+    /// Returns how many doorbells were rung.
     pub(crate) fn kicks(&self) -> u64 {
-        match &self.line {
-            Line::Function(device) => device.kicks(),
-            Line::VhostUser(device) => device.kicks(),
-            Line::Loopback { kicks } => *kicks,
+        match &self.connection {
+            Connection::Function(device) => device.kicks(),
+            Connection::VhostUser(device) => device.kicks(),
+            Connection::Loopback { kicks } => *kicks,
         }
     }
 
-    /// The eventfd of a queue's interrupts.
+    /// Returns the eventfd of a queue's interrupts.
     pub(crate) fn interrupt(&self, index: u16) -> Option<RawFd> {
-        match &self.line {
-            Line::Function(device) => {
+        match &self.connection {
+            Connection::Function(device) => {
                 let fds = device.function_ref().interrupts();
                 fds.get(usize::from(index) + 1).or(fds.last()).map(AsRawFd::as_raw_fd)
             }
-            Line::VhostUser(device) => device.call(index),
-            Line::Loopback { .. } => None,
+            Connection::VhostUser(device) => device.call(index),
+            Connection::Loopback { .. } => None,
         }
     }
 
     /// Forgets a queue's interrupts so far.
     pub(crate) fn clear_interrupt(&self, index: u16) {
-        match &self.line {
-            Line::Function(device) => {
+        match &self.connection {
+            Connection::Function(device) => {
                 let fds = device.function_ref().interrupts();
                 if let Some(fd) = fds.get(usize::from(index) + 1).or(fds.last()) {
                     let _ = rustix::io::read(fd, &mut [0; 8]);
                 }
             }
-            Line::VhostUser(device) => {
+            Connection::VhostUser(device) => {
                 device.clear_call(index);
             }
-            Line::Loopback { .. } => {}
+            Connection::Loopback { .. } => {}
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Time by the processor's time stamp counter, read in a few nanoseconds and without a system call.
+//! Tells time by the processor's time stamp counter, in a few nanoseconds and without a system call.
 
 /// Reads the time stamp counter and knows how fast it goes.
 #[derive(Debug, Clone)]
@@ -10,29 +10,29 @@ pub(crate) struct Clock {
 impl Clock {
     pub(crate) fn new() -> Self {
         let clock = quanta::Clock::new();
-        // How many nanoseconds so many cycles are, the other way round.
+        // quanta converts cycles to nanoseconds; the frequency follows from that.
         let cycles = 1 << 40;
         let ns = clock.delta_as_nanos(0, cycles).max(1);
         Self { clock, hz: cycles as f64 * 1e9 / ns as f64 }
     }
 
-    /// Now, in cycles.
+    /// Returns the time in cycles.
     #[inline]
     pub(crate) fn now(&self) -> u64 {
         self.clock.raw()
     }
 
-    /// Cycles per second.
+    /// Returns the cycles per second.
     pub(crate) fn hz(&self) -> f64 {
         self.hz
     }
 
-    /// Cycles in so many milliseconds.
+    /// Converts milliseconds to cycles.
     pub(crate) fn cycles(&self, ms: u64) -> u64 {
         (ms as f64 * 1e-3 * self.hz) as u64
     }
 
-    /// Nanoseconds in so many cycles.
+    /// Converts cycles to nanoseconds.
     pub(crate) fn ns(&self, cycles: u64) -> f64 {
         cycles as f64 * 1e9 / self.hz
     }

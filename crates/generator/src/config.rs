@@ -1,4 +1,4 @@
-//! What the generator is told. Everything with a default may be left out of the JSON.
+//! The generator's configuration. Everything with a default may be left out of the JSON.
 
 use manifold_guest::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,7 @@ impl From<Mac> for String {
     }
 }
 
-/// How a port is attached to.
+/// The way in which a port is attached to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
@@ -58,8 +58,8 @@ pub enum Protocol {
     VfioUser,
     /// The data path only: `vfN.vhost.sock`, or the socket of a vhost-user backend of others.
     VhostUser,
-    /// No device at all. What a port sends arrives, uncopied, at the receiver of its flow, at no cost that
-    /// is counted: what is left is the cost of the generator itself. The socket is not looked at.
+    /// No device at all. What a port sends arrives, uncopied, at the receiver of its flow, and the time for that is not
+    /// counted: the cost of the generator itself is left. The socket is not used.
     Loopback,
 }
 
@@ -70,33 +70,33 @@ pub struct PortConfig {
     /// The socket that the device listens on.
     #[serde(default)]
     pub socket: PathBuf,
-    /// What is spoken there.
+    /// The protocol on the socket.
     #[serde(default)]
     pub protocol: Protocol,
-    /// The port's address. Without: what the device says, or, as vhost-user devices seldom do,
-    /// `02:00:00:00:hh:ll` with the port's index in `hhll`. An adapter that knows its functions' addresses
-    /// (this one: `manifold vf list`) drops frames of any other, so over vhost-user name it.
+    /// The port's address. The default is the device's own, or `02:00:00:00:hh:ll` with the port's index in `hhll` where
+    /// the device does not name one, as over vhost-user. Manifold drops frames from other addresses than the VF's own
+    /// (`manifold vf list`), so name it there.
     #[serde(default)]
     pub mac: Option<Mac>,
 }
 
 impl PortConfig {
-    /// A port with everything else left out.
+    /// Makes a port with defaults for everything else.
     pub fn new(socket: impl Into<PathBuf>, protocol: Protocol) -> Self {
         Self { socket: socket.into(), protocol, mac: None }
     }
 }
 
-/// How much a flow sends.
+/// The rate at which a flow sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Load {
-    /// As fast as the ring takes frames, whatever arrives.
+    /// The flow sends as fast as the ring takes frames, whatever arrives.
     Open,
-    /// At most this many frames a second.
+    /// The flow sends at most this many frames a second.
     Rate(u64),
-    /// Only while fewer than this many frames to the same receiver are on their way. Not more than the queue
-    /// size, and nothing is lost to overload.
+    /// The flow sends only while fewer than this many frames to the same receiver are on their way. If that is not more
+    /// than the queue size, nothing is lost to overload.
     Closed(u32),
 }
 
@@ -111,17 +111,17 @@ pub struct Flow {
     /// The sender's queue pair, which sends no other flow.
     #[serde(default)]
     pub queue: u16,
-    /// How much.
+    /// The rate at which it sends.
     pub load: Load,
 }
 
-/// What the frames are: UDP over IPv4, but for [`Frames::Tso`].
+/// The kind of frames. They are UDP over IPv4, except [`Frames::Tso`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Frames {
-    /// All of this many bytes without FCS, 60 to 65549: what is 64 bytes on a real wire is 60 here.
+    /// All frames have this many bytes without FCS, 60 to 65549. 64 bytes on a real wire are 60 here.
     Size(u32),
-    /// 60, 590 and 1514 bytes in the proportion 7 to 4 to 1.
+    /// Frames have 60, 590 and 1514 bytes in the proportion 7 to 4 to 1.
     Imix,
     /// TCP over IPv4 in frames larger than any MTU, which ask for segmentation.
     Tso {
@@ -138,7 +138,7 @@ impl Default for Frames {
     }
 }
 
-/// Where guest memory comes from.
+/// The kind of pages that guest memory has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Memory {
@@ -149,7 +149,7 @@ pub enum Memory {
     HugePages,
 }
 
-/// How virtqueues are set up. A feature that is asked for and that a device lacks is an error.
+/// The set-up of virtqueues. It is an error if a device lacks a feature that is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rings {
@@ -161,16 +161,16 @@ pub struct Rings {
     pub event_idx: bool,
     /// `VIRTIO_NET_F_MRG_RXBUF`.
     pub mergeable: bool,
-    /// Entries per virtqueue, a power of two up to 1024.
+    /// Number of entries per virtqueue, a power of two up to 1024.
     pub size: u16,
-    /// Queue pairs per port. Of a function over vfio-user as many are put in use as this says.
+    /// Number of queue pairs per port.
     pub pairs: u16,
-    /// Bytes per receive buffer, header included. 0: whatever the largest frame takes.
+    /// Bytes per receive buffer, header included. 0 means as many as the largest frame takes.
     pub rx_buffer: u32,
-    /// Believe that chains come back in the order they went, and look only at the index and now and then at
-    /// an entry. False: read every used entry, as a driver must who cannot know.
+    /// Believes that chains come back in the order they went, and reads only the index and now and then an entry. If
+    /// false, every used entry is read, as by a driver that cannot know.
     pub assume_order: bool,
-    /// Guest memory.
+    /// The kind of pages of guest memory.
     pub memory: Memory,
 }
 
@@ -190,64 +190,64 @@ impl Default for Rings {
     }
 }
 
-/// What is measured.
+/// The kind of measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Work {
-    /// Frames per second of all [`Config::flows`].
+    /// Measures frames per second of all [`Config::flows`].
     #[default]
     Flows,
-    /// Round trips of one frame from port 0 to port 1 and back, looked for all the time. No flows.
+    /// Measures round trips of one frame from port 0 to port 1 and back, with polling. There are no flows.
     PingPong,
-    /// The same with pauses, in which the device may fall asleep.
+    /// Measures round trips with pauses in between, in which the device may fall asleep.
     Sleeping {
         /// Microseconds between two round trips.
         pause_us: u64,
-        /// Wait for interrupts instead of looking.
+        /// Waits for interrupts instead of polling.
         interrupts: bool,
     },
 }
 
-/// What to generate. One thread drives all ports.
+/// The whole configuration. One thread drives all ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The ports, up to 256.
     pub ports: Vec<PortConfig>,
-    /// Who sends to whom.
+    /// The flows between the ports.
     #[serde(default)]
     pub flows: Vec<Flow>,
-    /// What is measured.
+    /// The kind of measurement.
     #[serde(default)]
     pub work: Work,
-    /// What is sent.
+    /// The kind of frames.
     #[serde(default)]
     pub frames: Frames,
-    /// How.
+    /// The set-up of virtqueues.
     #[serde(default)]
     pub rings: Rings,
-    /// Frames per burst.
+    /// Number of frames per burst.
     #[serde(default = "Config::default_burst")]
     pub burst: u16,
-    /// Milliseconds that devices may take until a frame of each closed loop arrives, before anything else.
+    /// Milliseconds that devices may take, at the very start, until a frame of each closed loop arrives.
     #[serde(default = "Config::default_ready")]
     pub ready_ms: u64,
     /// Milliseconds before counting starts.
     #[serde(default = "Config::default_warm_up")]
     pub warm_up_ms: u64,
-    /// Milliseconds counted.
+    /// Milliseconds for which frames are counted.
     #[serde(default = "Config::default_duration")]
     pub duration_ms: u64,
-    /// Check every used entry's identity and length and every received byte. Slow.
+    /// Checks every used entry and every received byte, which is slow.
     #[serde(default)]
     pub verify: bool,
-    /// Run on this processor only.
+    /// The processor to run on; any by default.
     #[serde(default)]
     pub cpu: Option<usize>,
 }
 
 impl Config {
-    /// One-second runs of 60-byte frames in bursts of 32 over these ports.
+    /// Makes a configuration for one second of 60-byte frames in bursts of 32 over these ports.
     pub fn new(ports: Vec<PortConfig>, flows: Vec<Flow>) -> Self {
         Self {
             ports,

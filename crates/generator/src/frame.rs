@@ -1,4 +1,4 @@
-//! The frames: what is in them, and whether what arrives is what was sent.
+//! Builds the frames, and checks that what arrives is what was sent.
 //!
 //! ```text
 //!   virtio_net_hdr │ Ethernet │ IPv4 │ UDP or TCP │ flow, slot │ pattern …
@@ -6,6 +6,7 @@
 //! ```
 
 use crate::config::{Frames, Mac};
+use manifold_guest::virtio::offload::{fold, sum};
 use manifold_guest::virtio::spec::{NET_HEADER, header};
 use manifold_guest::{Error, Result};
 
@@ -13,21 +14,21 @@ const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const UDP: usize = 8;
 const TCP: usize = 20;
-/// The transport protocol's port of queue pair 0.
+/// TCP or UDP port of queue pair 0.
 const PORT: u16 = 0x4000;
-/// The largest frame: an IPv4 packet of 65535 bytes.
+/// Bytes of the largest frame, which holds an IPv4 packet of 65535 bytes.
 const LARGEST: u32 = 65535 + ETHERNET as u32;
 const SMALLEST: u32 = 60;
-/// 7:4:1 of small, middle and large.
+/// Sizes in bytes, in the proportion 7 to 4 to 1.
 const IMIX: [u32; 12] = [60, 590, 60, 590, 60, 60, 1514, 60, 590, 60, 590, 60];
 
-/// Who sends what to whom.
+/// What all frames of a flow have in common.
 ///
-/// Both ports of its transport protocol are `0x4000` plus the queue pair, so that what comes the other way on the same
-/// pair is the same conversation: a device that steers by it (virtio 1.3, 5.1.6.5.5.1) delivers each on the pair that its
+/// Both TCP or UDP ports are `0x4000` plus the queue pair, so that the opposite flow on the same pair is the same
+/// conversation. A device that steers by it (virtio 1.3, 5.1.6.5.5.1) delivers each on the pair that its
 /// receiver sends on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Route {
+pub(crate) struct Template {
     pub(crate) flow: u16,
     pub(crate) queue: u16,
     pub(crate) from: Mac,
@@ -51,7 +52,7 @@ impl Frames {
         }
     }
 
-    /// Bytes of the largest frame.
+    /// Returns the bytes of the largest frame.
     pub(crate) fn largest(&self) -> usize {
         match *self {
             Self::Size(bytes) | Self::Tso { bytes, .. } => bytes as usize,
@@ -59,7 +60,7 @@ impl Frames {
         }
     }
 
-    /// Bytes of the frame in a slot.
+    /// Returns the bytes of the frame in a slot.
     pub(crate) fn bytes(&self, slot: u16) -> usize {
         match *self {
             Self::Size(bytes) | Self::Tso { bytes, .. } => bytes as usize,
@@ -67,24 +68,24 @@ impl Frames {
         }
     }
 
-    /// Bytes of a frame on average over `slots` slots.
+    /// Returns the bytes of a frame on average over `slots` slots.
     pub(crate) fn mean(&self, slots: u16) -> f64 {
         let sum: usize = (0..slots).map(|slot| self.bytes(slot)).sum();
         sum as f64 / f64::from(slots.max(1))
     }
 
-    /// The header and frame of a slot.
-    pub(crate) fn build(&self, route: &Route, slot: u16) -> Vec<u8> {
+    /// Builds the virtio-net header and the frame of a slot.
+    pub(crate) fn build(&self, template: &Template, slot: u16) -> Vec<u8> {
         let len = self.bytes(slot);
         let tcp = matches!(self, Self::Tso { .. });
         let transport = if tcp { TCP } else { UDP };
         let payload = ETHERNET + IPV4 + transport;
         let mut frame = vec![0; len.max(payload + 4)];
-        put(&mut frame, 0, &route.to.0);
-        put(&mut frame, 6, &route.from.0);
+        put(&mut frame, 0, &template.to.0);
+        put(&mut frame, 6, &template.from.0);
         put(&mut frame, 12, &[0x08, 0x00]);
         let ip = (len - ETHERNET) as u16;
-        let (from, to) = (address(route.from), address(route.to));
+        let (from, to) = (address(template.from), address(template.to));
         let mut v4 = [0; IPV4];
         put(&mut v4, 0, &[0x45, 0]);
         put(&mut v4, 2, &ip.to_be_bytes());
@@ -96,19 +97,19 @@ impl Frames {
         put(&mut frame, ETHERNET, &v4);
         let at = ETHERNET + IPV4;
         for end in [at, at + 2] {
-            put(&mut frame, end, &(PORT | route.queue).to_be_bytes());
+            put(&mut frame, end, &(PORT | template.queue).to_be_bytes());
         }
         if tcp {
-            // Sequence number, window; ACK and PSH.
+            // The header's length, ACK and PSH, the window.
             put(&mut frame, at + 12, &[(TCP as u8 / 4) << 4, 0x18, 0xff, 0xff]);
-            // What is left for whoever completes the checksum: the sum over the pseudo-header.
-            let pseudo = sum(&from) + sum(&to) + 6 + u32::from(ip) - IPV4 as u32;
+            // The sum over the pseudo-header, from which the device completes the checksum.
+            let pseudo = sum(&from) + sum(&to) + 6 + u64::from(ip) - IPV4 as u64;
             put(&mut frame, at + 16, &fold(pseudo).to_be_bytes());
         } else {
-            // No checksum, which IPv4 allows.
+            // The checksum stays 0, which IPv4 allows.
             put(&mut frame, at + 4, &(ip - IPV4 as u16).to_be_bytes());
         }
-        put(&mut frame, payload, &route.flow.to_be_bytes());
+        put(&mut frame, payload, &template.flow.to_be_bytes());
         put(&mut frame, payload + 2, &slot.to_be_bytes());
         for (n, byte) in (0usize..).zip(frame.iter_mut().skip(payload + 4)) {
             *byte = (n.wrapping_mul(31).wrapping_add(usize::from(slot))) as u8;
@@ -132,12 +133,12 @@ impl Frames {
         bytes
     }
 
-    /// Whether a received frame, without its virtio-net header, is byte for byte one of those that `route`
-    /// describes by flow. `None`: it comes from somebody else.
+    /// Checks that a received frame, without its virtio-net header, is byte for byte one that its flow sent. `template`
+    /// returns a flow's template. Returns `None` if the frame comes from somebody else.
     pub(crate) fn verify(
         &self,
         frame: &[u8],
-        route: impl Fn(u16) -> Option<Route>,
+        template: impl Fn(u16) -> Option<Template>,
     ) -> Option<Result<()>> {
         let tcp = matches!(self, Self::Tso { .. });
         let payload = ETHERNET + IPV4 + if tcp { TCP } else { UDP };
@@ -146,11 +147,11 @@ impl Frames {
             Some(u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]))
         };
         let (flow, slot) = (number(payload)?, number(payload + 2)?);
-        let route = route(flow)?;
-        if number(12)? != 0x0800 || number(ETHERNET + IPV4)? != PORT | route.queue {
+        let template = template(flow)?;
+        if number(12)? != 0x0800 || number(ETHERNET + IPV4)? != PORT | template.queue {
             return None;
         }
-        let sent = self.build(&route, slot);
+        let sent = self.build(&template, slot);
         let sent = sent.get(NET_HEADER..)?;
         let differs = |n: &usize| {
             // A device may complete the checksum.
@@ -170,7 +171,7 @@ impl Frames {
     }
 }
 
-/// An IPv4 address for a MAC address.
+/// Makes an IPv4 address from a MAC address.
 fn address(mac: Mac) -> [u8; 4] {
     let [_, _, _, a, b, c] = mac.0;
     [10, a, b, c]
@@ -182,32 +183,15 @@ fn put(bytes: &mut [u8], at: usize, data: &[u8]) {
     }
 }
 
-/// Sum of 16-bit words (RFC 1071).
-fn sum(bytes: &[u8]) -> u32 {
-    let word = |pair: &[u8]| match *pair {
-        [a, b] => u32::from(u16::from_be_bytes([a, b])),
-        [a] => u32::from(a) << 8,
-        _ => 0,
-    };
-    bytes.chunks(2).map(word).sum()
-}
-
-fn fold(mut sum: u32) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ROUTE: Route =
-        Route { flow: 3, queue: 1, from: Mac([2, 0, 0, 0, 0, 1]), to: Mac([2, 0, 0, 0, 0, 2]) };
+    const TEMPLATE: Template =
+        Template { flow: 3, queue: 1, from: Mac([2, 0, 0, 0, 0, 1]), to: Mac([2, 0, 0, 0, 0, 2]) };
 
     fn verify(frames: Frames, frame: &[u8]) -> Option<Result<()>> {
-        frames.verify(frame, |flow| (flow == ROUTE.flow).then_some(ROUTE))
+        frames.verify(frame, |flow| (flow == TEMPLATE.flow).then_some(TEMPLATE))
     }
 
     #[test]
@@ -221,7 +205,7 @@ mod tests {
     fn an_address_checks_out() {
         for frames in [Frames::Size(60), Frames::Imix, Frames::Tso { bytes: 65549, mss: 1448 }] {
             frames.check().unwrap();
-            let bytes = frames.build(&ROUTE, 6);
+            let bytes = frames.build(&TEMPLATE, 6);
             assert_eq!(bytes.len(), NET_HEADER + frames.bytes(6));
             let ip = &bytes[NET_HEADER + ETHERNET..][..IPV4];
             assert_eq!(fold(sum(ip)), 0xffff, "the IPv4 header's checksum");
@@ -232,7 +216,7 @@ mod tests {
     fn a_changed_byte_is_noticed() {
         for frames in [Frames::Size(60), Frames::Size(1514), Frames::Tso { bytes: 9000, mss: 536 }]
         {
-            let frame = frames.build(&ROUTE, 200).split_off(NET_HEADER);
+            let frame = frames.build(&TEMPLATE, 200).split_off(NET_HEADER);
             assert!(matches!(verify(frames, &frame), Some(Ok(()))));
             for at in [0, 11, 20, frame.len() - 1] {
                 let mut changed = frame.clone();

@@ -1,19 +1,22 @@
-//! A raw generator and sink of Ethernet frames, for measurements: no stack, one thread, a few nanoseconds
+//! A traffic generator and sink for measurements: raw Ethernet frames, no network stack, one thread, a few nanoseconds
 //! per frame.
 //!
-//! A frame is written once, and so is what describes it: sending it again is one index (split rings) or one
-//! descriptor (packed). A received frame is counted and its buffer offered again, unread. So what limits the
-//! frames per second is the device, whichever it is: a function of the adapter over vfio-user or vhost-user,
-//! or a vhost-user backend of others. [`report::Cost`] tells what the generator took, and
-//! [`config::Protocol::Loopback`] what it takes with no device at all.
+//! A frame is written once, and so is its descriptor: sending it again is one index (split rings) or one
+//! descriptor (packed). A received frame is counted, unread, and its buffer posted again. So the device limits the frames
+//! per second, whichever it is: a function of the adapter over vfio-user or vhost-user, or a vhost-user backend of
+//! others. [`report::Cost`] says what the generator itself took, and [`config::Protocol::Loopback`] measures it
+//! without a device.
+//!
+//! It is not a guest: it answers no ARP and takes no commands while it runs. Registers, control queue and messages are
+//! those of `manifold-guest`; only the rings are its own.
 //!
 //! ```text
-//!   port a ── TX wheel ──►  device  ──► RX wheel ── port b     flow a -> b
-//!     ▲                                                │
-//!     └───────── window: sent − received ◄─────────────┘        closed loop
+//!   port a ── TX ring ──►  device  ──► RX ring ── port b     flow a -> b
+//!     ▲                                               │
+//!     └───────── window: sent − received ◄────────────┘      closed loop
 //! ```
 //!
-//! `manifold guest generate CONFIG` takes a [`config::Config`] as JSON and prints a [`report::Report`] as JSON.
+//! `manifold-generator CONFIG` takes a [`config::Config`] as JSON and prints a [`report::Report`] as JSON.
 //! Two ports, 60-byte frames one way, at most 256 on their way, for two seconds:
 //!
 //! ```json
@@ -36,14 +39,15 @@
 //! | large TCP frames | `"frames": { "tso": { "bytes": 65536, "mss": 1448 } }` |
 //! | the same into small buffers | and `"rings": { "mergeable": true, "rx_buffer": 4096 }` |
 //! | several queues | `"rings": { "pairs": 2 }`, and flows with `"queue": 0`, `"queue": 1` |
-//! | round trips, looked for | `"work": "ping_pong"`, two ports, no flows |
+//! | round trips, polled | `"work": "ping_pong"`, two ports, no flows |
 //! | round trips with pauses | `"work": { "sleeping": { "pause_us": 1000, "interrupts": true } }` |
 //! | the generator's own cost | every port's `"protocol": "loopback"` |
 //! | every byte checked | `"verify": true` |
 //!
-//! The report's `frames_per_s` counts received frames. `generator.ns_per_frame` is per frame sent or received
-//! and `generator.busy` the part of the time in which the generator had something to do: far from 1, the
+//! The report's `frames_per_s` counts received frames. `generator.ns_per_frame` is per frame sent or received.
+//! `generator.busy` is the part of the time in which the generator had something to do: where it is far from 1, the
 //! device was the limit.
+#![forbid(unsafe_code)]
 
 mod attach;
 mod clock;
@@ -61,22 +65,22 @@ mod throughput;
 use attach::{Attached, attach};
 use clock::Clock;
 use config::{Config, Mac, Protocol, Work};
-use frame::Route;
+use frame::Template;
 use loopback::Loopback;
 use manifold_guest::{Error, Result};
 use port::{Port, Verify, memory};
 use report::{Cost, Latency, PortReport, Report};
-use round_trips::PingPong;
+use round_trips::RoundTrips;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CpuSet;
 use std::rc::Rc;
-use throughput::Flows;
+use throughput::Throughput;
 
-/// Flow numbers fit the bits that frames have for them.
+/// Largest number of flows; each number fits into 16 bits of a frame.
 const FLOWS: usize = 4096;
-/// As many as an adapter has functions.
+/// Largest number of ports, as many as an adapter has VFs.
 const PORTS: usize = 256;
-/// The largest queue.
+/// Largest number of entries per queue.
 const QUEUE: u16 = 1024;
 
 /// Runs the generator. It takes a processor for as long as it runs, but for pauses that it was told to make.
@@ -95,19 +99,20 @@ pub fn run(config: &Config) -> Result<Report> {
         .zip(&config.ports)
         .map(|(index, port)| attach(config, index, port, bytes))
         .collect::<Result<Vec<Attached>>>()?;
-    let routes = routes(config, &attached)?;
+    let templates = templates(config, &attached)?;
     let arenas: Vec<_> = attached.iter().map(|port| port.arena.clone()).collect();
     let devices: Vec<_> =
         attached.iter().map(|port| (port.arena.clone(), port.layouts.clone())).collect();
-    let all: Rc<[Route]> = routes.iter().map(|(_, _, route)| *route).collect();
+    let all: Rc<[Template]> = templates.iter().map(|(_, _, template)| *template).collect();
     let mut ports = Vec::new();
     for (index, (attached, arena)) in attached.into_iter().zip(&arenas).enumerate() {
         let pair = |pair: u16| {
-            let of = |(from, queue, _): &&(usize, u16, Route)| (*from, *queue) == (index, pair);
-            routes.iter().find(of).map(|(_, _, route)| *route)
+            let of = |(from, queue, _): &&(usize, u16, Template)| (*from, *queue) == (index, pair);
+            templates.iter().find(of).map(|(_, _, template)| *template)
         };
         let mine: Vec<_> = (0..config.rings.pairs.max(1)).map(pair).collect();
-        let verify = config.verify.then(|| Verify { frames: config.frames, routes: all.clone() });
+        let verify =
+            config.verify.then(|| Verify { frames: config.frames, templates: all.clone() });
         ports.push(Port::start(attached, arena, config, &mine, verify)?);
     }
     let (warm_up, duration) = (clock.cycles(config.warm_up_ms), clock.cycles(config.duration_ms));
@@ -118,17 +123,17 @@ pub fn run(config: &Config) -> Result<Report> {
             let packed = config.rings.packed;
             loopback = Some(Loopback::new(&config.flows, &devices, packed, config.verify)?);
         }
-        let mut flows = Flows::new(config, &clock, loopback);
+        let mut flows = Throughput::new(config, &clock, loopback);
         flows.wait_ready(&mut ports, clock.cycles(config.ready_ms))?;
         flows.run(&mut ports, warm_up)?;
         before = counts(&ports);
         (cycles, cost) = flows.run(&mut ports, duration)?;
         latency = None;
     } else {
-        let pingpong = PingPong::new(config.work, &ports, &clock)?;
-        pingpong.run(&mut ports, warm_up)?;
+        let round_trips = RoundTrips::new(config.work, &ports, &clock)?;
+        round_trips.run(&mut ports, warm_up)?;
         before = counts(&ports);
-        let (all, found) = pingpong.run(&mut ports, duration)?;
+        let (all, found) = round_trips.run(&mut ports, duration)?;
         (cycles, cost, latency) = (all, Cost::default(), Some(found));
     }
     let after = counts(&ports);
@@ -173,21 +178,21 @@ fn report(
     }
 }
 
-/// Every flow's sender, queue pair and route. Round trips are two flows.
-fn routes(config: &Config, attached: &[Attached]) -> Result<Vec<(usize, u16, Route)>> {
+/// Returns every flow's sender, queue pair and template. Round trips are two flows.
+fn templates(config: &Config, attached: &[Attached]) -> Result<Vec<(usize, u16, Template)>> {
     let mac = |port: usize| -> Result<Mac> {
-        let port = attached.get(port).map(|port| port.plug.mac);
+        let port = attached.get(port).map(|port| port.device.mac);
         port.ok_or_else(|| Error::Command("a flow's port does not exist".into()))
     };
     let ends: Vec<_> = match config.work {
         Work::Flows => config.flows.iter().map(|flow| (flow.from, flow.to, flow.queue)).collect(),
         Work::PingPong | Work::Sleeping { .. } => vec![(0, 1, 0), (1, 0, 0)],
     };
-    let route = |(number, (from, to, queue))| {
-        let route = Route { flow: number, queue, from: mac(from)?, to: mac(to)? };
-        Ok((from, queue, route))
+    let template = |(number, (from, to, queue))| {
+        let template = Template { flow: number, queue, from: mac(from)?, to: mac(to)? };
+        Ok((from, queue, template))
     };
-    (0..).zip(ends).map(route).collect()
+    (0..).zip(ends).map(template).collect()
 }
 
 /// Refuses what makes no sense before anything is attached to.
@@ -232,7 +237,7 @@ fn check(config: &Config) -> Result<()> {
 fn raise_file_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let all = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // Where this is refused, what needs more will say so.
+    // If this is refused, whatever needs more will say so.
     let _ = rustix::process::setrlimit(Resource::Nofile, all);
 }
 

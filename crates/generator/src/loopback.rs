@@ -1,7 +1,7 @@
-//! A device that is none: the frames of a flow arrive at its receiver, as many as there is room for.
+//! A stand-in for a device: the frames of a flow arrive at its receiver as long as there is room.
 //!
-//! It does for the rings what a device must, so that the generator sees nothing unusual, and no more: nothing
-//! is copied, unless somebody looks at the frames.
+//! It does for the rings what a device must, so that the generator sees nothing unusual. It copies nothing, unless
+//! frames are verified.
 
 use crate::config::Flow;
 use manifold_guest::memory::Arena;
@@ -21,7 +21,7 @@ struct Chain {
 
 /// The device's side of a virtqueue.
 #[derive(Debug)]
-struct Side {
+struct DeviceQueue {
     arena: Arc<Arena>,
     layout: Layout,
     packed: bool,
@@ -30,12 +30,12 @@ struct Side {
     wrap: bool,
 }
 
-impl Side {
+impl DeviceQueue {
     fn new(arena: &Arc<Arena>, layout: Layout, packed: bool) -> Self {
         Self { arena: arena.clone(), layout, packed, next: 0, wrap: true }
     }
 
-    /// How many chains are available, of at most `limit`.
+    /// Returns how many chains are available, at most `limit`.
     fn available(&self, limit: u16) -> Result<u16> {
         if !self.packed {
             let at = self.layout.avail + ring::AVAIL_IDX;
@@ -59,7 +59,7 @@ impl Side {
         if next + 1 == self.layout.size { (0, !wrap) } else { (next + 1, wrap) }
     }
 
-    /// The next chain, which is available.
+    /// Returns the next chain, which must be available.
     fn peek(&self) -> Result<Chain> {
         let desc = |index: u16| self.layout.desc + ring::DESC * usize::from(index);
         let (at, id) = if self.packed {
@@ -76,7 +76,7 @@ impl Side {
         Ok(Chain { id, iova, len: self.arena.load_u32(at + 8)? })
     }
 
-    /// Uses the next chain. Of a split ring it is to be published.
+    /// Marks the next chain used. On a split ring the driver sees that after [`Self::publish`].
     fn complete(&mut self, id: u16, written: u32) -> Result<()> {
         if self.packed {
             let at = self.layout.desc + packed::DESC * usize::from(self.next) + 8;
@@ -102,32 +102,32 @@ impl Side {
     }
 }
 
-/// A flow's queues.
+/// The sending and the receiving queue of a flow.
 #[derive(Debug)]
-struct Wire {
-    tx: Side,
-    rx: Side,
+struct Link {
+    tx: DeviceQueue,
+    rx: DeviceQueue,
 }
 
 /// The device behind ports of [`crate::config::Protocol::Loopback`].
 #[derive(Debug)]
 pub(crate) struct Loopback {
-    wires: Vec<Wire>,
-    /// Frames are looked at, so there must be some.
-    copies: bool,
+    links: Vec<Link>,
+    /// Says that frames are verified, so that they must be copied.
+    copy_frames: bool,
     bytes: Vec<u8>,
 }
 
 impl Loopback {
-    /// A device for these flows, of which no two share a queue: a flow arrives at its receiver's queue pair of
+    /// Makes a device for these flows, of which no two share a queue. A flow arrives at its receiver's queue pair of
     /// the same number. `ports` are each port's memory and queues.
     pub(crate) fn new(
         flows: &[Flow],
         ports: &[(Arc<Arena>, Vec<Layout>)],
         packed: bool,
-        copies: bool,
+        copy_frames: bool,
     ) -> Result<Self> {
-        let mut wires = Vec::new();
+        let mut links = Vec::new();
         for (n, flow) in flows.iter().enumerate() {
             let others = flows.get(..n).unwrap_or_default();
             if others.iter().any(|other| (other.to, other.queue) == (flow.to, flow.queue)) {
@@ -135,27 +135,27 @@ impl Loopback {
                     "flow {flow:?}: over loopback a queue receives one flow"
                 )));
             }
-            let side = |port: usize, queue: usize| {
+            let queue_of = |port: usize, queue: usize| {
                 let (arena, layouts) = ports.get(port)?;
-                Some(Side::new(arena, *layouts.get(queue)?, packed))
+                Some(DeviceQueue::new(arena, *layouts.get(queue)?, packed))
             };
             let queue = 2 * usize::from(flow.queue);
-            let (tx, rx) = (side(flow.from, queue + 1), side(flow.to, queue));
+            let (tx, rx) = (queue_of(flow.from, queue + 1), queue_of(flow.to, queue));
             let (Some(tx), Some(rx)) = (tx, rx) else {
                 return Err(Error::Command(format!("flow {flow:?}: no such queue")));
             };
-            wires.push(Wire { tx, rx });
+            links.push(Link { tx, rx });
         }
-        Ok(Self { wires, copies, bytes: Vec::new() })
+        Ok(Self { links, copy_frames, bytes: Vec::new() })
     }
 
     /// Moves all frames that can be moved.
     pub(crate) fn pump(&mut self) -> Result<()> {
-        for Wire { tx, rx } in &mut self.wires {
+        for Link { tx, rx } in &mut self.links {
             let mut sent = tx.available(u16::MAX)?;
             while sent > 0 {
                 let from = tx.peek()?;
-                if !fill(rx, &from, &tx.arena, self.copies.then_some(&mut self.bytes))? {
+                if !fill(rx, &from, &tx.arena, self.copy_frames.then_some(&mut self.bytes))? {
                     break;
                 }
                 tx.complete(from.id, 0)?;
@@ -168,8 +168,13 @@ impl Loopback {
     }
 }
 
-/// Uses as many receive buffers as a frame takes. False where there are not enough: then none is used.
-fn fill(rx: &mut Side, from: &Chain, sender: &Arena, copy: Option<&mut Vec<u8>>) -> Result<bool> {
+/// Fills as many receive buffers as a frame takes. Returns false, and fills none, if there are not enough.
+fn fill(
+    rx: &mut DeviceQueue,
+    from: &Chain,
+    sender: &Arena,
+    copy: Option<&mut Vec<u8>>,
+) -> Result<bool> {
     if rx.available(1)? == 0 {
         return Ok(false);
     }

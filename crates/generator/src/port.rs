@@ -1,10 +1,10 @@
-//! A port at work: its wheels, and what went through them.
+//! A port is an attached device with its rings and counters.
 
-use crate::attach::{Attached, Plug};
+use crate::attach::{Attached, Device};
 use crate::config::{Config, Frames};
-use crate::frame::Route;
+use crate::frame::Template;
 use crate::report::{PairReport, PortReport};
-use crate::ring::{Buffer, Wheel};
+use crate::ring::{Buffer, Ring};
 use manifold_guest::memory::Arena;
 use manifold_guest::virtio::Used;
 use manifold_guest::virtio::spec::{NET_HEADER, NET_HEADER_NUM_BUFFERS};
@@ -12,17 +12,17 @@ use manifold_guest::{Error, Result};
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 
-/// Frames begin at a multiple of this, as network drivers like it; the header is right before.
+/// Alignment of frames in bytes, as network drivers like it. The header is right before the frame.
 const ALIGN: usize = 64;
 
-/// Where the buffers of a queue are: each begins [`Row::LEAD`] bytes into its stride.
+/// The memory of a queue's buffers. Each begins [`BufferArea::LEAD`] bytes into its stride.
 #[derive(Debug, Clone, Copy)]
-struct Row {
+struct BufferArea {
     base: usize,
     stride: usize,
 }
 
-impl Row {
+impl BufferArea {
     const LEAD: usize = ALIGN - NET_HEADER;
 
     fn stride(len: usize) -> usize {
@@ -40,9 +40,9 @@ impl Row {
     }
 }
 
-/// Bytes of guest memory that a port's buffers take.
+/// Returns how many bytes of guest memory a port's buffers take.
 pub(crate) fn memory(config: &Config) -> Result<usize> {
-    let strides = Row::stride(rx_buffer(config)?) + Row::stride(tx_buffer(config));
+    let strides = BufferArea::stride(rx_buffer(config)?) + BufferArea::stride(tx_buffer(config));
     let queues = usize::from(config.rings.pairs.max(1)) * usize::from(config.rings.size);
     Ok(queues * strides + 4 * ALIGN * usize::from(config.rings.pairs.max(1)))
 }
@@ -51,7 +51,7 @@ fn tx_buffer(config: &Config) -> usize {
     NET_HEADER + config.frames.largest()
 }
 
-/// Bytes per receive buffer. One that is too small for a frame works only where frames may span buffers.
+/// Returns the bytes per receive buffer. A buffer too small for a frame works only where frames may span buffers.
 fn rx_buffer(config: &Config) -> Result<usize> {
     let whole = NET_HEADER + config.frames.largest();
     match config.rings.rx_buffer as usize {
@@ -65,95 +65,95 @@ fn rx_buffer(config: &Config) -> Result<usize> {
 
 /// A receive queue.
 #[derive(Debug)]
-struct Receive<'a> {
-    wheel: Wheel<'a>,
-    row: Row,
-    /// Buffers still to come of a frame that began.
+struct RxQueue<'a> {
+    ring: Ring<'a>,
+    area: BufferArea,
+    /// Number of buffers still to come of a frame that began.
     more: u16,
-    /// The frame so far, where it is looked at.
+    /// The part of a frame that has arrived, when frames are verified.
     frame: Vec<u8>,
-    /// Frames received so far.
+    /// Number of frames received so far.
     frames: u64,
 }
 
 /// A transmit queue.
 #[derive(Debug)]
-struct Transmit<'a> {
-    wheel: Wheel<'a>,
-    /// Frames sent so far.
+struct TxQueue<'a> {
+    ring: Ring<'a>,
+    /// Number of frames sent so far.
     frames: u64,
 }
 
 /// A port whose device runs.
 #[derive(Debug)]
 pub(crate) struct Port<'a> {
-    plug: Plug,
+    device: Device,
     arena: &'a Arena,
-    rx: Vec<Receive<'a>>,
-    tx: Vec<Transmit<'a>>,
-    /// Frames may span buffers.
+    rx: Vec<RxQueue<'a>>,
+    tx: Vec<TxQueue<'a>>,
+    /// Says that frames may span buffers.
     spans: bool,
-    /// What is asked of every frame, where anything is.
+    /// The frames to compare received ones with, if they are verified.
     verify: Option<Verify>,
-    /// Frames of closed loops given up as lost.
+    /// Number of frames of closed loops given up as lost.
     pub(crate) lost: u64,
-    /// Frames on their way here, by closed loops.
+    /// Number of frames of closed loops on their way here.
     pub(crate) outstanding: u64,
-    /// When one last arrived, in cycles.
+    /// Time at which a frame last arrived, in cycles.
     pub(crate) last_arrival: u64,
-    /// A queue's index was changed since the last [`Self::settle`].
-    unsettled: bool,
+    /// Says that buffers were posted since the last [`Self::ring_doorbells`].
+    posted: bool,
 }
 
-/// What every received frame must be.
+/// The frames that were sent, of which every received one must be one.
 #[derive(Debug, Clone)]
 pub(crate) struct Verify {
     pub(crate) frames: Frames,
-    pub(crate) routes: std::rc::Rc<[Route]>,
+    pub(crate) templates: std::rc::Rc<[Template]>,
 }
 
 impl<'a> Port<'a> {
-    /// Describes all buffers, writes all frames of `routes` (by queue pair), and has the device start.
+    /// Describes all buffers, writes all frames of `templates` (by queue pair), and has the device start.
     pub(crate) fn start(
         mut attached: Attached,
         arena: &'a Arena,
         config: &Config,
-        routes: &[Option<Route>],
+        templates: &[Option<Template>],
         verify: Option<Verify>,
     ) -> Result<Self> {
         let (rx_len, tx_len) = (rx_buffer(config)?, tx_buffer(config));
         let (mut rx, mut tx) = (Vec::new(), Vec::new());
-        let features = attached.plug.features;
-        let wheel = |layout, buffers: &[Buffer]| {
-            Wheel::new(arena, layout, features, buffers, config.rings.assume_order)
+        let features = attached.device.features;
+        let ring = |layout, buffers: &[Buffer]| {
+            Ring::new(arena, layout, features, buffers, config.rings.assume_order)
         };
         for (pair, queues) in attached.layouts.chunks_exact(2).enumerate() {
             let &[rx_layout, tx_layout] = queues else { continue };
             let slots = 0..rx_layout.size;
-            let row = Row::alloc(arena, rx_len, rx_layout.size)?;
+            let area = BufferArea::alloc(arena, rx_len, rx_layout.size)?;
             let buffer = |slot| Buffer {
-                iova: arena.iova_of(row.at(slot)),
+                iova: arena.iova_of(area.at(slot)),
                 len: rx_len as u32,
                 writable: true,
             };
             let buffers: Vec<_> = slots.clone().map(buffer).collect();
-            let wheel_rx = wheel(rx_layout, &buffers)?;
-            rx.push(Receive { wheel: wheel_rx, row, more: 0, frame: Vec::new(), frames: 0 });
-            let row = Row::alloc(arena, tx_len, tx_layout.size)?;
-            let route = routes.get(pair).copied().flatten();
+            let ring_rx = ring(rx_layout, &buffers)?;
+            rx.push(RxQueue { ring: ring_rx, area, more: 0, frame: Vec::new(), frames: 0 });
+            let area = BufferArea::alloc(arena, tx_len, tx_layout.size)?;
+            let template = templates.get(pair).copied().flatten();
             let mut buffers = Vec::new();
             for slot in slots {
-                let frame = route.map(|route| config.frames.build(&route, slot));
+                let frame = template.map(|template| config.frames.build(&template, slot));
                 let frame = frame.unwrap_or_default();
-                arena.write(row.at(slot), &frame)?;
+                arena.write(area.at(slot), &frame)?;
                 let len = frame.len() as u32;
-                buffers.push(Buffer { iova: arena.iova_of(row.at(slot)), len, writable: false });
+                buffers.push(Buffer { iova: arena.iova_of(area.at(slot)), len, writable: false });
             }
-            tx.push(Transmit { wheel: wheel(tx_layout, &buffers)?, frames: 0 });
+            tx.push(TxQueue { ring: ring(tx_layout, &buffers)?, frames: 0 });
         }
         attached.start()?;
         let mut port = Self {
-            plug: attached.plug,
+            device: attached.device,
             arena,
             rx,
             tx,
@@ -162,43 +162,43 @@ impl<'a> Port<'a> {
             lost: 0,
             outstanding: 0,
             last_arrival: 0,
-            unsettled: true,
+            posted: true,
         };
         for queue in &mut port.rx {
-            let all = queue.wheel.held();
-            queue.wheel.give(all);
+            let all = queue.ring.free();
+            queue.ring.post(all);
         }
         std::sync::atomic::fence(Ordering::SeqCst);
-        port.settle()?;
+        port.ring_doorbells()?;
         Ok(port)
     }
 
-    /// Sends at most `count` frames on a queue pair; returns how many.
+    /// Sends at most `count` frames on a queue pair and returns how many it sent.
     #[inline]
     pub(crate) fn send(&mut self, pair: u16, count: u16) -> Result<u16> {
-        let Some(Transmit { wheel, frames }) = self.tx.get_mut(usize::from(pair)) else {
+        let Some(TxQueue { ring, frames }) = self.tx.get_mut(usize::from(pair)) else {
             return Ok(0);
         };
-        if wheel.held() < count {
-            // As much as came back, so that this is asked seldom.
-            wheel.take(u16::MAX)?;
+        if ring.free() < count {
+            // All that came back is taken, so that this is asked seldom.
+            ring.reclaim(u16::MAX)?;
         }
-        let count = count.min(wheel.held());
+        let count = count.min(ring.free());
         if count > 0 {
-            wheel.give(count);
+            ring.post(count);
             *frames += u64::from(count);
-            self.unsettled = true;
+            self.posted = true;
         }
         Ok(count)
     }
 
-    /// True where the device has nothing of a queue pair's left to send.
+    /// Returns true if the device has nothing of a queue pair's left to send.
     pub(crate) fn has_sent_all(&mut self, pair: u16) -> Result<bool> {
-        let Some(Transmit { wheel, .. }) = self.tx.get_mut(usize::from(pair)) else {
+        let Some(TxQueue { ring, .. }) = self.tx.get_mut(usize::from(pair)) else {
             return Ok(false);
         };
-        wheel.take(u16::MAX)?;
-        Ok(wheel.held() == wheel.size())
+        ring.reclaim(u16::MAX)?;
+        Ok(ring.free() == ring.size())
     }
 
     /// Counts at most a burst of received frames per queue and gives their buffers back.
@@ -207,16 +207,16 @@ impl<'a> Port<'a> {
         let mut frames = 0;
         for queue in &mut self.rx {
             let taken = if self.verify.is_some() {
-                queue.look(self.arena, burst, self.verify.as_ref())?
+                queue.verify(self.arena, burst, self.verify.as_ref())?
             } else if self.spans {
-                queue.walk(self.arena, burst)?
+                queue.count_frames(self.arena, burst)?
             } else {
-                let taken = queue.wheel.take(burst)?;
+                let taken = queue.ring.reclaim(burst)?;
                 (taken, u64::from(taken))
             };
             if taken.0 > 0 {
-                queue.wheel.give(taken.0);
-                self.unsettled = true;
+                queue.ring.post(taken.0);
+                self.posted = true;
                 queue.frames += taken.1;
                 frames += taken.1;
             }
@@ -224,36 +224,36 @@ impl<'a> Port<'a> {
         Ok(frames)
     }
 
-    /// True where [`Self::settle`] has something to do, for which a full barrier is to be waited for.
+    /// Returns true if [`Self::ring_doorbells`] has something to do, before which a full barrier is needed.
     #[inline]
-    pub(crate) fn is_unsettled(&self) -> bool {
-        self.unsettled
+    pub(crate) fn has_posted(&self) -> bool {
+        self.posted
     }
 
     /// Rings the doorbells that the device wants rung, after a full barrier.
     #[inline]
-    pub(crate) fn settle(&mut self) -> Result<()> {
-        if !std::mem::take(&mut self.unsettled) {
+    pub(crate) fn ring_doorbells(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.posted) {
             return Ok(());
         }
         for (pair, queue) in (0..).zip(&mut self.rx) {
-            if queue.wheel.settle() {
-                self.plug.kick(2 * pair)?;
+            if queue.ring.needs_kick() {
+                self.device.kick(2 * pair)?;
             }
         }
         for (pair, queue) in (0..).zip(&mut self.tx) {
-            if queue.wheel.settle() {
-                self.plug.kick(2 * pair + 1)?;
+            if queue.ring.needs_kick() {
+                self.device.kick(2 * pair + 1)?;
             }
         }
         Ok(())
     }
 
-    /// Asks for an interrupt for the next frame. True where there is one already.
+    /// Asks for an interrupt for the next frame. Returns true if a frame is there already.
     pub(crate) fn arm(&mut self) -> bool {
         let mut any = false;
         for queue in &mut self.rx {
-            any |= queue.wheel.arm();
+            any |= queue.ring.arm();
         }
         any
     }
@@ -261,19 +261,19 @@ impl<'a> Port<'a> {
     /// Asks for no interrupts, and forgets those that came.
     pub(crate) fn disarm(&mut self) {
         for (pair, queue) in (0..).zip(&mut self.rx) {
-            queue.wheel.disarm();
-            self.plug.clear_interrupt(2 * pair);
+            queue.ring.disarm();
+            self.device.clear_interrupt(2 * pair);
         }
     }
 
-    /// The eventfds of all receive queues.
+    /// Returns the eventfds of all receive queues.
     pub(crate) fn interrupts(&self) -> Vec<RawFd> {
-        (0..self.rx.len() as u16).filter_map(|pair| self.plug.interrupt(2 * pair)).collect()
+        (0..self.rx.len() as u16).filter_map(|pair| self.device.interrupt(2 * pair)).collect()
     }
 
-    /// The counters so far.
+    /// Returns the counters so far.
     pub(crate) fn count(&self) -> PortReport {
-        let pair = |(rx, tx): (&Receive<'_>, &Transmit<'_>)| PairReport {
+        let pair = |(rx, tx): (&RxQueue<'_>, &TxQueue<'_>)| PairReport {
             sent: tx.frames,
             received: rx.frames,
         };
@@ -281,43 +281,44 @@ impl<'a> Port<'a> {
         PortReport {
             sent: pairs.iter().map(|pair| pair.sent).sum(),
             received: pairs.iter().map(|pair| pair.received).sum(),
-            kicks: self.plug.kicks(),
+            kicks: self.device.kicks(),
             lost: self.lost,
             pairs,
         }
     }
 
-    /// The features agreed on.
+    /// Returns the features agreed on.
     pub(crate) fn features(&self) -> u64 {
-        self.plug.features
+        self.device.features
     }
 }
 
-impl Receive<'_> {
+impl RxQueue<'_> {
     /// Takes at most `limit` buffers of frames that may span several. Returns how many buffers, and how many
     /// frames began in them.
-    fn walk(&mut self, arena: &Arena, limit: u16) -> Result<(u16, u64)> {
-        let (row, more) = (self.row, &mut self.more);
+    fn count_frames(&mut self, arena: &Arena, limit: u16) -> Result<(u16, u64)> {
+        let (area, more) = (self.area, &mut self.more);
         let mut frames = 0;
-        let taken = self.wheel.take_each(limit, |used| {
+        let taken = self.ring.reclaim_each(limit, |used| {
             if *more > 0 {
                 *more -= 1;
                 return Ok(());
             }
             frames += 1;
-            let at = row.at(used.head) + NET_HEADER_NUM_BUFFERS;
+            let at = area.at(used.head) + NET_HEADER_NUM_BUFFERS;
             *more = arena.load_u16(at, Ordering::Relaxed)?.saturating_sub(1);
             Ok(())
         })?;
         Ok((taken, frames))
     }
 
-    /// As [`Self::walk`], and checks every byte. Only frames that flows sent count.
-    fn look(&mut self, arena: &Arena, limit: u16, verify: Option<&Verify>) -> Result<(u16, u64)> {
-        let Self { wheel, row, more, frame, .. } = self;
+    /// Takes at most `limit` buffers and checks every byte of the frames in them. Returns how many buffers, and how many
+    /// frames that flows sent.
+    fn verify(&mut self, arena: &Arena, limit: u16, verify: Option<&Verify>) -> Result<(u16, u64)> {
+        let Self { ring, area, more, frame, .. } = self;
         let mut frames = 0;
-        let taken = wheel.take_each(limit, |Used { head, len }| {
-            let at = row.at(head);
+        let taken = ring.reclaim_each(limit, |Used { head, len }| {
+            let at = area.at(head);
             let mut skip = 0;
             if *more == 0 {
                 frame.clear();
@@ -335,7 +336,7 @@ impl Receive<'_> {
                 && let Some(verify) = verify
                 && let Some(verdict) = verify
                     .frames
-                    .verify(frame, |flow| verify.routes.get(usize::from(flow)).copied())
+                    .verify(frame, |flow| verify.templates.get(usize::from(flow)).copied())
             {
                 verdict?;
                 frames += 1;

@@ -1,28 +1,28 @@
-//! What the generator found.
+//! The generator's report.
 
 use serde::{Deserialize, Serialize};
 
-/// What one queue pair did while it was counted.
+/// Counters of a queue pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PairReport {
-    /// Frames given to the device.
+    /// Number of frames given to the device.
     pub sent: u64,
-    /// Frames received.
+    /// Number of frames received.
     pub received: u64,
 }
 
-/// What one port did while it was counted.
+/// Counters of a port.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PortReport {
-    /// Frames given to the device.
+    /// Number of frames given to the device.
     pub sent: u64,
-    /// Frames received.
+    /// Number of frames received.
     pub received: u64,
-    /// Doorbells rung.
+    /// Number of doorbells rung.
     pub kicks: u64,
-    /// Frames of closed loops given up as lost.
+    /// Number of frames of closed loops given up as lost.
     pub lost: u64,
-    /// Each queue pair.
+    /// Counters of each queue pair.
     pub pairs: Vec<PairReport>,
 }
 
@@ -48,69 +48,69 @@ impl std::ops::Sub for PortReport {
     }
 }
 
-/// What the generator itself took. A round looks at every flow and every port once.
+/// The time that the generator itself took. A round looks at every flow and every port once.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Cost {
-    /// Nanoseconds per frame, sending and receiving together, of the rounds that moved any.
+    /// Nanoseconds per frame sent or received, in rounds that moved any.
     pub ns_per_frame: f64,
-    /// The same in cycles of the time stamp counter.
+    /// Cycles of the time stamp counter per frame sent or received.
     pub cycles_per_frame: f64,
-    /// The part of the time that such rounds took: near 1 the generator, not the device, is the limit.
+    /// The part of the time in rounds that moved frames, 0 to 1. Near 1 the generator is the limit, not the device.
     pub busy: f64,
-    /// Frames sent or received in such a round, on average.
+    /// Frames sent or received per round that moved any, on average.
     pub frames_per_round: f64,
 }
 
 /// Percentiles of round trips, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Latency {
-    /// Round trips.
+    /// Number of round trips.
     pub count: u64,
-    /// The shortest.
+    /// Shortest round trip.
     pub min_ns: u64,
-    /// The mean.
+    /// Mean round trip.
     pub mean_ns: f64,
-    /// The median.
+    /// Median round trip.
     pub p50_ns: u64,
-    /// 99 % are not longer.
+    /// Time that 99 % of round trips do not exceed.
     pub p99_ns: u64,
-    /// 99.9 % are not longer.
+    /// Time that 99.9 % of round trips do not exceed.
     pub p999_ns: u64,
-    /// The longest.
+    /// Longest round trip.
     pub max_ns: u64,
-    /// Round trips given up, because a frame was lost.
+    /// Number of round trips given up because a frame was lost.
     pub lost: u64,
 }
 
-/// What the generator counted.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Seconds counted.
+    /// Seconds for which frames were counted.
     pub seconds: f64,
     /// Frames received per second, all ports.
     pub frames_per_s: f64,
-    /// Nanoseconds per received frame: the reciprocal of the above; 0 where none came.
+    /// Nanoseconds per received frame, all ports; 0 if none came.
     pub ns_per_frame: f64,
     /// Bits received per second, all ports, of frames without FCS.
     pub bits_per_s: f64,
     /// Bytes of a frame, on average.
     pub bytes_per_frame: f64,
-    /// Frames sent, all ports.
+    /// Number of frames sent, all ports.
     pub sent: u64,
-    /// Frames received, all ports.
+    /// Number of frames received, all ports.
     pub received: u64,
-    /// Sent and not received. A few are on their way at the start and at the end of counting, so in a closed
+    /// Number of frames sent and not received. A few are on their way at the start and at the end of counting, so in a closed
     /// loop that loses none this is between minus and plus the window.
     pub missing: i64,
-    /// Frames of closed loops given up as lost.
+    /// Number of frames of closed loops given up as lost.
     pub lost: u64,
-    /// Each port, in the order of the configuration.
+    /// Counters of each port, in the order of the configuration.
     pub ports: Vec<PortReport>,
-    /// What the generator itself took.
+    /// The time that the generator itself took.
     pub generator: Cost,
     /// Cycles of the time stamp counter per second.
     pub tsc_hz: f64,
-    /// Of round trips; `null` for flows.
+    /// Percentiles of round trips; `null` for flows.
     pub latency: Option<Latency>,
     /// Features agreed on with port 0, in hexadecimal.
     pub features: String,

@@ -1,4 +1,4 @@
-//! Round trips of a single frame.
+//! Measures round trips of a single frame.
 //!
 //! ```text
 //!   port 0 ── frame ──► device ──► port 1       time from giving the frame to the device
@@ -16,28 +16,28 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-/// A frame that takes longer, in milliseconds, is lost.
+/// Milliseconds after which a frame is lost.
 const LOST_AFTER_MS: u64 = 200;
-/// Looks before the processor is given up for a moment, for a device that needs this very one.
+/// Polls before the generator yields its processor, which the device may need.
 const PATIENCE: u32 = 20_000;
-/// The most round trips that are kept.
+/// Largest number of round trips that are kept.
 const KEPT: usize = 1 << 24;
 
-/// How a port waits for frames.
+/// The way in which a port waits for frames.
 enum Wait {
-    Look,
+    Poll,
     Interrupt([Epoll; 2]),
 }
 
 /// Round trips between two ports.
-pub(crate) struct PingPong {
+pub(crate) struct RoundTrips {
     clock: Clock,
     pause: Option<Duration>,
     wait: Wait,
     lost_after: u64,
 }
 
-impl PingPong {
+impl RoundTrips {
     pub(crate) fn new(work: Work, ports: &[Port<'_>], clock: &Clock) -> Result<Self> {
         let [a, b] = ports else {
             return Err(Error::Command(format!(
@@ -53,13 +53,13 @@ impl PingPong {
         };
         let wait = match interrupts {
             true => Wait::Interrupt([watch(&a.interrupts())?, watch(&b.interrupts())?]),
-            false => Wait::Look,
+            false => Wait::Poll,
         };
         let lost_after = clock.cycles(LOST_AFTER_MS);
         Ok(Self { clock: clock.clone(), pause, wait, lost_after })
     }
 
-    /// Makes round trips for so many cycles. Returns how many it were.
+    /// Makes round trips for at least `cycles` cycles. Returns how many cycles it took.
     pub(crate) fn run(&self, ports: &mut [Port<'_>], cycles: u64) -> Result<(u64, Latency)> {
         let [a, b] = ports else { return Ok((0, Latency::default())) };
         let (mut trips, mut lost) = (Vec::new(), 0);
@@ -72,7 +72,7 @@ impl PingPong {
             if sent.wrapping_sub(begin) >= cycles || trips.len() == KEPT {
                 return Ok((sent.wrapping_sub(begin), summary(&self.clock, trips, lost)));
             }
-            if self.cross(a, b, 1)? && self.cross(b, a, 0)? {
+            if self.deliver(a, b, 1)? && self.deliver(b, a, 0)? {
                 trips.push(self.clock.now().wrapping_sub(sent));
             } else {
                 lost += 1;
@@ -80,24 +80,24 @@ impl PingPong {
                 std::thread::sleep(Duration::from_millis(2));
                 while a.receive(u16::MAX)? + b.receive(u16::MAX)? > 0 {}
                 fence(Ordering::SeqCst);
-                a.settle()?;
-                b.settle()?;
+                a.ring_doorbells()?;
+                b.ring_doorbells()?;
             }
         }
     }
 
-    /// Sends a frame and waits for it at `to`, port `receiver`. False where it does not come.
-    fn cross(&self, from: &mut Port<'_>, to: &mut Port<'_>, receiver: usize) -> Result<bool> {
+    /// Sends a frame and waits for it at `to`, port `receiver`. Returns false if it does not come.
+    fn deliver(&self, from: &mut Port<'_>, to: &mut Port<'_>, receiver: usize) -> Result<bool> {
         if from.send(0, 1)? == 0 {
             return Ok(false);
         }
         fence(Ordering::SeqCst);
-        from.settle()?;
+        from.ring_doorbells()?;
         let begin = self.clock.now();
         let mut looks = 0;
         loop {
             if to.receive(1)? > 0 {
-                // The buffer given back need not be told of now; the next send's barrier does for both.
+                // The device need not hear of the buffer now: the next send's barrier serves both.
                 return Ok(true);
             }
             looks += 1;
@@ -140,7 +140,7 @@ fn sleep(epoll: &Epoll) -> Result<()> {
     }
 }
 
-/// Percentiles by the nearest rank.
+/// Computes percentiles by the nearest rank.
 fn summary(clock: &Clock, mut trips: Vec<u64>, lost: u64) -> Latency {
     trips.sort_unstable();
     let ns = |cycles: Option<&u64>| cycles.map_or(0, |cycles| clock.ns(*cycles).round() as u64);

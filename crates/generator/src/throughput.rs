@@ -1,4 +1,4 @@
-//! Flows: who may send how much, and how many arrive.
+//! Measures throughput: decides how much each flow may send, and counts what arrives.
 
 use crate::clock::Clock;
 use crate::config::{Config, Flow, Load};
@@ -9,34 +9,34 @@ use manifold_guest::Result;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
-/// A closed loop in which nothing moves for this many milliseconds has lost what was in flight.
+/// Milliseconds without movement after which a closed loop counts what was in flight as lost.
 const LOST_AFTER_MS: u64 = 250;
-/// A frame that takes longer, in milliseconds, was sent too soon.
+/// Milliseconds to wait for a probe frame. One that takes longer was sent too soon.
 const PROBE_MS: u64 = 10;
-/// Between two looks for such a frame. Whoever is to get the device ready may need this processor.
+/// Pause between two polls for a probe frame. The device may need this processor to get ready.
 const LOOK: Duration = Duration::from_micros(50);
-/// Rounds without a frame before the processor is given up for a moment: whoever is to move the frames may
-/// need this very one. Many, for else a device on a processor of its own waits for the scheduler.
+/// Rounds without a frame before the generator yields its processor, which the device may need. The number is
+/// large, because otherwise a device on a processor of its own would wait for the scheduler.
 const PATIENCE: u32 = 1000;
-/// A round that took longer, in microseconds, was interrupted by the scheduler, which is not the generator's
-/// cost.
+/// Microseconds after which a round is taken to have been interrupted by the scheduler. Such a round is not the
+/// generator's cost.
 const INTERRUPTED_US: u64 = 200;
 
-/// A flow at work.
+/// A flow and what it has sent.
 #[derive(Debug)]
 struct Sender {
     flow: Flow,
     begun: u64,
     sent: u64,
-    /// Cycles until what does not arrive is lost.
+    /// Cycles after which what does not arrive is lost.
     lost_after: u64,
 }
 
 /// All flows, and what moving their frames took.
 #[derive(Debug)]
-pub(crate) struct Flows {
+pub(crate) struct Throughput {
     senders: Vec<Sender>,
-    /// Who sends first: another one each round, for flows to one receiver share its window.
+    /// Index of the flow that sends first. It changes each round, because flows to one receiver share its window.
     first: usize,
     burst: u16,
     clock: Clock,
@@ -48,7 +48,7 @@ pub(crate) struct Flows {
     frames: u64,
 }
 
-impl Flows {
+impl Throughput {
     pub(crate) fn new(config: &Config, clock: &Clock, loopback: Option<Loopback>) -> Self {
         let (begun, lost_after) = (clock.now(), clock.cycles(LOST_AFTER_MS));
         let sender = |flow: &Flow| Sender { flow: *flow, begun, sent: 0, lost_after };
@@ -67,7 +67,7 @@ impl Flows {
 
     /// Sends single frames of each closed loop until one arrives. A device that has answered every request of its protocol
     /// may still be about to start: then it loses what it is given, and of two ports one may be ready before the other.
-    /// Where nothing arrives at all, goes on after `patience` cycles: the report will tell.
+    /// If nothing arrives at all, it returns after `patience` cycles, and the report shows it.
     pub(crate) fn wait_ready(&mut self, ports: &mut [Port<'_>], patience: u64) -> Result<()> {
         let begin = self.clock.now();
         let probe = self.clock.cycles(PROBE_MS);
@@ -86,13 +86,13 @@ impl Flows {
                 {
                     sender.send(ports, 1, now, &self.clock)?;
                 }
-                settle(ports)?;
+                ring_doorbells(ports)?;
                 while !arrived && self.clock.now().wrapping_sub(now) < probe {
                     if let Some(loopback) = &mut self.loopback {
                         loopback.pump()?;
                     }
                     self.receive(ports, self.clock.now())?;
-                    settle(ports)?;
+                    ring_doorbells(ports)?;
                     arrived = ports.get(flow.to).is_none_or(|port| port.last_arrival > now);
                     if !arrived {
                         std::thread::sleep(LOOK);
@@ -106,7 +106,7 @@ impl Flows {
         Ok(())
     }
 
-    /// Sends and receives for so many cycles, and tells how many it were and what they were used for.
+    /// Sends and receives for at least `cycles` cycles. Returns how many it took and what they were used for.
     pub(crate) fn run(&mut self, ports: &mut [Port<'_>], cycles: u64) -> Result<(u64, Cost)> {
         (self.busy, self.rounds, self.frames) = (0, 0, 0);
         let begin = self.clock.now();
@@ -151,8 +151,8 @@ impl Flows {
         Ok((all, cost))
     }
 
-    /// Every port receives once, then every flow sends once: what arrived makes room in windows, so that one barrier does
-    /// for both directions.
+    /// Has every port receive once, then every flow send once. What arrived makes room in windows, so that one barrier
+    /// serves both directions.
     #[inline]
     fn round(&mut self, ports: &mut [Port<'_>], now: u64) -> Result<u64> {
         let mut moved = self.receive(ports, now)?;
@@ -161,11 +161,11 @@ impl Flows {
             moved += sender.send(ports, self.burst, now, &self.clock)?;
         }
         self.first = if self.first + 1 < self.senders.len() { self.first + 1 } else { 0 };
-        settle(ports)?;
+        ring_doorbells(ports)?;
         Ok(moved)
     }
 
-    /// Every port receives once.
+    /// Has every port receive once.
     #[inline]
     fn receive(&self, ports: &mut [Port<'_>], now: u64) -> Result<u64> {
         let mut moved = 0;
@@ -181,13 +181,13 @@ impl Flows {
     }
 }
 
-/// Rings the doorbells that are to be rung.
+/// Rings the doorbells that the devices want rung.
 #[inline]
-fn settle(ports: &mut [Port<'_>]) -> Result<()> {
-    if ports.iter().any(Port::is_unsettled) {
+fn ring_doorbells(ports: &mut [Port<'_>]) -> Result<()> {
+    if ports.iter().any(Port::has_posted) {
         // What was published must be visible before the devices' wishes are read.
         fence(Ordering::SeqCst);
-        ports.iter_mut().try_for_each(Port::settle)?;
+        ports.iter_mut().try_for_each(Port::ring_doorbells)?;
     }
     Ok(())
 }
@@ -209,7 +209,7 @@ impl Sender {
             }
         };
         if allowed == 0 {
-            // Asked here, and not where nothing moves: the way back may be busy.
+            // This is checked here, and not where nothing moves, because the other direction may be busy.
             if matches!(self.flow.load, Load::Closed(_))
                 && let Some(receiver) = ports.get_mut(self.flow.to)
                 && now.wrapping_sub(receiver.last_arrival) > self.lost_after

@@ -1,10 +1,10 @@
-//! A split virtqueue as a wheel (virtio 1.3, section 2.7).
+//! A split virtqueue whose buffers keep their descriptors (virtio 1.3, section 2.7).
 //!
-//! While the device keeps the order, entry i of the available ring is descriptor i for ever: offering
-//! buffers is one store, taking them back one load. One used entry per turn of the wheel is read to see that
+//! While the device keeps the order, entry i of the available ring is descriptor i for ever: posting
+//! buffers is one store, reclaiming them one load. One used entry per turn of the ring is read to see that
 //! the order is kept.
 
-use super::{Buffer, Lent, Order, out_of_order};
+use super::buffers::{Buffer, InFlight, Order, out_of_order};
 use manifold_guest::memory::Arena;
 use manifold_guest::virtio::spec::ring as spec;
 use manifold_guest::virtio::{Descriptor, Layout, Used, need_event};
@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 pub(crate) struct Split<'a> {
     size: u16,
     event_idx: bool,
-    /// Where the order is not to be relied on: what came back when.
-    order: Option<(Order, Lent)>,
+    /// The order in which buffers came back, unless the device is believed to keep theirs.
+    order: Option<(Order, InFlight)>,
     avail_flags: &'a AtomicU16,
     avail_idx: &'a AtomicU16,
     used_event: &'a AtomicU16,
@@ -25,15 +25,15 @@ pub(crate) struct Split<'a> {
     used_idx: &'a AtomicU16,
     avail_event: &'a AtomicU16,
     avail_ring: Box<[&'a AtomicU16]>,
-    /// Each used element's identity and length.
+    /// The two words of each used element: buffer ID and length.
     used_ring: Box<[[&'a AtomicU32; 2]]>,
     /// The published available index.
     given: u16,
-    /// The available index at the last look whether the device wants to know.
-    settled: u16,
-    /// The next used entry.
+    /// The available index at the last [`Self::needs_kick`].
+    announced: u16,
+    /// The next used entry to reclaim.
     taken: u16,
-    /// The used index as last read.
+    /// The used index that was last read.
     seen: u16,
 }
 
@@ -61,7 +61,7 @@ impl<'a> Split<'a> {
         let ring = Self {
             size: layout.size,
             event_idx,
-            order: (!assume_order).then(|| (Order::new(layout.size), Lent::new(layout.size))),
+            order: (!assume_order).then(|| (Order::new(layout.size), InFlight::new(layout.size))),
             avail_flags: arena.cell(layout.avail + spec::AVAIL_FLAGS)?,
             avail_idx: arena.cell(layout.avail + spec::AVAIL_IDX)?,
             used_event: arena.cell(layout.avail + spec::AVAIL_RING + 2 * n)?,
@@ -71,7 +71,7 @@ impl<'a> Split<'a> {
             avail_ring: (0..n).map(available).collect::<Result<_>>()?,
             used_ring: (0..n).map(used).collect::<Result<_>>()?,
             given: 0,
-            settled: 0,
+            announced: 0,
             taken: 0,
             seen: 0,
         };
@@ -88,11 +88,11 @@ impl<'a> Split<'a> {
     }
 
     #[inline]
-    pub(crate) fn held(&self) -> u16 {
+    pub(crate) fn free(&self) -> u16 {
         self.size - self.given.wrapping_sub(self.taken)
     }
 
-    /// How many used entries are ready, at most `limit`.
+    /// Returns how many used entries are ready, at most `limit`.
     #[inline]
     fn ready(&mut self, limit: u16) -> Result<u16> {
         if self.seen == self.taken {
@@ -120,12 +120,12 @@ impl<'a> Split<'a> {
     }
 
     #[inline]
-    pub(crate) fn take(&mut self, limit: u16) -> Result<u16> {
+    pub(crate) fn reclaim(&mut self, limit: u16) -> Result<u16> {
         if self.order.is_some() {
-            return self.take_each(limit, |_| Ok(()));
+            return self.reclaim_each(limit, |_| Ok(()));
         }
         let count = self.ready(limit)?;
-        // Entry 0 of every turn: is it among these?
+        // Entry 0 of every turn is checked, if it is among these.
         let position = self.taken & self.mask();
         if position == 0 || count > self.size - position {
             self.check_order()?;
@@ -142,7 +142,7 @@ impl<'a> Split<'a> {
         }
     }
 
-    pub(crate) fn take_each(
+    pub(crate) fn reclaim_each(
         &mut self,
         limit: u16,
         mut each: impl FnMut(Used) -> Result<()>,
@@ -152,8 +152,8 @@ impl<'a> Split<'a> {
             let position = index & self.mask();
             let (id, len) = self.used(index);
             let head = match &mut self.order {
-                Some((order, lent)) => {
-                    let head = lent.clear(id)?;
+                Some((order, in_flight)) => {
+                    let head = in_flight.clear(id)?;
                     order.set(position, head);
                     head
                 }
@@ -167,12 +167,12 @@ impl<'a> Split<'a> {
     }
 
     #[inline]
-    pub(crate) fn give(&mut self, count: u16) {
-        if let Some((order, lent)) = &mut self.order {
+    pub(crate) fn post(&mut self, count: u16) {
+        if let Some((order, in_flight)) = &mut self.order {
             for index in (0..count).map(|n| self.given.wrapping_add(n)) {
                 let position = index & (self.size - 1);
                 let id = order.at(position);
-                lent.set(id);
+                in_flight.set(id);
                 if let Some(entry) = self.avail_ring.get(usize::from(position)) {
                     entry.store(id.to_le(), Ordering::Relaxed);
                 }
@@ -183,12 +183,12 @@ impl<'a> Split<'a> {
     }
 
     #[inline]
-    pub(crate) fn settle(&mut self) -> bool {
-        let (old, new) = (self.settled, self.given);
+    pub(crate) fn needs_kick(&mut self) -> bool {
+        let (old, new) = (self.announced, self.given);
         if old == new {
             return false;
         }
-        self.settled = new;
+        self.announced = new;
         if self.event_idx {
             let event = u16::from_le(self.avail_event.load(Ordering::Relaxed));
             need_event(event, new, old)
@@ -209,7 +209,7 @@ impl<'a> Split<'a> {
 
     pub(crate) fn disarm(&self) {
         if self.event_idx {
-            // As far ahead as the index goes.
+            // This is as far ahead as the index goes.
             self.used_event.store(self.taken.wrapping_sub(1).to_le(), Ordering::Relaxed);
         } else {
             self.avail_flags.store(spec::AVAIL_F_NO_INTERRUPT.to_le(), Ordering::Relaxed);

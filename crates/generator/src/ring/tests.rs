@@ -1,4 +1,4 @@
-//! Packed wheels against a device that does one thing at a time, right or wrong.
+//! Packed rings against a device that does one thing at a time, right or wrong.
 
 use super::*;
 use manifold_guest::virtio::spec::packed;
@@ -20,14 +20,14 @@ struct Device<'a> {
     has: VecDeque<u16>,
 }
 
-fn both(arena: &Arena, features: u64, assume_order: bool) -> (Wheel<'_>, Device<'_>) {
+fn both(arena: &Arena, features: u64, assume_order: bool) -> (Ring<'_>, Device<'_>) {
     let layout = Layout::alloc_packed(arena, SIZE).unwrap();
     let buffer = |n| Buffer { iova: IOVA + n, len: 100 + n as u32, writable: true };
     let buffers: Vec<_> = (0..u64::from(SIZE)).map(buffer).collect();
     let features = features | feature::RING_PACKED;
-    let wheel = Wheel::new(arena, layout, features, &buffers, assume_order).unwrap();
+    let ring = Ring::new(arena, layout, features, &buffers, assume_order).unwrap();
     let start = (0, true);
-    (wheel, Device { arena, layout, next: start, next_used: start, has: VecDeque::new() })
+    (ring, Device { arena, layout, next: start, next_used: start, has: VecDeque::new() })
 }
 
 fn after((position, wrap): (u16, bool), count: u16) -> (u16, bool) {
@@ -77,10 +77,10 @@ proptest! {
     ) {
         let arena = Arena::new(4096, 0).unwrap();
         let features = if in_order { feature::IN_ORDER } else { 0 };
-        let (mut wheel, mut device) = both(&arena, features, assume_order);
+        let (mut ring, mut device) = both(&arena, features, assume_order);
         let mut returned = 0;
         for (give, used, swap, take) in steps {
-            wheel.give(give.min(wheel.held()));
+            ring.post(give.min(ring.free()));
             device.fetch();
             if !in_order && !assume_order && !device.has.is_empty() {
                 // No order at all.
@@ -93,9 +93,9 @@ proptest! {
                 returned += 1;
             }
             let expected = take.min(returned);
-            prop_assert_eq!(wheel.take(take).unwrap(), expected);
+            prop_assert_eq!(ring.reclaim(take).unwrap(), expected);
             returned -= expected;
-            prop_assert_eq!(wheel.held(), SIZE - device.has.len() as u16 - returned);
+            prop_assert_eq!(ring.free(), SIZE - device.has.len() as u16 - returned);
         }
     }
 }
@@ -103,16 +103,16 @@ proptest! {
 #[test]
 fn in_order_one_descriptor_stands_for_several() {
     let arena = Arena::new(4096, 0).unwrap();
-    let (mut wheel, mut device) = both(&arena, feature::IN_ORDER, true);
+    let (mut ring, mut device) = both(&arena, feature::IN_ORDER, true);
     // Ends within the ring, at its end, and beyond it.
     for batch in [3, 5, 6, 4, 6] {
-        wheel.give(batch);
+        ring.post(batch);
         device.fetch();
         let last = device.has.drain(..).next_back().unwrap();
         device.give_back(last, batch);
-        assert_eq!(wheel.take(SIZE).unwrap(), batch);
-        assert_eq!(wheel.held(), SIZE);
-        assert_eq!(wheel.take(SIZE).unwrap(), 0);
+        assert_eq!(ring.reclaim(SIZE).unwrap(), batch);
+        assert_eq!(ring.free(), SIZE);
+        assert_eq!(ring.reclaim(SIZE).unwrap(), 0);
     }
 }
 
@@ -130,21 +130,21 @@ fn a_device_that_breaks_the_rules_is_found_out() {
         (feature::IN_ORDER, false, &[9]),
     ] {
         let arena = Arena::new(4096, 0).unwrap();
-        let (mut wheel, mut device) = both(&arena, features, assume_order);
-        wheel.give(5);
+        let (mut ring, mut device) = both(&arena, features, assume_order);
+        ring.post(5);
         used.iter().for_each(|id| device.give_back(*id, 1));
-        assert!(wheel.take(SIZE).is_err(), "{features:#x} {assume_order} {used:?}");
+        assert!(ring.reclaim(SIZE).is_err(), "{features:#x} {assume_order} {used:?}");
     }
 }
 
 #[test]
 fn what_the_device_does_not_have_is_not_taken() {
     let arena = Arena::new(4096, 0).unwrap();
-    let (mut wheel, mut device) = both(&arena, 0, true);
-    wheel.give(2);
+    let (mut ring, mut device) = both(&arena, 0, true);
+    ring.post(2);
     for id in 0..4 {
         device.give_back(id, 1);
     }
-    assert_eq!(wheel.take(SIZE).unwrap(), 2);
-    assert_eq!(wheel.held(), SIZE);
+    assert_eq!(ring.reclaim(SIZE).unwrap(), 2);
+    assert_eq!(ring.free(), SIZE);
 }

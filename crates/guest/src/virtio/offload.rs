@@ -177,7 +177,7 @@ pub(crate) fn complete(frame: &mut [u8], header: &NetHeader) {
 }
 
 /// Adds up 16-bit words, big-endian, the last one padded (RFC 1071).
-fn sum(bytes: &[u8]) -> u64 {
+pub fn sum(bytes: &[u8]) -> u64 {
     // Four bytes at a time: their carries go around all the same.
     let (fours, rest) = bytes.as_chunks::<4>();
     let all: u64 = fours.iter().map(|four| u64::from(u32::from_be_bytes(*four))).sum();
@@ -188,7 +188,8 @@ fn sum(bytes: &[u8]) -> u64 {
     all + u64::from(u32::from_be_bytes(last))
 }
 
-fn fold(mut sum: u64) -> u16 {
+/// Folds a sum into 16 bits, carries added (RFC 1071).
+pub fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
