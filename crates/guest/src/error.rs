@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What can go wrong in a guest.
+/// An error of a guest, or of the generator and the attacks that build on it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The function's socket could not be connected to.
@@ -106,12 +106,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// An [`Error::Io`] from whatever the operating system returned.
+    /// Makes an [`Error::Io`] from whatever the operating system returned.
     pub fn io(what: &'static str, source: impl Into<io::Error>) -> Self {
         Self::Io { what, source: source.into() }
     }
 
-    /// True where the connection to the function is gone, whatever was being done.
+    /// Returns true if the connection to the function is gone, whatever was being done.
     pub fn is_disconnect(&self) -> bool {
         let gone = |e: &io::Error| {
             matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
@@ -124,5 +124,5 @@ impl Error {
     }
 }
 
-/// A result with this crate's error.
+/// A result with [`Error`] by default.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-/// How a guest process is set up. Everything but `socket` has a default.
+/// Configuration of a guest process. Everything but `socket` has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -15,7 +15,7 @@ pub struct Config {
     /// The client to connect with.
     #[serde(default)]
     pub client: ClientKind,
-    /// How the device reaches guest memory.
+    /// The way in which the device reaches guest memory.
     #[serde(default)]
     pub dma: DmaMode,
     /// The I/O virtual address at which guest memory begins (a multiple of 4096).
@@ -30,7 +30,7 @@ pub struct Config {
     /// Bytes per receive buffer, virtio-net header included.
     #[serde(default = "Config::default_rx_buffer")]
     pub rx_buffer: u32,
-    /// Use indirect descriptors for transmission where the device offers them.
+    /// Says to use indirect descriptors for transmission if the device offers them.
     #[serde(default)]
     pub indirect: bool,
     /// Feature bits that the driver must not accept, even where it could use them.
@@ -39,7 +39,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults for a function's socket.
+    /// Makes a configuration with defaults for a function's socket.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into(),
@@ -71,9 +71,9 @@ impl Config {
 /// A neighbour whose MAC address is known beforehand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Neighbour {
-    /// Its IPv4 address.
+    /// The neighbour's IPv4 address.
     pub address: Ipv4Addr,
-    /// Its MAC address.
+    /// The neighbour's MAC address.
     pub mac: [u8; 6],
 }
 
@@ -101,7 +101,7 @@ pub struct Outgoing {
     pub seed: u64,
 }
 
-/// Which way a rogue DMA goes, from the device's view.
+/// Direction of a rogue DMA, from the device's view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -111,7 +111,7 @@ pub enum Direction {
     Write,
 }
 
-/// What the agent can be told to do. Commands run concurrently unless said otherwise.
+/// A command to the agent. Commands run concurrently unless said otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
@@ -127,7 +127,7 @@ pub enum Command {
     },
     /// Pings all targets concurrently. Answered by one [`Event::Pinged`] per target.
     Ping {
-        /// Whom to ping.
+        /// The addresses to ping.
         targets: Vec<Ipv4Addr>,
         /// Echo requests per target.
         count: u32,
@@ -158,7 +158,7 @@ pub enum Command {
     RogueDma {
         /// The address to aim at.
         iova: u64,
-        /// Which way.
+        /// The direction.
         direction: Direction,
     },
     /// Asks for [`Event::Stats`].
@@ -180,15 +180,15 @@ fn default_payload() -> u16 {
 /// Round-trip times in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rtt {
-    /// The shortest.
+    /// Shortest round trip.
     pub min: f64,
-    /// The median.
+    /// Median round trip.
     pub median: f64,
-    /// The longest.
+    /// Longest round trip.
     pub max: f64,
 }
 
-/// What the agent reports.
+/// A report of the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
@@ -196,7 +196,7 @@ pub enum Event {
     Ready {
         /// The device's MAC address.
         mac: [u8; 6],
-        /// Its MTU in bytes.
+        /// The device's MTU in bytes.
         mtu: u16,
         /// The features agreed on.
         features: u64,
@@ -216,15 +216,15 @@ pub enum Event {
         sent: u32,
         /// Replies received.
         received: u32,
-        /// None without a reply.
+        /// Round-trip times; `None` without a reply.
         rtt_us: Option<Rtt>,
     },
     /// The transfers of one [`Command::Receive`] can be sent now.
     Listening {
-        /// How many.
+        /// Number of transfers.
         transfers: usize,
     },
-    /// How far transfers have got; a few times a second while any is running.
+    /// The progress of transfers; reported a few times a second while any is running.
     Progress {
         /// Bytes received so far, all transfers of this guest together.
         received: u64,
@@ -233,7 +233,7 @@ pub enum Event {
     },
     /// A transfer was received to its end.
     Received {
-        /// Which transfer.
+        /// The transfer's ID.
         id: u32,
         /// Bytes received.
         bytes: u64,
@@ -244,7 +244,7 @@ pub enum Event {
     },
     /// A transfer was sent and acknowledged to its end.
     Sent {
-        /// Which transfer.
+        /// The transfer's ID.
         id: u32,
         /// Bytes sent.
         bytes: u64,
@@ -255,9 +255,9 @@ pub enum Event {
     },
     /// A rogue DMA was tried.
     RogueDma {
-        /// Where it aimed.
+        /// The address that it aimed at.
         iova: u64,
-        /// Which way.
+        /// The direction.
         direction: Direction,
         /// The device status afterwards (virtio 1.3, section 2.1).
         status: u8,
@@ -273,14 +273,14 @@ pub enum Event {
     },
     /// A command or a transfer failed; the agent goes on.
     Failed {
-        /// The transfer, where it was one.
+        /// The transfer's ID, if it was one.
         id: Option<u32>,
-        /// What happened.
+        /// Description of what happened.
         message: String,
     },
     /// The device needs a reset or the server is gone; the agent ends.
     Fatal {
-        /// What happened.
+        /// Description of what happened.
         message: String,
     },
     /// The agent ends as told.

@@ -1,4 +1,4 @@
-//! Where scenarios are carried out: connections, devices fresh out of reset, and what they answer.
+//! Carries out scenarios: makes connections and devices fresh out of reset, and notes what they answer.
 
 use manifold_guest::memory::{Arena, Span};
 use manifold_guest::vfio::{Client, ClientKind, DmaMode, Function};
@@ -14,22 +14,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Guest memory.
+/// Bytes of guest memory.
 const MEMORY: usize = 1 << 20;
-/// Where the device sees it.
+/// IOVA of guest memory.
 pub(crate) const IOVA: u64 = 0x1_0000_0000;
-/// Entries per queue.
+/// Number of entries per queue.
 pub(crate) const QUEUE_SIZE: u16 = 16;
 /// Bytes of guest memory for frames and tables.
 pub(crate) const DATA: usize = 320 << 10;
-/// How long the device gets to answer what it may not answer at all.
+/// Time that the device gets to answer what it may not answer at all.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(60);
-/// How long the server gets to notice that the previous connection is gone.
+/// Time that the server gets to notice that the previous connection is gone.
 const RECONNECT: Duration = Duration::from_secs(5);
-/// How long it may take for anything that must be answered.
+/// Time that anything that must be answered may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a scenario is run with.
+/// The settings of a scenario.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// An address for rogue DMA that the guest does not map, for example one where another guest keeps its memory.
@@ -64,7 +64,7 @@ pub struct Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     NeedsReset,
-    /// It returned this many chains.
+    /// The device returned this many chains.
     Used(u16),
     Silence,
 }
@@ -79,7 +79,7 @@ impl fmt::Display for Answer {
     }
 }
 
-/// One scenario's run.
+/// A scenario that is being run.
 pub(crate) struct Attack {
     socket: PathBuf,
     pub(crate) rogue_iova: u64,
@@ -134,12 +134,12 @@ impl Attack {
         self.steps.push(line);
     }
 
-    /// The function, connected anew if need be. The connection comes back with [`Self::put_back`].
+    /// Returns the function, connected again if need be. The connection comes back with [`Self::put_back`].
     pub(crate) fn function(&mut self) -> Result<Function> {
         if let Some(function) = self.function.take() {
             return Ok(function);
         }
-        // A page more than anything here uses: what follows the arena must stay unmapped.
+        // What follows the arena must stay unmapped.
         let arena = Arc::new(Arena::new(MEMORY, IOVA)?);
         patiently(|| Function::open(&self.socket, ClientKind::Own, DmaMode::Shared, arena.clone()))
     }
@@ -149,7 +149,7 @@ impl Attack {
         self.function = Some(function);
     }
 
-    /// The socket under attack.
+    /// Returns the socket under attack.
     pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }
@@ -159,13 +159,13 @@ impl Attack {
         self.function = None;
     }
 
-    /// A connection that has said nothing yet.
+    /// Makes a connection on which nothing was sent yet.
     pub(crate) fn raw(&mut self) -> Result<Client> {
         self.hang_up();
         patiently(|| Client::connect_only(&self.socket, TIMEOUT))
     }
 
-    /// A connection after the version negotiation.
+    /// Makes a connection and negotiates the version.
     pub(crate) fn negotiated(&mut self) -> Result<Client> {
         self.hang_up();
         patiently(|| {
@@ -175,7 +175,7 @@ impl Attack {
         })
     }
 
-    /// A fresh device. Features beyond the plain ones are negotiated only where they are in `extra`.
+    /// Makes a fresh device. Features beyond the plain ones are negotiated only if they are in `extra`.
     pub(crate) fn target(&mut self, extra: u64) -> Result<Target> {
         let function = self.function()?;
         Target::new(function, extra)
@@ -192,7 +192,7 @@ impl Attack {
         self.attempt_with(0, what, misuse)
     }
 
-    /// As [`Self::attempt`], with INDIRECT_DESC.
+    /// Tries something on a fresh device with INDIRECT_DESC, like [`Self::attempt`].
     pub(crate) fn attempt_indirect(
         &mut self,
         what: &str,
@@ -201,7 +201,7 @@ impl Attack {
         self.attempt_with(feature::INDIRECT_DESC, what, misuse)
     }
 
-    /// As [`Self::attempt`], with further features.
+    /// Tries something on a fresh device with further features, like [`Self::attempt`].
     pub(crate) fn attempt_with(
         &mut self,
         extra: u64,
@@ -216,7 +216,7 @@ impl Attack {
         Ok(())
     }
 
-    /// Notes an answer. True where the connection still stands.
+    /// Notes an answer. Returns true if the connection still stands.
     pub(crate) fn judge(&mut self, what: &str, answer: Result<Answer>) -> Result<bool> {
         match answer {
             Ok(answer) => {
@@ -336,7 +336,7 @@ fn patiently<T>(mut connect: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// A broadcast frame of the least length, of a protocol that nobody speaks.
+/// Makes a broadcast frame of the least length, of a protocol that nobody speaks.
 pub(crate) fn broadcast(from: [u8; 6]) -> [u8; 60] {
     let mut frame = [0; 60];
     frame[0..6].fill(0xff);
@@ -381,7 +381,7 @@ impl Target {
         Ok(Self { device, rx, tx, control, control_index, arena, data })
     }
 
-    /// Where the device sees the byte at `offset` of the data.
+    /// Returns the IOVA of the byte at `offset` of the data.
     pub(crate) fn at(&self, offset: usize) -> u64 {
         self.arena.iova_of(self.data.offset + offset)
     }
@@ -391,7 +391,7 @@ impl Target {
         write_chain(&mut self.tx, descriptors)
     }
 
-    /// Likewise for RX.
+    /// Writes RX descriptors (address, bytes, flags, next) from index 0 on.
     pub(crate) fn rx_chain(&mut self, descriptors: &[(u64, u32, u16, u16)]) -> Result<()> {
         write_chain(&mut self.rx, descriptors)
     }
@@ -417,7 +417,7 @@ impl Target {
         self.observe(0)
     }
 
-    /// The TX frame that is right: header and 60 bytes.
+    /// Returns the descriptor of a TX frame that is right: header and 60 bytes.
     pub(crate) fn good(&self) -> (u64, u32, u16, u16) {
         (self.at(0), 12 + 60, 0, 0)
     }
@@ -452,7 +452,7 @@ impl Target {
         }
     }
 
-    /// As [`Self::observe`], where guest memory must not be looked at: only the status counts.
+    /// Waits for the device to give up, without looking at guest memory.
     pub(crate) fn observe_status(&mut self) -> Result<Answer> {
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {

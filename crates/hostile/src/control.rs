@@ -1,4 +1,4 @@
-//! The control queue, misused.
+//! Misuses the control queue.
 
 use crate::attack::{Answer, Attack, Target};
 use manifold_guest::Result;
@@ -6,9 +6,9 @@ use manifold_guest::virtio::Descriptor;
 use manifold_guest::virtio::spec::ring::{F_NEXT, F_WRITE};
 use rand::{Rng, RngExt};
 
-/// Where commands are written.
+/// Offset of commands in the data.
 pub(crate) const COMMAND: usize = 4096;
-/// Where the answer goes.
+/// Offset of answers in the data.
 pub(crate) const ANSWER: usize = 8192;
 
 impl Target {

@@ -1,4 +1,4 @@
-//! DMA: mappings that make no sense, memory that goes away, addresses that are not the guest's.
+//! Misuses DMA: mappings that make no sense, memory that goes away, addresses that are not the guest's.
 
 use crate::attack::{Answer, Attack, IOVA, QUEUE_SIZE, Target, descriptor};
 use manifold_guest::memory::{Arena, PAGE};
@@ -106,7 +106,7 @@ pub(crate) fn map_many(attack: &mut Attack) -> Result<()> {
     let mut function = attack.function()?;
     let arena = function.arena().clone();
     let page = PAGE as u64;
-    // Every other page, so that nothing can be merged.
+    // Only every other page is mapped, so that nothing can be merged.
     let iova = |i: u64| 0x20_0000_0000 + 2 * i * page;
     let mut mapped = 0;
     for i in 0..COUNT {
@@ -148,7 +148,7 @@ pub(crate) fn unmap_in_flight(attack: &mut Attack) -> Result<()> {
     Ok(())
 }
 
-/// Addresses that were not mapped: the given one, and those next to what was.
+/// Returns addresses that were not mapped: the given one, and those next to mapped memory.
 fn rogue_addresses(attack: &Attack) -> [u64; 4] {
     // The arena is this scenario's own and of a known size.
     [attack.rogue_iova, IOVA - 4096, IOVA + (1 << 20), 0]

@@ -1,4 +1,4 @@
-//! Headers that ask for what cannot be done, and steering that leads nowhere.
+//! Sends headers that ask for what cannot be done, and steering commands that lead nowhere.
 
 use crate::attack::{Answer, Attack, Target};
 use crate::control::{ANSWER, COMMAND};
@@ -25,10 +25,10 @@ const UDP_FRAGMENTS: u8 = 3;
 const TCP6: u8 = 4;
 const UDP: u8 = 5;
 const ECN: u8 = 0x80;
-/// The checksum is to do.
+/// Header flag: the checksum is to be completed.
 const CSUM: u8 = 1;
 
-/// A header that is right for [`tcp`].
+/// Header that is right for [`tcp`].
 const RIGHT: NetHeader = NetHeader {
     flags: CSUM,
     gso_type: TCP4,
@@ -38,7 +38,7 @@ const RIGHT: NetHeader = NetHeader {
     csum_offset: 16,
 };
 
-/// A broadcast TCP frame over IPv4 of `len` bytes.
+/// Makes a broadcast TCP frame over IPv4 of `len` bytes.
 fn tcp(from: &[u8], len: usize) -> Vec<u8> {
     let mut frame = vec![0; len.max(54)];
     frame[..12].copy_from_slice(from);
@@ -65,7 +65,7 @@ fn send(
     target.send(&[0])
 }
 
-/// Headers that lie, on frames that are right.
+/// Returns headers that lie, for frames that are right.
 const HEADERS: &[(&str, NetHeader)] = &[
     ("as it should be", RIGHT),
     ("no checksum asked for", NetHeader { flags: 0, ..RIGHT }),

@@ -1,4 +1,4 @@
-//! What can be written into packed rings.
+//! Writes what is wrong into packed rings.
 
 use crate::attack::{Answer, Attack, PATIENCE, QUEUE_SIZE, Target};
 use manifold_guest::Result;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 const PACKED: u64 = feature::RING_PACKED | feature::INDIRECT_DESC;
 
-/// Address, bytes, buffer ID, flags.
+/// A packed descriptor: address, bytes, buffer ID, flags.
 type Entry = (u64, u32, u16, u16);
 
 /// Writes TX ring entries from the first on, the first one last, rings the bell and waits for what comes of it.
@@ -38,7 +38,7 @@ fn send(target: &mut Target, entries: &[Entry]) -> Result<Answer> {
     Ok(Answer::Silence)
 }
 
-/// Tries entries, each made available.
+/// Tries ring entries on a fresh device, with the flags that make each of them available.
 fn attempt(
     attack: &mut Attack,
     what: &str,

@@ -1,4 +1,4 @@
-//! Configuration space, BARs and interrupts: accesses that no driver makes.
+//! Accesses configuration space, BARs and interrupts as no driver does.
 
 use crate::attack::{Answer, Attack};
 use manifold_guest::vfio::{Client, Transport, spec};
@@ -74,7 +74,7 @@ fn on_region(
 }
 
 impl Attack {
-    /// A connection that knows the regions.
+    /// Makes a connection that knows the regions.
     fn connected(&mut self) -> Result<Client> {
         let mut client = self.negotiated()?;
         client.read_regions()?;

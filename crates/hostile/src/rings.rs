@@ -1,4 +1,4 @@
-//! What can be written into descriptors and rings.
+//! Writes what is wrong into descriptors and rings.
 
 use crate::attack::{Answer, Attack, DATA, QUEUE_SIZE, Target, descriptor};
 use manifold_guest::Result;
@@ -12,7 +12,7 @@ fn table(target: &Target, offset: usize, entries: &[(u64, u32, u16, u16)]) -> Re
     })
 }
 
-/// Where tables go: behind the frame.
+/// Offset of indirect tables in the data, behind the frame.
 const TABLE: usize = 4096;
 
 pub(crate) fn descriptor_loop(attack: &mut Attack) -> Result<()> {

@@ -1,4 +1,4 @@
-//! What can be done wrong between reset and the first frame: addresses, sizes, order, doorbells.
+//! Does wrong what can be done wrong between reset and the first frame: addresses, sizes, order, doorbells.
 
 use crate::attack::{Answer, Attack, IOVA, QUEUE_SIZE, Target};
 use manifold_guest::Result;
@@ -8,7 +8,7 @@ use manifold_guest::virtio::{Layout, status};
 use rand::{Rng, RngExt};
 use std::time::{Duration, Instant};
 
-/// Where a second view of guest memory is put.
+/// IOVA of a second view of guest memory.
 const ELSEWHERE: u64 = 0x7_0000_0000;
 
 /// Re-creates queue 0 or 1 with other addresses (descriptors, available, used), then uses it.
@@ -271,7 +271,7 @@ pub(crate) fn queue_order(attack: &mut Attack) -> Result<()> {
     attack.attempt("queues that do not exist, set up and enabled", |_, target| {
         let layout = target.tx.layout();
         for queue in [target.control_index + 1, 100, 0x7fff, 0xffff] {
-            // Most of these have no doorbell to find.
+            // Most of these queues have no doorbell to find.
             let _ = target.device.enable_queue(queue, layout, NO_VECTOR);
         }
         target.send_good()

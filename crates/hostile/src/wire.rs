@@ -1,4 +1,4 @@
-//! The connection itself, misused.
+//! Misuses the connection itself.
 
 use crate::attack::{Answer, Attack};
 use manifold_guest::vfio::spec::{self, command, flags};
@@ -11,7 +11,7 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// Time for the server to choke on what it was given.
+/// Time that the server gets to react to what it was sent.
 const PAUSE: Duration = Duration::from_millis(20);
 
 fn header(command: u16, size: u32, flags: u32) -> Vec<u8> {
@@ -70,7 +70,7 @@ fn answer(client: &Client) -> Result<Answer> {
             command: command::name(reply.header.command),
             errno: reply.header.errno.cast_signed(),
         }),
-        // A timeout: it swallowed that. Whether it still works is seen at the end.
+        // After a timeout the server has swallowed that. The end of the scenario shows if it still works.
         Ok(_) | Err(Error::Timeout { .. }) => Ok(Answer::Silence),
         Err(e) => Err(e),
     }
@@ -132,7 +132,7 @@ pub(crate) fn message_garbage(attack: &mut Attack) -> Result<()> {
     unread_replies(attack)
 }
 
-/// Descriptors where none belong, and as many as the kernel passes.
+/// Sends descriptors where none belong, and as many as the kernel passes.
 fn too_many_descriptors(attack: &mut Attack) -> Result<()> {
     let eventfd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)
         .map_err(|e| Error::io("making an eventfd", e))?;
@@ -146,7 +146,7 @@ fn too_many_descriptors(attack: &mut Attack) -> Result<()> {
     Ok(())
 }
 
-/// A client that asks and asks and never reads the answers.
+/// Sends requests without end and never reads the answers.
 fn unread_replies(attack: &mut Attack) -> Result<()> {
     let client = attack.negotiated()?;
     client
@@ -168,13 +168,13 @@ fn unread_replies(attack: &mut Attack) -> Result<()> {
 
 pub(crate) fn disconnect_midway(attack: &mut Attack) -> Result<()> {
     for _ in 0..10 {
-        // In the middle of traffic, with the device running.
+        // The connection ends in the middle of traffic, with the device running.
         let mut target = attack.target(0)?;
         target.send_good()?;
         target.device.kick(1)?;
         drop(target);
         attack.hang_up();
-        // A mapping whose answer nobody waits for.
+        // Nobody waits for the answer to this mapping.
         let mut client = attack.negotiated()?;
         let arena = manifold_guest::memory::Arena::new(1 << 20, 0)?;
         let map = Message::new(client.take_id(), command::DMA_MAP, 0)
@@ -186,7 +186,7 @@ pub(crate) fn disconnect_midway(attack: &mut Attack) -> Result<()> {
             .finish();
         client.send(command::DMA_MAP, &map, &[arena.fd()])?;
         drop(client);
-        // A mapping without a descriptor: the server might want to ask for what is in it.
+        // This mapping has no descriptor: the server might want to ask for what is in it.
         let mut client = attack.negotiated()?;
         let map = DmaMap {
             iova: 0x5_0000_0000,
@@ -210,7 +210,7 @@ pub(crate) fn second_client(attack: &mut Attack) -> Result<()> {
         if answer.is_ok() {
             return Err(Error::Device("a second client was served".into()));
         }
-        // Refused or shown the door, both are proper; the first client must not notice.
+        // A refusal and a hang-up are both proper. The first client must not notice.
         attack.note(format!("second client, try {attempt}: {answer:?}"));
     }
     let answer = target.send_good();

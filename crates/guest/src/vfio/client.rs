@@ -1,4 +1,4 @@
-//! This crate's own vfio-user client.
+//! The guest's own vfio-user client.
 
 mod operations;
 
@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Descriptors that this client takes in one message.
+/// Number of descriptors that this client takes in one message.
 const MAX_MSG_FDS: usize = 64;
 /// Bytes of the largest message that this client takes.
 const MAX_MESSAGE: usize = spec::HEADER_SIZE + 64 + spec::DEFAULT_MAX_DATA_XFER_SIZE;
@@ -75,7 +75,7 @@ impl Client {
         })
     }
 
-    /// `VFIO_USER_VERSION`.
+    /// Negotiates the protocol version (`VFIO_USER_VERSION`).
     pub fn negotiate(&mut self) -> Result<()> {
         let capabilities = format!(
             "{{\"capabilities\":{{\"max_msg_fds\":{MAX_MSG_FDS},\"max_data_xfer_size\":{}}}}}\0",
@@ -136,7 +136,7 @@ impl Client {
         Ok(())
     }
 
-    /// `VFIO_USER_DEVICE_GET_REGION_INFO`. Mappable areas are not asked for: nothing here maps BARs.
+    /// Asks for a region (`VFIO_USER_DEVICE_GET_REGION_INFO`). Mappable areas are not asked for: nothing here maps BARs.
     pub fn region_info(&mut self, index: u32) -> Result<Region> {
         let request = |m: Message| m.u32(32).u32(0).u32(index).u32(0).u64(0).u64(0);
         let reply = self.request(command::DEVICE_GET_REGION_INFO, request, &[])?;
@@ -261,7 +261,7 @@ impl Client {
         Ok(())
     }
 
-    /// What a failed read or write of the socket means.
+    /// Translates a failed read or write of the socket.
     fn failed(&self, command: u16, source: std::io::Error) -> Error {
         use std::io::ErrorKind as Kind;
         let command = command::name(command);
@@ -332,7 +332,7 @@ impl Client {
         arena.write(offset, data).ok()
     }
 
-    /// The socket, for misuse.
+    /// Returns the socket.
     pub fn socket(&self) -> &UnixStream {
         &self.socket
     }

@@ -7,7 +7,7 @@ use crate::memory::Span;
 use crate::{Error, Result};
 use std::time::{Duration, Instant};
 
-/// How long the device may take for a command.
+/// Time that the device may take for a command.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes for a command's data: both MAC tables with 256 entries.
 const DATA: usize = 3 * 1024 + 16;
@@ -19,12 +19,12 @@ const REPLY: usize = 8 * 1024;
 pub struct ControlQueue {
     index: u16,
     queue: Queue,
-    /// Class and command at 0, data from 8, then the answer and what follows it.
+    /// Memory of a command: class and command at 0, data from 8, then the answer and what follows it.
     buffer: Span,
 }
 
 impl ControlQueue {
-    /// A control queue on queue `index`.
+    /// Makes a control queue on queue `index`.
     pub fn new(index: u16, queue: Queue, device: &mut VirtioPci) -> Result<Self> {
         let buffer = device.function().arena().alloc(8 + DATA + 1 + REPLY, 8)?;
         Ok(Self { index, queue, buffer })

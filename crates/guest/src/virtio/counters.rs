@@ -1,24 +1,24 @@
-//! What the driver counts.
+//! The driver's counters.
 
 use serde::{Deserialize, Serialize};
 
-/// What the guest's driver counted since it started.
+/// Counters of the guest's driver since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counters {
-    /// Frames received.
+    /// Number of frames received.
     pub rx_frames: u64,
     /// Bytes received, without the virtio-net header.
     pub rx_bytes: u64,
-    /// Frames sent.
+    /// Number of frames sent.
     pub tx_frames: u64,
     /// Bytes sent, without the virtio-net header.
     pub tx_bytes: u64,
-    /// Frames not sent because the ring was full.
+    /// Number of frames not sent because the ring was full.
     pub tx_dropped: u64,
-    /// Doorbells rung.
+    /// Number of doorbells rung.
     pub kicks: u64,
-    /// Interrupts taken.
+    /// Number of interrupts taken.
     pub interrupts: u64,
-    /// Times the process slept.
+    /// Number of times that the process slept.
     pub sleeps: u64,
 }

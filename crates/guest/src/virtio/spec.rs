@@ -38,7 +38,7 @@ pub mod common {
     pub const QUEUE_DESC: u64 = 0x20;
     pub const QUEUE_DRIVER: u64 = 0x28;
     pub const QUEUE_DEVICE: u64 = 0x30;
-    /// Bytes up to here exist in every version.
+    /// Bytes that exist in every version.
     pub const SIZE: u64 = 0x38;
 }
 
@@ -75,15 +75,15 @@ pub mod feature {
     pub const MAC: u64 = 1 << 5;
     /// `VIRTIO_NET_F_GUEST_TSO4`: the driver takes large frames of TCP over IPv4.
     pub const GUEST_TSO4: u64 = 1 << 7;
-    /// `VIRTIO_NET_F_GUEST_TSO6`: likewise over IPv6.
+    /// `VIRTIO_NET_F_GUEST_TSO6`: the driver takes large frames of TCP over IPv6.
     pub const GUEST_TSO6: u64 = 1 << 8;
-    /// `VIRTIO_NET_F_GUEST_ECN`: likewise with congestion notified.
+    /// `VIRTIO_NET_F_GUEST_ECN`: the driver takes large frames of TCP with ECN.
     pub const GUEST_ECN: u64 = 1 << 9;
     /// `VIRTIO_NET_F_HOST_TSO4`: the device takes large frames of TCP over IPv4.
     pub const HOST_TSO4: u64 = 1 << 11;
-    /// `VIRTIO_NET_F_HOST_TSO6`: likewise over IPv6.
+    /// `VIRTIO_NET_F_HOST_TSO6`: the device takes large frames of TCP over IPv6.
     pub const HOST_TSO6: u64 = 1 << 12;
-    /// `VIRTIO_NET_F_HOST_ECN`: likewise with congestion notified.
+    /// `VIRTIO_NET_F_HOST_ECN`: the device takes large frames of TCP with ECN.
     pub const HOST_ECN: u64 = 1 << 13;
     /// `VIRTIO_NET_F_MRG_RXBUF`: a received frame may span buffers.
     pub const MRG_RXBUF: u64 = 1 << 15;
@@ -121,7 +121,7 @@ pub mod feature {
     pub const NOTF_COAL: u64 = 1 << 53;
     /// `VIRTIO_NET_F_GUEST_USO4`: the driver takes large frames of UDP over IPv4.
     pub const GUEST_USO4: u64 = 1 << 54;
-    /// `VIRTIO_NET_F_GUEST_USO6`: likewise over IPv6.
+    /// `VIRTIO_NET_F_GUEST_USO6`: the driver takes large frames of UDP over IPv6.
     pub const GUEST_USO6: u64 = 1 << 55;
     /// `VIRTIO_NET_F_HOST_USO`: the device takes large frames of UDP.
     pub const HOST_USO: u64 = 1 << 56;
@@ -156,19 +156,19 @@ pub mod header {
     pub const F_NEEDS_CSUM: u8 = 1;
     pub const F_DATA_VALID: u8 = 2;
     pub const GSO_TCPV4: u8 = 1;
-    /// With VIRTIO_NET_F_HASH_REPORT.
+    /// Offset of the hash, with VIRTIO_NET_F_HASH_REPORT.
     pub const HASH_VALUE: usize = 12;
     pub const HASH_REPORT: usize = 16;
 }
 
-/// Bytes of the header with the features agreed on: VIRTIO_NET_F_HASH_REPORT adds 8.
+/// Returns the bytes of the header with the features agreed on: VIRTIO_NET_F_HASH_REPORT adds 8.
 pub fn net_header(features: u64) -> usize {
     if features & feature::HASH_REPORT == 0 { NET_HEADER } else { NET_HEADER + 8 }
 }
 
 /// `struct virtio_net_hdr` (5.1.6) in bytes, with VERSION_1.
 pub const NET_HEADER: usize = 12;
-/// Offset of `num_buffers` in it.
+/// Offset of `num_buffers` in `struct virtio_net_hdr`.
 pub const NET_HEADER_NUM_BUFFERS: usize = 10;
 
 /// Split virtqueues (2.7).

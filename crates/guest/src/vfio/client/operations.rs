@@ -1,4 +1,4 @@
-//! What a [`Transport`] does, as messages.
+//! Carries out the operations of a [`Transport`] as messages.
 
 use super::{Client, MAX_MESSAGE, MAX_MSG_FDS, protocol, short};
 use crate::memory::Arena;
@@ -108,7 +108,7 @@ impl Transport for Client {
                 &[],
             ) {
                 Ok(reply) => reply,
-                // Optional for a server, and optional for a region.
+                // This is optional for a server, and optional for a region.
                 Err(Error::Refused { .. }) => return Ok(Vec::new()),
                 Err(e) => return Err(e),
             };

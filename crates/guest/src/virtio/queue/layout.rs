@@ -1,19 +1,19 @@
-//! What both kinds of virtqueue share: where their parts are, descriptors, used chains, event indices.
+//! Layout, descriptors, used chains and event indices, which both kinds of virtqueue share.
 
 use crate::memory::Arena;
 use crate::virtio::spec::{packed, ring};
 use crate::{Error, Result};
 
-/// Where a queue's three parts are, as offsets into the arena.
+/// Offsets of a queue's three parts in the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
-    /// Entries, a power of two.
+    /// Number of entries, a power of two.
     pub size: u16,
-    /// Descriptor table.
+    /// Offset of the descriptor table.
     pub desc: usize,
-    /// Available ring.
+    /// Offset of the available ring.
     pub avail: usize,
-    /// Used ring.
+    /// Offset of the used ring.
     pub used: usize,
 }
 
@@ -29,7 +29,7 @@ impl Layout {
         let n = usize::from(size);
         let desc = arena.alloc(ring::DESC * n, 64)?;
         let avail = arena.alloc(ring::AVAIL_RING + 2 * n + 2, 64)?;
-        // Not on the line that the driver writes.
+        // The device writes to another cache line than the driver.
         let used = arena.alloc(ring::USED_RING + ring::USED_ELEMENT * n + 2, 64)?;
         for span in [desc, avail, used] {
             arena.clear(span)?;
@@ -48,7 +48,7 @@ impl Layout {
         }
         let desc = arena.alloc(packed::DESC * usize::from(size), 64)?;
         let driver = arena.alloc(packed::EVENT, 64)?;
-        // Not on the line that the driver writes.
+        // The device writes to another cache line than the driver.
         let device = arena.alloc(packed::EVENT, 64)?;
         for span in [desc, driver, device] {
             arena.clear(span)?;
@@ -57,7 +57,7 @@ impl Layout {
     }
 }
 
-/// The most chains that [`Queue::take_many`] takes at once.
+/// Largest number of chains that [`super::Queue::take_many`] takes at once.
 pub const BATCH: usize = 64;
 
 /// A descriptor that the device is done with.
@@ -72,7 +72,7 @@ pub struct Used {
 /// A descriptor of a split queue or of an indirect table (2.7.5), or of the driver's table of a packed queue.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Descriptor {
-    /// Where the device sees the buffer.
+    /// IOVA of the buffer.
     pub iova: u64,
     /// Bytes in the buffer.
     pub len: u32,

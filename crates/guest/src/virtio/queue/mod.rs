@@ -30,7 +30,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Queue {
     ring: Ring,
-    /// With `VIRTIO_F_IN_ORDER`: what is lent, oldest first, and the chain that ends the batch being taken.
+    /// The chains that the device has, oldest first, and the chain that ends the batch being taken; with
+    /// `VIRTIO_F_IN_ORDER` only.
     order: Option<(VecDeque<u16>, Option<Used>)>,
 }
 
@@ -50,8 +51,7 @@ macro_rules! either {
 }
 
 impl Queue {
-    /// A queue that nobody has used yet, on cleared memory that was taken for a queue of the kind that
-    /// `features`, those agreed on, call for.
+    /// Makes a queue on cleared memory, which was allocated for a queue of the kind that the agreed `features` call for.
     pub fn new(arena: Arc<Arena>, layout: Layout, features: u64) -> Self {
         let event_idx = features & feature::EVENT_IDX != 0;
         let ring = match features & feature::RING_PACKED {
@@ -62,17 +62,17 @@ impl Queue {
         Self { ring, order: in_order.then(|| (VecDeque::new(), None)) }
     }
 
-    /// Entries.
+    /// Returns the number of entries.
     pub fn size(&self) -> u16 {
         self.layout().size
     }
 
-    /// Where its parts are.
+    /// Returns the offsets of the queue's parts.
     pub fn layout(&self) -> Layout {
         either!(&self.ring, ring => ring.layout())
     }
 
-    /// True for a packed queue.
+    /// Returns true for a packed queue.
     pub fn is_packed(&self) -> bool {
         matches!(self.ring, Ring::Packed(_))
     }
@@ -98,7 +98,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Hands many chains over, as [`Self::offer`] does one.
+    /// Hands many chains over at once, like [`Self::offer`] for each.
     pub fn offer_many(&mut self, heads: &[u16]) -> Result<()> {
         match (&mut self.ring, &self.order) {
             (Ring::Split(ring), None) => ring.offer_many(heads),
@@ -106,17 +106,17 @@ impl Queue {
         }
     }
 
-    /// Chains offered and not yet published.
+    /// Returns how many chains were offered and not yet published.
     pub fn unpublished(&self) -> u16 {
         either!(&self.ring, ring => ring.unpublished())
     }
 
-    /// Shows the device what was offered. True where it wants its doorbell rung (2.7.10, 2.7.13, 2.8.21).
+    /// Shows the device what was offered. Returns true if it wants its doorbell rung (2.7.10, 2.7.13, 2.8.21).
     pub fn publish(&mut self) -> Result<bool> {
         either!(&mut self.ring, ring => ring.publish())
     }
 
-    /// The next chain that the device is done with.
+    /// Takes back the next chain that the device is done with.
     #[inline]
     pub fn take(&mut self) -> Result<Option<Used>> {
         let Some((lent, batch)) = &mut self.order else {
@@ -140,8 +140,7 @@ impl Queue {
         Ok(Some(used))
     }
 
-    /// Takes as many chains as there are, as [`Self::take`] does one; returns the filled part of `out`, which is
-    /// not more than [`BATCH`] long.
+    /// Takes back as many chains as there are, at most [`BATCH`], and returns the filled part of `out`.
     pub fn take_many<'a>(&mut self, out: &'a mut [Used]) -> Result<&'a [Used]> {
         if let (Ring::Split(ring), None) = (&mut self.ring, &self.order) {
             return ring.take_many(out);
@@ -155,14 +154,14 @@ impl Queue {
         Ok(out.get(..count).unwrap_or_default())
     }
 
-    /// True where [`Self::take`] would return something.
+    /// Returns true if [`Self::take`] would return something.
     pub fn has_used(&mut self) -> Result<bool> {
         let begun = matches!(self.order, Some((_, Some(_))));
         Ok(begun || either!(&mut self.ring, ring => ring.has_used())?)
     }
 
-    /// Asks for an interrupt for the next used chain. True where one is there already, so that no interrupt
-    /// may come for it.
+    /// Asks for an interrupt for the next used chain. Returns true if one is there already, for which no interrupt may
+    /// come.
     pub fn arm(&mut self) -> Result<bool> {
         let begun = matches!(self.order, Some((_, Some(_))));
         Ok(either!(&mut self.ring, ring => ring.arm())? || begun)
@@ -190,7 +189,7 @@ impl Queue {
         Descriptor { iova, len, flags, next }.write(arena, table, index)
     }
 
-    /// Sets the published index of a split queue as is. For misuse.
+    /// Sets the published index of a split queue to any value, right or wrong.
     pub fn force_avail_idx(&self, index: u16) -> Result<()> {
         match &self.ring {
             Ring::Split(ring) => ring.force_avail_idx(index),
@@ -198,7 +197,7 @@ impl Queue {
         }
     }
 
-    /// Puts any value into the available ring of a split queue. For misuse.
+    /// Puts any value into the available ring of a split queue, right or wrong.
     pub fn force_offer(&mut self, head: u16) -> Result<()> {
         match &mut self.ring {
             Ring::Split(ring) => ring.force_offer(head),

@@ -22,9 +22,9 @@ pub(super) struct Split {
     avail_seen: u16,
     /// Next used index to read; wraps at 2^16.
     used_next: u16,
-    /// The used index as last read.
+    /// The used index that was last read.
     used_seen: u16,
-    /// Heads that the device has.
+    /// Marks the heads that the device has.
     lent: Box<[bool]>,
 }
 
