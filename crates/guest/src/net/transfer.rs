@@ -160,13 +160,7 @@ impl Transfer {
                 // The sender has closed and everything before that was received.
                 State::CloseWait => {
                     socket.close();
-                    events.push(Event::Received {
-                        id: self.id,
-                        bytes: self.bytes,
-                        digest: self.hasher.finalize().to_hex().to_string(),
-                        seconds: now.saturating_duration_since(self.begun).as_secs_f64(),
-                    });
-                    self.phase = Phase::Ended(now);
+                    events.push(self.finish(now));
                     return true;
                 }
                 State::Closed | State::Listen => {
@@ -206,13 +200,7 @@ impl Transfer {
             State::Established if *remaining == 0 => socket.close(),
             // Everything was acknowledged, the end included.
             State::FinWait2 | State::TimeWait => {
-                events.push(Event::Sent {
-                    id: self.id,
-                    bytes: self.bytes,
-                    digest: self.hasher.finalize().to_hex().to_string(),
-                    seconds: now.saturating_duration_since(self.begun).as_secs_f64(),
-                });
-                self.phase = Phase::Ended(now);
+                events.push(self.finish(now));
                 return true;
             }
             State::Closed => {
@@ -225,6 +213,19 @@ impl Transfer {
             _ => {}
         }
         before != (self.bytes, self.acknowledged)
+    }
+
+    /// Ends the transfer and reports that all of it has passed.
+    fn finish(&mut self, now: Instant) -> Event {
+        self.phase = Phase::Ended(now);
+        let (id, bytes) = (self.id, self.bytes);
+        let digest = self.hasher.finalize().to_hex().to_string();
+        let seconds = now.saturating_duration_since(self.begun).as_secs_f64();
+        if self.sender {
+            Event::Sent { id, bytes, digest, seconds }
+        } else {
+            Event::Received { id, bytes, digest, seconds }
+        }
     }
 
     fn fail(

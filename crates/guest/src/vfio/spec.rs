@@ -54,9 +54,9 @@ pub mod flags {
     pub const ERROR: u32 = 1 << 5;
 }
 
-/// What the specification says a peer takes when it names no limits ("Capabilities").
+/// Descriptors per message that a peer takes if it names no limit ("Capabilities").
 pub const DEFAULT_MAX_MSG_FDS: usize = 1;
-/// Likewise, bytes per region access.
+/// Bytes per region access that a peer takes if it names no limit ("Capabilities").
 pub const DEFAULT_MAX_DATA_XFER_SIZE: usize = 1 << 20;
 
 /// `DMA_MAP` flags.
