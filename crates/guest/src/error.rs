@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What can go wrong in a guest.
+/// An error of a guest, or of the generator and the attacks that build on it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The function's socket could not be connected to.
@@ -15,15 +15,15 @@ pub enum Error {
     Connect {
         /// The socket.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// A system call failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The server answered a command with an error.
@@ -39,7 +39,7 @@ pub enum Error {
     Protocol {
         /// The command that was being answered.
         command: &'static str,
-        /// What was wrong.
+        /// The violation.
         reason: String,
     },
     /// The server did not answer in time.
@@ -47,7 +47,7 @@ pub enum Error {
     Timeout {
         /// The command that was not answered.
         command: &'static str,
-        /// How long the guest waited.
+        /// Time that the guest waited.
         after: Duration,
     },
     /// The server closed the connection.
@@ -59,17 +59,17 @@ pub enum Error {
     /// The independent client failed.
     #[error("{command}: {source}")]
     Independent {
-        /// What was being done.
+        /// The operation that failed.
         command: &'static str,
-        /// What the client said.
+        /// The client's error.
         source: vfio_user::Error,
     },
     /// A vhost-user backend could not be talked to.
     #[error("vhost-user, {what}: {source}")]
     VhostUser {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
-        /// What the frontend said.
+        /// The frontend's error.
         source: vhost::Error,
     },
     /// The transport cannot do this.
@@ -92,9 +92,9 @@ pub enum Error {
     /// The device did not accept the features that the driver chose.
     #[error("the device refused FEATURES_OK for features {features:#x} (it offered {offered:#x})")]
     Features {
-        /// What the driver chose.
+        /// The features that the driver chose.
         features: u64,
-        /// What the device offers.
+        /// The features that the device offers.
         offered: u64,
     },
     /// The device set DEVICE_NEEDS_RESET.
@@ -106,12 +106,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// An [`Error::Io`] from whatever the operating system returned.
-    pub(crate) fn io(what: &'static str, source: impl Into<io::Error>) -> Self {
+    /// Makes an [`Error::Io`] from whatever the operating system returned.
+    pub fn io(what: &'static str, source: impl Into<io::Error>) -> Self {
         Self::Io { what, source: source.into() }
     }
 
-    /// True where the connection to the function is gone, whatever was being done.
+    /// Returns true if the connection to the function is gone, whatever was being done.
     pub fn is_disconnect(&self) -> bool {
         let gone = |e: &io::Error| {
             matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
@@ -124,5 +124,5 @@ impl Error {
     }
 }
 
-/// A result with this crate's error.
+/// A result with [`Error`] by default.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

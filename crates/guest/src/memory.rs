@@ -1,4 +1,4 @@
-//! Guest memory: one shared memfd, handed out piece by piece.
+//! Guest memory is one shared memfd, handed out piece by piece.
 //!
 //! The device writes here at any time, so nothing is ever lent out as a Rust reference: every access is a
 //! volatile copy or an atomic load or store, which `vm-memory` does without unsafe code on this side.
@@ -47,7 +47,8 @@ impl Arena {
         Self::make(size, iova, PAGE)
     }
 
-    /// As [`Self::new`], of 2 MiB pages, which are all reserved at once. The machine must have as many free.
+    /// Makes memory of 2 MiB pages, as [`Self::new`] does of 4 KiB. All pages are reserved at once, so the machine must have as
+    /// many free.
     pub fn huge(size: usize, iova: u64) -> Result<Self> {
         Self::make(size, iova, HUGE_PAGE)
     }
@@ -86,13 +87,13 @@ impl Arena {
         Ok(Self { region, file, iova, used: AtomicUsize::new(0) })
     }
 
-    /// Forbids that the memory ever shrinks, as a careful VMM does. The hostile guest leaves this out.
+    /// Forbids that the memory ever shrinks, as a careful VMM does. Without this it can be truncated under the device.
     pub fn seal(&self) -> Result<()> {
         rustix::fs::fcntl_add_seals(self.file.file(), SealFlags::SHRINK)
             .map_err(|e| Error::io("sealing guest memory", e))
     }
 
-    /// Hands out `len` bytes aligned to `align` (a power of two). There is no giving back, but see
+    /// Hands out `len` bytes aligned to `align` (a power of two). They cannot be given back one by one, but see
     /// [`Self::rewind`].
     pub fn alloc(&self, len: usize, align: usize) -> Result<Span> {
         let used = self.used.load(Ordering::Relaxed);
@@ -109,43 +110,43 @@ impl Arena {
         self.used.store(0, Ordering::Relaxed);
     }
 
-    /// Bytes in the arena.
+    /// Returns the bytes in the arena.
     pub fn size(&self) -> usize {
         self.region.size()
     }
 
-    /// Bytes not handed out.
+    /// Returns the bytes not handed out.
     pub fn left(&self) -> usize {
         self.size().saturating_sub(self.used.load(Ordering::Relaxed))
     }
 
-    /// Where the device sees the first byte.
+    /// Returns the IOVA of the first byte.
     pub fn iova(&self) -> u64 {
         self.iova
     }
 
-    /// Where the device sees the byte at `offset`. Offsets outside the arena give addresses outside of it.
+    /// Returns the IOVA of the byte at `offset`. Offsets outside the arena give addresses outside of it.
     pub fn iova_of(&self, offset: usize) -> u64 {
         self.iova.wrapping_add(offset as u64)
     }
 
-    /// The memfd.
+    /// Returns the memfd.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.file.file().as_fd()
     }
 
-    /// A little-endian 16-bit word at an even `offset`, for whoever uses it often.
-    pub(crate) fn cell(&self, offset: usize) -> Result<&AtomicU16> {
+    /// Returns the little-endian 16-bit word at an even `offset`, for whoever uses it often.
+    pub fn cell(&self, offset: usize) -> Result<&AtomicU16> {
         self.region.get_atomic_ref(offset).map_err(|_| out(offset, 2))
     }
 
-    /// Likewise 32 bits at a multiple of 4.
-    pub(crate) fn cell32(&self, offset: usize) -> Result<&AtomicU32> {
+    /// Returns the little-endian 32-bit word at an `offset` that is a multiple of 4.
+    pub fn cell32(&self, offset: usize) -> Result<&AtomicU32> {
         self.region.get_atomic_ref(offset).map_err(|_| out(offset, 4))
     }
 
-    /// Likewise 64 bits at a multiple of 8.
-    pub(crate) fn cell64(&self, offset: usize) -> Result<&AtomicU64> {
+    /// Returns the little-endian 64-bit word at an `offset` that is a multiple of 8.
+    pub fn cell64(&self, offset: usize) -> Result<&AtomicU64> {
         self.region.get_atomic_ref(offset).map_err(|_| out(offset, 8))
     }
 
@@ -211,7 +212,7 @@ impl Arena {
             .map_err(|_| out(offset, 4))
     }
 
-    /// Cuts the memfd to `size` bytes, under the device's feet. Touching what was cut off would kill this
+    /// Cuts the memfd to `size` bytes while the device uses it. Touching what was cut off would kill this
     /// process with SIGBUS until [`Self::restore`] is called, so do not.
     pub fn truncate(&self, size: u64) -> Result<()> {
         rustix::fs::ftruncate(self.file.file(), size)

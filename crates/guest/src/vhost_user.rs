@@ -1,4 +1,4 @@
-//! A vhost-user frontend: what a VMM does for a guest whose data path is elsewhere.
+//! A vhost-user frontend does what a VMM does for a guest whose data path is elsewhere.
 //!
 //! There are no registers here. The frontend tells the backend the features, the memory and each virtqueue,
 //! and gives it two eventfds per queue; whatever else a device has (configuration, control queue) stays with
@@ -28,13 +28,13 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// How long the backend may take for an answer.
+/// Time that the backend may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// `VHOST_USER_F_PROTOCOL_FEATURES`.
 const PROTOCOL_FEATURES: u64 = 1 << 30;
-/// Where a packed ring begins: index 0, wrap counter 1 (virtio 1.3, 2.8.1).
+/// Ring base at which a packed ring begins: index 0, wrap counter 1 (virtio 1.3, 2.8.1).
 const PACKED_BASE: u16 = 1 << 15;
-/// `SET_VRING_ENABLE` and the like, as errors name them.
+/// Name in errors of the requests that set up a queue.
 const QUEUE: &str = "setting up a queue";
 
 /// A queue's eventfds.
@@ -83,12 +83,12 @@ impl VhostUser {
         })
     }
 
-    /// The virtio features that the backend offers.
+    /// Returns the virtio features that the backend offers.
     pub fn offered(&self) -> u64 {
         self.offered & !PROTOCOL_FEATURES
     }
 
-    /// Agrees on features: what is both offered and `wanted`. VERSION_1 is a must.
+    /// Agrees on the features that are both offered and `wanted`. VERSION_1 is a must.
     pub fn negotiate(&mut self, wanted: u64) -> Result<u64> {
         let features = self.offered & (wanted | PROTOCOL_FEATURES);
         if features & feature::VERSION_1 == 0 {
@@ -111,7 +111,7 @@ impl VhostUser {
         Ok(self.features)
     }
 
-    /// Reads the device's configuration, where the backend keeps it; most leave it to the VMM.
+    /// Reads the device's configuration if the backend keeps it. Most backends leave it to the VMM.
     pub fn config(&mut self, offset: u32, data: &mut [u8]) -> Option<()> {
         if !self.protocol.contains(Protocol::CONFIG) {
             return None;
@@ -161,7 +161,7 @@ impl VhostUser {
             self.queues.push(queue);
         }
         if self.offered & PROTOCOL_FEATURES != 0 {
-            // Without them, queues start enabled.
+            // Without protocol features, queues start enabled.
             for index in 0..layouts.len() {
                 self.frontend.set_vring_enable(index, true).map_err(failed("SET_VRING_ENABLE"))?;
             }
@@ -183,17 +183,17 @@ impl VhostUser {
         }
     }
 
-    /// Doorbells rung.
+    /// Returns how many doorbells were rung.
     pub fn kicks(&self) -> u64 {
         self.kicks
     }
 
-    /// The eventfd of a queue's interrupts; stays open as long as this does.
+    /// Returns the eventfd of a queue's interrupts. It stays open as long as the connection.
     pub fn call(&self, index: u16) -> Option<RawFd> {
         self.queues.get(usize::from(index)).map(|queue| queue.call.as_raw_fd())
     }
 
-    /// Forgets a queue's interrupts so far. True where there were any.
+    /// Forgets a queue's interrupts so far. Returns true if there were any.
     pub fn clear_call(&self, index: u16) -> bool {
         self.queues.get(usize::from(index)).is_some_and(|queue| queue.call.read().is_ok())
     }

@@ -5,9 +5,8 @@
 mod support;
 
 use manifold_dma::{Access, FaultReason};
-use manifold_guest::agent::{
-    ClientKind, Command, Config, Direction, DmaMode, Event, Incoming, Outgoing,
-};
+use manifold_guest::protocol::{Command, Config, Direction, Event, Incoming, Outgoing};
+use manifold_guest::vfio::{ClientKind, DmaMode};
 use manifold_pci::FunctionId;
 use support::{Bed, Guest, ip};
 
@@ -105,7 +104,8 @@ fn memory_that_is_not_shared_stops_its_own_device_only() {
 #[test]
 fn rogue_dma_is_recorded_and_the_guest_goes_on() {
     let bed = Bed::new(3, 1500);
-    let (mut a, mut b, mut c) = (bed.guest(0), bed.guest(1), bed.guest(2));
+    let (mut a, mut b, mut c) =
+        (Guest::attach(&bed, 0), Guest::attach(&bed, 1), Guest::attach(&bed, 2));
     for (n, guest) in (0..).zip([&mut a, &mut b, &mut c]) {
         guest.configure(ip(n));
     }
@@ -138,7 +138,7 @@ fn eight_guests_ping_each_other_and_transfer_all_at_once() {
     const N: u16 = 8;
     const BYTES: u64 = 2 << 20;
     let bed = Bed::new(N, 9000);
-    let mut guests: Vec<_> = (0..N).map(|vf| bed.guest(vf)).collect();
+    let mut guests: Vec<_> = (0..N).map(|vf| Guest::attach(&bed, vf)).collect();
     for (n, guest) in (0..).zip(&mut guests) {
         guest.configure(ip(n));
     }
@@ -186,7 +186,7 @@ fn eight_guests_ping_each_other_and_transfer_all_at_once() {
 fn a_flood_of_pings_is_answered_in_full() {
     const COUNT: u32 = 40;
     let bed = Bed::new(4, 1500);
-    let mut guests: Vec<_> = (0..4).map(|vf| bed.guest(vf)).collect();
+    let mut guests: Vec<_> = (0..4).map(|vf| Guest::attach(&bed, vf)).collect();
     for (n, guest) in (0..).zip(&mut guests) {
         guest.configure(ip(n));
     }
@@ -204,7 +204,7 @@ fn a_flood_of_pings_is_answered_in_full() {
 #[test]
 fn a_guest_whose_function_goes_away_ends() {
     let bed = Bed::new(2, 1500);
-    let (mut a, b) = (bed.guest(0), bed.guest(1));
+    let (mut a, b) = (Guest::attach(&bed, 0), Guest::attach(&bed, 1));
     a.configure(ip(0));
     bed.adapter.disable_vfs();
     for mut guest in [a, b] {
@@ -218,7 +218,7 @@ fn a_guest_whose_function_goes_away_ends() {
 #[test]
 fn bad_commands_are_answered_and_forgotten() {
     let bed = Bed::new(1, 1500);
-    let mut guest = bed.guest(0);
+    let mut guest = Guest::attach(&bed, 0);
     let failed = |guest: &mut Guest, text: &str| {
         guest.tell_line(text);
         let event = guest.next();
@@ -236,7 +236,7 @@ fn bad_commands_are_answered_and_forgotten() {
 #[test]
 fn a_guest_that_listens_to_nobody_fails_alone() {
     let bed = Bed::new(2, 1500);
-    let (mut a, mut b) = (bed.guest(0), bed.guest(1));
+    let (mut a, mut b) = (Guest::attach(&bed, 0), Guest::attach(&bed, 1));
     a.configure(ip(0));
     b.configure(ip(1));
     let to = |id, to| Outgoing { id, to, port: 9, bytes: 1, seed: 0 };

@@ -324,11 +324,6 @@ pub(crate) enum GuestCommand {
         /// The guest's configuration: a JSON object with at least `socket`.
         config: String,
     },
-    /// Send and receive frames as fast as can be, and report as JSON what came of it.
-    Generate {
-        /// What to send from where to where: a JSON object with at least `ports`.
-        config: String,
-    },
 }
 
 fn parse_vf(text: &str) -> Result<FunctionId, String> {

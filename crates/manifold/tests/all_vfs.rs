@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use manifold_adapter::{Adapter, Config as AdapterConfig};
 use manifold_guest::agent::process::GuestProcess;
-use manifold_guest::agent::{Command, Config, Event, Incoming, Neighbour, Outgoing};
+use manifold_guest::protocol::{Command, Config, Event, Incoming, Neighbour, Outgoing};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 const VFS: u16 = 256;

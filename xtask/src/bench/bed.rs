@@ -40,6 +40,8 @@ pub(crate) struct Bed {
     pub(crate) pace: Pace,
     /// The manifold binary, a release build.
     pub(crate) binary: PathBuf,
+    /// The traffic generator's binary, a release build.
+    pub(crate) generator: PathBuf,
     dir: tempfile::TempDir,
     logs: PathBuf,
     peers: OnceCell<Peers>,
@@ -47,7 +49,7 @@ pub(crate) struct Bed {
 }
 
 impl Bed {
-    pub(crate) fn new(cores: Cores, pace: Pace, binary: PathBuf, logs: PathBuf) -> Result<Self> {
+    pub(crate) fn new(cores: Cores, pace: Pace, binaries: Binaries, logs: PathBuf) -> Result<Self> {
         fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
         // Paths of sockets must be short.
         let dir = tempfile::Builder::new()
@@ -57,7 +59,8 @@ impl Bed {
         Ok(Self {
             cores,
             pace,
-            binary,
+            binary: binaries.manifold,
+            generator: binaries.generator,
             dir,
             logs,
             peers: OnceCell::new(),
@@ -132,16 +135,31 @@ impl Bed {
     }
 }
 
-/// A release build of what is there now, unless `MANIFOLD_BIN` names a binary, as for the VM tests.
-pub(crate) fn build() -> Result<PathBuf> {
-    if let Some(binary) = std::env::var_os("MANIFOLD_BIN") {
-        return std::path::absolute(&binary)
-            .with_context(|| format!("cannot resolve {}", binary.display()));
+/// Release builds of what is measured and of what measures.
+#[derive(Debug)]
+pub(crate) struct Binaries {
+    manifold: PathBuf,
+    generator: PathBuf,
+}
+
+/// Builds both. `MANIFOLD_BIN` may name another `manifold` instead, as for the VM tests.
+pub(crate) fn build() -> Result<Binaries> {
+    let named = std::env::var_os("MANIFOLD_BIN");
+    let mut arguments = vec!["build", "--release", "--package", "manifold-generator"];
+    if named.is_none() {
+        arguments.extend(["--package", "manifold"]);
     }
-    let mut cargo = crate::run::cargo(&["build", "--release", "--package", "manifold"]);
-    crate::run::step("cargo build --release --package manifold", &mut cargo)?;
-    let binary = crate::run::target_dir().join("release/manifold");
-    fs::canonicalize(&binary).with_context(|| format!("no {} after the build", binary.display()))
+    crate::run::step("cargo build --release", &mut crate::run::cargo(&arguments))?;
+    let built = |name: &str| {
+        let path = crate::run::target_dir().join("release").join(name);
+        fs::canonicalize(&path).with_context(|| format!("no {} after the build", path.display()))
+    };
+    let manifold = match named {
+        Some(path) => std::path::absolute(&path)
+            .with_context(|| format!("cannot resolve {}", path.display()))?,
+        None => built("manifold")?,
+    };
+    Ok(Binaries { manifold, generator: built("manifold-generator")? })
 }
 
 /// The folder of logs of the last run.

@@ -71,9 +71,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let precedence = Precedence::take();
     // Before the build, which is a load itself.
     let machine = Machine::look(cores)?;
-    let binary = bed::build()?;
+    let binaries = bed::build()?;
     interrupt::watch()?;
-    let bed = Bed::new(cores, Pace::new(args.quick), binary, bed::logs())?;
+    let bed = Bed::new(cores, Pace::new(args.quick), binaries, bed::logs())?;
     prepare(&bed, &cases)?;
 
     let started = machine::now()?;

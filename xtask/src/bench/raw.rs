@@ -1,10 +1,11 @@
-//! Our own generator, `manifold guest generate`: it speaks vhost-user and vfio-user, so everybody is measured with it.
+//! This module runs our own generator, `manifold-generator`. It speaks vhost-user and vfio-user, so everybody is measured
+//! with it.
 
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use manifold_guest::rawgen::config::{Config, Flow, Frames, Load, Memory, PortConfig, Rings, Work};
-use manifold_guest::rawgen::report::{Latency, Report};
+use manifold_generator::config::{Config, Flow, Frames, Load, Memory, PortConfig, Rings, Work};
+use manifold_generator::report::{Latency, Report};
 
 use super::bed::Bed;
 use super::process::output;
@@ -76,8 +77,8 @@ fn config(bed: &Bed, ports: &[PortConfig]) -> Config {
 
 fn generate(bed: &Bed, config: &Config) -> Result<Report> {
     bed.reserve_hugepages()?;
-    let mut command = Command::new(&bed.binary);
-    command.args(["guest", "generate"]).arg(serde_json::to_string(config)?);
+    let mut command = Command::new(&bed.generator);
+    command.arg(serde_json::to_string(config)?);
     let text = output(&mut command).context("the generator failed")?;
     serde_json::from_str(&text).with_context(|| format!("the generator printed no report: {text}"))
 }

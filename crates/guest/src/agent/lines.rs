@@ -1,9 +1,9 @@
-//! Lines from a descriptor that is read only when something is there.
+//! Collects lines from a descriptor that is read only when something is there.
 
 use crate::{Error, Result};
 use std::os::fd::AsFd;
 
-/// Bytes in the longest line taken.
+/// Bytes of the longest line that is accepted.
 const LONGEST: usize = 1 << 20;
 
 /// Collects bytes until a line is complete.
@@ -13,7 +13,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Reads once, which waits where nothing is there. False at the end of input.
+    /// Reads once, and waits if nothing is there. Returns false at the end of input.
     pub(super) fn fill(&mut self, input: impl AsFd) -> Result<bool> {
         let mut chunk = [0; 8192];
         match rustix::io::read(input, &mut chunk) {
@@ -30,7 +30,7 @@ impl Lines {
         }
     }
 
-    /// The next complete line that is not blank.
+    /// Returns the next complete line that is not blank.
     pub(super) fn next(&mut self) -> Option<Vec<u8>> {
         loop {
             let end = self.bytes.iter().position(|b| *b == b'\n')?;

@@ -1,7 +1,7 @@
 //! The guest process: commands in, events out, a network stack between them.
 //!
-//! One thread does everything. While there is traffic it looks by itself and asks for no interrupts; after a
-//! few idle looks it asks for them and sleeps, so that 256 idle guests cost nothing.
+//! One thread does everything. While there is traffic it polls and asks for no interrupts. After a few idle polls it
+//! asks for them and sleeps, so that 256 idle guests cost nothing.
 //!
 //! ```text
 //!    ┌─► poll stack ── anything? ── yes ─┐
@@ -14,17 +14,13 @@
 
 mod lines;
 pub mod process;
-mod protocol;
 mod rogue;
-
-pub use crate::vfio::{ClientKind, DmaMode};
-pub use crate::virtio::Counters;
-pub use protocol::{Command, Config, Direction, Event, Incoming, Neighbour, Outgoing, Rtt};
 
 use crate::memory::Arena;
 use crate::net::{PingOptions, Stack};
+use crate::protocol::{Command, Config, Event};
 use crate::vfio::Function;
-use crate::virtio::{NetOptions, VirtioNet};
+use crate::virtio::{Counters, NetOptions, VirtioNet};
 use crate::{Error, Result};
 use lines::Lines;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -33,11 +29,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Looks that find nothing before the process sleeps. Each gives way to whoever else wants the CPU.
+/// Number of idle polls before the process sleeps. Each yields the CPU to whoever else wants it.
 const IDLE_LOOKS: u32 = 8;
-/// How often a busy process looks for commands.
+/// Time between two checks for commands by a busy process.
 const COMMAND_INTERVAL: Duration = Duration::from_millis(5);
-/// The MTU that guest memory is made for; memory that a smaller one leaves untouched costs nothing.
+/// The MTU that guest memory is made for. Memory that a smaller MTU leaves untouched costs nothing.
 const LARGEST_MTU: u16 = u16::MAX;
 
 /// Brings the function up, reports [`Event::Ready`], and carries out commands until [`Command::Stop`], the
@@ -54,7 +50,7 @@ pub fn run(config: &Config, input: impl AsFd, mut output: impl Write) -> Result<
     result
 }
 
-/// [`run`] on standard input and output.
+/// Calls [`run`] with standard input and output.
 pub fn run_stdio(config: &Config) -> Result<()> {
     run(config, std::io::stdin(), std::io::stdout().lock())
 }
@@ -66,7 +62,7 @@ fn emit(output: &mut impl Write, event: &Event) -> Result<()> {
     output.write_all(&line).and_then(|()| output.flush()).map_err(|e| Error::io("reporting", e))
 }
 
-/// What the agent does next.
+/// The agent's next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Continue,
@@ -173,7 +169,7 @@ impl<'a, W: Write> Agent<'a, W> {
             if ready(fd) {
                 self.interrupts += 1;
                 changed |= vector == 0;
-                // The count in it says nothing; that it was read arms it again.
+                // The count in it means nothing. Reading it arms it again.
                 let _ = rustix::io::read(interrupt, &mut [0; 8]);
             }
         }
@@ -236,7 +232,7 @@ impl<'a, W: Write> Agent<'a, W> {
                 let counters = Counters { interrupts, sleeps, ..self.stack.net_ref().counters() };
                 emit(self.output, &Event::Stats { counters })
             }
-            // Taken care of by the caller.
+            // The caller has handled this.
             Command::Stop => Ok(()),
         }
     }

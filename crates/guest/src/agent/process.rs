@@ -1,6 +1,6 @@
-//! The other end: a program that runs guest processes.
+//! Guest processes, from the side of the program that starts them.
 
-use super::{Command, Event};
+use crate::protocol::{Command, Event};
 use crate::{Error, Result};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Stdio};
@@ -42,7 +42,7 @@ impl GuestProcess {
                             return;
                         }
                     }
-                    // Nobody to tell is no failure.
+                    // It is no failure if nobody listens any more.
                     let _ = events.send((tag, None));
                 })
                 .map_err(|e| Error::io("starting a thread", e))?;
@@ -63,7 +63,7 @@ impl GuestProcess {
         }
     }
 
-    /// The process' ID.
+    /// Returns the process' ID.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -86,7 +86,7 @@ impl GuestProcess {
 impl Drop for GuestProcess {
     fn drop(&mut self) {
         self.stdin = None;
-        // Already gone is fine.
+        // It may be gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,17 +1,17 @@
-//! One attempt to reach memory that is not the guest's own.
+//! Makes one attempt to reach memory that is not the guest's own.
 
-use super::{Direction, Event};
 use crate::Result;
 use crate::net::Stack;
+use crate::protocol::{Direction, Event};
 use crate::virtio::{NetOptions, status};
 use std::time::{Duration, Instant};
 
-/// Bytes that the device is to read, or may write.
+/// Length of the rogue DMA in bytes.
 const LEN: u32 = 2048;
-/// How long the device gets to notice.
+/// Time that the device gets to notice.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Tries, reports what the device said, and brings the device up again.
+/// Tries the rogue DMA, reports what the device said, and brings the device up again.
 pub(super) fn attempt(
     stack: &mut Stack,
     options: &NetOptions,

@@ -37,17 +37,17 @@ fn frame(
     bytes
 }
 
-/// A broadcast that asks for `target`.
+/// Makes a broadcast that asks for `target`.
 pub(crate) fn request(mac: [u8; 6], own: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     frame([0xff; 6], ArpOperation::Request, (mac, own), ([0; 6], target))
 }
 
-/// An answer from `address` to us.
+/// Makes an answer from `address` to the guest itself.
 pub(crate) fn reply(mac: [u8; 6], address: Ipv4Addr, to: [u8; 6], own: Ipv4Addr) -> Vec<u8> {
     frame(to, ArpOperation::Reply, (mac, address), (to, own))
 }
 
-/// Who sent this frame, if it is an ARP reply or asks for our `own` address.
+/// Returns who sent this frame, if it is an ARP reply or asks for the guest's `own` address.
 pub(crate) fn sender(frame: &[u8], own: Option<Ipv4Addr>) -> Option<(Ipv4Addr, [u8; 6])> {
     let ethernet = EthernetFrame::new_checked(frame).ok()?;
     if ethernet.ethertype() != EthernetProtocol::Arp {

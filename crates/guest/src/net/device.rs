@@ -9,14 +9,14 @@ use smoltcp::time::Instant;
 use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
 
-/// Received frames per round, after which the sockets get their turn.
+/// Number of received frames per round, after which the sockets get their turn.
 pub(super) const RX_BUDGET: usize = 64;
-/// Frames sent before the device is told of them, unless the round ends first.
+/// Number of frames sent before the device is notified, unless the round ends first.
 const TX_BATCH: u16 = 16;
 /// Bytes of the largest frame: the largest MTU with its Ethernet header and a VLAN tag.
 const MAX_FRAME: usize = 65535 + 18;
 
-/// A virtio-net device, with one frame's worth of memory of the stack's own each way.
+/// A virtio-net device, with a buffer for one frame each way.
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) net: VirtioNet,
@@ -25,15 +25,15 @@ pub(crate) struct Port {
     /// Frames that the stack is to believe it received.
     injected: VecDeque<Vec<u8>>,
     budget: usize,
-    /// Frames that arrived with a wrong checksum.
+    /// Number of frames that arrived with a wrong checksum.
     pub(crate) corrupt: u64,
-    /// The pair to look at first.
+    /// The queue pair to poll first.
     turn: usize,
     /// The host's address, once it has one.
     pub(crate) own: Option<Ipv4Addr>,
-    /// Who told us a MAC address, or has been injected.
+    /// MAC addresses of neighbours that have told theirs, or that were injected.
     pub(crate) neighbours: HashMap<Ipv4Addr, [u8; 6]>,
-    /// What went wrong while smoltcp was polling, which cannot be told.
+    /// The error that happened while smoltcp was polling, which it cannot pass on.
     error: Option<Error>,
 }
 
@@ -68,19 +68,19 @@ impl Port {
         }
     }
 
-    /// Starts a round. Fails with what went wrong in the one before.
+    /// Starts a round. Fails with the error of the round before, if there was one.
     pub(crate) fn begin(&mut self) -> Result<()> {
         self.budget = RX_BUDGET;
         self.error.take().map_or(Ok(()), Err)
     }
 
-    /// Ends a round: the device gets to see everything.
+    /// Ends a round: shows the device everything that was queued.
     pub(crate) fn end(&mut self) -> Result<()> {
         self.error.take().map_or(Ok(()), Err)?;
         self.net.flush()
     }
 
-    /// The next received frame's length; the frame is in `rx_frame`.
+    /// Receives the next frame into `rx_frame` and returns its length.
     fn next_frame(&mut self) -> Result<Option<usize>> {
         if let Some(frame) = self.injected.pop_front() {
             if let Some(place) = self.rx_frame.get_mut(..frame.len()) {
@@ -98,8 +98,8 @@ impl Port {
                 queue.flush_if_many(device)?;
                 let header = queue.header();
                 let frame = self.rx_frame.get_mut(..len).unwrap_or_default();
-                // smoltcp does not check TCP where the device may leave that checksum to do; of the others it
-                // gets the whole.
+                // smoltcp does not check TCP if the device may leave that checksum to do. All other checksums are
+                // completed for it.
                 if offloads.rx_checksum && !is_intact(frame, &header) {
                     self.corrupt += 1;
                     continue;
@@ -248,12 +248,12 @@ impl phy::TxToken for TxToken<'_> {
     }
 }
 
-/// Whether a frame is TCP over IPv4, which smoltcp is told not to check.
+/// Returns true if a frame is TCP over IPv4, which smoltcp is told not to check.
 fn is_tcp(frame: &[u8]) -> bool {
     frame.get(12..14) == Some(&[0x08, 0x00]) && frame.get(23) == Some(&6)
 }
 
-/// Frames of one connection give one number: IPv4 addresses and the first four bytes behind.
+/// Hashes IPv4 addresses and the four bytes behind them, so that frames of one connection give one number.
 fn flow_hash(frame: &[u8]) -> usize {
     let fields = frame.get(26..38).unwrap_or_default();
     let sum = fields.iter().fold(0u32, |sum, b| sum.wrapping_mul(31).wrapping_add((*b).into()));
@@ -261,8 +261,8 @@ fn flow_hash(frame: &[u8]) -> usize {
 }
 
 impl Port {
-    /// Asks for interrupts before sleeping: for received frames, and for room where a TX ring is full. True
-    /// where there is something to do already.
+    /// Asks for interrupts before sleeping: for received frames, and for room where a TX ring is full. Returns
+    /// true if there is something to do already.
     pub(crate) fn arm(&mut self) -> Result<bool> {
         let (_, rx, tx) = self.net.parts();
         let mut pending = !self.injected.is_empty();
@@ -277,7 +277,7 @@ impl Port {
         Ok(pending)
     }
 
-    /// No more interrupts: this process looks by itself.
+    /// Asks for no more interrupts, because this process polls.
     pub(crate) fn disarm(&mut self) -> Result<()> {
         let (_, rx, tx) = self.net.parts();
         rx.iter_mut().try_for_each(RxQueue::disarm)?;

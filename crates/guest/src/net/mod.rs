@@ -1,7 +1,7 @@
 //! A TCP/IP host on a virtio-net device: ARP, ICMP echo, and bulk transfers over TCP.
 //!
-//! Nothing here waits. [`Stack::poll`] does what can be done; whoever calls it decides whether to look again
-//! at once, or to sleep until an interrupt or [`Stack::next_deadline`].
+//! Nothing here waits. [`Stack::poll`] does what can be done. Its caller decides whether to poll again at once or to
+//! sleep until an interrupt or [`Stack::next_deadline`].
 //!
 //! ```text
 //!   Pinger      Transfer (TCP: send random bytes / receive and hash)
@@ -19,7 +19,7 @@ mod transfer;
 
 pub use ping::PingOptions;
 
-use crate::agent::{Event, Incoming, Neighbour, Outgoing};
+use crate::protocol::{Event, Incoming, Neighbour, Outgoing};
 use crate::virtio::VirtioNet;
 use crate::{Error, Result};
 use device::Port;
@@ -31,7 +31,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 use transfer::Transfer;
 
-/// How often progress is reported.
+/// Time between two reports of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A host on the network.
@@ -44,7 +44,7 @@ pub struct Stack {
     transfers: Vec<Transfer>,
     resolver: Resolver,
     events: Vec<Event>,
-    /// Bytes of finished transfers: received, sent.
+    /// Bytes received and sent by finished transfers.
     finished: (u64, u64),
     next_progress: Instant,
     next_port: u16,
@@ -58,7 +58,7 @@ impl std::fmt::Debug for Stack {
 }
 
 impl Stack {
-    /// A host without an address. `seed` makes sequence numbers and ports differ between guests.
+    /// Makes a host without an address. `seed` makes sequence numbers and ports differ between guests.
     pub fn new(net: VirtioNet, seed: u64) -> Self {
         let epoch = Instant::now();
         let mut port = Port::new(net);
@@ -82,12 +82,12 @@ impl Stack {
         }
     }
 
-    /// The driver below.
+    /// Returns the driver below.
     pub fn net(&mut self) -> &mut VirtioNet {
         &mut self.port.net
     }
 
-    /// The driver below, to look at.
+    /// Returns the driver below, for reading.
     pub fn net_ref(&self) -> &VirtioNet {
         &self.port.net
     }
@@ -104,7 +104,7 @@ impl Stack {
         }
         self.iface.update_ip_addrs(|addresses| {
             addresses.clear();
-            // One always fits.
+            // There is always room for one.
             let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(address, prefix)));
         });
         self.address = Some(address);
@@ -180,7 +180,7 @@ impl Stack {
         port
     }
 
-    /// Does what can be done: frames in, sockets, frames out. True where anything happened.
+    /// Does what can be done: frames in, sockets, frames out. Returns true if anything happened.
     pub fn poll(&mut self) -> Result<bool> {
         let now = Instant::now();
         let before = self.port.net.counters();
@@ -218,7 +218,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Lets pings and transfers have a look at their sockets.
+    /// Lets pings and transfers use their sockets. Returns true if anything happened.
     fn serve_sockets(&mut self) -> bool {
         let now = Instant::now();
         let mut busy = false;
@@ -254,7 +254,7 @@ impl Stack {
         busy
     }
 
-    /// Bytes received and sent so far, all transfers together.
+    /// Returns the bytes received and sent so far by all transfers together.
     fn progress(&self) -> (u64, u64) {
         self.transfers
             .iter()
@@ -262,7 +262,7 @@ impl Stack {
             .fold(self.finished, |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
-    /// How long nothing will happen by itself. `None`: until something arrives.
+    /// Returns how long nothing will happen by itself, or `None` if that is until something arrives.
     pub fn next_deadline(&mut self) -> Option<Duration> {
         let now = Instant::now();
         let timestamp = self.timestamp(now);
@@ -273,17 +273,17 @@ impl Stack {
         pings.chain(transfers).chain(smoltcp).chain(resolver).min()
     }
 
-    /// Asks for interrupts before sleeping. True where there is something to do already.
+    /// Asks for interrupts before sleeping. Returns true if there is something to do already.
     pub fn arm(&mut self) -> Result<bool> {
         self.port.arm()
     }
 
-    /// No more interrupts: the caller polls again.
+    /// Asks for no more interrupts, because the caller polls again.
     pub fn disarm(&mut self) -> Result<()> {
         self.port.disarm()
     }
 
-    /// What happened since the last call.
+    /// Returns the events since the last call.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }

@@ -1,7 +1,7 @@
 //! ICMP echo to many targets at once.
 
 use super::device::RX_BUDGET;
-use crate::agent::{Event, Rtt};
+use crate::protocol::{Event, Rtt};
 use crate::{Error, Result};
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::phy::ChecksumCapabilities;
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 /// Bytes in an ICMP echo header.
 const HEADER: usize = 8;
 
-/// How to ping.
+/// The settings of a ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PingOptions {
-    /// Echo requests per target.
+    /// Number of echo requests per target.
     pub count: u32,
     /// Time between two requests to one target.
     pub interval: Duration,
@@ -34,7 +34,7 @@ pub(super) struct Pinger {
     ident: u16,
     options: PingOptions,
     payload: Vec<u8>,
-    /// After this a target without a MAC address is given up.
+    /// Time after which a target without a MAC address is given up.
     resolve_by: Instant,
     targets: Vec<Target>,
 }
@@ -44,7 +44,7 @@ struct Target {
     to: Ipv4Addr,
     /// When each request was sent; `None` once it was answered.
     sent: Vec<Option<Instant>>,
-    /// Microseconds.
+    /// Round-trip times in microseconds.
     rtts: Vec<f64>,
     /// When to send the next request, or to give up on the last.
     due: Instant,

@@ -1,4 +1,4 @@
-//! Which neighbours to ask for their MAC addresses, and when.
+//! Decides which neighbours are asked for their MAC addresses, and when.
 //!
 //! Every request is a broadcast that every guest has to look at. A hundred guests that each ask for all the
 //! others at once would fill each other's rings, so only a few requests of a guest are open at a time.
@@ -7,11 +7,11 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-/// Requests open at a time.
+/// Number of requests that are open at a time.
 const OPEN: usize = 4;
-/// How long an answer may take before the request is repeated.
+/// Time that an answer may take before the request is repeated.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// How often a request is sent before the neighbour is given up.
+/// Number of times that a request is sent before the neighbour is given up.
 const TRIES: u32 = 25;
 
 /// Addresses that somebody waits for.
@@ -36,7 +36,7 @@ impl Resolver {
         }
     }
 
-    /// The addresses to send a request for now.
+    /// Returns the addresses to send a request for now.
     pub(super) fn ask(&mut self, now: Instant, known: impl Fn(&Ipv4Addr) -> bool) -> Vec<Ipv4Addr> {
         self.open.retain(|open| !known(&open.address) && open.tries < TRIES);
         let mut ask = Vec::new();
@@ -55,12 +55,12 @@ impl Resolver {
         ask
     }
 
-    /// True where nothing is to be asked.
+    /// Returns true if nothing is to be asked.
     pub(super) fn is_idle(&self) -> bool {
         self.open.is_empty() && self.waiting.is_empty()
     }
 
-    /// When [`Self::ask`] has something to repeat.
+    /// Returns the time until [`Self::ask`] has something to repeat.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Duration> {
         self.open.iter().map(|open| open.due.saturating_duration_since(now)).min()
     }

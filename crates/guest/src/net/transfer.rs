@@ -1,6 +1,6 @@
 //! Bulk transfers over TCP: the sender makes random bytes from a seed, both ends hash what passes.
 
-use crate::agent::{Event, Incoming, Outgoing};
+use crate::protocol::{Event, Incoming, Outgoing};
 use crate::{Error, Result};
 use blake3::Hasher;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -11,30 +11,31 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-/// A connection on which nothing moves for this long is dead.
+/// Time without movement after which a connection is dead.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a finished connection is kept for its last packets.
+/// Time that a finished connection is kept for its last packets.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long to wait for the receiver's MAC address.
+/// Time to wait for the receiver's MAC address.
 const RESOLVE: Duration = Duration::from_secs(5);
-/// Bytes of all send buffers of a guest together, and of one.
+/// Bytes of all send buffers of a guest together.
 const SEND_BUFFERS: usize = 1 << 20;
+/// Bytes of one send buffer.
 const SEND_BUFFER: std::ops::RangeInclusive<usize> = 32 << 10..=256 << 10;
 /// Bytes of a receive window.
 const WINDOW: std::ops::RangeInclusive<usize> = 18 << 10..=512 << 10;
 
-/// The receive window for each of `transfers`, where the RX rings take `capacity` bytes of full segments:
-/// so much that all of them together do not overrun the rings even if this guest sleeps.
+/// Returns the receive window for each of `transfers`, if the RX rings take `capacity` bytes of full segments. All
+/// windows together do not overrun the rings even if this guest sleeps.
 pub(super) fn window(capacity: usize, transfers: usize) -> usize {
     (capacity / 4 * 3 / transfers.max(1)).clamp(*WINDOW.start(), *WINDOW.end())
 }
 
-/// The send buffer for each of `transfers`.
+/// Returns the bytes of the send buffer for each of `transfers`.
 pub(super) fn send_buffer(transfers: usize) -> usize {
     (SEND_BUFFERS / transfers.max(1)).clamp(*SEND_BUFFER.start(), *SEND_BUFFER.end())
 }
 
-/// One transfer, either end.
+/// One end of a transfer.
 #[derive(Debug)]
 pub(super) struct Transfer {
     id: u32,
@@ -42,7 +43,7 @@ pub(super) struct Transfer {
     hasher: Box<Hasher>,
     /// Bytes that passed the hasher.
     bytes: u64,
-    /// Of these, received by the other end; for a receiver all of them.
+    /// Bytes that the other end has acknowledged; for a receiver all bytes.
     acknowledged: u64,
     begun: Instant,
     sender: bool,
@@ -51,15 +52,15 @@ pub(super) struct Transfer {
 
 #[derive(Debug)]
 enum Phase {
-    /// Receiver: nothing arrived yet.
+    /// The receiver waits for a connection.
     Listening,
-    /// Receiver: bytes arrive.
+    /// The receiver takes bytes.
     Receiving,
-    /// Sender: the receiver's MAC address is not known yet.
+    /// The sender waits for the receiver's MAC address.
     Resolving { transfer: Outgoing, local_port: u16 },
-    /// Sender: connecting, or bytes go out.
+    /// The sender connects, or sends bytes.
     Sending { rng: Xoshiro256PlusPlus, remaining: u64 },
-    /// Reported, at this time.
+    /// The end was reported, at this time.
     Ended(Instant),
 }
 
@@ -98,7 +99,7 @@ impl Transfer {
         Self { id, handle, hasher, bytes: 0, acknowledged: 0, begun, sender: false, phase }
     }
 
-    /// Moves what can be moved. True where anything happened.
+    /// Moves what can be moved. Returns true if anything happened.
     pub(super) fn poll(
         &mut self,
         sockets: &mut SocketSet<'static>,
@@ -159,13 +160,7 @@ impl Transfer {
                 // The sender has closed and everything before that was received.
                 State::CloseWait => {
                     socket.close();
-                    events.push(Event::Received {
-                        id: self.id,
-                        bytes: self.bytes,
-                        digest: self.hasher.finalize().to_hex().to_string(),
-                        seconds: now.saturating_duration_since(self.begun).as_secs_f64(),
-                    });
-                    self.phase = Phase::Ended(now);
+                    events.push(self.finish(now));
                     return true;
                 }
                 State::Closed | State::Listen => {
@@ -205,13 +200,7 @@ impl Transfer {
             State::Established if *remaining == 0 => socket.close(),
             // Everything was acknowledged, the end included.
             State::FinWait2 | State::TimeWait => {
-                events.push(Event::Sent {
-                    id: self.id,
-                    bytes: self.bytes,
-                    digest: self.hasher.finalize().to_hex().to_string(),
-                    seconds: now.saturating_duration_since(self.begun).as_secs_f64(),
-                });
-                self.phase = Phase::Ended(now);
+                events.push(self.finish(now));
                 return true;
             }
             State::Closed => {
@@ -226,6 +215,19 @@ impl Transfer {
         before != (self.bytes, self.acknowledged)
     }
 
+    /// Ends the transfer and reports that all of it has passed.
+    fn finish(&mut self, now: Instant) -> Event {
+        self.phase = Phase::Ended(now);
+        let (id, bytes) = (self.id, self.bytes);
+        let digest = self.hasher.finalize().to_hex().to_string();
+        let seconds = now.saturating_duration_since(self.begun).as_secs_f64();
+        if self.sender {
+            Event::Sent { id, bytes, digest, seconds }
+        } else {
+            Event::Received { id, bytes, digest, seconds }
+        }
+    }
+
     fn fail(
         &mut self,
         socket: &mut Socket<'static>,
@@ -238,17 +240,17 @@ impl Transfer {
         self.phase = Phase::Ended(now);
     }
 
-    /// Bytes received, bytes sent and acknowledged.
+    /// Returns the bytes received, and the bytes sent and acknowledged.
     pub(super) fn progress(&self) -> (u64, u64) {
         if self.sender { (0, self.acknowledged) } else { (self.acknowledged, 0) }
     }
 
-    /// True while bytes may move.
+    /// Returns true while bytes may move.
     pub(super) fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Receiving | Phase::Sending { .. })
     }
 
-    /// True once the socket is not needed any more.
+    /// Returns true once the socket is not needed any more.
     pub(super) fn is_gone(&self, sockets: &SocketSet<'static>, now: Instant) -> bool {
         let Phase::Ended(ended) = self.phase else { return false };
         let state = sockets.get::<Socket<'_>>(self.handle).state();

@@ -1,4 +1,4 @@
-//! This crate's own vfio-user client.
+//! The guest's own vfio-user client.
 
 mod operations;
 
@@ -17,7 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// Descriptors that this client takes in one message.
+/// Number of descriptors that this client takes in one message.
 const MAX_MSG_FDS: usize = 64;
 /// Bytes of the largest message that this client takes.
 const MAX_MESSAGE: usize = spec::HEADER_SIZE + 64 + spec::DEFAULT_MAX_DATA_XFER_SIZE;
@@ -35,10 +35,13 @@ pub struct Client {
 
 /// A message from the server.
 #[derive(Debug)]
-pub(crate) struct Received {
-    pub(crate) header: Header,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) fds: Vec<OwnedFd>,
+pub struct Received {
+    /// The first 16 bytes.
+    pub header: Header,
+    /// Everything after the header.
+    pub payload: Vec<u8>,
+    /// Descriptors that came with the message.
+    pub fds: Vec<OwnedFd>,
 }
 
 impl Client {
@@ -51,7 +54,7 @@ impl Client {
     }
 
     /// Connects and says nothing; what follows is up to the caller.
-    pub(crate) fn connect_only(path: &Path, timeout: Duration) -> Result<Self> {
+    pub fn connect_only(path: &Path, timeout: Duration) -> Result<Self> {
         let socket = UnixStream::connect(path)
             .map_err(|source| Error::Connect { path: path.to_owned(), source })?;
         socket
@@ -68,8 +71,8 @@ impl Client {
         })
     }
 
-    /// `VFIO_USER_VERSION`.
-    pub(crate) fn negotiate(&mut self) -> Result<()> {
+    /// Negotiates the protocol version (`VFIO_USER_VERSION`).
+    pub fn negotiate(&mut self) -> Result<()> {
         let capabilities = format!(
             "{{\"capabilities\":{{\"max_msg_fds\":{MAX_MSG_FDS},\"max_data_xfer_size\":{}}}}}\0",
             spec::DEFAULT_MAX_DATA_XFER_SIZE
@@ -107,7 +110,7 @@ impl Client {
     }
 
     /// Asks what regions the function has.
-    pub(crate) fn read_regions(&mut self) -> Result<()> {
+    pub fn read_regions(&mut self) -> Result<()> {
         let reply =
             self.request(command::DEVICE_GET_INFO, |m| m.u32(16).u32(0).u32(0).u32(0), &[])?;
         let mut fields = Fields(&reply.payload);
@@ -129,8 +132,8 @@ impl Client {
         Ok(())
     }
 
-    /// `VFIO_USER_DEVICE_GET_REGION_INFO`. Mappable areas are not asked for: nothing here maps BARs.
-    pub(crate) fn region_info(&mut self, index: u32) -> Result<Region> {
+    /// Asks for a region (`VFIO_USER_DEVICE_GET_REGION_INFO`). Mappable areas are not asked for: nothing here maps BARs.
+    pub fn region_info(&mut self, index: u32) -> Result<Region> {
         let request = |m: Message| m.u32(32).u32(0).u32(index).u32(0).u64(0).u64(0);
         let reply = self.request(command::DEVICE_GET_REGION_INFO, request, &[])?;
         let mut fields = Fields(&reply.payload);
@@ -143,7 +146,7 @@ impl Client {
     }
 
     /// Sends one command and waits for its reply.
-    pub(crate) fn request(
+    pub fn request(
         &mut self,
         command: u16,
         payload: impl FnOnce(Message) -> Message,
@@ -156,7 +159,7 @@ impl Client {
     }
 
     /// Waits for the reply to command `id`.
-    pub(crate) fn wait_for(&mut self, id: u16, command: u16) -> Result<Received> {
+    pub fn wait_for(&mut self, id: u16, command: u16) -> Result<Received> {
         let received = self.receive(command)?;
         if !received.header.is_reply() || received.header.id != id {
             return Err(protocol(
@@ -176,14 +179,15 @@ impl Client {
         Ok(received)
     }
 
-    pub(crate) fn take_id(&mut self) -> u16 {
+    /// Returns the next message ID.
+    pub fn take_id(&mut self) -> u16 {
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
         id
     }
 
     /// Sends bytes, with descriptors beside the first of them.
-    pub(crate) fn send(&self, command: u16, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    pub fn send(&self, command: u16, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
         let mut rest = bytes;
         if !fds.is_empty() {
             let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(fds.len()))];
@@ -204,7 +208,7 @@ impl Client {
     }
 
     /// Receives one message of any kind; `command` is what is being waited for.
-    pub(crate) fn receive(&self, command: u16) -> Result<Received> {
+    pub fn receive(&self, command: u16) -> Result<Received> {
         let mut fds = Vec::new();
         let mut header = [0; spec::HEADER_SIZE];
         self.fill(command, &mut header, &mut fds)?;
@@ -247,7 +251,7 @@ impl Client {
         Ok(())
     }
 
-    /// What a failed read or write of the socket means.
+    /// Translates a failed read or write of the socket.
     fn failed(&self, command: u16, source: std::io::Error) -> Error {
         use std::io::ErrorKind as Kind;
         let command = command::name(command);
@@ -260,8 +264,8 @@ impl Client {
         }
     }
 
-    /// The socket, for misuse.
-    pub(crate) fn socket(&self) -> &UnixStream {
+    /// Returns the socket.
+    pub fn socket(&self) -> &UnixStream {
         &self.socket
     }
 }

@@ -1,4 +1,4 @@
-//! What a driver sees of a function.
+//! A function as its driver sees it.
 
 use super::{Client, ClientKind, DmaMap, DmaMode, Doorbell, Independent, Transport, pci, spec};
 use crate::memory::Arena;
@@ -9,19 +9,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the own client waits for any answer.
+/// Time that the own client waits for any answer.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
-/// The most capabilities that fit the 192 bytes they live in.
+/// Largest number of capabilities, which live in 192 bytes.
 const MAX_CAPABILITIES: usize = 48;
 
 /// A Base Address Register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bar {
-    /// Its number, which is also its region's.
+    /// Number of the BAR, which is also its region's.
     pub index: u8,
-    /// Bytes behind it.
+    /// Size in bytes.
     pub size: u64,
-    /// It takes the next register too.
+    /// Says that the BAR has 64 bits and takes the next register too.
     pub wide: bool,
 }
 
@@ -55,7 +55,7 @@ impl Function {
         Ok(function)
     }
 
-    /// A function over a given transport. Nothing is mapped.
+    /// Makes a function over a given transport, without mapping anything.
     pub fn over(transport: Box<dyn Transport>, arena: Arc<Arena>) -> Self {
         Self { transport, arena, interrupts: Vec::new() }
     }
@@ -76,17 +76,17 @@ impl Function {
         }
     }
 
-    /// The function's memory.
+    /// Returns the function's memory.
     pub fn arena(&self) -> &Arc<Arena> {
         &self.arena
     }
 
-    /// The client below.
+    /// Returns the client below.
     pub fn transport(&mut self) -> &mut dyn Transport {
         &mut *self.transport
     }
 
-    /// See [`Transport::watch`].
+    /// Returns a descriptor to watch, as [`Transport::watch`] does.
     pub fn watch(&self) -> Option<BorrowedFd<'_>> {
         self.transport.watch()
     }
@@ -119,13 +119,13 @@ impl Function {
         Ok(u32::from_le_bytes(data))
     }
 
-    /// Vendor and device ID.
+    /// Reads vendor and device ID.
     pub fn id(&mut self) -> Result<(u16, u16)> {
         let id = self.config_u32(pci::ID)?;
         Ok((id as u16, (id >> 16) as u16))
     }
 
-    /// All capabilities as (ID, offset), in list order.
+    /// Returns all capabilities as (ID, offset), in list order.
     pub fn capabilities(&mut self) -> Result<Vec<(u8, u16)>> {
         let mut found = Vec::new();
         if self.config_u16(pci::STATUS)? & pci::STATUS_CAPABILITIES == 0 {
@@ -145,7 +145,7 @@ impl Function {
         Ok(found)
     }
 
-    /// The first capability with this ID.
+    /// Returns the offset of the first capability with this ID.
     pub fn capability(&mut self, id: u8) -> Result<Option<u16>> {
         Ok(self.capabilities()?.into_iter().find(|(i, _)| *i == id).map(|(_, offset)| offset))
     }
@@ -209,7 +209,7 @@ impl Function {
         self.config_write(pci::COMMAND, &command.to_le_bytes())
     }
 
-    /// Function level reset.
+    /// Does a function level reset.
     pub fn flr(&mut self) -> Result<()> {
         let express = self
             .capability(pci::CAP_EXPRESS)?
@@ -262,12 +262,12 @@ impl Function {
         Ok(count)
     }
 
-    /// The eventfds of the MSI-X vectors, by vector.
+    /// Returns the eventfds of the MSI-X vectors, by vector.
     pub fn interrupts(&self) -> &[OwnedFd] {
         &self.interrupts
     }
 
-    /// The doorbells that may be rung through eventfds, for one BAR.
+    /// Returns the doorbells of one BAR that may be rung through eventfds.
     pub(crate) fn doorbells(&mut self, bar: u8) -> Result<Vec<Doorbell>> {
         self.transport.doorbells(bar.into())
     }

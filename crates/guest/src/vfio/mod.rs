@@ -23,10 +23,10 @@ mod client;
 mod function;
 mod independent;
 pub(crate) mod pci;
-pub(crate) mod spec;
-pub(crate) mod wire;
+pub mod spec;
+pub mod wire;
 
-pub use client::Client;
+pub use client::{Client, Received};
 pub use function::{Bar, Function};
 pub use independent::Independent;
 
@@ -69,7 +69,7 @@ pub struct Region {
 /// A mapping of guest memory for the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DmaMap {
-    /// Where the device is to see it.
+    /// IOVA of the mapping.
     pub iova: u64,
     /// Bytes.
     pub size: u64,
@@ -97,7 +97,7 @@ pub struct Doorbell {
 /// A vfio-user client's operations. Offsets and sizes are in bytes; every call may fail with whatever the
 /// server answers.
 pub trait Transport: Send {
-    /// What the server says of a region; `None` where it has none of that index.
+    /// Returns what the server says of a region, or `None` if it has none of that index.
     fn region(&self, index: u32) -> Option<Region>;
 
     /// Reads a region.
@@ -123,7 +123,7 @@ pub trait Transport: Send {
     /// Unmaps memory; on return the device does not touch it any more.
     fn dma_unmap(&mut self, iova: u64, size: u64) -> Result<()>;
 
-    /// How many interrupts of a kind the function has.
+    /// Returns how many interrupts of a kind the function has.
     fn irq_count(&mut self, index: u32) -> Result<u32>;
 
     /// Has interrupts `start..` of a kind signal these eventfds.

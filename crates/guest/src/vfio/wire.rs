@@ -1,20 +1,25 @@
-//! Messages to and from bytes. No I/O.
+//! This module turns vfio-user messages into bytes and back. It does no I/O.
 
 use super::spec::{HEADER_SIZE, flags};
 
 /// The 16 bytes before every message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) id: u16,
-    pub(crate) command: u16,
+pub struct Header {
+    /// Number that a reply repeats.
+    pub id: u16,
+    /// One of [`super::spec::command`].
+    pub command: u16,
     /// Bytes in the whole message, this header included.
-    pub(crate) size: u32,
-    pub(crate) flags: u32,
-    pub(crate) errno: u32,
+    pub size: u32,
+    /// Bits of [`super::spec::flags`].
+    pub flags: u32,
+    /// Linux error number, where [`flags::ERROR`] is set.
+    pub errno: u32,
 }
 
 impl Header {
-    pub(crate) fn encode(&self) -> [u8; HEADER_SIZE] {
+    /// Returns the header as it goes over the socket.
+    pub fn encode(&self) -> [u8; HEADER_SIZE] {
         let mut bytes = [0; HEADER_SIZE];
         bytes[0..2].copy_from_slice(&self.id.to_le_bytes());
         bytes[2..4].copy_from_slice(&self.command.to_le_bytes());
@@ -24,7 +29,8 @@ impl Header {
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8; HEADER_SIZE]) -> Self {
+    /// Reads a header back.
+    pub fn decode(bytes: &[u8; HEADER_SIZE]) -> Self {
         let mut fields = Fields(bytes);
         // The array is exactly as long as the fields: zero stands for nothing here.
         Self {
@@ -36,50 +42,55 @@ impl Header {
         }
     }
 
-    pub(crate) fn is_reply(&self) -> bool {
+    /// Returns true for a reply.
+    pub fn is_reply(&self) -> bool {
         self.flags & flags::TYPE_MASK == flags::TYPE_REPLY
     }
 
-    pub(crate) fn is_error(&self) -> bool {
+    /// Returns true where the server refused the command.
+    pub fn is_error(&self) -> bool {
         self.flags & flags::ERROR != 0
     }
 }
 
 /// Builds a message: header, then fields in order.
 #[derive(Debug)]
-pub(crate) struct Message(Vec<u8>);
+pub struct Message(Vec<u8>);
 
 impl Message {
-    /// A message without a payload.
-    pub(crate) fn new(id: u16, command: u16, flags: u32) -> Self {
+    /// Begins a message without a payload.
+    pub fn new(id: u16, command: u16, flags: u32) -> Self {
         let header = Header { id, command, size: HEADER_SIZE as u32, flags, errno: 0 };
         Self(header.encode().to_vec())
     }
 
-    pub(crate) fn u32(mut self, value: u32) -> Self {
+    /// Appends 32 bits.
+    pub fn u32(mut self, value: u32) -> Self {
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
-    pub(crate) fn u64(mut self, value: u64) -> Self {
+    /// Appends 64 bits.
+    pub fn u64(mut self, value: u64) -> Self {
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
-    pub(crate) fn bytes(mut self, bytes: &[u8]) -> Self {
+    /// Appends bytes as they are.
+    pub fn bytes(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
-    /// The finished message, with its size filled in.
-    pub(crate) fn finish(mut self) -> Vec<u8> {
+    /// Returns the finished message, with its size filled in.
+    pub fn finish(mut self) -> Vec<u8> {
         let size = (self.0.len() as u32).to_le_bytes();
         self.0[4..8].copy_from_slice(&size);
         self.0
     }
 }
 
-/// Reads fields in order; `None` past the end.
+/// Reads fields of a payload in order, and returns `None` past its end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 

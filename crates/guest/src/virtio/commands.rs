@@ -4,9 +4,9 @@ use super::net::VirtioNet;
 use super::spec::{ctrl, net_config};
 use crate::{Error, Result};
 
-/// Every kind of hash that the standard names (5.1.6.4.3.1), but for IPv6 extension headers.
+/// All hash types of the standard (5.1.6.4.3.1) except those of IPv6 extension headers.
 const HASH_TYPES: u32 = 0x3f;
-/// The key that network cards come with.
+/// The RSS key that network cards come with.
 const KEY: [u8; 40] = [
     0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0,
     0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c,
@@ -18,13 +18,13 @@ const TABLE: u16 = 128;
 /// `struct virtio_net_rss_config` (5.1.6.5.7.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rss {
-    /// What to hash, bits of 5.1.6.4.3.1.
+    /// Hash types, bits of 5.1.6.4.3.1.
     pub hash_types: u32,
-    /// The receive queue of what has no hash.
+    /// The receive queue of frames without a hash.
     pub unclassified: u16,
-    /// Receive queues by hash; a power of two of them.
+    /// Receive queues by hash; their number is a power of two.
     pub table: Vec<u16>,
-    /// Transmit queues in use.
+    /// Number of transmit queues in use.
     pub max_tx: u16,
     /// The hash key.
     pub key: Vec<u8>,
@@ -46,9 +46,9 @@ impl Rss {
 /// Interrupt moderation: `struct virtio_net_ctrl_coal` (5.1.6.5.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Coalescing {
-    /// Interrupt after this many frames at the latest.
+    /// Number of frames after which an interrupt comes at the latest.
     pub packets: u32,
-    /// And this many microseconds after the first.
+    /// Microseconds after the first frame after which an interrupt comes at the latest.
     pub usecs: u32,
 }
 
@@ -79,7 +79,7 @@ impl VirtioNet {
         self.ask(name, command, data, &mut []).map(drop)
     }
 
-    /// As [`Self::command`], for one whose answer carries data; returns how many bytes of `reply` are filled.
+    /// Sends a command whose answer carries data and returns how many bytes of `reply` are filled.
     pub fn ask(
         &mut self,
         name: &'static str,
@@ -139,7 +139,7 @@ impl VirtioNet {
         self.command("VIRTIO_NET_CTRL_MQ_RSS_CONFIG", ctrl::MQ_RSS_CONFIG, &rss.bytes())
     }
 
-    /// RSS over the first `pairs` receive queues, evenly.
+    /// Spreads frames by RSS over the first `pairs` receive queues, evenly.
     pub(super) fn spread_over(&mut self, pairs: u16) -> Result<()> {
         let mut key_size = [0; 1];
         self.device.read_device(net_config::RSS_MAX_KEY_SIZE, &mut key_size)?;

@@ -1,13 +1,13 @@
 //! The control queue: commands to the device, one at a time (virtio 1.3, section 5.1.6.5).
 
 use super::device::VirtioPci;
-use super::queue::Queue;
+use super::queue::{Descriptor, Queue};
 use super::spec::{ctrl, ring};
 use crate::memory::Span;
 use crate::{Error, Result};
 use std::time::{Duration, Instant};
 
-/// How long the device may take for a command.
+/// Time that the device may take for a command.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes for a command's data: both MAC tables with 256 entries.
 const DATA: usize = 3 * 1024 + 16;
@@ -19,19 +19,19 @@ const REPLY: usize = 8 * 1024;
 pub struct ControlQueue {
     index: u16,
     queue: Queue,
-    /// Class and command at 0, data from 8, then the answer and what follows it.
+    /// Memory of a command: class and command at 0, data from 8, then the answer and what follows it.
     buffer: Span,
 }
 
 impl ControlQueue {
-    /// A control queue on queue `index`.
-    pub(crate) fn new(index: u16, queue: Queue, device: &mut VirtioPci) -> Result<Self> {
+    /// Makes a control queue on queue `index`.
+    pub fn new(index: u16, queue: Queue, device: &mut VirtioPci) -> Result<Self> {
         let buffer = device.function().arena().alloc(8 + DATA + 1 + REPLY, 8)?;
         Ok(Self { index, queue, buffer })
     }
 
     /// `VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET`.
-    pub(crate) fn set_queue_pairs(&mut self, device: &mut VirtioPci, pairs: u16) -> Result<()> {
+    pub fn set_queue_pairs(&mut self, device: &mut VirtioPci, pairs: u16) -> Result<()> {
         let (name, command) = ("VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET", ctrl::MQ_VQ_PAIRS_SET);
         self.command(device, name, command, &pairs.to_le_bytes(), &mut []).map(drop)
     }
@@ -67,7 +67,8 @@ impl ControlQueue {
         let count = used.clone().count() as u16;
         for (index, &(offset, len, flags)) in (0..).zip(used) {
             let flags = if index + 1 < count { flags | ring::F_NEXT } else { flags };
-            self.queue.set_descriptor(index, iova(offset), len as u32, flags, index + 1)?;
+            let (iova, len, next) = (iova(offset), len as u32, index + 1);
+            self.queue.set_descriptor(index, Descriptor { iova, len, flags, next })?;
         }
         self.queue.offer(0)?;
         if self.queue.publish()? {

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a device may take to reset.
+/// Time that a device may take to reset.
 const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A structure in a BAR.
@@ -20,12 +20,12 @@ struct Window {
     len: u64,
 }
 
-/// How a queue's doorbell is rung.
+/// The way in which a queue's doorbell is rung.
 #[derive(Debug, Clone)]
 enum Bell {
-    /// An eventfd that the server handed out: no message at all.
+    /// The doorbell is an eventfd that the server handed out, without any message.
     Event(Arc<OwnedFd>),
-    /// A write to the notify structure that waits for no answer.
+    /// The doorbell is a write to the notify structure, without waiting for an answer.
     Write { bar: u8, offset: u64 },
 }
 
@@ -75,7 +75,7 @@ impl VirtioPci {
                     "capability {at:#04x} of type {kind} points outside its BAR: {window:?}"
                 )));
             }
-            // The first of a type that the driver can use is the one (4.1.4).
+            // The driver uses the first structure of a type that it can use (4.1.4).
             if slot.is_none() {
                 *slot = Some(window);
                 if kind == cfg_type::NOTIFY {
@@ -106,12 +106,12 @@ impl VirtioPci {
         })
     }
 
-    /// The function below.
+    /// Returns the function below.
     pub fn function(&mut self) -> &mut Function {
         &mut self.function
     }
 
-    /// The function below, to look at.
+    /// Returns the function below, for reading.
     pub fn function_ref(&self) -> &Function {
         &self.function
     }
@@ -131,37 +131,40 @@ impl VirtioPci {
         self.function.transport().region_read(window.bar.into(), window.offset + offset, data)
     }
 
-    pub(crate) fn read_u8(&mut self, offset: u64) -> Result<u8> {
+    /// Reads 8 bits of the common structure.
+    pub fn read_u8(&mut self, offset: u64) -> Result<u8> {
         let mut data = [0; 1];
         self.read(self.common, offset, &mut data)?;
         Ok(data[0])
     }
 
-    pub(crate) fn read_u16(&mut self, offset: u64) -> Result<u16> {
+    /// Reads 16 bits of the common structure.
+    pub fn read_u16(&mut self, offset: u64) -> Result<u16> {
         let mut data = [0; 2];
         self.read(self.common, offset, &mut data)?;
         Ok(u16::from_le_bytes(data))
     }
 
-    pub(crate) fn read_u32(&mut self, offset: u64) -> Result<u32> {
+    /// Reads 32 bits of the common structure.
+    pub fn read_u32(&mut self, offset: u64) -> Result<u32> {
         let mut data = [0; 4];
         self.read(self.common, offset, &mut data)?;
         Ok(u32::from_le_bytes(data))
     }
 
     /// Writes a register of the common structure.
-    pub(crate) fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
         let (bar, at) = (self.common.bar.into(), self.common.offset + offset);
         self.function.transport().region_write(bar, at, data)
     }
 
     fn write_u64(&mut self, offset: u64, value: u64) -> Result<()> {
-        // As two halves: a driver must not rely on 64-bit accesses (4.1.3.1).
+        // The value goes in two halves: a driver must not rely on 64-bit accesses (4.1.3.1).
         self.write(offset, &(value as u32).to_le_bytes())?;
         self.write(offset + 4, &((value >> 32) as u32).to_le_bytes())
     }
 
-    /// The device status (2.1).
+    /// Reads the device status (2.1).
     pub fn status(&mut self) -> Result<u8> {
         self.read_u8(common::DEVICE_STATUS)
     }
@@ -191,7 +194,7 @@ impl VirtioPci {
         Ok(())
     }
 
-    /// What the device offers.
+    /// Reads the features that the device offers.
     pub fn device_features(&mut self) -> Result<u64> {
         let mut features = 0;
         for word in 0..2u32 {
@@ -201,8 +204,8 @@ impl VirtioPci {
         Ok(features)
     }
 
-    /// Reset, ACKNOWLEDGE, DRIVER, features, FEATURES_OK (3.1.1, steps 1 to 6). Returns what was agreed on:
-    /// what is both offered and `wanted`. VERSION_1 is a must.
+    /// Goes through reset, ACKNOWLEDGE, DRIVER, features and FEATURES_OK (3.1.1, steps 1 to 6). Returns the features that
+    /// are both offered and `wanted`. VERSION_1 is a must.
     pub fn negotiate(&mut self, wanted: u64) -> Result<u64> {
         self.reset()?;
         self.add_status(status::ACKNOWLEDGE)?;
@@ -225,7 +228,7 @@ impl VirtioPci {
         Ok(features)
     }
 
-    /// How many queues there are.
+    /// Reads how many queues there are.
     pub fn num_queues(&mut self) -> Result<u16> {
         self.read_u16(common::NUM_QUEUES)
     }
@@ -244,15 +247,16 @@ impl VirtioPci {
         Err(Error::Device("the configuration does not hold still".into()))
     }
 
-    pub(crate) fn read_device_u16(&mut self, offset: u64) -> Result<u16> {
+    /// Reads 16 bits of the device configuration.
+    pub fn read_device_u16(&mut self, offset: u64) -> Result<u16> {
         let mut data = [0; 2];
         self.read_device(offset, &mut data)?;
         Ok(u16::from_le_bytes(data))
     }
 
-    /// How many queue pairs the device has, with these features agreed on (5.1.4); the control queue comes after them
+    /// Returns how many queue pairs the device has with these features agreed on (5.1.4). The control queue comes after them
     /// (5.1.2).
-    pub(crate) fn max_queue_pairs(&mut self, features: u64) -> Result<u16> {
+    pub fn max_queue_pairs(&mut self, features: u64) -> Result<u16> {
         if features & (feature::MQ | feature::RSS) == 0 {
             return Ok(1);
         }
@@ -262,7 +266,7 @@ impl VirtioPci {
         }
     }
 
-    /// True while the device says that its link is up. Meaningless without [`feature::STATUS`].
+    /// Returns true while the device says that its link is up, which it does only with [`feature::STATUS`].
     pub fn link_up(&mut self) -> Result<bool> {
         Ok(self.read_device_u16(net_config::STATUS)? & net_config::STATUS_LINK_UP != 0)
     }
@@ -281,7 +285,7 @@ impl VirtioPci {
         if got == vector { Ok(()) } else { Err(no_vector(vector)) }
     }
 
-    /// Selects a queue and tells how large it may be; 0 where it does not exist.
+    /// Selects a queue and returns how large it may be, or 0 if it does not exist.
     pub fn select_queue(&mut self, index: u16) -> Result<u16> {
         self.write(common::QUEUE_SELECT, &index.to_le_bytes())?;
         self.read_u16(common::QUEUE_SIZE)
@@ -310,7 +314,7 @@ impl VirtioPci {
     }
 
     /// Enables a queue with a given layout.
-    pub(crate) fn enable_queue(&mut self, index: u16, layout: Layout, vector: u16) -> Result<()> {
+    pub fn enable_queue(&mut self, index: u16, layout: Layout, vector: u16) -> Result<()> {
         let arena = self.function.arena().clone();
         self.write(common::QUEUE_SELECT, &index.to_le_bytes())?;
         self.write(common::QUEUE_SIZE, &layout.size.to_le_bytes())?;
@@ -325,15 +329,15 @@ impl VirtioPci {
         self.write(common::QUEUE_ENABLE, &1u16.to_le_bytes())
     }
 
-    /// Sets a queue's addresses to anything. For misuse; the queue must be selected.
-    pub(crate) fn set_queue_addresses(&mut self, addresses: [u64; 3]) -> Result<()> {
+    /// Sets the selected queue's addresses to anything, right or wrong.
+    pub fn set_queue_addresses(&mut self, addresses: [u64; 3]) -> Result<()> {
         self.write_u64(common::QUEUE_DESC, addresses[0])?;
         self.write_u64(common::QUEUE_DRIVER, addresses[1])?;
         self.write_u64(common::QUEUE_DEVICE, addresses[2])
     }
 
     /// Finds out how the selected queue's doorbell is rung (4.1.4.4).
-    pub(crate) fn find_bell(&mut self, index: u16) -> Result<()> {
+    pub fn find_bell(&mut self, index: u16) -> Result<()> {
         let off = self.read_u16(common::QUEUE_NOTIFY_OFF)?;
         let in_notify = u64::from(off) * u64::from(self.multiplier);
         if in_notify + 2 > self.notify.len {
@@ -366,7 +370,7 @@ impl VirtioPci {
         self.kicks += 1;
         match self.bells.get(usize::from(index)).and_then(Option::as_ref) {
             Some(Bell::Event(fd)) => match rustix::io::write(fd, &1u64.to_ne_bytes()) {
-                // A counter that is full has rung.
+                // The device has been notified if the counter is full.
                 Ok(_) | Err(rustix::io::Errno::AGAIN) => Ok(()),
                 Err(e) => Err(Error::io("ringing a doorbell", e)),
             },
@@ -377,13 +381,13 @@ impl VirtioPci {
         }
     }
 
-    /// Doorbells rung.
+    /// Returns how many doorbells were rung.
     pub fn kicks(&self) -> u64 {
         self.kicks
     }
 
-    /// The notify structure: BAR, offset, bytes. For misuse.
-    pub(crate) fn notify_window(&self) -> (u8, u64, u64) {
+    /// Returns the notify structure's BAR, offset and bytes.
+    pub fn notify_window(&self) -> (u8, u64, u64) {
         (self.notify.bar, self.notify.offset, self.notify.len)
     }
 }

@@ -1,8 +1,9 @@
 //! Frames in and out of a virtio-net device (virtio 1.3, section 5.1).
 
-use super::Counters;
 use super::control::ControlQueue;
+use super::counters::Counters;
 use super::device::VirtioPci;
+use super::queue::Descriptor;
 use super::rx::RxQueue;
 use super::spec::{NET_HEADER, NO_VECTOR, feature, net_config, net_header, ring, status};
 use super::tx::TxQueue;
@@ -10,16 +11,16 @@ use crate::vfio::Function;
 use crate::{Error, Result};
 use std::os::fd::OwnedFd;
 
-/// Bytes before the payload of an Ethernet frame.
+/// Bytes of an Ethernet header.
 const ETHERNET_HEADER: usize = 14;
-/// The MTU where the device names none.
+/// MTU in bytes if the device names none.
 const DEFAULT_MTU: u16 = 1500;
-/// Entries in the control queue, at most.
+/// Largest number of entries in the control queue.
 const CONTROL_QUEUE: u16 = 64;
-/// Room in a frame beyond the MTU: Ethernet header and a VLAN tag.
+/// Bytes of a frame beyond the MTU: Ethernet header and a VLAN tag.
 const OVERHEAD: usize = ETHERNET_HEADER + 4;
 
-/// What the control queue is for.
+/// Features that use the control queue.
 const CONTROL: u64 = feature::CTRL_RX
     | feature::CTRL_VLAN
     | feature::CTRL_MAC_ADDR
@@ -29,30 +30,30 @@ const CONTROL: u64 = feature::CTRL_RX
     | feature::NOTF_COAL
     | feature::VQ_NOTF_COAL
     | feature::DEVICE_STATS;
-/// Large frames to the device. Only TCP over IPv4 is sent by this crate's stack.
+/// Features for large frames to the device. Only TCP over IPv4 is sent by this crate's stack.
 const HOST_LARGE: u64 =
     feature::HOST_TSO4 | feature::HOST_TSO6 | feature::HOST_ECN | feature::HOST_USO;
-/// Large frames from the device. Of UDP they would have to be taken apart again, so those are not taken.
+/// Features for large frames from the device. UDP is left out: its large frames would have to be taken apart again.
 const GUEST_LARGE: u64 = feature::GUEST_TSO4 | feature::GUEST_TSO6 | feature::GUEST_ECN;
 /// Bytes of the largest frame: an IP packet of 65535 bytes.
 pub(crate) const LARGEST_FRAME: usize = 65535 + ETHERNET_HEADER;
 
-/// How the driver is to set the device up.
+/// The way in which the driver sets the device up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NetOptions {
-    /// Queue pairs, at most what the device has.
+    /// Number of queue pairs, at most what the device has.
     pub queue_pairs: u16,
-    /// Entries per queue.
+    /// Number of entries per queue.
     pub queue_size: u16,
     /// Bytes per receive buffer; raised to a whole frame where the device does not merge buffers.
     pub rx_buffer: u32,
-    /// Send through indirect descriptors where the device takes them.
+    /// Sends through indirect descriptors if the device takes them.
     pub indirect: bool,
     /// Features not to accept.
     pub refuse: u64,
     /// Frames in flight per TX queue, at most; each takes a frame's worth of guest memory.
     pub tx_slots: u16,
-    /// Give the device receive buffers; without, it can receive nothing.
+    /// Gives the device receive buffers, without which it can receive nothing.
     pub fill_rx: bool,
 }
 
@@ -71,7 +72,7 @@ impl Default for NetOptions {
 }
 
 impl NetOptions {
-    /// Bytes of guest memory that the driver needs with these options, for a device of this MTU.
+    /// Returns the bytes of guest memory that the driver needs with these options, for a device of this MTU.
     pub fn memory(&self, mtu: u16) -> usize {
         let size = usize::from(self.queue_size);
         let rings = 3 * (size * (ring::DESC + 2 + ring::USED_ELEMENT) + 512);
@@ -85,20 +86,20 @@ impl NetOptions {
     }
 }
 
-/// What the device says of itself.
+/// The device's properties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NetInfo {
-    /// Its MAC address.
+    /// MAC address of the device.
     pub mac: [u8; 6],
-    /// Its MTU in bytes, 1500 where it names none.
+    /// MTU in bytes, 1500 if the device names none.
     pub mtu: u16,
-    /// The features agreed on.
+    /// Features agreed on.
     pub features: u64,
-    /// Queue pairs in use.
+    /// Number of queue pairs in use.
     pub queue_pairs: u16,
 }
 
-/// A virtio-net device that works.
+/// A virtio-net device that has been brought up.
 #[derive(Debug)]
 pub struct VirtioNet {
     pub(super) device: VirtioPci,
@@ -118,7 +119,7 @@ impl VirtioNet {
         Ok(net)
     }
 
-    /// As [`Self::start`], for a device that was up before. After an error nothing works but this.
+    /// Resets a device that was up before and brings it up again. After an error only this works.
     pub fn restart(&mut self, options: &NetOptions) -> Result<()> {
         self.rx.clear();
         self.tx.clear();
@@ -166,7 +167,7 @@ impl VirtioNet {
             tx.queue.disarm()?;
         }
         if has(feature::RSS) {
-            // Takes the place of VQ_PAIRS_SET (5.1.6.5.7).
+            // This takes the place of VQ_PAIRS_SET (5.1.6.5.7).
             self.spread_over(pairs)?;
         } else if pairs > 1 {
             self.set_queue_pairs(pairs)?;
@@ -205,27 +206,27 @@ impl VirtioNet {
         Ok(())
     }
 
-    /// What the device says of itself, and what was agreed on.
+    /// Returns the device's properties and the features agreed on.
     pub fn info(&self) -> NetInfo {
         self.info
     }
 
-    /// The device below.
+    /// Returns the device below.
     pub fn device(&mut self) -> &mut VirtioPci {
         &mut self.device
     }
 
-    /// The device below, to look at.
+    /// Returns the device below, for reading.
     pub fn device_ref(&self) -> &VirtioPci {
         &self.device
     }
 
-    /// All parts at once, for those who use several: device, RX queues, TX queues.
+    /// Returns device, RX queues and TX queues at once, for those who use several.
     pub fn parts(&mut self) -> (&mut VirtioPci, &mut [RxQueue], &mut [TxQueue]) {
         (&mut self.device, &mut self.rx, &mut self.tx)
     }
 
-    /// The eventfds of all MSI-X vectors, configuration changes first.
+    /// Returns the eventfds of all MSI-X vectors, configuration changes first.
     pub fn interrupts(&self) -> &[OwnedFd] {
         self.device.function_ref().interrupts()
     }
@@ -282,10 +283,10 @@ impl VirtioNet {
         let tx = self.tx.first_mut().ok_or_else(no_queues)?;
         tx.reclaim()?;
         let slot = tx.free.pop().ok_or_else(|| Error::Command("the TX queue is full".into()))?;
-        tx.queue.set_descriptor(slot, iova, len, 0, 0)?;
+        tx.queue.set_descriptor(slot, Descriptor { iova, len, flags: 0, next: 0 })?;
         tx.queue.offer(slot)?;
         tx.queue.publish()?;
-        // Whether it wants to know or not.
+        // The doorbell rings even if the device does not want it.
         self.device.kick(tx.index)
     }
 
@@ -293,14 +294,14 @@ impl VirtioNet {
     /// [`NetOptions::fill_rx`] to be off.
     pub fn rogue_write(&mut self, iova: u64, len: u32) -> Result<()> {
         let rx = self.rx.first_mut().ok_or_else(no_queues)?;
-        rx.queue.set_descriptor(0, iova, len, ring::F_WRITE, 0)?;
+        rx.queue.set_descriptor(0, Descriptor { iova, len, flags: ring::F_WRITE, next: 0 })?;
         rx.queue.offer(0)?;
         rx.queue.publish()?;
         self.device.kick(rx.index)
     }
 }
 
-/// What a driver with these options accepts of an offer: all that it can do anything with.
+/// Returns the features that a driver with these options accepts of an offer: all that it can use.
 fn wanted(offered: u64, options: &NetOptions) -> u64 {
     let mut wanted = feature::VERSION_1
         | feature::ACCESS_PLATFORM
@@ -325,11 +326,11 @@ fn wanted(offered: u64, options: &NetOptions) -> u64 {
         wanted |= feature::INDIRECT_DESC;
     }
     if options.queue_pairs < 2 {
-        // Nothing to spread over.
+        // There is only one queue to spread over.
         wanted &= !feature::RSS;
     }
     wanted &= offered & !options.refuse;
-    // What cannot be had without something else (5.1.3.1).
+    // These features depend on others (5.1.3.1).
     for (needed, by) in [
         (feature::CTRL_VQ, CONTROL | feature::HASH_REPORT),
         (feature::CSUM, HOST_LARGE),

@@ -1,5 +1,5 @@
-//! What a driver leaves to the device, and what the device leaves to the driver (virtio 1.3, 5.1.6.2 and
-//! 5.1.6.4).
+//! Offloads: the work that a driver leaves to the device, and the device to the driver (virtio 1.3, sections 5.1.6.2
+//! and 5.1.6.4).
 //!
 //! ```text
 //!   frame larger than the MTU ──► header: TCP over IPv4, segments of so many bytes, checksum to do
@@ -14,10 +14,10 @@ const ETHERNET: usize = 14;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const TCP: u8 = 6;
 const TCP_HEADER: usize = 20;
-/// Where in the TCP header the checksum is.
+/// Offset of the checksum in the TCP header.
 const TCP_CHECKSUM: usize = 16;
 
-/// Which offloads of frames were agreed on.
+/// The offloads of frames that were agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offloads {
     /// The device completes checksums of sent frames.
@@ -29,7 +29,7 @@ pub struct Offloads {
 }
 
 impl Offloads {
-    /// Those among the features agreed on.
+    /// Returns the offloads among the features agreed on.
     pub fn of(features: u64) -> Self {
         let has = |bits| features & bits == bits;
         Self {
@@ -45,20 +45,20 @@ impl Offloads {
 pub struct NetHeader {
     /// Bits of 5.1.6: 1 the checksum is to do, 2 it was checked.
     pub flags: u8,
-    /// 0: an ordinary frame. Otherwise what kind of large frame.
+    /// Kind of large frame; 0 for an ordinary one.
     pub gso_type: u8,
     /// Bytes of all headers.
     pub hdr_len: u16,
     /// Bytes of payload per segment.
     pub gso_size: u16,
-    /// Where the checksum begins to sum.
+    /// Offset of the first byte that the checksum covers.
     pub csum_start: u16,
-    /// Where after that the checksum is.
+    /// Offset of the checksum from there.
     pub csum_offset: u16,
 }
 
 impl NetHeader {
-    /// The bytes, `num_buffers` 0.
+    /// Returns the header as bytes, with `num_buffers` 0.
     pub fn bytes(&self) -> [u8; NET_HEADER] {
         let [a, b] = self.hdr_len.to_le_bytes();
         let [c, d] = self.gso_size.to_le_bytes();
@@ -67,7 +67,7 @@ impl NetHeader {
         [self.flags, self.gso_type, a, b, c, d, e, f, g, h, 0, 0]
     }
 
-    /// Of bytes.
+    /// Reads a header from bytes.
     pub fn parse(bytes: &[u8; NET_HEADER]) -> Self {
         let [flags, gso_type, a, b, c, d, e, f, g, h, _, _] = *bytes;
         let word = |low, high| u16::from_le_bytes([low, high]);
@@ -82,25 +82,25 @@ impl NetHeader {
     }
 }
 
-/// Where the parts of a TCP segment over IPv4 are.
+/// Offsets of the parts of a TCP segment over IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tcp {
-    /// Where the TCP header begins.
+    /// Offset of the TCP header.
     start: usize,
-    /// Where the payload begins.
+    /// Offset of the payload.
     payload: usize,
-    /// Where the packet ends: what follows is padding.
+    /// End of the packet; padding follows.
     end: usize,
 }
 
-/// `None` where a frame is anything but TCP over IPv4, all of it.
+/// Finds the parts, or returns `None` if a frame is anything but one whole TCP segment over IPv4.
 fn tcp(frame: &[u8]) -> Option<Tcp> {
     let ip = frame.get(ETHERNET..)?;
     if frame.get(12..14)? != ETHERTYPE_IPV4 || ip.first()? >> 4 != 4 || *ip.get(9)? != TCP {
         return None;
     }
     let word = |at: usize| Some(u16::from_be_bytes([*ip.get(at)?, *ip.get(at + 1)?]));
-    // Of a fragment the checksum is not this packet's.
+    // A fragment's checksum covers more than this packet.
     if word(6)? & 0x3fff != 0 {
         return None;
     }
@@ -114,14 +114,14 @@ fn tcp(frame: &[u8]) -> Option<Tcp> {
     whole.then_some(Tcp { start, payload, end })
 }
 
-/// The sum over the pseudo-header (RFC 9293, 3.1).
+/// Sums up the pseudo-header (RFC 9293, 3.1).
 fn pseudo(frame: &[u8], tcp: &Tcp) -> u64 {
     let addresses = frame.get(ETHERNET + 12..ETHERNET + 20).unwrap_or_default();
     sum(addresses) + u64::from(TCP) + (tcp.end - tcp.start) as u64
 }
 
 /// Prepares a frame for a device that completes checksums, and that segments what is larger than `mtu` allows.
-/// The frame's own TCP checksum is not looked at. `None` where it is too large and no device could segment it.
+/// The frame's own TCP checksum is ignored. Returns `None` if it is too large and the device cannot segment it.
 pub(crate) fn prepare(frame: &mut [u8], mtu: u16, offloads: Offloads) -> Option<NetHeader> {
     let large = frame.len() > ETHERNET + usize::from(mtu);
     let Some(tcp) = offloads.tx_checksum.then(|| tcp(frame)).flatten() else {
@@ -148,8 +148,8 @@ pub(crate) fn prepare(frame: &mut [u8], mtu: u16, offloads: Offloads) -> Option<
     Some(header)
 }
 
-/// Whether a received frame is to be believed. What the device says that it checked, or that was never complete
-/// because it never left this machine, is; anything else is summed.
+/// Returns true if a received frame's checksum is right. It is taken to be right if the device has checked it, or if it
+/// is incomplete because the frame never left this machine.
 pub(crate) fn is_intact(frame: &[u8], header: &NetHeader) -> bool {
     if header.flags & (header::F_NEEDS_CSUM | header::F_DATA_VALID) != 0 {
         return true;
@@ -167,7 +167,7 @@ pub(crate) fn complete(frame: &mut [u8], header: &NetHeader) {
         return;
     }
     let checksum = match !fold(sum(frame.get(start..).unwrap_or_default())) {
-        // 0 would say that there is none (RFC 768).
+        // A checksum of 0 would mean that there is none (RFC 768).
         0 => 0xffff,
         other => other,
     };
@@ -177,8 +177,8 @@ pub(crate) fn complete(frame: &mut [u8], header: &NetHeader) {
 }
 
 /// Adds up 16-bit words, big-endian, the last one padded (RFC 1071).
-fn sum(bytes: &[u8]) -> u64 {
-    // Four bytes at a time: their carries go around all the same.
+pub fn sum(bytes: &[u8]) -> u64 {
+    // Summing four bytes at a time gives the same, because carries go around.
     let (fours, rest) = bytes.as_chunks::<4>();
     let all: u64 = fours.iter().map(|four| u64::from(u32::from_be_bytes(*four))).sum();
     let mut last = [0; 4];
@@ -188,7 +188,8 @@ fn sum(bytes: &[u8]) -> u64 {
     all + u64::from(u32::from_be_bytes(last))
 }
 
-fn fold(mut sum: u64) -> u16 {
+/// Folds a sum into 16 bits, carries added (RFC 1071).
+pub fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

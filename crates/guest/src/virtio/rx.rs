@@ -1,8 +1,8 @@
-//! Receiving: buffers out, frames in (virtio 1.3, section 5.1.6.3).
+//! The receive queue (virtio 1.3, section 5.1.6.3).
 
 use super::device::VirtioPci;
 use super::offload::NetHeader;
-use super::queue::{BATCH, Queue, Used};
+use super::queue::{BATCH, Descriptor, Queue, Used};
 use super::spec::{NET_HEADER, NET_HEADER_NUM_BUFFERS, header, net_header, ring};
 use crate::memory::Arena;
 use crate::{Error, Result};
@@ -23,9 +23,9 @@ pub struct RxQueue {
     merge: bool,
     /// Bytes of the header before a frame.
     header: usize,
-    /// The last frame's header, and its hash and what of, where the device reports them.
+    /// The last frame's header, and its hash and hash report if the device sends them.
     last: (NetHeader, Option<(u32, u16)>),
-    /// Buffers, one per descriptor.
+    /// Number of buffers, one per descriptor.
     buffers: u16,
     pub(super) frames: u64,
     pub(super) bytes: u64,
@@ -47,7 +47,8 @@ impl RxQueue {
         let base = arena.alloc(buffer * usize::from(buffers), 64)?.offset;
         for i in 0..buffers {
             let iova = arena.iova_of(base + usize::from(i) * buffer);
-            queue.set_descriptor(i, iova, buffer as u32, ring::F_WRITE, 0)?;
+            let (len, flags) = (buffer as u32, ring::F_WRITE);
+            queue.set_descriptor(i, Descriptor { iova, len, flags, next: 0 })?;
         }
         let arena = arena.clone();
         Ok(Self {
@@ -74,17 +75,17 @@ impl RxQueue {
         self.flush(device)
     }
 
-    /// The MSI-X vector of this queue.
+    /// Returns the MSI-X vector of this queue.
     pub fn vector(&self) -> u16 {
         self.vector
     }
 
-    /// How many frames of `len` bytes the buffers hold.
+    /// Returns how many frames of `len` bytes the buffers hold.
     pub fn room_for(&self, len: usize) -> usize {
         usize::from(self.buffers) / (self.header + len).div_ceil(self.buffer).max(1)
     }
 
-    /// Copies the next frame into `frame` and returns its length; `None` where there is none. A frame that
+    /// Copies the next frame into `frame` and returns its length, or `None` if there is none. A frame that
     /// does not fit is an error of the device.
     pub fn receive(&mut self, frame: &mut [u8]) -> Result<Option<usize>> {
         let Some(first) = self.queue.take()? else { return Ok(None) };
@@ -139,19 +140,18 @@ impl RxQueue {
         Ok(())
     }
 
-    /// The header of the frame last received.
+    /// Returns the header of the frame last received.
     pub fn header(&self) -> NetHeader {
         self.last.0
     }
 
-    /// The hash of the frame last received and `hash_report`, what it was made of (5.1.6.4.4); only with
-    /// VIRTIO_NET_F_HASH_REPORT.
+    /// Returns the hash of the frame last received and its `hash_report` (5.1.6.4.4), with VIRTIO_NET_F_HASH_REPORT.
     pub fn hash(&self) -> Option<(u32, u16)> {
         self.last.1
     }
 
-    /// Takes up to `limit` frames without looking at them, and returns how many there were. Only for frames
-    /// that fit one buffer.
+    /// Takes up to `limit` frames without looking at them, and returns how many there were. Each frame
+    /// must fit one buffer.
     pub fn discard(&mut self, limit: usize) -> Result<usize> {
         let mut frames = 0;
         while frames < limit {
@@ -186,17 +186,17 @@ impl RxQueue {
         if self.queue.publish()? { device.kick(self.index) } else { Ok(()) }
     }
 
-    /// As [`Self::flush`], but only when a quarter of the ring has come together.
+    /// Calls [`Self::flush`] if a quarter of the ring has come together.
     pub fn flush_if_many(&mut self, device: &mut VirtioPci) -> Result<()> {
         if self.queue.unpublished() >= self.queue.size() / 4 { self.flush(device) } else { Ok(()) }
     }
 
-    /// See [`Queue::arm`].
+    /// Asks for an interrupt, as [`Queue::arm`] does.
     pub fn arm(&mut self) -> Result<bool> {
         self.queue.arm()
     }
 
-    /// See [`Queue::disarm`].
+    /// Asks for no interrupts, as [`Queue::disarm`] does.
     pub fn disarm(&mut self) -> Result<()> {
         self.queue.disarm()
     }

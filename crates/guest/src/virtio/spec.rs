@@ -1,48 +1,49 @@
 //! Registers, bits and layouts of virtio 1.3 that a network driver uses, each with its section.
+#![allow(missing_docs, reason = "the names are the specification's")]
 
 /// Structures that vendor capabilities point at (4.1.4): the capability's `cfg_type`.
-pub(crate) mod cfg_type {
-    pub(crate) const COMMON: u8 = 1;
-    pub(crate) const NOTIFY: u8 = 2;
-    pub(crate) const ISR: u8 = 3;
-    pub(crate) const DEVICE: u8 = 4;
+pub mod cfg_type {
+    pub const COMMON: u8 = 1;
+    pub const NOTIFY: u8 = 2;
+    pub const ISR: u8 = 3;
+    pub const DEVICE: u8 = 4;
 }
 
 /// `struct virtio_pci_cap` (4.1.4): offsets from the capability's start.
-pub(crate) mod cap {
-    pub(crate) const LEN: u16 = 2;
-    pub(crate) const CFG_TYPE: u16 = 3;
-    pub(crate) const BAR: u16 = 4;
-    pub(crate) const OFFSET: u16 = 8;
-    pub(crate) const LENGTH: u16 = 12;
+pub mod cap {
+    pub const LEN: u16 = 2;
+    pub const CFG_TYPE: u16 = 3;
+    pub const BAR: u16 = 4;
+    pub const OFFSET: u16 = 8;
+    pub const LENGTH: u16 = 12;
     /// `struct virtio_pci_notify_cap` (4.1.4.4).
-    pub(crate) const NOTIFY_MULTIPLIER: u16 = 16;
+    pub const NOTIFY_MULTIPLIER: u16 = 16;
 }
 
 /// `struct virtio_pci_common_cfg` (4.1.4.3).
-pub(crate) mod common {
-    pub(crate) const DEVICE_FEATURE_SELECT: u64 = 0x00;
-    pub(crate) const DEVICE_FEATURE: u64 = 0x04;
-    pub(crate) const DRIVER_FEATURE_SELECT: u64 = 0x08;
-    pub(crate) const DRIVER_FEATURE: u64 = 0x0c;
-    pub(crate) const CONFIG_MSIX_VECTOR: u64 = 0x10;
-    pub(crate) const NUM_QUEUES: u64 = 0x12;
-    pub(crate) const DEVICE_STATUS: u64 = 0x14;
-    pub(crate) const CONFIG_GENERATION: u64 = 0x15;
-    pub(crate) const QUEUE_SELECT: u64 = 0x16;
-    pub(crate) const QUEUE_SIZE: u64 = 0x18;
-    pub(crate) const QUEUE_MSIX_VECTOR: u64 = 0x1a;
-    pub(crate) const QUEUE_ENABLE: u64 = 0x1c;
-    pub(crate) const QUEUE_NOTIFY_OFF: u64 = 0x1e;
-    pub(crate) const QUEUE_DESC: u64 = 0x20;
-    pub(crate) const QUEUE_DRIVER: u64 = 0x28;
-    pub(crate) const QUEUE_DEVICE: u64 = 0x30;
-    /// Bytes up to here exist in every version.
-    pub(crate) const SIZE: u64 = 0x38;
+pub mod common {
+    pub const DEVICE_FEATURE_SELECT: u64 = 0x00;
+    pub const DEVICE_FEATURE: u64 = 0x04;
+    pub const DRIVER_FEATURE_SELECT: u64 = 0x08;
+    pub const DRIVER_FEATURE: u64 = 0x0c;
+    pub const CONFIG_MSIX_VECTOR: u64 = 0x10;
+    pub const NUM_QUEUES: u64 = 0x12;
+    pub const DEVICE_STATUS: u64 = 0x14;
+    pub const CONFIG_GENERATION: u64 = 0x15;
+    pub const QUEUE_SELECT: u64 = 0x16;
+    pub const QUEUE_SIZE: u64 = 0x18;
+    pub const QUEUE_MSIX_VECTOR: u64 = 0x1a;
+    pub const QUEUE_ENABLE: u64 = 0x1c;
+    pub const QUEUE_NOTIFY_OFF: u64 = 0x1e;
+    pub const QUEUE_DESC: u64 = 0x20;
+    pub const QUEUE_DRIVER: u64 = 0x28;
+    pub const QUEUE_DEVICE: u64 = 0x30;
+    /// Bytes that exist in every version.
+    pub const SIZE: u64 = 0x38;
 }
 
 /// `VIRTIO_MSI_NO_VECTOR` (4.1.5.1.2).
-pub(crate) const NO_VECTOR: u16 = 0xffff;
+pub const NO_VECTOR: u16 = 0xffff;
 
 /// Device status bits (2.1).
 pub mod status {
@@ -74,15 +75,15 @@ pub mod feature {
     pub const MAC: u64 = 1 << 5;
     /// `VIRTIO_NET_F_GUEST_TSO4`: the driver takes large frames of TCP over IPv4.
     pub const GUEST_TSO4: u64 = 1 << 7;
-    /// `VIRTIO_NET_F_GUEST_TSO6`: likewise over IPv6.
+    /// `VIRTIO_NET_F_GUEST_TSO6`: the driver takes large frames of TCP over IPv6.
     pub const GUEST_TSO6: u64 = 1 << 8;
-    /// `VIRTIO_NET_F_GUEST_ECN`: likewise with congestion notified.
+    /// `VIRTIO_NET_F_GUEST_ECN`: the driver takes large frames of TCP with ECN.
     pub const GUEST_ECN: u64 = 1 << 9;
     /// `VIRTIO_NET_F_HOST_TSO4`: the device takes large frames of TCP over IPv4.
     pub const HOST_TSO4: u64 = 1 << 11;
-    /// `VIRTIO_NET_F_HOST_TSO6`: likewise over IPv6.
+    /// `VIRTIO_NET_F_HOST_TSO6`: the device takes large frames of TCP over IPv6.
     pub const HOST_TSO6: u64 = 1 << 12;
-    /// `VIRTIO_NET_F_HOST_ECN`: likewise with congestion notified.
+    /// `VIRTIO_NET_F_HOST_ECN`: the device takes large frames of TCP with ECN.
     pub const HOST_ECN: u64 = 1 << 13;
     /// `VIRTIO_NET_F_MRG_RXBUF`: a received frame may span buffers.
     pub const MRG_RXBUF: u64 = 1 << 15;
@@ -120,7 +121,7 @@ pub mod feature {
     pub const NOTF_COAL: u64 = 1 << 53;
     /// `VIRTIO_NET_F_GUEST_USO4`: the driver takes large frames of UDP over IPv4.
     pub const GUEST_USO4: u64 = 1 << 54;
-    /// `VIRTIO_NET_F_GUEST_USO6`: likewise over IPv6.
+    /// `VIRTIO_NET_F_GUEST_USO6`: the driver takes large frames of UDP over IPv6.
     pub const GUEST_USO6: u64 = 1 << 55;
     /// `VIRTIO_NET_F_HOST_USO`: the device takes large frames of UDP.
     pub const HOST_USO: u64 = 1 << 56;
@@ -135,95 +136,95 @@ pub mod feature {
 }
 
 /// `struct virtio_net_config` (5.1.4).
-pub(crate) mod net_config {
-    pub(crate) const MAC: u64 = 0;
-    pub(crate) const STATUS: u64 = 6;
-    pub(crate) const MAX_VIRTQUEUE_PAIRS: u64 = 8;
-    pub(crate) const MTU: u64 = 10;
-    pub(crate) const RSS_MAX_KEY_SIZE: u64 = 17;
-    pub(crate) const STATUS_LINK_UP: u16 = 1;
+pub mod net_config {
+    pub const MAC: u64 = 0;
+    pub const STATUS: u64 = 6;
+    pub const MAX_VIRTQUEUE_PAIRS: u64 = 8;
+    pub const MTU: u64 = 10;
+    pub const RSS_MAX_KEY_SIZE: u64 = 17;
+    pub const STATUS_LINK_UP: u16 = 1;
 }
 
 /// `struct virtio_net_hdr` (5.1.6): offsets and values.
-pub(crate) mod header {
-    pub(crate) const FLAGS: usize = 0;
-    pub(crate) const GSO_TYPE: usize = 1;
-    pub(crate) const HDR_LEN: usize = 2;
-    pub(crate) const GSO_SIZE: usize = 4;
-    pub(crate) const CSUM_START: usize = 6;
-    pub(crate) const CSUM_OFFSET: usize = 8;
-    pub(crate) const F_NEEDS_CSUM: u8 = 1;
-    pub(crate) const F_DATA_VALID: u8 = 2;
-    pub(crate) const GSO_TCPV4: u8 = 1;
-    /// With VIRTIO_NET_F_HASH_REPORT.
-    pub(crate) const HASH_VALUE: usize = 12;
-    pub(crate) const HASH_REPORT: usize = 16;
+pub mod header {
+    pub const FLAGS: usize = 0;
+    pub const GSO_TYPE: usize = 1;
+    pub const HDR_LEN: usize = 2;
+    pub const GSO_SIZE: usize = 4;
+    pub const CSUM_START: usize = 6;
+    pub const CSUM_OFFSET: usize = 8;
+    pub const F_NEEDS_CSUM: u8 = 1;
+    pub const F_DATA_VALID: u8 = 2;
+    pub const GSO_TCPV4: u8 = 1;
+    /// Offset of the hash, with VIRTIO_NET_F_HASH_REPORT.
+    pub const HASH_VALUE: usize = 12;
+    pub const HASH_REPORT: usize = 16;
 }
 
-/// Bytes of the header with the features agreed on: VIRTIO_NET_F_HASH_REPORT adds 8.
-pub(crate) fn net_header(features: u64) -> usize {
+/// Returns the bytes of the header with the features agreed on: VIRTIO_NET_F_HASH_REPORT adds 8.
+pub fn net_header(features: u64) -> usize {
     if features & feature::HASH_REPORT == 0 { NET_HEADER } else { NET_HEADER + 8 }
 }
 
 /// `struct virtio_net_hdr` (5.1.6) in bytes, with VERSION_1.
-pub(crate) const NET_HEADER: usize = 12;
-/// Offset of `num_buffers` in it.
-pub(crate) const NET_HEADER_NUM_BUFFERS: usize = 10;
+pub const NET_HEADER: usize = 12;
+/// Offset of `num_buffers` in `struct virtio_net_hdr`.
+pub const NET_HEADER_NUM_BUFFERS: usize = 10;
 
 /// Split virtqueues (2.7).
-pub(crate) mod ring {
+pub mod ring {
     /// Bytes per descriptor (2.7.5): address 8, length 4, flags 2, next 2.
-    pub(crate) const DESC: usize = 16;
-    pub(crate) const F_NEXT: u16 = 1;
-    pub(crate) const F_WRITE: u16 = 2;
-    pub(crate) const F_INDIRECT: u16 = 4;
+    pub const DESC: usize = 16;
+    pub const F_NEXT: u16 = 1;
+    pub const F_WRITE: u16 = 2;
+    pub const F_INDIRECT: u16 = 4;
     /// Available ring (2.7.6): flags, idx, ring[size], used_event.
-    pub(crate) const AVAIL_FLAGS: usize = 0;
-    pub(crate) const AVAIL_IDX: usize = 2;
-    pub(crate) const AVAIL_RING: usize = 4;
-    pub(crate) const AVAIL_F_NO_INTERRUPT: u16 = 1;
+    pub const AVAIL_FLAGS: usize = 0;
+    pub const AVAIL_IDX: usize = 2;
+    pub const AVAIL_RING: usize = 4;
+    pub const AVAIL_F_NO_INTERRUPT: u16 = 1;
     /// Used ring (2.7.8): flags, idx, ring[size] of (id 4, len 4), avail_event.
-    pub(crate) const USED_FLAGS: usize = 0;
-    pub(crate) const USED_IDX: usize = 2;
-    pub(crate) const USED_RING: usize = 4;
-    pub(crate) const USED_ELEMENT: usize = 8;
-    pub(crate) const USED_F_NO_NOTIFY: u16 = 1;
+    pub const USED_FLAGS: usize = 0;
+    pub const USED_IDX: usize = 2;
+    pub const USED_RING: usize = 4;
+    pub const USED_ELEMENT: usize = 8;
+    pub const USED_F_NO_NOTIFY: u16 = 1;
     /// The largest queue (2.7).
-    pub(crate) const MAX_SIZE: u16 = 32768;
+    pub const MAX_SIZE: u16 = 32768;
 }
 
 /// Packed virtqueues (2.8).
-pub(crate) mod packed {
+pub mod packed {
     /// Bytes per descriptor (2.8.13): address 8, length 4, buffer ID 2, flags 2.
-    pub(crate) const DESC: usize = 16;
-    pub(crate) const F_AVAIL: u16 = 1 << 7;
-    pub(crate) const F_USED: u16 = 1 << 15;
+    pub const DESC: usize = 16;
+    pub const F_AVAIL: u16 = 1 << 7;
+    pub const F_USED: u16 = 1 << 15;
     /// Event suppression structures (2.8.14): offset and wrap 2, flags 2.
-    pub(crate) const EVENT: usize = 4;
-    pub(crate) const EVENT_FLAGS: usize = 2;
-    pub(crate) const EVENT_ENABLE: u16 = 0;
-    pub(crate) const EVENT_DISABLE: u16 = 1;
-    pub(crate) const EVENT_DESC: u16 = 2;
+    pub const EVENT: usize = 4;
+    pub const EVENT_FLAGS: usize = 2;
+    pub const EVENT_ENABLE: u16 = 0;
+    pub const EVENT_DISABLE: u16 = 1;
+    pub const EVENT_DESC: u16 = 2;
 }
 
 /// Control queue commands (5.1.6.5): class and command.
-pub(crate) mod ctrl {
-    pub(crate) const RX_PROMISC: (u8, u8) = (0, 0);
-    pub(crate) const RX_ALLMULTI: (u8, u8) = (0, 1);
-    pub(crate) const MAC_TABLE_SET: (u8, u8) = (1, 0);
-    pub(crate) const MAC_ADDR_SET: (u8, u8) = (1, 1);
-    pub(crate) const VLAN_ADD: (u8, u8) = (2, 0);
-    pub(crate) const VLAN_DEL: (u8, u8) = (2, 1);
-    pub(crate) const MQ_VQ_PAIRS_SET: (u8, u8) = (4, 0);
-    pub(crate) const MQ_RSS_CONFIG: (u8, u8) = (4, 1);
-    pub(crate) const MQ_HASH_CONFIG: (u8, u8) = (4, 2);
-    pub(crate) const GUEST_OFFLOADS_SET: (u8, u8) = (5, 0);
-    pub(crate) const NOTF_COAL_TX_SET: (u8, u8) = (6, 0);
-    pub(crate) const NOTF_COAL_RX_SET: (u8, u8) = (6, 1);
-    pub(crate) const NOTF_COAL_VQ_SET: (u8, u8) = (6, 2);
-    pub(crate) const NOTF_COAL_VQ_GET: (u8, u8) = (6, 3);
-    pub(crate) const STATS_QUERY: (u8, u8) = (8, 0);
-    pub(crate) const STATS_GET: (u8, u8) = (8, 1);
+pub mod ctrl {
+    pub const RX_PROMISC: (u8, u8) = (0, 0);
+    pub const RX_ALLMULTI: (u8, u8) = (0, 1);
+    pub const MAC_TABLE_SET: (u8, u8) = (1, 0);
+    pub const MAC_ADDR_SET: (u8, u8) = (1, 1);
+    pub const VLAN_ADD: (u8, u8) = (2, 0);
+    pub const VLAN_DEL: (u8, u8) = (2, 1);
+    pub const MQ_VQ_PAIRS_SET: (u8, u8) = (4, 0);
+    pub const MQ_RSS_CONFIG: (u8, u8) = (4, 1);
+    pub const MQ_HASH_CONFIG: (u8, u8) = (4, 2);
+    pub const GUEST_OFFLOADS_SET: (u8, u8) = (5, 0);
+    pub const NOTF_COAL_TX_SET: (u8, u8) = (6, 0);
+    pub const NOTF_COAL_RX_SET: (u8, u8) = (6, 1);
+    pub const NOTF_COAL_VQ_SET: (u8, u8) = (6, 2);
+    pub const NOTF_COAL_VQ_GET: (u8, u8) = (6, 3);
+    pub const STATS_QUERY: (u8, u8) = (8, 0);
+    pub const STATS_GET: (u8, u8) = (8, 1);
     /// `VIRTIO_NET_OK`.
-    pub(crate) const OK: u8 = 0;
+    pub const OK: u8 = 0;
 }

@@ -1,8 +1,8 @@
-//! Transmitting: frames out (virtio 1.3, section 5.1.6.2).
+//! The transmit queue (virtio 1.3, section 5.1.6.2).
 
 use super::device::VirtioPci;
 use super::offload::NetHeader;
-use super::queue::{BATCH, Queue, Used};
+use super::queue::{BATCH, Descriptor, Queue, Used};
 use super::spec::{feature, net_header, ring};
 use crate::memory::{Arena, Span};
 use crate::{Error, Result};
@@ -15,7 +15,7 @@ pub struct TxQueue {
     vector: u16,
     pub(crate) queue: Queue,
     arena: Arc<Arena>,
-    /// Offset of slot 0 in the arena: header, then frame.
+    /// Offset of slot 0 in the arena. A slot holds header and frame.
     base: usize,
     /// Bytes of the header before a frame.
     header: usize,
@@ -24,7 +24,7 @@ pub struct TxQueue {
     slots: u16,
     /// Offset of the indirect tables, two descriptors per slot, where used.
     tables: Option<usize>,
-    /// Slots that the device does not have.
+    /// Free slots, which the device does not have.
     pub(super) free: Vec<u16>,
     pub(super) frames: u64,
     pub(super) bytes: u64,
@@ -56,12 +56,13 @@ impl TxQueue {
             if let Some(tables) = tables {
                 let table = tables + 2 * ring::DESC * usize::from(i);
                 let body = iova + header as u64;
-                queue.set_indirect(arena, table, 0, iova, header as u32, Some(1))?;
-                queue.set_indirect(arena, table, 1, body, 0, None)?;
+                queue.set_indirect(arena, table, 0, (iova, header as u32), Some(1))?;
+                queue.set_indirect(arena, table, 1, (body, 0), None)?;
                 let bytes = 2 * ring::DESC as u32;
-                queue.set_descriptor(i, arena.iova_of(table), bytes, ring::F_INDIRECT, 0)?;
+                let (iova, flags) = (arena.iova_of(table), ring::F_INDIRECT);
+                queue.set_descriptor(i, Descriptor { iova, len: bytes, flags, next: 0 })?;
             } else {
-                queue.set_descriptor(i, iova, 0, 0, 0)?;
+                queue.set_descriptor(i, Descriptor { iova, ..Descriptor::default() })?;
             }
         }
         Ok(Self {
@@ -81,12 +82,12 @@ impl TxQueue {
         })
     }
 
-    /// The MSI-X vector of this queue.
+    /// Returns the MSI-X vector of this queue.
     pub fn vector(&self) -> u16 {
         self.vector
     }
 
-    /// True where a frame can be sent now.
+    /// Returns true if a frame can be sent now.
     pub fn has_room(&mut self) -> Result<bool> {
         if self.free.is_empty() {
             self.reclaim()?;
@@ -106,17 +107,17 @@ impl TxQueue {
         }
     }
 
-    /// Frames that the device has and is not done with, as far as known.
+    /// Returns how many frames the device has, as far as known.
     pub fn in_flight(&self) -> usize {
         usize::from(self.slots).saturating_sub(self.free.len())
     }
 
-    /// Queues a frame; [`Self::flush`] shows it to the device. False, and counted, where there is no room.
+    /// Queues a frame, which [`Self::flush`] shows to the device. Returns false and counts it if there is no room.
     pub fn send(&mut self, frame: &[u8]) -> Result<bool> {
         self.send_with(&NetHeader::default(), frame)
     }
 
-    /// As [`Self::send`], with a header that asks something of the device.
+    /// Queues a frame with a header that asks something of the device.
     pub fn send_with(&mut self, header: &NetHeader, frame: &[u8]) -> Result<bool> {
         if self.header + frame.len() > self.slot {
             return Err(Error::Command(format!(
@@ -160,17 +161,17 @@ impl TxQueue {
         if self.queue.publish()? { device.kick(self.index) } else { Ok(()) }
     }
 
-    /// As [`Self::flush`], but only when `many` frames have come together.
+    /// Calls [`Self::flush`] if `many` frames have come together.
     pub fn flush_if(&mut self, device: &mut VirtioPci, many: u16) -> Result<()> {
         if self.queue.unpublished() >= many { self.flush(device) } else { Ok(()) }
     }
 
-    /// See [`Queue::arm`].
+    /// Asks for an interrupt, as [`Queue::arm`] does.
     pub fn arm(&mut self) -> Result<bool> {
         self.queue.arm()
     }
 
-    /// See [`Queue::disarm`].
+    /// Asks for no interrupts, as [`Queue::disarm`] does.
     pub fn disarm(&mut self) -> Result<()> {
         self.queue.disarm()
     }

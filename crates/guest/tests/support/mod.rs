@@ -1,50 +1,18 @@
-//! A real adapter in this process, and guests in threads.
+//! Guests in threads, and the adapter that they attach to.
 #![allow(dead_code, unreachable_pub)]
 
-pub mod innocents;
+mod bed;
 
-use manifold_adapter::{Adapter, Config as AdapterConfig};
-use manifold_guest::agent::{self, Command, Config, Event};
+pub use bed::{Bed, LONG};
+
+use manifold_guest::agent;
+use manifold_guest::protocol::{Command, Config, Event};
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-/// Longer than anything here takes on a busy machine.
-pub const LONG: Duration = Duration::from_secs(60);
-
-/// An adapter with VFs and its folder of sockets.
-pub struct Bed {
-    pub adapter: Adapter,
-    pub dir: tempfile::TempDir,
-}
-
-impl Bed {
-    pub fn new(vfs: u16, mtu: u16) -> Self {
-        if std::env::var_os("RUST_LOG").is_some() {
-            let _ = tracing_subscriber::fmt()
-                .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-                .with_writer(std::io::stderr)
-                .try_init();
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let adapter =
-            Adapter::start(AdapterConfig { mtu, ..AdapterConfig::new(dir.path()) }).unwrap();
-        adapter.enable_vfs(vfs).unwrap();
-        Self { adapter, dir }
-    }
-
-    pub fn socket(&self, vf: u16) -> PathBuf {
-        self.dir.path().join(format!("vf{vf}.sock"))
-    }
-
-    pub fn guest(&self, vf: u16) -> Guest {
-        Guest::start(Config::new(self.socket(vf)))
-    }
-}
+use std::time::Instant;
 
 /// An agent in a thread of its own, told and asked through pipes as a process would be.
 pub struct Guest {
@@ -76,6 +44,10 @@ impl Write for Lines {
 }
 
 impl Guest {
+    pub fn attach(bed: &Bed, vf: u16) -> Self {
+        Self::start(Config::new(bed.socket(vf)))
+    }
+
     pub fn start(config: Config) -> Self {
         let (input, commands) = rustix::pipe::pipe().unwrap();
         let (sender, events) = channel();

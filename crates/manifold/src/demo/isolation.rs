@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use manifold_api::types::{self, DriverState, Function};
-use manifold_guest::agent::{Command, Direction, Event};
+use manifold_guest::protocol::{Command, Direction, Event};
 
 use super::ping::{Tallies, Tally};
 use super::plan::{self, Pair};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use manifold_guest::agent::process::GuestProcess;
-use manifold_guest::agent::{Command, Config, Event};
+use manifold_guest::protocol::{Command, Config, Event};
 
 use super::interrupt::Interrupt;
 

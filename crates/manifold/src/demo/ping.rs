@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use manifold_guest::agent::{Command, Event};
+use manifold_guest::protocol::{Command, Event};
 
 use super::plan::{self, Pair};
 use super::report::{Ping, median};

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use manifold_adapter::Adapter;
 use manifold_api::types::Function;
 use manifold_api::{Backend as _, Software};
-use manifold_guest::agent::{Command, Config, Event, Neighbour};
+use manifold_guest::protocol::{Command, Config, Event, Neighbour};
 use manifold_pci::FunctionId;
 
 use super::folder::Folder;

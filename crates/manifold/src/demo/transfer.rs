@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use manifold_guest::agent::{Command, Event, Incoming, Outgoing};
+use manifold_guest::protocol::{Command, Event, Incoming, Outgoing};
 
 use super::plan::{self, Pair};
 use super::report::{Transfer, gbit_per_s};

@@ -1,39 +1,15 @@
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use manifold_offload::spec::hash_type::*;
 use manifold_offload::{Hash, Hasher, parse, rss};
+use manifold_testing::toeplitz::{self, KEY, Vector};
 use proptest::prelude::*;
 
 use crate::packets::{Packet, Transport, packet};
 
-/// The key of Microsoft's "Verifying the RSS Hash Calculation".
-const KEY: [u8; 40] = [
-    0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0,
-    0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c,
-    0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
-];
-
-/// As it is defined: for each bit of the input that is set, the key's 32 bits from there on.
-fn toeplitz(key: &[u8; 40], input: &[u8]) -> u32 {
-    let bit = |bytes: &[u8], n: usize| bytes[n / 8] >> (7 - n % 8) & 1;
-    let mut hash = 0;
-    for n in (0..input.len() * 8).filter(|n| bit(input, *n) == 1) {
-        hash ^= (0..32).fold(0, |window, i| window << 1 | u32::from(bit(key, n + i)));
-    }
-    hash
-}
-
-fn ipv4(from: ([u8; 4], u16), to: ([u8; 4], u16), protocol: u8) -> Vec<u8> {
-    let head = [8, 0, 0x45, 0, 0, 40, 0, 1, 0, 0, 64, protocol, 0, 0];
-    let ports = [from.1.to_be_bytes(), to.1.to_be_bytes()].concat();
-    [&[2; 12][..], &head, &from.0, &to.0, &ports, &[0; 16]].concat()
-}
-
-fn ipv6(from: (&str, u16), to: (&str, u16), protocol: u8) -> Vec<u8> {
-    let address = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
-    let head = [0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, protocol, 64];
-    let ports = [from.1.to_be_bytes(), to.1.to_be_bytes()].concat();
-    [&[2; 12][..], &head, &address(from.0), &address(to.0), &ports, &[0; 16]].concat()
+fn frame(from: impl Into<SocketAddr>, to: impl Into<SocketAddr>, protocol: u8) -> Vec<u8> {
+    [vec![2; 12], toeplitz::packet(from.into(), to.into(), protocol)].concat()
 }
 
 fn hash(frame: &[u8], types: u32) -> Option<Hash> {
@@ -42,30 +18,16 @@ fn hash(frame: &[u8], types: u32) -> Option<Hash> {
 
 #[test]
 fn microsofts_vectors() {
-    for (to, from, addresses, ports) in [
-        (([161, 142, 100, 80], 1766), ([66, 9, 149, 187], 2794), 0x323e_8fc2, 0x51cc_c178),
-        (([65, 69, 140, 83], 4739), ([199, 92, 111, 2], 14230), 0xd718_262a, 0xc626_b0ea),
-        (([12, 22, 207, 184], 38024), ([24, 19, 198, 95], 12898), 0xd2d0_a5de, 0x5c2b_394a),
-        (([209, 142, 163, 6], 2217), ([38, 27, 205, 30], 48228), 0x8298_9176, 0xafc7_327f),
-        (([202, 188, 127, 2], 1303), ([153, 39, 163, 191], 44251), 0x5d18_09c5, 0x10e8_28a2),
-    ] {
-        let frame = ipv4(from, to, 6);
-        assert_eq!(hash(&frame, IPV4), Some(Hash { value: addresses, report: 1 }));
-        assert_eq!(hash(&frame, IPV4 | TCPV4), Some(Hash { value: ports, report: 2 }));
-        let frame = ipv4(from, to, 17);
-        assert_eq!(hash(&frame, IPV4 | UDPV4), Some(Hash { value: ports, report: 3 }));
-    }
-    let long = "3ffe:1900:4545:3:200:f8ff:fe21:67cf";
-    for (to, from, addresses, ports) in [
-        (("3ffe:2501:200:3::1", 1766), ("3ffe:2501:200:1fff::7", 2794), 0x2cc1_8cd5, 0x4020_7d3d),
-        (("ff02::1", 4739), ("3ffe:501:8::260:97ff:fe40:efab", 14230), 0x0f0c_461c, 0xdde5_1bbf),
-        (("fe80::200:f8ff:fe21:67cf", 38024), (long, 44251), 0x4b61_e985, 0x02d1_feef),
-    ] {
-        let frame = ipv6(from, to, 6);
-        assert_eq!(hash(&frame, IPV6), Some(Hash { value: addresses, report: 4 }));
-        assert_eq!(hash(&frame, IPV6 | TCPV6), Some(Hash { value: ports, report: 5 }));
-        let frame = ipv6(from, to, 17);
-        assert_eq!(hash(&frame, IPV6 | UDPV6), Some(Hash { value: ports, report: 6 }));
+    for Vector { to, from, addresses, ports } in toeplitz::vectors() {
+        let (of_ip, of_tcp, of_udp, report) = match to {
+            SocketAddr::V4(_) => (IPV4, TCPV4, UDPV4, 1),
+            SocketAddr::V6(_) => (IPV6, TCPV6, UDPV6, 4),
+        };
+        let tcp = frame(from, to, 6);
+        assert_eq!(hash(&tcp, of_ip), Some(Hash { value: addresses, report }));
+        assert_eq!(hash(&tcp, of_ip | of_tcp), Some(Hash { value: ports, report: report + 1 }));
+        let udp = frame(from, to, 17);
+        assert_eq!(hash(&udp, of_ip | of_udp), Some(Hash { value: ports, report: report + 2 }));
     }
 }
 
@@ -132,7 +94,7 @@ proptest! {
         let frame = packet.build();
         let got = Hasher::new(&key).hash(&parse(&frame), &frame, types);
         let expected = expected(&packet, types)
-            .map(|(report, input)| Hash { value: toeplitz(&key, &input), report });
+            .map(|(report, input)| Hash { value: toeplitz::hash(&key, &input), report });
         prop_assert_eq!(got, expected);
     }
 
@@ -146,7 +108,7 @@ proptest! {
 #[test]
 fn fragments_are_hashed_by_their_addresses() {
     let ends = (([10, 0, 0, 1], 5), ([10, 0, 0, 2], 6));
-    let whole = ipv4(ends.0, ends.1, 17);
+    let whole = frame(ends.0, ends.1, 17);
     let alone = hash(&whole, IPV4);
     for fragment in [[0x20, 0], [0, 1]] {
         let mut frame = whole.clone();
@@ -185,7 +147,7 @@ fn flows_spread_evenly() {
         let flows = 20_000;
         for n in 0..flows {
             let client = [10, 0, (n % 4) as u8, (n % 100) as u8];
-            let frame = ipv4((client, 32_768 + (n / 100) as u16), ([10, 0, 0, 200], 443), 6);
+            let frame = frame((client, 32_768 + (n / 100) as u16), ([10, 0, 0, 200], 443), 6);
             let flow = rss::flow(&parse(&frame), &frame);
             *high.entry((u64::from(flow) * queues) >> 32).or_default() += 1;
             *low.entry(flow % queues as u32).or_default() += 1;
@@ -205,11 +167,11 @@ fn flows_spread_evenly() {
 #[test]
 fn swapped_ports_are_another_flow() {
     let flow = |from, to| {
-        let frame = ipv4(from, to, 6);
+        let frame = frame(from, to, 6);
         rss::flow(&parse(&frame), &frame)
     };
     let (one, two) = ([10, 0, 0, 1], [10, 0, 0, 2]);
     assert_ne!(flow((one, 80), (two, 81)), flow((one, 81), (two, 80)));
-    let frame = ipv4((one, 80), (two, 81), 17);
+    let frame = frame((one, 80), (two, 81), 17);
     assert_ne!(flow((one, 80), (two, 81)), rss::flow(&parse(&frame), &frame));
 }

@@ -2,8 +2,10 @@
 //! interrupt moderation of each queue.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
+use manifold_testing::toeplitz::{self, KEY};
 use manifold_vm::{Guest, Lab, boot_all};
 
 use crate::check_no_faults;
@@ -13,34 +15,17 @@ const SVEN: &str = "10.0.0.2";
 const PAIRS: u32 = 16;
 /// Entries of the device's indirection table.
 const TABLE: u32 = 128;
-/// The key of Microsoft's "Verifying the RSS Hash Calculation".
-const KEY: [u8; 40] = [
-    0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0,
-    0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c,
-    0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
-];
 /// How often sven calls, and the port of rosa's, where nobody listens.
 const CALLS: usize = 32;
 const CALLED: u16 = 7;
 /// The ports of a flow of datagrams from sven.
 const DATAGRAMS: (u16, u16) = (31_000, 5201);
 
-/// The Toeplitz hash, bit by bit.
-fn toeplitz(key: &[u8; 40], input: &[u8]) -> u32 {
-    let bit = |bytes: &[u8], at: usize| bytes[at / 8] >> (7 - at % 8) & 1 == 1;
-    let window =
-        |from: usize| (from..from + 32).fold(0, |window, at| window << 1 | u32::from(bit(key, at)));
-    (0..8 * input.len()).filter(|at| bit(input, *at)).fold(0, |hash, at| hash ^ window(at))
-}
-
 /// The hash of what sven sends rosa: over the addresses, and over the ports where there are some.
 fn hash(key: &[u8; 40], ports: Option<(u16, u16)>) -> u32 {
-    let mut input = vec![10, 0, 0, 2, 10, 0, 0, 1];
-    if let Some((from, to)) = ports {
-        input.extend(from.to_be_bytes());
-        input.extend(to.to_be_bytes());
-    }
-    toeplitz(key, &input)
+    let (from, to) = ports.unwrap_or_default();
+    let [from, to] = [([10, 0, 0, 2], from), ([10, 0, 0, 1], to)].map(SocketAddr::from);
+    toeplitz::hash(key, &toeplitz::input(from, to, ports.is_some()))
 }
 
 /// The keys that a device may have got that was to get [`KEY`]: some kernels (Debian's 6.12.107 for one) take the padding

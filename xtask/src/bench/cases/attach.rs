@@ -1,7 +1,7 @@
 //! The same traffic through the same adapter, attached by either protocol.
 
 use anyhow::Result;
-use manifold_guest::rawgen::config::Protocol;
+use manifold_generator::config::Protocol;
 
 use super::Case;
 use crate::bench::bed::Bed;

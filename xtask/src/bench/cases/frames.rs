@@ -1,7 +1,7 @@
 //! Our generator over vhost-user, the same to everybody: 64-byte and 1518-byte frames.
 
 use anyhow::Result;
-use manifold_guest::rawgen::config::Protocol;
+use manifold_generator::config::Protocol;
 
 use super::Case;
 use crate::bench::bed::Bed;

@@ -1,7 +1,7 @@
 //! Many functions at work at once: what one worker moves for 256 against what it moves for 2.
 
 use anyhow::Result;
-use manifold_guest::rawgen::config::Protocol;
+use manifold_generator::config::Protocol;
 
 use super::Case;
 use crate::bench::bed::Bed;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use manifold_guest::rawgen::config::Protocol;
+use manifold_generator::config::Protocol;
 use manifold_vm::{Guest, Lab, boot_all};
 
 use super::Case;

@@ -5,9 +5,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use manifold_generator::config::Protocol;
 use manifold_guest::agent::process::GuestProcess;
-use manifold_guest::agent::{Config, Event};
-use manifold_guest::rawgen::config::Protocol;
+use manifold_guest::protocol::{Config, Event};
 
 use super::Case;
 use crate::bench::bed::Bed;

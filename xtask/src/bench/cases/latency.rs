@@ -2,8 +2,8 @@
 //! that sleeps behind a worker that may sleep too.
 
 use anyhow::Result;
-use manifold_guest::rawgen::config::{Protocol, Work};
-use manifold_guest::rawgen::report::Latency;
+use manifold_generator::config::{Protocol, Work};
+use manifold_generator::report::Latency;
 
 use super::Case;
 use crate::bench::bed::Bed;

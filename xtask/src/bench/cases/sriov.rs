@@ -1,7 +1,7 @@
 //! The SR-IOV devices that QEMU emulates by itself, on TAP interfaces of a Linux bridge: what one had before.
 
 use anyhow::{Context, Result};
-use manifold_guest::rawgen::config::Protocol;
+use manifold_generator::config::Protocol;
 use manifold_vm::{Builder, Guest, Lab, Setup, boot_all};
 
 use super::Case;

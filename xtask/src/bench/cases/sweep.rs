@@ -1,7 +1,7 @@
 //! Figures without a bound: frame sizes, IMIX, ring kinds, numbers of active VFs.
 
 use anyhow::Result;
-use manifold_guest::rawgen::config::{Frames, Protocol};
+use manifold_generator::config::{Frames, Protocol};
 
 use super::{Case, functions};
 use crate::bench::bed::Bed;

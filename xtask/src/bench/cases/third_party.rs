@@ -2,7 +2,7 @@
 //! tells is the worker's cycles per frame.
 
 use anyhow::Result;
-use manifold_guest::rawgen::config::Protocol;
+use manifold_generator::config::Protocol;
 
 use super::Case;
 use crate::bench::bed::Bed;

@@ -1,7 +1,7 @@
 //! Frames of 64 KiB that no one segments, against one memcpy of the same bytes.
 
 use anyhow::{Context, Result};
-use manifold_guest::rawgen::config::{Frames, Protocol};
+use manifold_generator::config::{Frames, Protocol};
 
 use super::Case;
 use crate::bench::bed::Bed;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use manifold_guest::rawgen::config::{PortConfig, Protocol};
+use manifold_generator::config::{PortConfig, Protocol};
 use manifold_vm::Adapter;
 use serde_json::Value;
 

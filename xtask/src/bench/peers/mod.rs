@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use manifold_guest::rawgen::config::PortConfig;
+use manifold_generator::config::PortConfig;
 use manifold_vm::Programs;
 use rustix::process::Signal;
 

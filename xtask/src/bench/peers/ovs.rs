@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use manifold_guest::rawgen::config::{PortConfig, Protocol};
+use manifold_generator::config::{PortConfig, Protocol};
 
 use super::{Peers, Switch, testpmd};
 use crate::bench::bed::{Bed, text};

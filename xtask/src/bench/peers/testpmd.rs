@@ -15,7 +15,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use manifold_guest::rawgen::config::{PortConfig, Protocol};
+use manifold_generator::config::{PortConfig, Protocol};
 
 use super::{Peers, Switch};
 use crate::bench::bed::{Bed, text};

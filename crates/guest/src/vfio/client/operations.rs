@@ -1,4 +1,4 @@
-//! What a [`Transport`] does, as messages.
+//! Carries out the operations of a [`Transport`] as messages.
 
 use super::{Client, MAX_MESSAGE, MAX_MSG_FDS, protocol, short};
 use crate::vfio::spec::{self, command, flags, irq_set};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 impl Client {
     /// `VFIO_USER_DEVICE_SET_IRQS` with any contents; `argsz` is filled in.
-    pub(crate) fn set_irqs(
+    pub fn set_irqs(
         &mut self,
         [set_flags, index, start, count]: [u32; 4],
         data: &[u8],
@@ -107,7 +107,7 @@ impl Transport for Client {
                 &[],
             ) {
                 Ok(reply) => reply,
-                // Optional for a server, and optional for a region.
+                // This is optional for a server, and optional for a region.
                 Err(Error::Refused { .. }) => return Ok(Vec::new()),
                 Err(e) => return Err(e),
             };

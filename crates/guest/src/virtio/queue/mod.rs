@@ -12,10 +12,13 @@
 //! A split queue keeps that table where the device reads it. A packed queue has none: its table is the
 //! driver's own, and a chain is copied into the ring each time it is offered.
 
+mod layout;
 mod packed;
 mod split;
 
-use super::spec::{feature, packed as packed_spec, ring as spec};
+pub use layout::{BATCH, Descriptor, Layout, Used, need_event};
+
+use super::spec::{feature, ring as spec};
 use crate::memory::Arena;
 use crate::{Error, Result};
 use packed::Packed;
@@ -23,76 +26,12 @@ use split::Split;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Where a queue's three parts are, as offsets into the arena.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
-    /// Entries, a power of two.
-    pub size: u16,
-    /// Descriptor table.
-    pub desc: usize,
-    /// Available ring.
-    pub avail: usize,
-    /// Used ring.
-    pub used: usize,
-}
-
-impl Layout {
-    /// Takes memory for a queue and clears it.
-    pub fn alloc(arena: &Arena, size: u16) -> Result<Self> {
-        if !size.is_power_of_two() || size > spec::MAX_SIZE {
-            return Err(Error::Command(format!(
-                "a queue of {size} entries; a power of two up to {} is wanted",
-                spec::MAX_SIZE
-            )));
-        }
-        let n = usize::from(size);
-        let desc = arena.alloc(spec::DESC * n, 64)?;
-        let avail = arena.alloc(spec::AVAIL_RING + 2 * n + 2, 64)?;
-        // Not on the line that the driver writes.
-        let used = arena.alloc(spec::USED_RING + spec::USED_ELEMENT * n + 2, 64)?;
-        for span in [desc, avail, used] {
-            arena.clear(span)?;
-        }
-        Ok(Self { size, desc: desc.offset, avail: avail.offset, used: used.offset })
-    }
-
-    /// Takes memory for a packed queue and clears it: its ring is at `desc`, the driver's event suppression
-    /// at `avail`, the device's at `used`.
-    pub fn alloc_packed(arena: &Arena, size: u16) -> Result<Self> {
-        if size == 0 || size > spec::MAX_SIZE {
-            return Err(Error::Command(format!(
-                "a packed queue of {size} entries; 1 to {} are possible",
-                spec::MAX_SIZE
-            )));
-        }
-        let desc = arena.alloc(packed_spec::DESC * usize::from(size), 64)?;
-        let driver = arena.alloc(packed_spec::EVENT, 64)?;
-        // Not on the line that the driver writes.
-        let device = arena.alloc(packed_spec::EVENT, 64)?;
-        for span in [desc, driver, device] {
-            arena.clear(span)?;
-        }
-        Ok(Self { size, desc: desc.offset, avail: driver.offset, used: device.offset })
-    }
-}
-
-/// The most chains that [`Queue::take_many`] takes at once.
-pub const BATCH: usize = 64;
-
-/// A descriptor that the device is done with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Used {
-    /// The chain's first descriptor.
-    pub head: u16,
-    /// Bytes that the device wrote.
-    pub len: u32,
-}
-
 /// A virtqueue.
 #[derive(Debug)]
 pub struct Queue {
     ring: Ring,
-    /// With `VIRTIO_F_IN_ORDER`: what is lent, oldest first, and the chain that ends the batch being taken.
+    /// The chains that the device has, oldest first, and the chain that ends the batch being taken; with
+    /// `VIRTIO_F_IN_ORDER` only.
     order: Option<(VecDeque<u16>, Option<Used>)>,
 }
 
@@ -112,8 +51,7 @@ macro_rules! either {
 }
 
 impl Queue {
-    /// A queue that nobody has used yet, on cleared memory that was taken for a queue of the kind that
-    /// `features`, those agreed on, call for.
+    /// Makes a queue on cleared memory, which was allocated for a queue of the kind that the agreed `features` call for.
     pub fn new(arena: Arc<Arena>, layout: Layout, features: u64) -> Self {
         let event_idx = features & feature::EVENT_IDX != 0;
         let ring = match features & feature::RING_PACKED {
@@ -124,31 +62,24 @@ impl Queue {
         Self { ring, order: in_order.then(|| (VecDeque::new(), None)) }
     }
 
-    /// Entries.
+    /// Returns the number of entries.
     pub fn size(&self) -> u16 {
         self.layout().size
     }
 
-    /// Where its parts are.
+    /// Returns the offsets of the queue's parts.
     pub fn layout(&self) -> Layout {
         either!(&self.ring, ring => ring.layout())
     }
 
-    /// True for a packed queue.
+    /// Returns true for a packed queue.
     pub fn is_packed(&self) -> bool {
         matches!(self.ring, Ring::Packed(_))
     }
 
-    /// Writes a whole descriptor: device address, bytes, flags of a split queue's descriptors, next.
-    pub fn set_descriptor(
-        &mut self,
-        index: u16,
-        iova: u64,
-        len: u32,
-        flags: u16,
-        next: u16,
-    ) -> Result<()> {
-        either!(&mut self.ring, ring => ring.set_descriptor(index, iova, len, flags, next))
+    /// Writes descriptor `index`.
+    pub fn set_descriptor(&mut self, index: u16, descriptor: Descriptor) -> Result<()> {
+        either!(&mut self.ring, ring => ring.set_descriptor(index, descriptor))
     }
 
     /// Changes the length of a descriptor, and its flags to `flags`.
@@ -167,7 +98,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Hands many chains over, as [`Self::offer`] does one.
+    /// Hands many chains over at once, like [`Self::offer`] for each.
     pub fn offer_many(&mut self, heads: &[u16]) -> Result<()> {
         match (&mut self.ring, &self.order) {
             (Ring::Split(ring), None) => ring.offer_many(heads),
@@ -175,17 +106,17 @@ impl Queue {
         }
     }
 
-    /// Chains offered and not yet published.
+    /// Returns how many chains were offered and not yet published.
     pub fn unpublished(&self) -> u16 {
         either!(&self.ring, ring => ring.unpublished())
     }
 
-    /// Shows the device what was offered. True where it wants its doorbell rung (2.7.10, 2.7.13, 2.8.21).
+    /// Shows the device what was offered. Returns true if it wants its doorbell rung (2.7.10, 2.7.13, 2.8.21).
     pub fn publish(&mut self) -> Result<bool> {
         either!(&mut self.ring, ring => ring.publish())
     }
 
-    /// The next chain that the device is done with.
+    /// Takes back the next chain that the device is done with.
     #[inline]
     pub fn take(&mut self) -> Result<Option<Used>> {
         let Some((lent, batch)) = &mut self.order else {
@@ -209,8 +140,7 @@ impl Queue {
         Ok(Some(used))
     }
 
-    /// Takes as many chains as there are, as [`Self::take`] does one; returns the filled part of `out`, which is
-    /// not more than [`BATCH`] long.
+    /// Takes back as many chains as there are, at most [`BATCH`], and returns the filled part of `out`.
     pub fn take_many<'a>(&mut self, out: &'a mut [Used]) -> Result<&'a [Used]> {
         if let (Ring::Split(ring), None) = (&mut self.ring, &self.order) {
             return ring.take_many(out);
@@ -224,14 +154,14 @@ impl Queue {
         Ok(out.get(..count).unwrap_or_default())
     }
 
-    /// True where [`Self::take`] would return something.
+    /// Returns true if [`Self::take`] would return something.
     pub fn has_used(&mut self) -> Result<bool> {
         let begun = matches!(self.order, Some((_, Some(_))));
         Ok(begun || either!(&mut self.ring, ring => ring.has_used())?)
     }
 
-    /// Asks for an interrupt for the next used chain. True where one is there already, so that no interrupt
-    /// may come for it.
+    /// Asks for an interrupt for the next used chain. Returns true if one is there already, for which no interrupt may
+    /// come.
     pub fn arm(&mut self) -> Result<bool> {
         let begun = matches!(self.order, Some((_, Some(_))));
         Ok(either!(&mut self.ring, ring => ring.arm())? || begun)
@@ -243,59 +173,37 @@ impl Queue {
     }
 
     /// Writes descriptor `index` of an indirect table at an offset of the arena (2.7.5.3, 2.8.8). `next` links to
-    /// another, which packed tables need not be told: there all follow one another.
+    /// another, of which packed tables hold nothing: there all follow one another.
     pub fn set_indirect(
         &self,
         arena: &Arena,
         table: usize,
         index: u16,
-        iova: u64,
-        len: u32,
+        (iova, len): (u64, u32),
         next: Option<u16>,
     ) -> Result<()> {
-        match (&self.ring, next) {
-            (Ring::Split(_), Some(next)) => {
-                write_descriptor(arena, table, index, iova, len, spec::F_NEXT, next)
-            }
-            _ => write_descriptor(arena, table, index, iova, len, 0, 0),
-        }
+        let (flags, next) = match (&self.ring, next) {
+            (Ring::Split(_), Some(next)) => (spec::F_NEXT, next),
+            _ => (0, 0),
+        };
+        Descriptor { iova, len, flags, next }.write(arena, table, index)
     }
 
-    /// Sets the published index of a split queue as is. For misuse.
-    pub(crate) fn force_avail_idx(&self, index: u16) -> Result<()> {
+    /// Sets the published index of a split queue to any value, right or wrong.
+    pub fn force_avail_idx(&self, index: u16) -> Result<()> {
         match &self.ring {
             Ring::Split(ring) => ring.force_avail_idx(index),
             Ring::Packed(_) => Err(Error::Unsupported("an available index: the queue is packed")),
         }
     }
 
-    /// Puts any value into the available ring of a split queue. For misuse.
-    pub(crate) fn force_offer(&mut self, head: u16) -> Result<()> {
+    /// Puts any value into the available ring of a split queue, right or wrong.
+    pub fn force_offer(&mut self, head: u16) -> Result<()> {
         match &mut self.ring {
             Ring::Split(ring) => ring.force_offer(head),
             Ring::Packed(_) => Err(Error::Unsupported("an available ring: the queue is packed")),
         }
     }
-}
-
-/// Writes a descriptor into a table at an offset of the arena, ring or indirect.
-pub(crate) fn write_descriptor(
-    arena: &Arena,
-    table: usize,
-    index: u16,
-    iova: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
-) -> Result<()> {
-    let at = table + usize::from(index) * spec::DESC;
-    arena.store_u64(at, iova)?;
-    arena.store_u64(at + 8, u64::from(len) | u64::from(flags) << 32 | u64::from(next) << 48)
-}
-
-/// Whether moving an index from `old` to `new` passes `event` (2.7.7.1, 2.7.10.1).
-pub(crate) fn need_event(event: u16, new: u16, old: u16) -> bool {
-    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
 
 #[cfg(test)]

@@ -1,24 +1,15 @@
 //! A packed virtqueue (virtio 1.3, section 2.8).
 //!
-//! A chain is as many ring entries, one after another, as it has descriptors; its identity is its first
+//! A chain takes as many ring entries, one after another, as it has descriptors. Its buffer ID is its first
 //! descriptor's number in the driver's table. The entry that begins a burst becomes available last, so that
 //! the device sees a burst as a whole.
 
-use super::{Layout, Used, need_event};
+use super::layout::{Descriptor, Layout, Used, need_event};
 use crate::memory::Arena;
 use crate::virtio::spec::{packed as spec, ring};
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-
-/// A descriptor of the driver's table.
-#[derive(Debug, Clone, Copy, Default)]
-struct Descriptor {
-    iova: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
-}
 
 /// A position in the ring, with its wrap counter.
 #[derive(Debug, Clone, Copy)]
@@ -44,14 +35,14 @@ pub(super) struct Packed {
     layout: Layout,
     event_idx: bool,
     table: Box<[Descriptor]>,
-    /// Ring entries that each lent chain takes, by its first descriptor; 0 where it is not lent.
+    /// Number of ring entries that each chain in flight takes, by its first descriptor; 0 if the device does not have it.
     lent: Box<[u16]>,
-    /// Ring entries that are free.
+    /// Number of free ring entries.
     free: u16,
     next: Place,
-    /// The entry that began what is not published, with its second word.
+    /// Offset and value of the second word of the first entry that is not published.
     first: Option<(usize, u64)>,
-    /// Chains and entries not published.
+    /// Number of chains and of entries that are not published.
     unpublished: (u16, u16),
     used: Place,
 }
@@ -82,15 +73,8 @@ impl Packed {
         self.table.get_mut(usize::from(index)).ok_or_else(none)
     }
 
-    pub(super) fn set_descriptor(
-        &mut self,
-        index: u16,
-        iova: u64,
-        len: u32,
-        flags: u16,
-        next: u16,
-    ) -> Result<()> {
-        *self.entry(index)? = Descriptor { iova, len, flags, next };
+    pub(super) fn set_descriptor(&mut self, index: u16, descriptor: Descriptor) -> Result<()> {
+        *self.entry(index)? = descriptor;
         Ok(())
     }
 

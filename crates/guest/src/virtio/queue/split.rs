@@ -3,7 +3,7 @@
 //! Descriptors are written once where that is possible: a buffer keeps its descriptor for life, and sending
 //! it again takes one entry in the available ring.
 
-use super::{BATCH, Layout, Used, need_event, write_descriptor};
+use super::layout::{BATCH, Descriptor, Layout, Used, need_event};
 use crate::memory::Arena;
 use crate::virtio::spec::ring as spec;
 use crate::{Error, Result};
@@ -22,14 +22,13 @@ pub(super) struct Split {
     avail_seen: u16,
     /// Next used index to read; wraps at 2^16.
     used_next: u16,
-    /// The used index as last read.
+    /// The used index that was last read.
     used_seen: u16,
-    /// Heads that the device has.
+    /// Marks the heads that the device has.
     lent: Box<[bool]>,
 }
 
 impl Split {
-    /// A queue that nobody has used yet, on cleared memory.
     pub(super) fn new(arena: Arc<Arena>, layout: Layout, event_idx: bool) -> Self {
         Self {
             arena,
@@ -49,42 +48,26 @@ impl Split {
         (self.used_next, self.used_seen) = (index, index);
     }
 
-    /// Where its parts are.
     pub(super) fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// Writes a whole descriptor: device address, bytes, flags, next.
-    pub(super) fn set_descriptor(
-        &self,
-        index: u16,
-        iova: u64,
-        len: u32,
-        flags: u16,
-        next: u16,
-    ) -> Result<()> {
-        write_descriptor(&self.arena, self.layout.desc, index, iova, len, flags, next)
+    pub(super) fn set_descriptor(&self, index: u16, descriptor: Descriptor) -> Result<()> {
+        descriptor.write(&self.arena, self.layout.desc, index)
     }
 
-    /// Changes the length of a descriptor, and its flags to `flags`.
     #[inline]
     pub(super) fn set_length(&self, index: u16, len: u32, flags: u16) -> Result<()> {
         let at = self.layout.desc + usize::from(index) * spec::DESC + 8;
         self.arena.store_u64(at, u64::from(len) | u64::from(flags) << 32)
     }
 
-    /// Puts a chain into the available ring; [`Self::publish`] shows it to the device.
     #[inline]
     pub(super) fn offer(&mut self, head: u16) -> Result<()> {
-        let slot = usize::from(self.avail_next & (self.layout.size - 1));
-        let at = self.layout.avail + spec::AVAIL_RING + 2 * slot;
         self.lend(head)?;
-        self.arena.store_u16(at, head, Ordering::Relaxed)?;
-        self.avail_next = self.avail_next.wrapping_add(1);
-        Ok(())
+        self.force_offer(head)
     }
 
-    /// Puts many chains into the available ring, as [`Self::offer`] does one.
     pub(super) fn offer_many(&mut self, heads: &[u16]) -> Result<()> {
         for heads in heads.chunks(BATCH) {
             let mut bytes = [0; 2 * BATCH];
@@ -115,12 +98,10 @@ impl Split {
         }
     }
 
-    /// Chains offered and not yet published.
     pub(super) fn unpublished(&self) -> u16 {
         self.avail_next.wrapping_sub(self.avail_seen)
     }
 
-    /// Shows the device what was offered. True where it wants its doorbell rung (2.7.10, 2.7.13).
     pub(super) fn publish(&mut self) -> Result<bool> {
         let (old, new) = (self.avail_seen, self.avail_next);
         if old == new {
@@ -143,7 +124,6 @@ impl Split {
         }
     }
 
-    /// The used element that is next, where there is one.
     #[inline]
     pub(super) fn peek(&mut self) -> Result<Option<Used>> {
         if self.used_next == self.used_seen && !self.look()? {
@@ -156,7 +136,6 @@ impl Split {
         Ok(Some(Used { head, len }))
     }
 
-    /// Takes a chain back, one element further.
     #[inline]
     pub(super) fn advance(&mut self, head: u16) -> Result<()> {
         self.unlend(head.into())?;
@@ -164,8 +143,6 @@ impl Split {
         Ok(())
     }
 
-    /// Takes as many chains as there are, as [`Self::take`] does one; returns the filled part of `out`, which is
-    /// not more than [`BATCH`] long.
     pub(super) fn take_many<'a>(&mut self, out: &'a mut [Used]) -> Result<&'a [Used]> {
         if self.used_next == self.used_seen && !self.look()? {
             return Ok(&[]);
@@ -209,13 +186,10 @@ impl Split {
         Ok(seen != self.used_next)
     }
 
-    /// True where [`Self::take`] would return something.
     pub(super) fn has_used(&mut self) -> Result<bool> {
         Ok(self.used_next != self.used_seen || self.look()?)
     }
 
-    /// Asks for an interrupt for the next used chain. True where one is there already, so that no interrupt
-    /// may come for it.
     pub(super) fn arm(&mut self) -> Result<bool> {
         if self.event_idx {
             self.set_used_event(self.used_next)?;
@@ -227,7 +201,6 @@ impl Split {
         self.has_used()
     }
 
-    /// Asks for no interrupts. The device may still send some.
     pub(super) fn disarm(&mut self) -> Result<()> {
         if self.event_idx {
             // As far ahead as the index goes.
@@ -243,12 +216,11 @@ impl Split {
         self.arena.store_u16(at, event, Ordering::Relaxed)
     }
 
-    /// Sets the published index as is. For misuse.
     pub(super) fn force_avail_idx(&self, index: u16) -> Result<()> {
         self.arena.store_u16(self.layout.avail + spec::AVAIL_IDX, index, Ordering::Release)
     }
 
-    /// Puts any value into the available ring. For misuse.
+    #[inline]
     pub(super) fn force_offer(&mut self, head: u16) -> Result<()> {
         let slot = usize::from(self.avail_next & (self.layout.size - 1));
         let at = self.layout.avail + spec::AVAIL_RING + 2 * slot;

@@ -245,7 +245,12 @@ fn a_lying_device_is_found_out() {
 #[test]
 fn descriptors_are_laid_out_as_the_specification_says() {
     let (mut queue, model) = queue(4, true);
-    queue.set_descriptor(1, 0x1122_3344_5566_7788, 0x99aa_bbcc, 0x3, 0x2).unwrap();
+    queue
+        .set_descriptor(
+            1,
+            Descriptor { iova: 0x1122_3344_5566_7788, len: 0x99aa_bbcc, flags: 0x3, next: 0x2 },
+        )
+        .unwrap();
     let mut bytes = [0; 16];
     model.arena.read(model.layout.desc + 16, &mut bytes).unwrap();
     assert_eq!(
@@ -340,7 +345,8 @@ proptest! {
                 for n in 0..length {
                     let flags = if n + 1 < length { spec::F_NEXT } else { 0 };
                     let index = head + n;
-                    queue.set_descriptor(index, index.into(), 100, flags, index + 1).unwrap();
+                    let (iova, next) = (index.into(), index + 1);
+                    queue.set_descriptor(index, Descriptor { iova, len: 100, flags, next }).unwrap();
                 }
                 queue.offer(head).unwrap();
                 lengths[usize::from(chain)] = length;
@@ -405,6 +411,8 @@ fn a_packed_device_that_lies_is_an_error() {
     model.put_used(2, 1, 0);
     assert!(matches!(queue.take(), Err(Error::Device(_))), "a buffer it was not given");
     // A chain without an end.
-    queue.set_descriptor(0, 0, 1, spec::F_NEXT, 0).unwrap();
+    queue
+        .set_descriptor(0, Descriptor { len: 1, flags: spec::F_NEXT, ..Descriptor::default() })
+        .unwrap();
     assert!(queue.offer(0).is_err());
 }
