@@ -5,10 +5,10 @@
 use std::io;
 use std::sync::Arc;
 
-use manifold_dma::testing::GuestMemory;
 use manifold_dma::{
     Access, Backing, Domain, Error, FaultReason, PAGE_SIZE, Permissions, RemoteMemory,
 };
+use manifold_testing::GuestMemory;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -49,11 +49,6 @@ pub mod spec;
 mod table;
 mod vlan;
 
-#[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzzing;
-#[cfg(any(test, feature = "fuzzing"))]
-mod reference;
-
 pub use decision::{Decision, Destinations, DropReason, Source};
 pub use mac::{MacAddr, ParseMacError};
 pub use policy::{Filters, Policy};

@@ -82,15 +82,15 @@ impl Layers {
         (valid && at + len <= frame.len()).then_some(at + len)
     }
 
-    /// Where the fixed part of the network header ends; where it begins, if it is not IP's. `None`: it should be IP's, but is
-    /// malformed or cut off.
-    pub(crate) fn network_end(&self, frame: &[u8]) -> Option<usize> {
+    /// Returns where the fixed part of the network header ends, in bytes from the frame's beginning; where it begins, if it is not
+    /// IP's. `None` if it should be IP's, but is malformed or cut off.
+    pub fn network_end(&self, frame: &[u8]) -> Option<usize> {
         let at = usize::from(self.network_at);
         match self.network {
             Network::Ipv4 => Some(at + ipv4::HEADER),
             Network::Ipv6 => Some(at + ipv6::HEADER),
             Network::Other => {
-                let kind = be16(frame, at - 2)?;
+                let kind = be16(frame, at.checked_sub(2)?)?;
                 (!matches!(kind, ethernet::IPV4 | ethernet::IPV6)).then_some(at)
             }
         }

@@ -28,8 +28,6 @@
 mod bytes;
 pub mod checksum;
 mod error;
-#[doc(hidden)]
-pub mod fuzzing;
 pub mod headers;
 mod net_header;
 mod plan;
@@ -44,5 +42,5 @@ pub use headers::{Layers, Network, Transport, parse};
 pub use net_header::{NetHeader, Offloads};
 pub use plan::{Checksums, Plan, Request};
 pub use rss::{Hash, Hasher};
-pub use segment::{Segmenter, Segments};
+pub use segment::Segmenter;
 pub use verify::{Verdict, verify};

@@ -9,7 +9,7 @@ use crate::{Checksums, Error, NetHeader, Network, Request, Sum, Transport};
 
 /// Cuts a frame up from its headers alone: makes the headers of each segment, and says which part of the payload follows.
 ///
-/// For payload that is not in one piece, or not to be read at all; [`Segments`] is for frames in one piece.
+/// The payload need not be in one piece, and is not read.
 #[derive(Clone, Copy, Debug)]
 pub struct Segmenter<'h> {
     headers: &'h [u8],
@@ -258,60 +258,5 @@ impl<'h> Segmenter<'h> {
         }
         sum.add_u16(len);
         sum.fold()
-    }
-}
-
-/// The segments of a frame in one piece.
-#[derive(Clone, Copy, Debug)]
-pub struct Segments<'f> {
-    segmenter: Segmenter<'f>,
-    frame: &'f [u8],
-}
-
-impl<'f> Segments<'f> {
-    /// `frame` is what `request` was made of.
-    ///
-    /// # Errors
-    /// See [`Segmenter::new`]; or `frame` is shorter than the request says.
-    pub fn new(frame: &'f [u8], request: &Request, checksums: Checksums) -> Result<Self, Error> {
-        let frame = frame.get(..request.frame_len()).ok_or(Error::Truncated(frame.len()))?;
-        Ok(Segments { segmenter: Segmenter::new(frame, request, checksums)?, frame })
-    }
-
-    /// How many there are, from 1.
-    #[inline]
-    #[expect(clippy::len_without_is_empty, reason = "never empty")]
-    pub fn len(&self) -> usize {
-        self.segmenter.len()
-    }
-
-    /// Bytes of the longest.
-    #[inline]
-    pub fn max_len(&self) -> usize {
-        self.segmenter.segment_len(0)
-    }
-
-    /// The virtio_net_hdr in front of each.
-    #[inline]
-    pub fn net_header(&self) -> NetHeader {
-        self.segmenter.net_header()
-    }
-
-    /// Writes segment `i` to the beginning of `out` and says how long it is; `None` if there is no such segment or no room.
-    #[inline]
-    pub fn write(&self, i: usize, out: &mut [u8]) -> Option<usize> {
-        let len = self.segmenter.segment_len(i);
-        let payload = self.frame.get(self.segmenter.payload(i))?;
-        let (headers, body) =
-            out.get_mut(..len)?.split_at_mut_checked(self.segmenter.headers_len())?;
-        let mut sum = Sum::new();
-        match self.segmenter.checksums {
-            Checksums::Complete => {
-                sum.add_copy(payload, body);
-            }
-            Checksums::Partial => body.copy_from_slice(payload),
-        }
-        self.segmenter.write_headers(i, &sum, headers)?;
-        Some(len)
     }
 }

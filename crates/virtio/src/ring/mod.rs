@@ -27,14 +27,10 @@
 mod area;
 mod burst;
 mod chain;
-#[doc(hidden)]
-pub mod fuzzing;
 mod inflight;
 mod packed;
 mod queue;
 mod split;
-#[doc(hidden)]
-pub mod testing;
 
 use manifold_dma::Fault;
 
