@@ -42,16 +42,13 @@
 
 mod decision;
 mod fdb;
-mod mac;
 mod policy;
 mod recent;
 pub mod spec;
 mod table;
-mod vlan;
 
 pub use decision::{Decision, Destinations, DropReason, Source};
-pub use mac::{MacAddr, ParseMacError};
-pub use policy::{Filters, Policy};
+pub use manifold_offload::{Filters, MacAddr, ParseMacError, VlanSet};
+pub use policy::Policy;
 pub use recent::Recent;
 pub use table::{Conflict, Table, TableBuilder};
-pub use vlan::VlanSet;

@@ -1,4 +1,5 @@
-//! What a network adapter does to frames in software: checksums, segmentation, receive-side scaling.
+//! What a network adapter does to frames in software (checksums, segmentation, receive-side scaling), and the words for what it
+//! receives: MAC addresses, VLANs, filters.
 //!
 //! A virtio driver hands frames over unfinished: the transport checksum not computed, or a TCP stream of 64 KiB in one
 //! frame. As long as the receiver takes such frames they pass as they are; for one that does not, this crate finishes
@@ -28,19 +29,25 @@
 mod bytes;
 pub mod checksum;
 mod error;
+mod filters;
 pub mod headers;
+mod mac;
 mod net_header;
 mod plan;
 pub mod rss;
 pub mod segment;
 pub mod spec;
 mod verify;
+mod vlan;
 
 pub use checksum::Sum;
 pub use error::Error;
+pub use filters::Filters;
 pub use headers::{Layers, Network, Transport, parse};
+pub use mac::{MacAddr, ParseMacError};
 pub use net_header::{NetHeader, Offloads};
 pub use plan::{Checksums, Plan, Request};
 pub use rss::{Hash, Hasher};
 pub use segment::Segmenter;
 pub use verify::{Verdict, verify};
+pub use vlan::VlanSet;

@@ -1,9 +1,9 @@
 //! What makes one network device differ from another.
 
+use manifold_offload::MacAddr;
 use manifold_pci::FunctionSpec;
 
 use super::features::{self, SUPPORTED};
-use super::filters::{self, MacAddress};
 use super::host::Role;
 use crate::Error;
 use crate::ring::MAX_QUEUE_SIZE;
@@ -13,6 +13,10 @@ use crate::transport::{DeviceFacts, layout};
 
 /// Most queue pairs of one device.
 pub const MAX_QUEUE_PAIRS: u16 = 16;
+
+/// How many addresses of each kind, unicast and multicast, the MAC filter table holds. More than these are received without
+/// being told apart: the driver is promised its own frames, not the absence of others.
+pub const MAC_TABLE_ENTRIES: usize = 64;
 
 /// Value of [`NetConfig::speed`] for a speed that is not known (5.1.4).
 pub const SPEED_UNKNOWN: u32 = u32::MAX;
@@ -26,7 +30,7 @@ pub struct NetConfig {
     /// The function's name in logs, such as `vf3`.
     pub name: String,
     /// The MAC address after each reset; a unicast address.
-    pub mac: MacAddress,
+    pub mac: MacAddr,
     /// Largest frame payload in bytes, 68 to 65535 (5.1.4.1).
     pub mtu: u16,
     /// Most queue pairs the driver can use, 1 to [`MAX_QUEUE_PAIRS`].
@@ -58,10 +62,10 @@ pub(super) enum Use {
 
 impl NetConfig {
     /// A function's usual configuration: MTU 1500, one queue pair of 256 descriptors, link up at 10 Gbit/s, all features.
-    pub fn new(name: impl Into<String>, mac: MacAddress) -> Self {
+    pub fn new(name: impl Into<String>, mac: impl Into<MacAddr>) -> Self {
         NetConfig {
             name: name.into(),
-            mac,
+            mac: mac.into(),
             mtu: 1500,
             queue_pairs: 1,
             queue_size: 256,
@@ -121,7 +125,7 @@ impl NetConfig {
         if self.mtu < 68 {
             return Err(Error::Mtu(self.mtu));
         }
-        if filters::is_group(&self.mac) || self.mac == [0; 6] {
+        if !self.mac.is_station() {
             return Err(Error::Mac(self.mac));
         }
         if self.speed > i32::MAX as u32 && self.speed != SPEED_UNKNOWN {

@@ -4,7 +4,6 @@ mod config;
 mod control;
 mod control_queue;
 mod features;
-mod filters;
 mod host;
 mod names;
 mod settings;
@@ -19,12 +18,12 @@ use crate::Error;
 use crate::spec::net::{config as layout, feature, hash_type, status};
 use crate::transport::{DeviceFacts, QueueError, QueueSetup, QueueState, VirtioDevice, VirtioPci};
 use config::Use;
-pub use config::{MAX_QUEUE_PAIRS, NetConfig, SPEED_UNKNOWN};
+pub use config::{MAC_TABLE_ENTRIES, MAX_QUEUE_PAIRS, NetConfig, SPEED_UNKNOWN};
 use control::{CommandCounts, Surroundings};
 use control_queue::{Commands, ControlQueue};
 pub use features::{PLAIN, SUPPORTED};
-pub use filters::{Filters, MAC_TABLE_ENTRIES, MacAddress, VlanTable};
 pub use host::{QueueHost, Role};
+pub use manifold_offload::Filters;
 pub use names::feature_names;
 use settings::{Changes, Queues, Settings};
 pub use steering::{
@@ -225,7 +224,7 @@ impl VirtioDevice for Net {
                 *out = *byte;
             }
         };
-        put(layout::MAC, &self.settings.filters.mac);
+        put(layout::MAC, &self.settings.filters.mac.octets());
         put(layout::STATUS, &status.to_le_bytes());
         put(layout::MAX_VIRTQUEUE_PAIRS, &self.config.queue_pairs.to_le_bytes());
         put(layout::MTU, &self.config.mtu.to_le_bytes());

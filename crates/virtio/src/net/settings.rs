@@ -1,7 +1,8 @@
 //! What a driver has set by features and control commands, between two resets.
 
+use manifold_offload::{Filters, MacAddr};
+
 use super::features;
-use super::filters::{Filters, MacAddress};
 use super::host::{QueueHost, Role};
 use super::steering::{Coalescing, Steering};
 use crate::spec::net::feature;
@@ -29,7 +30,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Those of a device without a driver.
-    pub(super) fn new(mac: MacAddress, max_pairs: u16) -> Self {
+    pub(super) fn new(mac: MacAddr, max_pairs: u16) -> Self {
         Settings {
             features: 0,
             max_pairs,
