@@ -147,8 +147,9 @@ fn event_index_asks_for_an_interrupt_exactly_when_it_is_passed() {
         for batch in 0..=8u16 {
             for distance in -20..20i16 {
                 let event = start.wrapping_add_signed(distance);
-                let mut queue =
-                    queue(&driver).resume(QueueState { next_avail: start, next_used: start });
+                let mut queue = queue(&driver)
+                    .resume(QueueState { next_avail: start, next_used: start })
+                    .unwrap();
                 driver.set_available(start.wrapping_add(batch));
                 driver.set_used_event(event);
                 let wanted = (0..batch).any(|n| start.wrapping_add(n) == event);
@@ -184,7 +185,8 @@ fn notifications_are_asked_for_by_flag() {
 #[test]
 fn notifications_are_asked_for_by_index() {
     let mut driver = Driver::new(4, EVENT);
-    let mut queue = queue(&driver).resume(QueueState { next_avail: 65_534, next_used: 65_534 });
+    let mut queue =
+        queue(&driver).resume(QueueState { next_avail: 65_534, next_used: 65_534 }).unwrap();
     driver.set_available(65_534);
     let reader = driver.reader();
     let pin = reader.pin();
@@ -204,7 +206,8 @@ fn notifications_are_asked_for_by_index() {
 #[test]
 fn indices_wrap_around() {
     let mut driver = Driver::new(2, PLAIN);
-    let mut queue = queue(&driver).resume(QueueState { next_avail: 65_530, next_used: 65_530 });
+    let mut queue =
+        queue(&driver).resume(QueueState { next_avail: 65_530, next_used: 65_530 }).unwrap();
     driver.set_available(65_530);
     driver.put(driver.addresses.device + 2, &65_530u16.to_le_bytes());
     let reader = driver.reader();
@@ -361,7 +364,7 @@ proptest! {
         driver.put(BUFFERS, &noise);
         driver.set_available(start);
         driver.put(addresses.device + 2, &start.to_le_bytes());
-        let mut queue = SplitQueue::new(addresses, features).unwrap().resume(QueueState { next_avail: start, next_used: start });
+        let mut queue = SplitQueue::new(addresses, features).unwrap().resume(QueueState { next_avail: start, next_used: start }).unwrap();
         let mut used = 0u16;
         for (buffers, readable, table, completes) in chains {
             let readable = readable.min(buffers.len());

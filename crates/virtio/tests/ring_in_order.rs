@@ -23,7 +23,7 @@ fn split_batches(writable: &[bool], begin: u16, together: usize) {
     const SIZE: u16 = 64;
     let mut driver = Driver::new(SIZE, SPLIT);
     let begin_state = QueueState { next_avail: begin, next_used: begin };
-    let mut queue = SplitQueue::new(driver.addresses, SPLIT).unwrap().resume(begin_state);
+    let mut queue = SplitQueue::new(driver.addresses, SPLIT).unwrap().resume(begin_state).unwrap();
     driver.set_available(begin);
     let element = |index: u16| driver_element(begin.wrapping_add(index));
     for slot in 0..SIZE {

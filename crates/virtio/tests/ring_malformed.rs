@@ -170,7 +170,8 @@ fn available_index_out_of_range() {
         let mut driver = Driver::new(SIZE, ALL);
         let mut queue = SplitQueue::new(driver.addresses, ALL)
             .unwrap()
-            .resume(QueueState { next_avail: next, next_used: next });
+            .resume(QueueState { next_avail: next, next_used: next })
+            .unwrap();
         driver.set_available(index);
         let reader = driver.reader();
         let pin = reader.pin();

@@ -29,15 +29,17 @@ mod burst;
 mod chain;
 mod inflight;
 mod packed;
+mod position;
 mod queue;
 mod split;
+mod virtqueue;
 
 use manifold_dma::Fault;
 
 pub use burst::{AnyBurst, Burst};
 pub use chain::Chain;
 pub use inflight::Inflight;
-pub use packed::{PackedBurst, PackedQueue};
+pub use packed::{PackedBurst, PackedQueue, is_in_use};
 pub use queue::Queue;
 pub use split::{SplitBurst, SplitQueue};
 
@@ -58,13 +60,21 @@ pub struct QueueAddresses {
 }
 
 /// How far a queue is: what it takes to go on elsewhere. In a packed queue bit 15 of each is the wrap counter and the rest
-/// an index into the descriptor ring, as in vhost's VRING_BASE; its beginning is 8000h, not 0.
+/// an index into the descriptor ring, as in vhost's VRING_BASE.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueState {
     /// The next entry of the available (packed: descriptor) ring to take.
     pub next_avail: u16,
     /// The next entry of the used (packed: descriptor) ring to write.
     pub next_used: u16,
+}
+
+impl QueueState {
+    /// Returns where a queue begins: 0, and in a packed queue 8000h.
+    pub fn start(packed: bool) -> Self {
+        let next = if packed { position::WRAP } else { 0 };
+        QueueState { next_avail: next, next_used: next }
+    }
 }
 
 /// Which of the optional ring features the driver accepted.

@@ -35,7 +35,7 @@ impl Queue {
     /// [`RingError::Position`].
     pub fn resume(self, state: QueueState) -> Result<Self, RingError> {
         Ok(match self {
-            Queue::Split(queue) => Queue::Split(queue.resume(state)),
+            Queue::Split(queue) => Queue::Split(queue.resume(state)?),
             Queue::Packed(queue) => Queue::Packed(queue.resume(state)?),
         })
     }

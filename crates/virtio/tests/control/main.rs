@@ -15,8 +15,8 @@ mod steering;
 
 use common::driver::BUFFER_SIZE;
 use common::{Control, MAC, QueueMemory, Rig, config, drive_to_features_ok};
-use manifold_pci::DeviceModel;
 use manifold_offload::MacAddr;
+use manifold_pci::DeviceModel;
 use manifold_virtio::net::{Filters, MAC_TABLE_ENTRIES, NetConfig};
 use manifold_virtio::spec::net::{ctrl, feature};
 use manifold_virtio::spec::pci::common as reg;

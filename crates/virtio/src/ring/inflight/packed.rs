@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use super::{DESC_NUM_AT, Inflight, VERSION, VERSION_AT};
 use crate::ring::chain::Descriptor;
+use crate::ring::position::{WRAP, index};
 use crate::ring::{Chain, RingError};
 
 /// Offsets of `free_head` and of `old_free_head`.
@@ -30,8 +31,6 @@ const ID: usize = 16;
 const FLAGS: usize = 18;
 const LEN: usize = 20;
 const ADDR: usize = 24;
-/// The wrap counter in a position.
-const WRAP: u16 = 1 << 15;
 
 pub(super) fn bytes(queue_size: u16) -> usize {
     DESC_AT + DESC * usize::from(queue_size)
@@ -110,7 +109,7 @@ impl PackedRecord {
         let fresh = record.region.u16(VERSION_AT) != VERSION;
         // A place that the ring does not have: nothing here can be believed.
         let positions = record.positions();
-        if fresh || positions.iter().any(|position| position & !WRAP >= size) {
+        if fresh || positions.iter().any(|position| index(*position) >= size) {
             record.begin(position);
             return Ok((record, None));
         }
@@ -132,16 +131,16 @@ impl PackedRecord {
     /// Where used descriptors go on: [`NEW`] and [`OLD`].
     fn positions(&self) -> [u16; 2] {
         let [a, b, c, d, wrap, old_wrap, ..]: [u8; 8] = self.region.get(USED_AT);
-        let position = |index: [u8; 2], wrap: u8| {
-            u16::from_ne_bytes(index) & !WRAP | if wrap != 0 { WRAP } else { 0 }
+        let position = |bytes: [u8; 2], wrap: u8| {
+            index(u16::from_ne_bytes(bytes)) | if wrap != 0 { WRAP } else { 0 }
         };
         [position([a, b], wrap), position([c, d], old_wrap)]
     }
 
     fn put_positions(&self, [new, old]: [u16; 2]) {
         let wrap = |position: u16| u8::from(position & WRAP != 0);
-        let [a, b] = (new & !WRAP).to_ne_bytes();
-        let [c, d] = (old & !WRAP).to_ne_bytes();
+        let [a, b] = index(new).to_ne_bytes();
+        let [c, d] = index(old).to_ne_bytes();
         self.region.put(USED_AT, [a, b, c, d, wrap(new), wrap(old), 0, 0]);
     }
 
