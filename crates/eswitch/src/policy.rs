@@ -1,14 +1,14 @@
-//! What the switch knows of one function.
+//! This module holds what the switch knows of one function.
 
 use crate::{Filters, MacAddr};
 
-/// Everything the switch knows of one function.
+/// All that the switch knows of one function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The MAC address the PF gave to the function. No other function can own it, whatever its
     /// driver claims, even while this one uses another.
     pub assigned_mac: MacAddr,
-    /// What the driver asked for (already limited by the PF to what it may ask).
+    /// The frames that the driver asked for (already limited by the PF to what it may ask).
     pub filters: Filters,
     /// Drop what the function sends from a source address it does not own.
     pub spoofchk: bool,

@@ -15,7 +15,7 @@ pub struct Recent {
 }
 
 impl Recent {
-    /// Whether a frame of the same sender goes where the remembered one went; false says nothing.
+    /// Returns whether a frame of the same sender goes where the remembered one went; false says nothing.
     ///
     /// `header` and `frame_len` are as in [`Table::classify`](crate::Table::classify).
     #[inline]
@@ -36,7 +36,7 @@ impl Recent {
     }
 }
 
-/// Whether two headers agree in what decides: the addresses, and the tag if there is one.
+/// Returns whether two headers agree in what decides: the addresses, and the tag if there is one.
 #[inline]
 fn same(one: &[u8; DECIDING], other: &[u8; DECIDING]) -> bool {
     // Two words that overlap: the addresses and the type.

@@ -1,4 +1,4 @@
-//! What IEEE 802.3 and 802.1Q say about a frame's header.
+//! These constants are what IEEE 802.3 and 802.1Q say about a frame's header.
 
 pub use manifold_offload::spec::ethernet::{GROUP_BIT, VID_MASK};
 

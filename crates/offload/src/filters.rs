@@ -1,4 +1,4 @@
-//! What a function's driver asked to receive.
+//! This module holds what a function's driver asked to receive.
 
 use crate::{MacAddr, VlanSet};
 
@@ -32,9 +32,9 @@ pub struct Filters {
     pub unicast: Vec<MacAddr>,
     /// Multicast addresses subscribed to. Unicast addresses and broadcast are ignored.
     pub multicast: Vec<MacAddr>,
-    /// Whether `vlans` limits what is received. Off: every VLAN.
+    /// True if `vlans` limits what is received; otherwise every VLAN is.
     pub vlan_filtering: bool,
-    /// With `vlan_filtering`, the VLANs received. Untagged and priority-tagged frames are always received.
+    /// The VLANs received with `vlan_filtering`. Untagged and priority-tagged frames are always received.
     pub vlans: VlanSet,
 }
 

@@ -1,5 +1,5 @@
-//! What a network adapter does to frames in software (checksums, segmentation, receive-side scaling), and the words for what it
-//! receives: MAC addresses, VLANs, filters.
+//! This crate does in software what a network adapter does to frames (checksums, segmentation, receive-side scaling), and has
+//! the words for what it receives: MAC addresses, VLANs, filters.
 //!
 //! A virtio driver hands frames over unfinished: the transport checksum not computed, or a TCP stream of 64 KiB in one
 //! frame. As long as the receiver takes such frames they pass as they are; for one that does not, this crate finishes

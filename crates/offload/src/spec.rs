@@ -149,9 +149,9 @@ pub mod hash_type {
     pub const UDPV6: u32 = 1 << 5;
     /// Home address and routing header's address, where there are any, of packets with extension headers.
     pub const IP_EX: u32 = 1 << 6;
-    /// The same and TCP ports.
+    /// IPv6 addresses with extension headers considered, and TCP ports.
     pub const TCP_EX: u32 = 1 << 7;
-    /// The same and UDP ports.
+    /// IPv6 addresses with extension headers considered, and UDP ports.
     pub const UDP_EX: u32 = 1 << 8;
     /// All of them.
     pub const ALL: u32 = 0x1ff;

@@ -46,7 +46,7 @@ pub use split::{SplitBurst, SplitQueue};
 /// The largest queue this device serves, in descriptors.
 pub const MAX_QUEUE_SIZE: u16 = 1024;
 
-/// Where a driver put a queue (virtio 1.3, 4.1.4.3: `queue_desc`, `queue_driver`, `queue_device`).
+/// The place where a driver put a queue (virtio 1.3, 4.1.4.3: `queue_desc`, `queue_driver`, `queue_device`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueAddresses {
     /// Descriptors: at most [`MAX_QUEUE_SIZE`], and in a split queue a power of two.
@@ -59,7 +59,7 @@ pub struct QueueAddresses {
     pub device: u64,
 }
 
-/// How far a queue is: what it takes to go on elsewhere. In a packed queue bit 15 of each is the wrap counter and the rest
+/// The progress of a queue: what it takes to go on elsewhere. In a packed queue bit 15 of each is the wrap counter and the rest
 /// an index into the descriptor ring, as in vhost's VRING_BASE.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueState {
@@ -77,7 +77,7 @@ impl QueueState {
     }
 }
 
-/// Which of the optional ring features the driver accepted.
+/// The optional ring features that the driver accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingFeatures {
     /// VIRTIO_F_EVENT_IDX.
@@ -90,7 +90,7 @@ pub struct RingFeatures {
     pub in_order: bool,
 }
 
-/// How a ring broke the rules. The device that owns it needs a reset; nothing else is touched.
+/// The way in which a ring broke the rules. The device that owns it needs a reset; nothing else is touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RingError {
     /// The queue's size is out of range, or that of a split queue is not a power of two.
@@ -112,7 +112,7 @@ pub enum RingError {
     /// The available index moved by more than the queue has room for.
     #[error("available index {index} is too far ahead of {next} in a queue of {size}")]
     AvailableIndex {
-        /// What the driver wrote.
+        /// The index that the driver wrote.
         index: u16,
         /// The next one the device would have taken.
         next: u16,
@@ -151,9 +151,9 @@ pub enum RingError {
     /// The region for what is in flight is too small.
     #[error("{needed} bytes at {offset} of an inflight buffer of {size}")]
     Inflight {
-        /// Where the queue's part begins.
+        /// Offset of the queue's part in bytes.
         offset: usize,
-        /// Its size in bytes.
+        /// Size of the queue's part in bytes.
         needed: usize,
         /// The buffer's size in bytes.
         size: usize,

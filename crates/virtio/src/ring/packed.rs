@@ -12,7 +12,7 @@ use manifold_dma::{Access, Pinned, Slice};
 use super::area::Area;
 use super::burst::Burst;
 use super::chain::{
-    Chain, DESCRIPTOR, Descriptor, Each, Found, INDIRECT, NEXT, WRITE, Walk, single,
+    AVAIL, Chain, DESCRIPTOR, Descriptor, Each, Found, INDIRECT, NEXT, USED, WRITE, Walk, single,
 };
 use super::inflight::PackedRecord;
 use super::position::{Position, WRAP, advance, distance, index, retreat};
@@ -21,11 +21,7 @@ use super::{QueueAddresses, QueueState, RingError};
 
 pub use in_use::is_in_use;
 
-/// VIRTQ_DESC_F_AVAIL (2.8.1).
-const AVAIL: u16 = 1 << 7;
-/// VIRTQ_DESC_F_USED (2.8.1).
-const USED: u16 = 1 << 15;
-/// What an event suppression area's flags say (2.8.10).
+/// Values of an event suppression area's flags (2.8.10).
 mod event {
     pub(super) const ENABLE: u16 = 0;
     pub(super) const DISABLE: u16 = 1;
@@ -43,10 +39,10 @@ const PER_LINE: usize = 4;
 
 /// The flags that tell a single direct descriptor that is available from all others.
 const COMMON: u16 = AVAIL | USED | NEXT | INDIRECT;
-/// A flag that is not among them: compared with it, none is of that kind.
+/// A flag that is not in [`COMMON`]: a descriptor is never found equal to it, so none is taken for a single direct one.
 const NEVER: u16 = 1 << 4;
 
-/// [`AVAIL`] and [`USED`] of a descriptor that is available at this place.
+/// Returns [`AVAIL`] and [`USED`] of a descriptor that is available at this place.
 #[inline]
 fn available_flags(position: Position) -> u16 {
     if position & WRAP != 0 { AVAIL } else { USED }
@@ -58,10 +54,10 @@ pub type PackedQueue = VirtQueue<Packed>;
 /// One burst over a packed queue.
 pub type PackedBurst<'q, 'p> = RingBurst<'q, 'p, Packed>;
 
-/// What only a packed queue has.
+/// The state that only a packed queue has.
 #[derive(Debug, Default)]
 pub struct Packed {
-    /// What the flags of a single direct descriptor at the next position to take are, as far as [`COMMON`] goes.
+    /// The flags among [`COMMON`] that a single direct descriptor at the next position to take has.
     turn: u16,
     /// The descriptor at `published`, to be written last: length, buffer ID and flags as they lie in memory.
     first: u64,
@@ -169,7 +165,7 @@ fn recover(queue: &mut PackedQueue, pin: &Pinned<'_>) -> Result<(), RingError> {
 
 // Safety of what follows: the ring stays mapped, see `RingBurst`. Indices in positions are below the queue's size.
 impl<'p> PackedBurst<'_, 'p> {
-    /// Length, buffer ID and flags of the descriptor at `position`: its second half, read in one piece. The driver writes
+    /// Reads length, buffer ID and flags of the descriptor at `position`: its second half, read in one piece. The driver writes
     /// the flags last, so with flags that say "available" the rest of the half is what it wrote, and the first half is,
     /// if it is read later.
     #[inline]
@@ -179,7 +175,7 @@ impl<'p> PackedBurst<'_, 'p> {
         unsafe { self.queue.layout.descriptors.u64(offset) }.load(Ordering::Acquire)
     }
 
-    /// The descriptor at `position`, of which the second half is known.
+    /// Reads the descriptor at `position`, of which the second half is known.
     #[inline]
     fn descriptor(&self, position: Position, second: u64) -> Descriptor {
         let offset = usize::from(position & !WRAP) * DESCRIPTOR;
@@ -433,7 +429,7 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
             event::DISABLE => false,
             event::DESC if self.queue.features.event_index => {
                 let size = self.queue.addresses.size;
-                // How far the batch reaches, and where in it the event is: counted from its beginning, over two laps.
+                // The length of the batch and the event's place in it are counted from its beginning, over two laps.
                 let offset = event & !WRAP;
                 let lap = if (old ^ event) & WRAP == 0 { 0 } else { size };
                 let ahead = (offset + lap).checked_sub(old & !WRAP);

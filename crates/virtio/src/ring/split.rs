@@ -21,11 +21,11 @@ const NO_NOTIFY: u16 = 1;
 const INDEX: usize = 2;
 /// Offset of `ring` in the available and in the used ring.
 const ENTRIES: usize = 4;
-/// How many entries of the available ring are fetched in one go.
+/// Number of entries of the available ring that are fetched in one go.
 const FETCH: usize = 32;
 /// Used elements in a cache line.
 const PER_LINE: usize = 8;
-/// How far ahead of the next entry of the available ring [`SplitQueue::prefetch`] reaches: a burst's worth.
+/// Number of entries by which [`SplitQueue::prefetch`] reaches ahead in the available ring: a burst's worth.
 const AHEAD: u16 = FETCH as u16 - 1;
 
 /// A split virtqueue.
@@ -34,7 +34,7 @@ pub type SplitQueue = VirtQueue<Split>;
 /// One burst over a split queue.
 pub type SplitBurst<'q, 'p> = RingBurst<'q, 'p, Split>;
 
-/// What only a split queue has.
+/// The state that only a split queue has.
 #[derive(Debug, Default)]
 pub struct Split {
     /// The available index as it was read last; entries before it may be read.
@@ -128,7 +128,7 @@ fn recover(queue: &mut SplitQueue, pin: &Pinned<'_>) -> Result<(), RingError> {
 // Safety of what follows: the rings stay mapped, see `RingBurst`.
 impl<'p> SplitBurst<'_, 'p> {
     /// Reads entries of the available ring until up to `wanted` of the next are at hand, and asks for the descriptors they name.
-    /// Never [`Found::Chain`] but for "there are some".
+    /// It returns [`Found::Chain`] only for "there are some".
     #[inline(never)]
     fn fetch(&mut self, wanted: usize) -> Found {
         if self.queue.layout.limit == self.queue.next_avail {
@@ -158,7 +158,7 @@ impl<'p> SplitBurst<'_, 'p> {
         Found::Chain(Chain::default())
     }
 
-    /// Asks for the used elements of so many chains, to write to them: the driver has read what was there a lap ago.
+    /// Asks the processor for the used elements of `count` chains, to write to them: the driver has read what was there a lap ago.
     #[inline]
     fn expect(&self, count: usize, access: Access) {
         // A run of transmitted chains has one element with VIRTIO_F_IN_ORDER.
@@ -422,7 +422,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         Ok(self.available()? > 0)
     }
 
-    /// With the event index this needs no store: the index asked for last has passed.
+    /// Tells the driver not to notify. With the event index this needs no store: the index asked for last has passed.
     #[inline]
     fn disarm(&mut self) {
         if !self.queue.quiet && !self.queue.features.event_index {

@@ -1,4 +1,4 @@
-//! What a virtqueue has whatever its layout: where it is, how far it is, and what of it the driver knows. The layouts, split and
+//! This module holds what a virtqueue has whatever its layout: where it is, how far it is, and what of it the driver knows. The layouts, split and
 //! packed, are beside it.
 
 use std::fmt;
@@ -24,15 +24,15 @@ pub struct VirtQueue<L> {
     /// Or'ed to a descriptor's flags, sends even the common case the way that knows of the record of what is in flight; 0
     /// without a record.
     pub(super) detour: u16,
-    /// Whether the driver was last told that it need not notify.
+    /// True if the driver was last told that it need not notify.
     pub(super) quiet: bool,
-    /// Neither VIRTIO_F_IN_ORDER nor a record.
+    /// True if there is neither VIRTIO_F_IN_ORDER nor a record.
     pub(super) plain: bool,
     /// With VIRTIO_F_IN_ORDER, the chains completed last whose used entry is still to be written.
     unwritten: Option<Unwritten>,
-    /// Where what is in flight is recorded, until the first burst makes it a record.
+    /// The region where what is in flight is recorded, until the first burst makes it a record.
     pub(super) inflight: Option<Inflight>,
-    /// What only a ring of this layout has.
+    /// The state that only a ring of this layout has.
     pub(super) layout: L,
     /// Version of the domain's snapshot that the ring was resolved with.
     version: Option<u64>,
@@ -47,11 +47,11 @@ struct Unwritten {
     head: u16,
 }
 
-/// What sets one layout apart.
+/// The differences between the layouts.
 pub trait Layout: Default + fmt::Debug {
-    /// Whether this is the packed layout.
+    /// True if this is the packed layout.
     const PACKED: bool;
-    /// Where a ring begins.
+    /// The position where a ring begins.
     const START: u16;
 
     /// Returns whether a queue of this layout can have `size` descriptors, of those that any queue can have.
@@ -194,7 +194,7 @@ pub struct RingBurst<'q, 'p, L> {
     pub(super) pin: &'p Pinned<'p>,
     /// The queue's size less one; in a split queue the size is a power of two.
     pub(super) mask: u16,
-    /// What went wrong, after [`Found::Error`].
+    /// The error after [`Found::Error`].
     pub(super) error: RingError,
 }
 

@@ -1,4 +1,4 @@
-//! What is received: modes, the MAC filter table, VLANs; and the answer to an announcement request (5.1.6.5.1 to
+//! Commands that say what is received: modes, the MAC filter table, VLANs; and the answer to an announcement request (5.1.6.5.1 to
 //! 5.1.6.5.4).
 
 use manifold_offload::MacAddr;
@@ -10,7 +10,7 @@ use crate::net::settings::{Changes, Settings};
 use crate::spec::net::{ctrl, feature};
 
 impl Settings {
-    /// 5.1.6.5.1
+    /// Carries out a command of class RX (5.1.6.5.1).
     pub(super) fn receive_mode(&mut self, command: u8, data: &[u8]) -> Outcome {
         let extra = !matches!(command, ctrl::RX_PROMISC | ctrl::RX_ALLMULTI);
         self.require(if extra { feature::CTRL_RX_EXTRA } else { feature::CTRL_RX })?;
@@ -34,7 +34,7 @@ impl Settings {
         Ok(Changes::FILTERS)
     }
 
-    /// 5.1.6.5.2: two tables, unicast and multicast. Each address counts by what it is, whichever table it came in.
+    /// Carries out MAC_TABLE_SET (5.1.6.5.2), which has two tables, unicast and multicast. Each address counts by what it is, whichever table it came in.
     pub(super) fn mac_table_set(&mut self, data: &[u8]) -> Outcome {
         self.require(feature::CTRL_RX)?;
         let (first, rest) = mac_table(data)?;
@@ -52,7 +52,7 @@ impl Settings {
         Ok(Changes::FILTERS)
     }
 
-    /// 5.1.6.5.2
+    /// Carries out MAC_ADDR_SET (5.1.6.5.2).
     pub(super) fn mac_address_set(&mut self, data: &[u8]) -> Outcome {
         self.require(feature::CTRL_MAC_ADDR)?;
         let mac = MacAddr(data.try_into().map_err(|_| Refused)?);
@@ -63,7 +63,7 @@ impl Settings {
         Ok(Changes::FILTERS)
     }
 
-    /// 5.1.6.5.3
+    /// Carries out a command of class VLAN (5.1.6.5.3).
     pub(super) fn vlan(&mut self, data: &[u8], present: bool) -> Outcome {
         self.require(feature::CTRL_VLAN)?;
         let vid = le16(data)?;
@@ -79,7 +79,7 @@ impl Settings {
         Ok(Changes::FILTERS)
     }
 
-    /// 5.1.6.5.4
+    /// Carries out ANNOUNCE_ACK (5.1.6.5.4).
     pub(super) fn announce_ack(&mut self, data: &[u8]) -> Outcome {
         self.require(feature::GUEST_ANNOUNCE)?;
         if !data.is_empty() || !self.announce {

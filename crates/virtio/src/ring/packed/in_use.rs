@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use manifold_dma::Domain;
 
-use super::{AVAIL, USED};
-use crate::ring::chain::DESCRIPTOR;
+use crate::ring::chain::{AVAIL, DESCRIPTOR, USED};
 
 /// Returns whether the packed ring of `size` descriptors at `address` is certainly not at a beginning, that is before the first
 /// descriptor of an odd round. Some that are not cannot be told. A ring that cannot be read is for who serves it to refuse.
@@ -19,8 +18,8 @@ pub fn is_in_use(domain: &Arc<Domain>, address: u64, size: u16) -> bool {
     domain.reader().pin().read(address, &mut ring).is_ok() && shows_use(&ring)
 }
 
-/// At a beginning there are descriptors of the coming round (AVAIL alone) and then those of the last one: used ones (neither)
-/// and what else their chains consist of (USED alone). Of the odd round before it nothing is left.
+/// Returns whether the flags show use. At a beginning there are descriptors of the coming round (AVAIL alone) and then those
+/// of the last one: used ones (neither) and what else their chains consist of (USED alone). Of the odd round before it nothing is left.
 fn shows_use(ring: &[u8]) -> bool {
     let (descriptors, _) = ring.as_chunks::<DESCRIPTOR>();
     let flags = || {
