@@ -1,4 +1,7 @@
 //! Frame headers: whatever bytes a guest sends, the eswitch decides as its reference model does.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| manifold_eswitch::fuzzing::classify(data));
+#[path = "../src/frame_header/mod.rs"]
+mod body;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| body::classify(data));

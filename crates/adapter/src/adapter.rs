@@ -186,8 +186,8 @@ impl Adapter {
                 (vf.routing_id, vf.bars)
             }
         };
-        let (state, link_up, mac) =
-            function.with_model(|model| (model.state(), model.link_up(), model.filters().mac));
+        let (state, link_up, mac) = function
+            .with_model(|model| (model.state(), model.link_up(), model.filters().mac.octets()));
         let holder = function.holder();
         let told = holder.as_ref().and_then(|holder| holder.status.as_ref());
         let (device_status, features, failure) = match told {

@@ -32,7 +32,6 @@ mod function;
 mod info;
 mod interrupt;
 mod queues;
-mod stale;
 mod switch;
 mod vhost;
 

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use manifold_datapath::Datapath;
-use manifold_eswitch::{Filters, MacAddr, Policy, Table, TableBuilder, VlanSet};
+use manifold_eswitch::{Filters, MacAddr, Policy, Table, TableBuilder};
 use manifold_pci::FunctionId;
-use manifold_virtio::net;
 use parking_lot::Mutex;
 
 /// The Ethernet header, on top of the MTU; the switch allows for a VLAN tag by itself.
@@ -54,10 +53,10 @@ impl Switch {
     }
 
     /// A function's driver changed what it wants to receive.
-    pub(crate) fn set_filters(&self, id: FunctionId, filters: &net::Filters) {
+    pub(crate) fn set_filters(&self, id: FunctionId, filters: &Filters) {
         let mut state = self.state.lock();
         let Some(policy) = state.policies.get_mut(&id) else { return };
-        let filters = limit(convert(filters), id);
+        let filters = limit(filters.clone(), id);
         if policy.filters != filters {
             policy.filters = filters;
             self.publish(&mut state);
@@ -115,26 +114,6 @@ fn limit(asked: Filters, id: FunctionId) -> Filters {
     }
 }
 
-fn convert(filters: &net::Filters) -> Filters {
-    let mut vlans = VlanSet::EMPTY;
-    for vid in filters.vlans.iter() {
-        vlans.insert(vid);
-    }
-    Filters {
-        mac: MacAddr(filters.mac),
-        promiscuous: filters.promiscuous,
-        all_multicast: filters.all_multicast,
-        all_unicast: filters.all_unicast,
-        no_multicast: filters.no_multicast,
-        no_unicast: filters.no_unicast,
-        no_broadcast: filters.no_broadcast,
-        unicast: filters.unicast.iter().copied().map(MacAddr).collect(),
-        multicast: filters.multicast.iter().copied().map(MacAddr).collect(),
-        vlan_filtering: filters.vlan_filtering,
-        vlans,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use manifold_pci::FunctionId::Vf;
@@ -150,7 +129,7 @@ mod tests {
         let told = || switch.state.lock().told.iter().copied().collect::<Vec<_>>();
         assert_eq!(told(), []);
         for own in [false, true, false] {
-            switch.set_filters(Vf(1), &net::Filters::new(mac(u8::from(own))));
+            switch.set_filters(Vf(1), &Filters::new(mac(u8::from(own))));
             assert_eq!(told(), [Vf(1)]);
         }
         switch.remove(|id| id == Vf(1));
@@ -171,7 +150,7 @@ mod trust_tests {
     /// Who gets a frame from `SENDER` when `id` asks for everything.
     fn receivers(id: FunctionId, destination: [u8; 6]) -> Vec<FunctionId> {
         let (other, sender) = (FunctionId::Vf(8), FunctionId::Vf(9));
-        let mut greedy = net::Filters::new(OWN);
+        let mut greedy = Filters::new(OWN);
         greedy.promiscuous = true;
         greedy.all_unicast = true;
         greedy.vlan_filtering = true;
@@ -180,7 +159,7 @@ mod trust_tests {
             state.policies.insert(function, Policy::new(MacAddr(mac)));
         }
         if let Some(policy) = state.policies.get_mut(&id) {
-            policy.filters = limit(convert(&greedy), id);
+            policy.filters = limit(greedy, id);
         }
         let frame = [&destination[..], &SENDER, &[0x81, 0, 0, 7, 8, 0]].concat();
         match build(&state, 1514).classify(Source::Function(sender), &frame, 60) {

@@ -20,7 +20,7 @@ use manifold_vhost_user::{
     Device, DeviceStatus, Disconnect, Failure, Offer, Peer, Position, Region, RingLines, RingSetup,
 };
 use manifold_virtio::net::{Filters, NetConfig, QueueHost, Role, Steering};
-use manifold_virtio::ring::{Inflight, MAX_QUEUE_SIZE, QueueAddresses};
+use manifold_virtio::ring::{Inflight, MAX_QUEUE_SIZE, QueueAddresses, is_in_use};
 use manifold_virtio::spec::feature as common;
 use manifold_virtio::spec::net::feature;
 use manifold_virtio::transport::{QueueEvents, QueueSetup, QueueState};
@@ -29,7 +29,6 @@ use rustix::fd::OwnedFd;
 
 use crate::function::{Function, Holder};
 use crate::info::{PeerInfo, Protocol};
-use crate::stale;
 
 /// Of a function's features, those that concern the queues and what is in them. The rest is the VMM's, which keeps the
 /// control queue and the configuration.
@@ -68,9 +67,6 @@ enum Refused {
     UnderWay,
 }
 
-/// The wrap counter in a packed ring's position; alone, where a ring begins.
-const WRAP: u16 = 1 << 15;
-
 /// One function as a vhost-user device.
 pub(crate) struct VhostAttachment {
     function: Arc<Function>,
@@ -87,8 +83,8 @@ impl VhostAttachment {
     fn is_lost(&self, setup: &RingSetup) -> bool {
         setup.features & common::RING_PACKED != 0
             && setup.inflight.is_none()
-            && setup.position == (Position { next_available: WRAP, next_used: WRAP })
-            && stale::is_under_way(&self.function.domain, setup.descriptors, setup.size)
+            && state(setup.position) == QueueState::start(true)
+            && is_in_use(&self.function.domain, setup.descriptors, setup.size)
     }
 
     fn net(&self) -> &NetConfig {
@@ -156,7 +152,6 @@ impl Device for VhostAttachment {
         }
         let pair = ring / 2;
         let role = if ring.is_multiple_of(2) { Role::Rx(pair) } else { Role::Tx(pair) };
-        let Position { next_available, next_used } = setup.position;
         let queue = QueueSetup {
             index: ring,
             addresses: QueueAddresses {
@@ -166,7 +161,7 @@ impl Device for VhostAttachment {
                 device: setup.device,
             },
             features: setup.features,
-            resume: Some(QueueState { next_avail: next_available, next_used }),
+            resume: Some(state(setup.position)),
             events: Arc::new(Line { ring, function: self.function.id, lines: setup.lines }),
         };
         let inflight = setup.inflight.map(|part| track(&part)).transpose()?;
@@ -200,6 +195,11 @@ impl Device for VhostAttachment {
         let offered = self.net().mtu;
         if mtu > offered { Err(Refused::Mtu(offered).into()) } else { Ok(()) }
     }
+}
+
+/// Where a ring is, in the words of the data path.
+fn state(Position { next_available, next_used }: Position) -> QueueState {
+    QueueState { next_avail: next_available, next_used }
 }
 
 /// A ring's part of the file in which the VMM keeps what is in flight.

@@ -5,8 +5,8 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use manifold_dma::testing::GuestMemory;
 use manifold_dma::{Access, Domain, PAGE_SIZE, Permissions};
+use manifold_testing::GuestMemory;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 

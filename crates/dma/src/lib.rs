@@ -34,8 +34,6 @@ mod reader;
 mod shared;
 pub mod sigbus;
 mod slice;
-#[doc(hidden)]
-pub mod testing;
 
 pub use domain::{Backing, Domain, PAGE_SIZE, Permissions, Stats};
 pub use error::Error;

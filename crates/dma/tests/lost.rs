@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use manifold_dma::testing::GuestMemory;
 use manifold_dma::{Access, Domain, FaultReason, PAGE_SIZE, Permissions};
+use manifold_testing::GuestMemory;
 
 const RW: Permissions = Permissions::READ_WRITE;
 const PAGES: u64 = 64;

@@ -5,8 +5,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use manifold_dma::testing::GuestMemory;
 use manifold_dma::{Access, Backing, Domain, Error, Fault, FaultReason, PAGE_SIZE, Permissions};
+use manifold_testing::GuestMemory;
 
 const RW: Permissions = Permissions::READ_WRITE;
 

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use manifold_dma::testing::GuestMemory;
 use manifold_dma::{Access, Backing, Domain, Error, FaultReason, PAGE_SIZE, Permissions};
+use manifold_testing::GuestMemory;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

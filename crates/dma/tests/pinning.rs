@@ -7,8 +7,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use manifold_dma::testing::GuestMemory;
 use manifold_dma::{Access, Domain, FaultReason, PAGE_SIZE, Permissions};
+use manifold_testing::GuestMemory;
 
 const RW: Permissions = Permissions::READ_WRITE;
 

@@ -13,7 +13,7 @@ pub enum Source {
     Uplink,
 }
 
-/// What becomes of a frame.
+/// The answer to what becomes of a frame.
 #[derive(Clone, Copy, Debug)]
 pub enum Decision<'a> {
     /// Deliver to this function only.
@@ -77,12 +77,12 @@ impl DropReason {
         Self::NoReceiver,
     ];
 
-    /// A number below `DropReason::ALL.len()`, for arrays of counters.
+    /// Returns a number below `DropReason::ALL.len()`, for arrays of counters.
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// A name for metrics and JSON, in snake case.
+    /// Returns a name for metrics and JSON, in snake case.
     pub const fn name(self) -> &'static str {
         match self {
             Self::UnknownSource => "unknown_source",
@@ -124,12 +124,12 @@ pub struct Destinations<'a> {
 }
 
 impl<'a> Destinations<'a> {
-    /// The functions to deliver to, each once, never the sender.
+    /// Returns the functions to deliver to, each once, never the sender.
     pub fn functions(self) -> impl Iterator<Item = FunctionId> + 'a {
         self.records().map(|record| record.id)
     }
 
-    /// Whether the frame also goes out of the port.
+    /// Returns whether the frame also goes out of the port.
     pub const fn uplink(self) -> bool {
         self.uplink
     }

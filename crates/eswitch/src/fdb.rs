@@ -6,7 +6,7 @@ const PROBES: usize = 8;
 /// Multipliers tried before the table is doubled.
 const ATTEMPTS: u32 = 4;
 
-/// No entry: the broadcast address is never stored.
+/// The key of no entry: the broadcast address is never stored.
 const EMPTY: u64 = u64::MAX;
 
 /// A forwarding database: 48-bit address -> 16-bit value, immutable, open addressing with bounded
@@ -54,7 +54,7 @@ impl Fdb {
         Some(Self { entries, multiplier, shift })
     }
 
-    /// The value stored for `key`.
+    /// Returns the value stored for `key`.
     #[inline]
     pub(crate) fn get(&self, key: u64) -> Option<u16> {
         let home = home(key, self.multiplier, self.shift);
@@ -71,7 +71,7 @@ impl Fdb {
     }
 }
 
-/// Multiplicative hash: the product's top bits.
+/// Hashes by multiplication: returns the product's top bits.
 #[inline]
 fn home(key: u64, multiplier: u64, shift: u32) -> usize {
     (key.wrapping_mul(multiplier) >> shift) as usize

@@ -15,7 +15,8 @@ pub struct LastDecision {
 }
 
 impl LastDecision {
-    /// Whether a frame of the same sender goes where the remembered one went; false says nothing.
+    /// Returns true if a frame of the same sender goes where the remembered one went. False says
+    /// nothing.
     ///
     /// `header` and `frame_len` are as in [`Table::classify`](crate::Table::classify).
     #[inline]
@@ -36,7 +37,7 @@ impl LastDecision {
     }
 }
 
-/// Whether two headers agree in what decides: the addresses, and the tag if there is one.
+/// Returns whether two headers agree in what decides: the addresses, and the tag if there is one.
 #[inline]
 fn same(one: &[u8; DECIDING], other: &[u8; DECIDING]) -> bool {
     // Two words that overlap: the addresses and the type.

@@ -43,20 +43,12 @@
 mod decision;
 mod fdb;
 mod last_decision;
-mod mac;
 mod policy;
 pub mod spec;
 mod table;
-mod vlan;
-
-#[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzzing;
-#[cfg(any(test, feature = "fuzzing"))]
-mod reference;
 
 pub use decision::{Decision, Destinations, DropReason, Source};
 pub use last_decision::LastDecision;
-pub use mac::{MacAddr, ParseMacError};
-pub use policy::{Filters, Policy};
+pub use manifold_offload::{Filters, MacAddr, ParseMacError, VlanSet};
+pub use policy::Policy;
 pub use table::{Conflict, Table, TableBuilder};
-pub use vlan::VlanSet;

@@ -1,4 +1,6 @@
-//! What IEEE 802.3 and 802.1Q say about a frame's header.
+//! These constants are what IEEE 802.3 and 802.1Q say about a frame's header.
+
+pub use manifold_offload::spec::ethernet::{GROUP_BIT, VID_MASK};
 
 /// Destination (6), source (6) and length/type (2): IEEE 802.3-2022 section 3.1.1. A shorter frame
 /// is a runt.
@@ -17,18 +19,8 @@ pub const VLAN_TAG_LEN: usize = 4;
 /// Linux interface.
 pub const TPID_CVLAN: u16 = 0x8100;
 
-/// The VLAN identifier's bits of the tag control information: IEEE 802.1Q-2022 section 9.6.
-pub const VID_MASK: u16 = 0x0fff;
-
-/// Number of VLAN identifiers a 12-bit field holds.
-pub const VID_COUNT: usize = 4096;
-
 /// VID 0 marks a priority-tagged frame, which belongs to no VLAN: IEEE 802.1Q-2022 table 9-2.
 pub const VID_PRIORITY: u16 = 0;
-
-/// The group (multicast) bit: least significant bit of the first octet. IEEE 802.3-2022 section
-/// 3.2.3.
-pub const GROUP_BIT: u8 = 0x01;
 
 /// First of the sixteen addresses a bridge never forwards (spanning tree, pause, LACP, 802.1X, LLDP
 /// ...): IEEE 802.1Q-2022 table 8-1, section 8.6.3. The last octet is 00h to 0Fh.

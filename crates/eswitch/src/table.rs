@@ -18,7 +18,7 @@ pub struct Conflict {
     pub refused: FunctionId,
 }
 
-/// What classification needs to know of one function.
+/// The facts that classification needs of one function.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) id: FunctionId,
@@ -233,23 +233,23 @@ impl Table {
         self.records.get(usize::from(slot))
     }
 
-    /// The functions in the table, ascending.
+    /// Returns the functions in the table, ascending.
     pub fn functions(&self) -> impl Iterator<Item = FunctionId> + '_ {
         self.records.iter().map(|record| record.id)
     }
 
-    /// Who owns a unicast address.
+    /// Returns who owns a unicast address.
     pub fn owner(&self, mac: MacAddr) -> Option<FunctionId> {
         let slot = self.owners.get(mac.key())?;
         Some(self.record(slot)?.id)
     }
 
-    /// Addresses that more than one function claims, in the order of the claims' precedence.
+    /// Returns the addresses that more than one function claims, in the order of the claims' precedence.
     pub fn conflicts(&self) -> &[Conflict] {
         &self.conflicts
     }
 
-    /// Whether there is an uplink.
+    /// Returns whether there is an uplink.
     pub fn uplink(&self) -> bool {
         self.uplink
     }

@@ -6,9 +6,10 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use manifold_offload::{
-    Checksums, Hasher, NetHeader, Offloads, Plan, Request, Segments, Sum, Transport, checksum,
-    parse, rss, verify,
+    Checksums, Hasher, NetHeader, Offloads, Plan, Request, Sum, Transport, checksum, parse, rss,
+    verify,
 };
+use manifold_testing::Segments;
 
 /// How often a measurement is repeated; the best counts.
 const ROUNDS: usize = 200;

@@ -1,12 +1,12 @@
 //! Fields in network byte order, read and written without a panic.
 
-/// The `N` bytes at `at`, if they are there.
+/// Returns the `N` bytes at `at`, if they are there.
 #[inline]
 pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
     bytes.get(at..)?.first_chunk()
 }
 
-/// The big-endian field at `at`, if it is there.
+/// Returns the big-endian field at `at`, if it is there.
 #[inline]
 pub(crate) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     array(bytes, at).map(|field| u16::from_be_bytes(*field))

@@ -13,14 +13,14 @@ const LANES: usize = STEP / 4;
 /// A sum over bytes that come in pieces of any length, as if they came in one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum {
-    /// Of 16-bit words in the machine's byte order; a long way from overflow.
+    /// The sum of 16-bit words in the machine's byte order; a long way from overflow.
     total: u64,
     /// An odd number of bytes so far: the next one is the second of its word.
     odd: bool,
 }
 
 impl Sum {
-    /// Of nothing.
+    /// Returns the sum of no bytes.
     pub const fn new() -> Sum {
         Sum { total: 0, odd: false }
     }
@@ -71,19 +71,19 @@ impl Sum {
         self.total += u64::from(fold32(other.total));
     }
 
-    /// The one's complement sum: zero only if all bytes were.
+    /// Returns the one's complement sum: zero only if all bytes were.
     #[inline]
     pub fn fold(&self) -> u16 {
         u16::from_be(fold16(fold32(self.total)))
     }
 
-    /// The checksum: the complement of the sum.
+    /// Returns the checksum: the complement of the sum.
     #[inline]
     pub fn checksum(&self) -> u16 {
         !self.fold()
     }
 
-    /// The checksum as it is written to a field at `csum_offset` of a transport header: in UDP's place, zero would say that
+    /// Returns the checksum as it is written to a field at `csum_offset` of a transport header: in UDP's place, zero would say that
     /// there is none, and FFFFh is written.
     #[inline]
     pub fn field(&self, csum_offset: u16) -> [u8; 2] {
@@ -96,7 +96,7 @@ impl Sum {
     #[inline]
     fn piece(&mut self, sum: u64, len: usize) {
         let sum = fold16(fold32(sum));
-        // On an odd offset every byte is in the other half of its word.
+        // After an odd number of bytes, every byte is in the other half of its word.
         self.total += u64::from(if self.odd { sum.swap_bytes() } else { sum });
         self.odd ^= !len.is_multiple_of(2);
     }
@@ -120,7 +120,7 @@ pub fn finish(frame: &mut [u8], csum_start: u16, csum_offset: u16) -> bool {
     }
 }
 
-/// Fold to something that is zero only if `sum` is, and the same one's complement number.
+/// Folds to something that is zero only if `sum` is, and the same one's complement number.
 #[inline]
 fn fold32(sum: u64) -> u32 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
@@ -133,14 +133,14 @@ fn fold16(sum: u32) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-/// The sum of `bytes` as 32-bit words in the machine's byte order, the last one filled up with zeros.
+/// Returns the sum of `bytes` as 32-bit words in the machine's byte order, the last one filled up with zeros.
 #[inline]
 fn sum(bytes: &[u8]) -> u64 {
     let (steps, rest) = bytes.as_chunks();
     sum_steps(steps) + sum_rest(rest)
 }
 
-/// Not inlined: among other code the lanes get registers of their own, not vectors, which takes three times as long.
+/// Sums whole steps. It is not inlined: among other code the lanes get registers of their own, not vectors, which takes three times as long.
 #[inline(never)]
 fn sum_steps(steps: &[[u8; STEP]]) -> u64 {
     let mut lanes = [0; LANES];
@@ -150,7 +150,7 @@ fn sum_steps(steps: &[[u8; STEP]]) -> u64 {
     lanes.iter().sum()
 }
 
-/// The same as [`sum`], and copies; both have the same length.
+/// Sums `from` as [`sum`] does and copies it to `to`; both have the same length.
 #[inline]
 fn sum_copy(from: &[u8], to: &mut [u8]) -> u64 {
     let (steps, rest) = from.as_chunks();
@@ -179,7 +179,7 @@ fn add_step(lanes: &mut [u64; LANES], step: &[u8; STEP]) {
     }
 }
 
-/// Of less than a step.
+/// Sums less than a step.
 #[inline]
 fn sum_rest(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();

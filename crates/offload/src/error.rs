@@ -6,9 +6,9 @@ pub enum Error {
     /// The sender asks for what it did not negotiate.
     #[error("the frame needs {needs:?}, of which its sender negotiated {allowed:?}")]
     NotNegotiated {
-        /// What the frame needs.
+        /// The offloads that the frame needs.
         needs: crate::Offloads,
-        /// What the sender may use.
+        /// The offloads that the sender may use.
         allowed: crate::Offloads,
     },
     /// There is no such `gso_type`.

@@ -1,4 +1,4 @@
-//! Where a frame's headers are.
+//! This module finds a frame's headers.
 
 use crate::bytes::{array, be16};
 use crate::spec::{ethernet, ipv4, ipv6, tcp, udp};
@@ -36,7 +36,7 @@ pub enum Transport {
     Udp,
 }
 
-/// What is known of a frame's headers. Offsets are from the frame's start, in bytes.
+/// All that is known of a frame's headers. Offsets are from the frame's start, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layers {
     /// The network layer. If it is IP, the fixed part of its header is within the bytes that were parsed.
@@ -55,18 +55,18 @@ pub struct Layers {
     pub rerouted: bool,
     /// A header goes on, or begins, beyond the bytes that were parsed: with more of the frame, more is known.
     pub truncated: bool,
-    /// Where the network header begins, of whatever protocol.
+    /// Offset of the network header, of whatever protocol.
     pub network_at: u16,
-    /// Where what IP carries begins; maybe beyond the end of the frame.
+    /// Offset of what IP carries; maybe beyond the end of the frame.
     pub transport_at: u16,
-    /// Where the IPv6 source's home address is, if the packet has one.
+    /// Offset of the IPv6 source's home address, if the packet has one.
     pub home_at: Option<u16>,
-    /// Where the address in an IPv6 routing header of type 2 is, if the packet has one.
+    /// Offset of the address in an IPv6 routing header of type 2, if the packet has one.
     pub route_at: Option<u16>,
 }
 
 impl Layers {
-    /// Where the payload behind a TCP or UDP header begins; at most the length of `frame`, the bytes that were parsed or
+    /// Returns where the payload behind a TCP or UDP header begins; at most the length of `frame`, the bytes that were parsed or
     /// more of them.
     pub fn payload_at(&self, frame: &[u8]) -> Option<usize> {
         let at = usize::from(self.transport_at);
@@ -82,15 +82,15 @@ impl Layers {
         (valid && at + len <= frame.len()).then_some(at + len)
     }
 
-    /// Where the fixed part of the network header ends; where it begins, if it is not IP's. `None`: it should be IP's, but is
-    /// malformed or cut off.
-    pub(crate) fn network_end(&self, frame: &[u8]) -> Option<usize> {
+    /// Returns where the fixed part of the network header ends, in bytes from the frame's beginning; where it begins, if it is not
+    /// IP's. `None` if it should be IP's, but is malformed or cut off.
+    pub fn network_end(&self, frame: &[u8]) -> Option<usize> {
         let at = usize::from(self.network_at);
         match self.network {
             Network::Ipv4 => Some(at + ipv4::HEADER),
             Network::Ipv6 => Some(at + ipv6::HEADER),
             Network::Other => {
-                let kind = be16(frame, at - 2)?;
+                let kind = be16(frame, at.checked_sub(2)?)?;
                 (!matches!(kind, ethernet::IPV4 | ethernet::IPV6)).then_some(at)
             }
         }
@@ -112,7 +112,7 @@ pub fn parse(frame: &[u8]) -> Layers {
     }
 }
 
-/// The type of what the Ethernet header carries, where that begins, and how many tags come before.
+/// Returns the type of what the Ethernet header carries, where that begins, and how many tags come before.
 #[inline]
 fn link(frame: &[u8]) -> (Option<u16>, usize, u8) {
     let mut at = ethernet::TYPE;
@@ -179,7 +179,7 @@ fn ipv6(frame: &[u8], at: usize, layers: Layers) -> Layers {
     }
 }
 
-/// What carries `protocol`, whose header begins at `at`; and whether it is cut off.
+/// Returns what carries `protocol`, whose header begins at `at`; and whether it is cut off.
 #[inline]
 fn transport(frame: &[u8], at: usize, protocol: u8, fragment: bool) -> (Transport, bool) {
     let transport = match protocol {
@@ -247,7 +247,7 @@ fn extensions(frame: &[u8], mut at: usize, mut next: u8, layers: &Layers) -> Lay
     layers
 }
 
-/// Where among the options from `at` to `end` the home address is.
+/// Returns where among the options from `at` to `end` the home address is.
 fn home_address(frame: &[u8], mut at: usize, end: usize) -> Option<u16> {
     let options = frame.get(..end.min(frame.len()))?;
     for _ in 0..MAX_OPTIONS {

@@ -1,4 +1,5 @@
-//! What a network adapter does to frames in software: checksums, segmentation, receive-side scaling.
+//! This crate does in software what a network adapter does to frames (checksums, segmentation, receive-side scaling), and has
+//! the words for what it receives: MAC addresses, VLANs, filters.
 //!
 //! A virtio driver hands frames over unfinished: the transport checksum not computed, or a TCP stream of 64 KiB in one
 //! frame. As long as the receiver takes such frames they pass as they are; for one that does not, this crate finishes
@@ -28,21 +29,25 @@
 mod bytes;
 pub mod checksum;
 mod error;
-#[doc(hidden)]
-pub mod fuzzing;
+mod filters;
 pub mod headers;
+mod mac;
 mod net_header;
 mod plan;
 pub mod rss;
 pub mod segment;
 pub mod spec;
 mod verify;
+mod vlan;
 
 pub use checksum::Sum;
 pub use error::Error;
+pub use filters::Filters;
 pub use headers::{Layers, Network, Transport, parse};
+pub use mac::{MacAddr, ParseMacError};
 pub use net_header::{NetHeader, Offloads};
 pub use plan::{Checksums, Plan, Request};
 pub use rss::{Hash, Hasher};
-pub use segment::{Segmenter, Segments};
+pub use segment::Segmenter;
 pub use verify::{Verdict, verify};
+pub use vlan::VlanSet;

@@ -5,7 +5,7 @@ use std::ops::{BitOr, BitOrAssign};
 
 use crate::spec::virtio;
 
-/// What a driver negotiated, in one direction: as a sender, what it may leave to the device (VIRTIO_NET_F_CSUM, HOST_TSO4,
+/// The offloads that a driver negotiated in one direction: as a sender, what it may leave to the device (VIRTIO_NET_F_CSUM, HOST_TSO4,
 /// ...); as a receiver, what it takes unfinished (GUEST_CSUM, GUEST_TSO4, ...).
 ///
 /// A sender has one feature for UDP, VIRTIO_NET_F_HOST_USO: both [`Offloads::USO4`] and [`Offloads::USO6`].
@@ -13,7 +13,7 @@ use crate::spec::virtio;
 pub struct Offloads(u8);
 
 impl Offloads {
-    /// Nothing: complete frames only.
+    /// No offloads: complete frames only.
     pub const NONE: Offloads = Offloads(0);
     /// Transport checksums.
     pub const CSUM: Offloads = Offloads(1 << 0);
@@ -39,13 +39,13 @@ impl Offloads {
         (Offloads::USO6, "USO6"),
     ];
 
-    /// Whether all of `other` is among these.
+    /// Returns whether all of `other` is among these.
     #[inline]
     pub const fn contains(self, other: Offloads) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// These if `condition`, else none: for translation from feature bits.
+    /// Returns these offloads if `condition` holds, else none: for translation from feature bits.
     #[must_use]
     pub const fn only_if(self, condition: bool) -> Offloads {
         if condition { self } else { Offloads::NONE }
@@ -90,14 +90,14 @@ pub struct NetHeader {
     pub hdr_len: u16,
     /// Payload bytes per segment.
     pub gso_size: u16,
-    /// Where the checksum begins to sum, in bytes from the frame's start.
+    /// Offset of the first byte that is summed, from the frame's start.
     pub csum_start: u16,
-    /// Where the checksum is, in bytes from there.
+    /// Offset of the checksum, from `csum_start`.
     pub csum_offset: u16,
 }
 
 impl NetHeader {
-    /// From its bytes, which are little-endian.
+    /// Reads a header from its bytes, which are little-endian.
     #[inline]
     pub const fn from_bytes(bytes: &[u8; virtio::HEADER]) -> NetHeader {
         let [flags, gso_type, h0, h1, g0, g1, s0, s1, o0, o1] = *bytes;
@@ -111,7 +111,7 @@ impl NetHeader {
         }
     }
 
-    /// Its bytes.
+    /// Returns the header's bytes.
     #[inline]
     pub const fn to_bytes(self) -> [u8; virtio::HEADER] {
         let [h0, h1] = self.hdr_len.to_le_bytes();
@@ -121,7 +121,7 @@ impl NetHeader {
         [self.flags, self.gso_type, h0, h1, g0, g1, s0, s1, o0, o1]
     }
 
-    /// Of a complete frame whose checksum has been verified, for a receiver with [`Offloads::CSUM`].
+    /// Returns the header of a complete frame whose checksum has been verified, for a receiver with [`Offloads::CSUM`].
     pub const fn data_valid() -> NetHeader {
         NetHeader {
             flags: virtio::DATA_VALID,
@@ -133,7 +133,7 @@ impl NetHeader {
         }
     }
 
-    /// Whether the frame is complete as it is, for every receiver.
+    /// Returns whether the frame is complete as it is, for every receiver.
     #[inline]
     pub const fn is_complete(&self) -> bool {
         self.flags & virtio::NEEDS_CSUM == 0 && self.gso_type == virtio::GSO_NONE

@@ -1,36 +1,36 @@
-//! What a sender asks for, and what that means for a receiver.
+//! This module says what a sender asks for, and what that means for a receiver.
 
 use crate::headers::parse;
 use crate::spec::{tcp, udp, virtio};
 use crate::{Error, Layers, NetHeader, Network, Offloads, Transport};
 
-/// What is left to do with a frame: a virtio_net_hdr that was checked.
+/// A virtio_net_hdr that was checked: what is left to do with a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// As it is to be delivered to a receiver that takes the frame unfinished.
+    /// The header to deliver to a receiver that takes the frame unfinished.
     header: NetHeader,
-    /// What such a receiver must have negotiated.
+    /// The offloads that such a receiver must have negotiated.
     needs: Offloads,
     frame_len: usize,
 }
 
-/// What must be done with a frame before a receiver gets it.
+/// The work to be done on a frame before a receiver gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// Nothing: it is delivered as it is, behind this header.
+    /// Nothing is to be done: the frame is delivered as it is, behind this header.
     PassThrough(NetHeader),
-    /// Its checksum must be finished ([`checksum::finish`](crate::checksum::finish)), and it is then complete.
+    /// The frame's checksum must be finished ([`checksum::finish`](crate::checksum::finish)), and it is then complete.
     Checksum,
     /// It must be cut up ([`Segments`](crate::Segments)).
     Segment(Checksums),
 }
 
-/// How segments are to be delivered.
+/// The state of the checksums in segments that are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksums {
-    /// With checksums.
+    /// The checksums are complete.
     Complete,
-    /// With checksums for the receiver to finish ([`Segmenter::net_header`](crate::Segmenter::net_header) says so): it takes
+    /// The checksums are for the receiver to finish ([`Segmenter::net_header`](crate::Segmenter::net_header) says so): it takes
     /// them, and the payload need not be read.
     Partial,
 }
@@ -102,7 +102,7 @@ impl NetHeader {
     }
 }
 
-/// What cutting up a frame of this network layer takes.
+/// Returns what cutting up a frame of this network layer takes.
 fn segmentation(gso_type: u8, network: Network) -> Result<Offloads, Error> {
     let ecn = Offloads::ECN.only_if(gso_type & virtio::GSO_ECN != 0);
     match (gso_type, gso_type & !virtio::GSO_ECN, network) {
@@ -118,7 +118,7 @@ fn segmentation(gso_type: u8, network: Network) -> Result<Offloads, Error> {
     }
 }
 
-/// What a known `gso_type` cuts up, and where in its header the checksum is.
+/// Returns what a known `gso_type` cuts up, and where in its header the checksum is.
 fn transport(gso_type: u8) -> (Transport, usize) {
     match gso_type {
         virtio::GSO_UDP_L4 => (Transport::Udp, udp::CHECKSUM),
@@ -131,7 +131,7 @@ fn saturated(len: usize) -> u16 {
 }
 
 impl Request {
-    /// Of a frame whose checksum somebody trusted has verified, such as the kernel behind a TAP that set
+    /// Marks the frame as one whose checksum somebody trusted has verified, such as the kernel behind a TAP that set
     /// VIRTIO_NET_HDR_F_DATA_VALID: receivers that take unfinished checksums are told so. Changes nothing for a frame that is
     /// unfinished itself.
     #[must_use]
@@ -142,31 +142,31 @@ impl Request {
         self
     }
 
-    /// What a receiver must have negotiated to get the frame as it is.
+    /// Returns what a receiver must have negotiated to get the frame as it is.
     #[inline]
     pub fn needs(&self) -> Offloads {
         self.needs
     }
 
-    /// The header of the frame as it is.
+    /// Returns the header of the frame as it is.
     #[inline]
     pub fn header(&self) -> NetHeader {
         self.header
     }
 
-    /// Length of the frame in bytes.
+    /// Returns the length of the frame in bytes.
     #[inline]
     pub fn frame_len(&self) -> usize {
         self.frame_len
     }
 
-    /// Whether the frame is to be segmented.
+    /// Returns whether the frame is to be segmented.
     #[inline]
     pub fn is_gso(&self) -> bool {
         self.header.gso_type != virtio::GSO_NONE
     }
 
-    /// What must be done for a receiver that takes `receiver` unfinished, and frames of up to `max_len` bytes. A frame that
+    /// Returns what must be done for a receiver that takes `receiver` unfinished, and frames of up to `max_len` bytes. A frame that
     /// is longer, and not one to segment, is planned as if it fitted.
     #[inline]
     pub fn plan(&self, receiver: Offloads, max_len: usize) -> Plan {
@@ -184,7 +184,7 @@ impl Request {
         Plan::Segment(if partial { Checksums::Partial } else { Checksums::Complete })
     }
 
-    /// Whether the frame is to be segmented and these are the headers that its `gso_type` says.
+    /// Returns whether the frame is to be segmented and these are the headers that its `gso_type` says.
     pub(crate) fn matches(&self, layers: &Layers) -> bool {
         let gso_type = self.header.gso_type;
         self.is_gso()

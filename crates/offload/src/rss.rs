@@ -1,4 +1,4 @@
-//! Which receive queue: the Toeplitz hash of receive-side scaling, and a cheaper one for automatic steering.
+//! This module has the hashes that choose a receive queue: the Toeplitz hash of receive-side scaling, and a cheaper one for automatic steering.
 
 use crate::bytes::array;
 use crate::spec::{hash_type, ipv4, ipv6};
@@ -30,7 +30,7 @@ pub struct Hash {
 }
 
 impl Hasher {
-    /// For a key; a shorter one is filled up with zeros.
+    /// Makes a hasher for a key; a shorter one is filled up with zeros.
     pub fn new(key: &[u8; KEY]) -> Hasher {
         let mut tables = [[[0; 16]; 2]; INPUT];
         for (half, table) in tables.iter_mut().flatten().enumerate() {
@@ -47,7 +47,7 @@ impl Hasher {
         Hasher { tables }
     }
 
-    /// The hash of a frame, of the first of these that applies and is among `types` (masks of [`hash_type`]): addresses of
+    /// Returns the hash of a frame, of the first of these that applies and is among `types` (masks of [`hash_type`]): addresses of
     /// extension headers and ports, such addresses alone, addresses and ports, addresses. A fragment has no ports, not even
     /// the first, lest a packet's parts go different ways. `None`: not hashed.
     ///
@@ -93,7 +93,7 @@ impl Hasher {
         Some(Hash { value, report: report(kind) })
     }
 
-    /// What `bytes` at position `at` of the input add to the hash.
+    /// Returns what `bytes` at position `at` of the input add to the hash.
     #[inline]
     fn part<const N: usize>(&self, at: usize, bytes: &[u8; N]) -> u32 {
         let tables = self.tables.get(at..).unwrap_or_default();
@@ -103,7 +103,7 @@ impl Hasher {
     }
 }
 
-/// The key's 32 bits from `bit` on.
+/// Returns the key's 32 bits from `bit` on.
 fn window(key: &[u8; KEY], bit: usize) -> u32 {
     let mut bytes = [0; 8];
     for (byte, from) in bytes.iter_mut().zip(key.get(bit / 8..).unwrap_or_default()) {
@@ -112,7 +112,7 @@ fn window(key: &[u8; KEY], bit: usize) -> u32 {
     (u64::from_be_bytes(bytes) << (bit % 8) >> 32) as u32
 }
 
-/// The first that is enabled and applies, of those for TCP, for UDP and for the addresses alone.
+/// Returns the first hash type that is enabled and applies, of those for TCP, for UDP and for the addresses alone.
 #[inline]
 fn choose(layers: &Layers, types: u32, [tcp, udp, addresses]: [u32; 3]) -> Option<u32> {
     let with_ports = match layers.transport {
@@ -127,13 +127,13 @@ fn choose(layers: &Layers, types: u32, [tcp, udp, addresses]: [u32; 3]) -> Optio
     }
 }
 
-/// How a hash of this type is reported.
+/// Returns how a hash of this type is reported.
 #[inline]
 fn report(kind: u32) -> u16 {
     kind.trailing_zeros() as u16 + 1
 }
 
-/// A hash of the flow a frame belongs to, the same in both directions: over addresses, protocol and ports, over the MAC
+/// Returns a hash of the flow a frame belongs to, the same in both directions: over addresses, protocol and ports, over the MAC
 /// addresses of what is not IP. All of its bits are equally good.
 #[inline]
 pub fn flow(layers: &Layers, frame: &[u8]) -> u32 {
@@ -166,13 +166,13 @@ pub fn flow(layers: &Layers, frame: &[u8]) -> u32 {
     (mix(both) >> 32) as u32
 }
 
-/// One end of a flow. Not linear, so that two ends cannot swap their ports unnoticed.
+/// Hashes one end of a flow. It is not linear, so that two ends cannot swap their ports unnoticed.
 #[inline]
 fn end(address: u64, port: u64) -> u64 {
     mix(address.rotate_left(16) ^ port)
 }
 
-/// A multiplication by an odd constant without pattern (the golden ratio's fraction), and its upper half into the lower.
+/// Mixes a value: a multiplication by an odd constant without pattern (the golden ratio's fraction), and its upper half into the lower.
 #[inline]
 fn mix(value: u64) -> u64 {
     let product = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);

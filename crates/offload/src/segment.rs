@@ -9,7 +9,7 @@ use crate::{Checksums, Error, NetHeader, Network, Request, Sum, Transport};
 
 /// Cuts a frame up from its headers alone: makes the headers of each segment, and says which part of the payload follows.
 ///
-/// For payload that is not in one piece, or not to be read at all; [`Segments`] is for frames in one piece.
+/// The payload need not be in one piece, and is not read.
 #[derive(Clone, Copy, Debug)]
 pub struct Segmenter<'h> {
     headers: &'h [u8],
@@ -22,17 +22,17 @@ pub struct Segmenter<'h> {
     transport: Transport,
     transport_at: usize,
     checksums: Checksums,
-    /// Of the IPv4 header, without what differs between segments.
+    /// The sum of the IPv4 header, without what differs between segments.
     network_sum: Sum,
     identification: u16,
-    /// Of pseudo-header and transport header, without what differs between segments.
+    /// The sum of pseudo-header and transport header, without what differs between segments.
     transport_sum: Sum,
     sequence: u32,
     offset_flags: u16,
 }
 
 impl<'h> Segmenter<'h> {
-    /// `head` is the beginning of the frame, with all headers; `request` what was made of the frame's virtio_net_hdr.
+    /// Cuts up a frame. `head` is the beginning of the frame, with all headers; `request` what was made of the frame's virtio_net_hdr.
     ///
     /// The lengths that the headers give are not looked at: the payload is what follows them in the frame.
     ///
@@ -116,7 +116,7 @@ impl<'h> Segmenter<'h> {
                 sum.remove_u32(transport_len as u32);
             }
             _ => {
-                // Once for the field, once for the pseudo-header.
+                // The length is in the sum twice: for the field and for the pseudo-header.
                 let len = be16(header, udp::LEN).unwrap_or_default();
                 sum.remove_u16(len);
                 sum.remove_u16(len);
@@ -124,7 +124,7 @@ impl<'h> Segmenter<'h> {
         }
     }
 
-    /// How many segments there are, from 1. Tens of thousands if the sender wants them of a byte: they can be made in any
+    /// Returns how many segments there are, from 1. There are tens of thousands if the sender wants them of a byte; they can be made in any
     /// order, and some now and others later.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
@@ -132,13 +132,13 @@ impl<'h> Segmenter<'h> {
         self.len
     }
 
-    /// Bytes of each segment's headers.
+    /// Returns the length of each segment's headers in bytes.
     #[inline]
     pub fn headers_len(&self) -> usize {
         self.headers.len()
     }
 
-    /// Where in the frame the payload of segment `i` is. Empty for one that does not exist.
+    /// Returns where in the frame the payload of segment `i` is. Empty for one that does not exist.
     #[inline]
     pub fn payload(&self, i: usize) -> Range<usize> {
         let from = i.saturating_mul(self.size).min(self.payload_len);
@@ -146,13 +146,13 @@ impl<'h> Segmenter<'h> {
         self.headers.len() + from..self.headers.len() + to
     }
 
-    /// Bytes of segment `i`, headers included.
+    /// Returns the length of segment `i` in bytes, headers included.
     #[inline]
     pub fn segment_len(&self, i: usize) -> usize {
         self.headers.len() + self.payload(i).len()
     }
 
-    /// The virtio_net_hdr in front of each segment.
+    /// Returns the virtio_net_hdr in front of each segment.
     pub fn net_header(&self) -> NetHeader {
         match self.checksums {
             Checksums::Complete => NetHeader::default(),
@@ -184,7 +184,7 @@ impl<'h> Segmenter<'h> {
         Some(self.headers.len())
     }
 
-    /// `len`: of the network header and all that follows.
+    /// Writes the network header of segment `i`; `len` is that of the network header and all that follows.
     #[inline]
     fn write_network(&self, i: usize, len: usize, out: &mut [u8]) {
         let out = out.get_mut(self.network_at..).unwrap_or_default();
@@ -203,7 +203,7 @@ impl<'h> Segmenter<'h> {
         }
     }
 
-    /// `len`: of the transport header and the payload.
+    /// Writes the transport header of segment `i`; `len` is that of the transport header and the payload.
     #[inline]
     fn write_transport(&self, i: usize, len: usize, payload: &Sum, out: &mut [u8]) {
         let mut sum = self.transport_sum;
@@ -241,7 +241,7 @@ impl<'h> Segmenter<'h> {
         put16(out, checksum_at, u16::from_be_bytes(field));
     }
 
-    /// The pseudo-header's sum for a segment of `len` bytes.
+    /// Returns the pseudo-header's sum for a segment of `len` bytes.
     fn pseudo_header(&self, len: u16) -> u16 {
         let header = self.headers.get(self.transport_at..).unwrap_or_default();
         let mut sum = Sum::new();
@@ -258,60 +258,5 @@ impl<'h> Segmenter<'h> {
         }
         sum.add_u16(len);
         sum.fold()
-    }
-}
-
-/// The segments of a frame in one piece.
-#[derive(Clone, Copy, Debug)]
-pub struct Segments<'f> {
-    segmenter: Segmenter<'f>,
-    frame: &'f [u8],
-}
-
-impl<'f> Segments<'f> {
-    /// `frame` is what `request` was made of.
-    ///
-    /// # Errors
-    /// See [`Segmenter::new`]; or `frame` is shorter than the request says.
-    pub fn new(frame: &'f [u8], request: &Request, checksums: Checksums) -> Result<Self, Error> {
-        let frame = frame.get(..request.frame_len()).ok_or(Error::Truncated(frame.len()))?;
-        Ok(Segments { segmenter: Segmenter::new(frame, request, checksums)?, frame })
-    }
-
-    /// How many there are, from 1.
-    #[inline]
-    #[expect(clippy::len_without_is_empty, reason = "never empty")]
-    pub fn len(&self) -> usize {
-        self.segmenter.len()
-    }
-
-    /// Bytes of the longest.
-    #[inline]
-    pub fn max_len(&self) -> usize {
-        self.segmenter.segment_len(0)
-    }
-
-    /// The virtio_net_hdr in front of each.
-    #[inline]
-    pub fn net_header(&self) -> NetHeader {
-        self.segmenter.net_header()
-    }
-
-    /// Writes segment `i` to the beginning of `out` and says how long it is; `None` if there is no such segment or no room.
-    #[inline]
-    pub fn write(&self, i: usize, out: &mut [u8]) -> Option<usize> {
-        let len = self.segmenter.segment_len(i);
-        let payload = self.frame.get(self.segmenter.payload(i))?;
-        let (headers, body) =
-            out.get_mut(..len)?.split_at_mut_checked(self.segmenter.headers_len())?;
-        let mut sum = Sum::new();
-        match self.segmenter.checksums {
-            Checksums::Complete => {
-                sum.add_copy(payload, body);
-            }
-            Checksums::Partial => body.copy_from_slice(payload),
-        }
-        self.segmenter.write_headers(i, &sum, headers)?;
-        Some(len)
     }
 }

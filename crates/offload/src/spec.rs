@@ -9,6 +9,12 @@ pub mod ethernet {
     pub const HEADER: usize = 14;
     /// Bytes of a VLAN tag: tag control information, then the next type.
     pub const TAG: usize = 4;
+    /// The bits of the tag control information that are the VLAN identifier: IEEE 802.1Q-2022 section 9.6.
+    pub const VID_MASK: u16 = 0x0fff;
+    /// Number of VLAN identifiers that a 12-bit field holds.
+    pub const VID_COUNT: usize = 4096;
+    /// The group (multicast) bit in the first octet of an address: IEEE 802.3-2022 section 3.2.3.
+    pub const GROUP_BIT: u8 = 0x01;
     /// Type: customer VLAN tag.
     pub const CVLAN: u16 = 0x8100;
     /// Type: service VLAN tag.
@@ -143,9 +149,9 @@ pub mod hash_type {
     pub const UDPV6: u32 = 1 << 5;
     /// Home address and routing header's address, where there are any, of packets with extension headers.
     pub const IP_EX: u32 = 1 << 6;
-    /// The same and TCP ports.
+    /// IPv6 addresses with extension headers considered, and TCP ports.
     pub const TCP_EX: u32 = 1 << 7;
-    /// The same and UDP ports.
+    /// IPv6 addresses with extension headers considered, and UDP ports.
     pub const UDP_EX: u32 = 1 << 8;
     /// All of them.
     pub const ALL: u32 = 0x1ff;

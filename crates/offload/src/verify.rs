@@ -1,10 +1,10 @@
-//! Whether a frame's transport checksum is right.
+//! This module tells whether a frame's transport checksum is right.
 
 use crate::bytes::be16;
 use crate::spec::{ipv4, ipv6, tcp, udp};
 use crate::{Layers, Network, Sum, Transport};
 
-/// What a frame's transport checksum says.
+/// The verdict on a frame's transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is right: a receiver may be told (VIRTIO_NET_HDR_F_DATA_VALID).
@@ -27,7 +27,7 @@ pub fn verify(frame: &[u8], layers: &Layers) -> Verdict {
     }
 }
 
-/// `None`: what should be there is not.
+/// Checks the checksum; `None` if what should be there is not.
 fn check(frame: &[u8], layers: &Layers) -> Option<Verdict> {
     let network_at = usize::from(layers.network_at);
     let transport_at = usize::from(layers.transport_at);

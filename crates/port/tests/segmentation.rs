@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use manifold_dma::Slice;
 use manifold_offload::{
-    Checksums, NetHeader, Offloads as Negotiated, Plan, Segments, Sum, Verdict, checksum, parse,
-    verify,
+    Checksums, NetHeader, Offloads as Negotiated, Plan, Sum, Verdict, checksum, parse, verify,
 };
 use manifold_port::{Offloads, Sent, Tap, VNET_HDR_LEN};
+use manifold_testing::Segments;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manifold_dma::{PAGE_SIZE, Permissions, SharedMemory};
-use manifold_virtio::ring::testing::packed::{AVAIL, USED, packed_bytes};
-use manifold_virtio::ring::testing::{Descriptor, Driver, INDIRECT, NEXT, WRITE};
+use manifold_testing::{
+    AVAIL, Descriptor, Driver, Guest, GuestMemory, INDIRECT, Memory, NEXT, USED, WRITE,
+};
 use manifold_virtio::ring::{
     Burst, Chain, Inflight, Queue, QueueAddresses, RingError, RingFeatures,
 };
@@ -95,10 +96,11 @@ impl Ring {
             driver: 0x2_0000,
             device: 0x3_0000,
         };
-        let driver = Driver::at(addresses, features, &pages, Permissions::READ_WRITE)?;
+        let driver = Driver::with(Guest::at(addresses, features, &pages, Permissions::READ_WRITE));
         let write = if case.writes { WRITE } else { 0 };
-        let bytes =
-            |descriptor| if packed { packed_bytes(descriptor) } else { descriptor.to_bytes() };
+        let bytes = |descriptor: Descriptor| {
+            if packed { descriptor.to_packed_bytes() } else { descriptor.to_bytes() }
+        };
         let buffer = |index: u16| Descriptor {
             iova: BUFFERS + 2048 * u64::from(index),
             len: 1526,
@@ -111,8 +113,8 @@ impl Ring {
             if case.shape == Shape::Indirect {
                 let table = TABLES + 32 * u64::from(index);
                 let first = Descriptor { flags: write | NEXT, next: 1, ..buffer(index) };
-                driver.put(table, &bytes(first))?;
-                driver.put(table + 16, &bytes(buffer(index)))?;
+                driver.put(table, &bytes(first));
+                driver.put(table + 16, &bytes(buffer(index)));
                 descriptor = Descriptor { iova: table, len: 32, flags: INDIRECT, next: index };
             }
             if case.shape == Shape::Two && index % 2 == 0 {
@@ -126,10 +128,10 @@ impl Ring {
         }
         let per_chain = if case.shape == Shape::Two { 2 } else { 1 };
         if !packed {
-            driver.put(addresses.descriptors, &laps[0])?;
+            driver.put(addresses.descriptors, &laps[0]);
             for slot in 0..SIZE {
                 let head = slot * per_chain % SIZE;
-                driver.put(addresses.driver + 4 + 2 * u64::from(slot), &head.to_le_bytes())?;
+                driver.put(addresses.driver + 4 + 2 * u64::from(slot), &head.to_le_bytes());
             }
         }
         let file = driver.memory.file().try_clone()?;
@@ -163,7 +165,7 @@ fn run(case: Case, packed: bool) -> Result<f64> {
     let mut queue = Queue::new(ring.driver.addresses, ring.driver.features)?;
     if case.inflight {
         let bytes = Inflight::size(SIZE, packed);
-        let region = manifold_dma::testing::GuestMemory::new("inflight", bytes as u64)?;
+        let region = GuestMemory::new("inflight", bytes as u64)?;
         let region = SharedMemory::map(&region.file().try_clone()?.into(), 0, bytes as u64)?;
         queue = queue.with_inflight(Inflight::new(Arc::new(region), 0))?;
     }

@@ -1,4 +1,5 @@
-use crate::net::MacAddress;
+use manifold_offload::MacAddr;
+
 use crate::ring::MAX_QUEUE_SIZE;
 
 /// Why a device cannot be made as asked.
@@ -14,8 +15,8 @@ pub enum Error {
     #[error("MTU {0}: choose 68 to 65535")]
     Mtu(u16),
     /// The MAC address is all zeros or a group address.
-    #[error("MAC address {0:02x?} is not one that a station can have: choose a unicast address")]
-    Mac(MacAddress),
+    #[error("MAC address {0} is not one that a station can have: choose a unicast address")]
+    Mac(MacAddr),
     /// The speed is out of the range of 5.1.4.1.
     #[error("speed {0} Mbit/s: choose 0 to 2147483647, or 4294967295 for unknown")]
     Speed(u32),

@@ -237,8 +237,14 @@ fn configurations_out_of_range_are_refused() {
     assert_eq!(make(NetConfig { queue_size: 100, ..ok.clone() }), Err(Error::QueueSize(100)));
     assert_eq!(make(NetConfig { queue_size: 1, ..ok.clone() }), Err(Error::QueueSize(1)));
     assert_eq!(make(NetConfig { mtu: 67, ..ok.clone() }), Err(Error::Mtu(67)));
-    assert_eq!(make(NetConfig { mac: [1; 6], ..ok.clone() }), Err(Error::Mac([1; 6])));
-    assert_eq!(make(NetConfig { mac: [0; 6], ..ok.clone() }), Err(Error::Mac([0; 6])));
+    assert_eq!(
+        make(NetConfig { mac: [1; 6].into(), ..ok.clone() }),
+        Err(Error::Mac([1; 6].into()))
+    );
+    assert_eq!(
+        make(NetConfig { mac: [0; 6].into(), ..ok.clone() }),
+        Err(Error::Mac([0; 6].into()))
+    );
     for speed in [0, 0x7fff_ffff, SPEED_UNKNOWN] {
         assert_eq!(make(NetConfig { speed, ..ok.clone() }), Ok(()));
     }

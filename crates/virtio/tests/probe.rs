@@ -130,7 +130,7 @@ fn linux_brings_the_device_up() {
     assert_eq!(rig.status(), 15);
     let told = rig.host.take();
     let Told::Filters(filters) = &told[0] else { panic!("filters first: {told:?}") };
-    assert_eq!(filters.mac, MAC);
+    assert_eq!(filters.mac.octets(), MAC);
     assert!(filters.vlan_filtering && !filters.all_multicast && !filters.promiscuous);
     assert_eq!(
         told[1..],

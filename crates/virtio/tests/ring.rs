@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use manifold_dma::{Access, PAGE_SIZE, Permissions, Pinned};
-use manifold_virtio::ring::testing::{Descriptor, Driver, INDIRECT, NEXT, WRITE};
+use manifold_testing::{Descriptor, Driver, Guest, INDIRECT, Memory, NEXT, WRITE};
 use manifold_virtio::ring::{
     Burst, Chain, QueueAddresses, QueueState, RingError, RingFeatures, SplitBurst, SplitQueue,
 };
@@ -50,49 +50,49 @@ fn serve(queue: &mut SplitQueue, pin: &Pinned<'_>, count: u16) -> bool {
 
 #[test]
 fn a_chain_goes_round() {
-    let mut driver = Driver::new(8, PLAIN).unwrap();
+    let mut driver = Driver::new(8, PLAIN);
     let mut queue = queue(&driver);
     let reader = driver.reader();
-    driver.put(BUFFERS, b"to the device").unwrap();
+    driver.put(BUFFERS, b"to the device");
     let table = [
         (5, Descriptor { iova: BUFFERS, len: 6, flags: NEXT, next: 1 }),
         (1, Descriptor { iova: BUFFERS + 6, len: 7, flags: NEXT, next: 7 }),
         (7, Descriptor { iova: BUFFERS + 0x1000, len: 9, flags: WRITE, next: 99 }),
     ];
     for (index, descriptor) in table {
-        driver.descriptor(index, descriptor).unwrap();
+        driver.descriptor(index, descriptor);
     }
     let pin = reader.pin();
     assert_eq!(pop(&mut queue, &pin).unwrap(), None);
-    driver.offer(5).unwrap();
+    driver.offer(5);
     assert_eq!(queue.open(&pin).unwrap().available().unwrap(), 1);
     let (chain, bytes) = pop(&mut queue, &pin).unwrap().unwrap();
     assert_eq!(chain, Chain { head: 5, descriptors: 1, readable: 13, writable: 9 });
     assert_eq!(&bytes, b"to the device\0\0\0\0\0\0\0\0\0");
-    assert_eq!(driver.get::<9>(BUFFERS + 0x1000).unwrap(), [0xdd; 9]);
+    assert_eq!(driver.get::<9>(BUFFERS + 0x1000), [0xdd; 9]);
     assert_eq!(pop(&mut queue, &pin).unwrap(), None);
 
     let mut burst = queue.open(&pin).unwrap();
     assert!(!burst.publish(), "nothing to say");
     burst.complete(&chain, 9);
-    assert!(driver.used().unwrap().is_empty(), "not before it is published");
+    assert!(driver.used().is_empty(), "not before it is published");
     assert!(burst.publish());
     assert!(!burst.publish(), "not twice");
-    assert_eq!(driver.used().unwrap(), [(5, 9)]);
+    assert_eq!(driver.used(), [(5, 9)]);
     assert_eq!(queue.position(), QueueState { next_avail: 1, next_used: 1 });
 }
 
 #[test]
 fn chains_are_used_in_whatever_order_and_put_back() {
-    let mut driver = Driver::new(4, PLAIN).unwrap();
+    let mut driver = Driver::new(4, PLAIN);
     let mut queue = queue(&driver);
     for index in 0..4 {
         let iova = BUFFERS + 16 * u64::from(index);
-        driver.put(iova, &[index as u8; 16]).unwrap();
-        driver.descriptor(index, Descriptor { iova, len: 16, flags: 0, next: 0 }).unwrap();
+        driver.put(iova, &[index as u8; 16]);
+        driver.descriptor(index, Descriptor { iova, len: 16, flags: 0, next: 0 });
     }
     for head in [2, 0, 3, 1] {
-        driver.offer(head).unwrap();
+        driver.offer(head);
     }
     let reader = driver.reader();
     let pin = reader.pin();
@@ -112,7 +112,7 @@ fn chains_are_used_in_whatever_order_and_put_back() {
     burst.complete(&all[2], 30);
     burst.complete(&all[0], 20);
     burst.publish();
-    assert_eq!(driver.used().unwrap(), [(3, 30), (2, 20)]);
+    assert_eq!(driver.used(), [(3, 30), (2, 20)]);
     let mut burst = queue.open(&pin).unwrap();
     assert_eq!(burst.available().unwrap(), 1);
     assert_eq!(take(&mut burst), all[3..]);
@@ -127,11 +127,11 @@ fn no_interrupt_is_heeded_without_event_index_only() {
         (EVENT, 0, true),
         (EVENT, 1, true),
     ] {
-        let mut driver = Driver::new(4, features).unwrap();
+        let mut driver = Driver::new(4, features);
         let mut queue = queue(&driver);
-        driver.set_flags(flags).unwrap();
-        driver.set_used_event(0).unwrap();
-        driver.offer(0).unwrap();
+        driver.set_flags(flags);
+        driver.set_used_event(0);
+        driver.offer(0);
         let reader = driver.reader();
         assert_eq!(serve(&mut queue, &reader.pin(), 1), wanted, "{features:?} {flags:#x}");
     }
@@ -140,17 +140,18 @@ fn no_interrupt_is_heeded_without_event_index_only() {
 /// 2.7.7: an interrupt for the batch that writes the used element whose index is `used_event`.
 #[test]
 fn event_index_asks_for_an_interrupt_exactly_when_it_is_passed() {
-    let mut driver = Driver::new(8, EVENT).unwrap();
+    let mut driver = Driver::new(8, EVENT);
     let reader = driver.reader();
     let pin = reader.pin();
     for start in [0u16, 1, 100, 32_765, 32_768, 65_530, 65_535] {
         for batch in 0..=8u16 {
             for distance in -20..20i16 {
                 let event = start.wrapping_add_signed(distance);
-                let mut queue =
-                    queue(&driver).resume(QueueState { next_avail: start, next_used: start });
-                driver.set_available(start.wrapping_add(batch)).unwrap();
-                driver.set_used_event(event).unwrap();
+                let mut queue = queue(&driver)
+                    .resume(QueueState { next_avail: start, next_used: start })
+                    .unwrap();
+                driver.set_available(start.wrapping_add(batch));
+                driver.set_used_event(event);
                 let wanted = (0..batch).any(|n| start.wrapping_add(n) == event);
                 let got = serve(&mut queue, &pin, batch);
                 assert_eq!(got, wanted, "{batch} from {start}, event {event}");
@@ -161,58 +162,60 @@ fn event_index_asks_for_an_interrupt_exactly_when_it_is_passed() {
 
 #[test]
 fn notifications_are_asked_for_by_flag() {
-    let mut driver = Driver::new(4, PLAIN).unwrap();
+    let mut driver = Driver::new(4, PLAIN);
     let mut queue = queue(&driver);
     let reader = driver.reader();
     let pin = reader.pin();
     let mut burst = queue.open(&pin).unwrap();
     burst.disarm();
-    assert_eq!(driver.device_flags().unwrap(), 1);
+    assert_eq!(driver.device_flags(), 1);
     assert!(!burst.arm().unwrap());
-    assert_eq!(driver.device_flags().unwrap(), 0);
+    assert_eq!(driver.device_flags(), 0);
     burst.disarm();
     // What comes between the last look and the request is not waited for.
-    driver.offer(0).unwrap();
+    driver.offer(0);
     assert!(burst.arm().unwrap());
     burst.disarm();
-    assert_eq!(driver.device_flags().unwrap(), 1);
+    assert_eq!(driver.device_flags(), 1);
     assert!(burst.pop(|_, _| true).unwrap().is_some());
     assert!(!burst.arm().unwrap());
-    assert_eq!(driver.avail_event().unwrap(), 0, "not this driver's");
+    assert_eq!(driver.avail_event(), 0, "not this driver's");
 }
 
 #[test]
 fn notifications_are_asked_for_by_index() {
-    let mut driver = Driver::new(4, EVENT).unwrap();
-    let mut queue = queue(&driver).resume(QueueState { next_avail: 65_534, next_used: 65_534 });
-    driver.set_available(65_534).unwrap();
+    let mut driver = Driver::new(4, EVENT);
+    let mut queue =
+        queue(&driver).resume(QueueState { next_avail: 65_534, next_used: 65_534 }).unwrap();
+    driver.set_available(65_534);
     let reader = driver.reader();
     let pin = reader.pin();
     let mut burst = queue.open(&pin).unwrap();
     for expected in [65_534, 65_535, 0, 1] {
         assert!(!burst.arm().unwrap());
-        assert_eq!(driver.avail_event().unwrap(), expected);
-        driver.offer(0).unwrap();
+        assert_eq!(driver.avail_event(), expected);
+        driver.offer(0);
         assert!(burst.arm().unwrap());
         burst.disarm();
-        assert_eq!(driver.avail_event().unwrap(), expected, "left behind, not touched");
+        assert_eq!(driver.avail_event(), expected, "left behind, not touched");
         assert!(burst.pop(|_, _| true).unwrap().is_some());
     }
-    assert_eq!(driver.device_flags().unwrap(), 0, "with event index the flags stay 0 (2.7.10)");
+    assert_eq!(driver.device_flags(), 0, "with event index the flags stay 0 (2.7.10)");
 }
 
 #[test]
 fn indices_wrap_around() {
-    let mut driver = Driver::new(2, PLAIN).unwrap();
-    let mut queue = queue(&driver).resume(QueueState { next_avail: 65_530, next_used: 65_530 });
-    driver.set_available(65_530).unwrap();
-    driver.put(driver.addresses.device + 2, &65_530u16.to_le_bytes()).unwrap();
+    let mut driver = Driver::new(2, PLAIN);
+    let mut queue =
+        queue(&driver).resume(QueueState { next_avail: 65_530, next_used: 65_530 }).unwrap();
+    driver.set_available(65_530);
+    driver.put(driver.addresses.device + 2, &65_530u16.to_le_bytes());
     let reader = driver.reader();
     let pin = reader.pin();
     for round in 0..20u16 {
-        driver.offer(round % 2).unwrap();
+        driver.offer(round % 2);
         assert!(serve(&mut queue, &pin, 1));
-        assert_eq!(driver.used_index().unwrap(), 65_531u16.wrapping_add(round));
+        assert_eq!(driver.used_index(), 65_531u16.wrapping_add(round));
     }
     assert_eq!(queue.position(), QueueState { next_avail: 14, next_used: 14 });
 }
@@ -226,20 +229,20 @@ fn rings_of_every_size_over_scattered_pages() {
             (0..64).map(|page| Some(page * 37 % 64 * PAGE_SIZE)).collect();
         let addresses =
             QueueAddresses { size, descriptors: 0x0fd0, driver: 0x7ffa, device: 0xfff4 };
-        let mut driver = Driver::at(addresses, EVENT, &pages, Permissions::READ_WRITE).unwrap();
+        let mut driver = Driver::with(Guest::at(addresses, EVENT, &pages, Permissions::READ_WRITE));
         let mut queue = queue(&driver);
         let reader = driver.reader();
         let pin = reader.pin();
         for index in 0..size {
             let descriptor =
                 Descriptor { iova: 0x2_0000, len: 1 + u32::from(index), flags: 0, next: 0 };
-            driver.descriptor(index, descriptor).unwrap();
+            driver.descriptor(index, descriptor);
         }
         for round in 0..3u16 {
             for index in 0..size {
-                driver.offer(size - 1 - index).unwrap();
+                driver.offer(size - 1 - index);
             }
-            driver.set_used_event(size * round + size - 1).unwrap();
+            driver.set_used_event(size * round + size - 1);
             queue.prefetch();
             let mut burst = queue.open(&pin).unwrap();
             let mut chains = vec![burst.pop(|_, _| true).unwrap().unwrap()];
@@ -253,63 +256,63 @@ fn rings_of_every_size_over_scattered_pages() {
             assert_eq!(burst.pop(|_, _| true).unwrap(), None);
             assert!(burst.publish());
             assert!(!burst.arm().unwrap());
-            assert_eq!(driver.used().unwrap(), expected, "size {size}");
-            assert_eq!(driver.avail_event().unwrap(), size * (round + 1));
+            assert_eq!(driver.used(), expected, "size {size}");
+            assert_eq!(driver.avail_event(), size * (round + 1));
         }
     }
 }
 
 #[test]
 fn rings_are_found_again_after_a_change_of_mappings() {
-    let mut driver = Driver::new(4, PLAIN).unwrap();
+    let mut driver = Driver::new(4, PLAIN);
     let mut queue = queue(&driver);
     let reader = driver.reader();
-    driver.offer(0).unwrap();
+    driver.offer(0);
     assert!(serve(&mut queue, &reader.pin(), 1));
     // The same IOVAs, elsewhere: a guest was given other memory there.
-    let mut other = Driver::new(4, PLAIN).unwrap();
+    let mut other = Driver::new(4, PLAIN);
     driver.domain.unmap_all();
     assert!(queue.open(&reader.pin()).is_err());
     let all = other.memory.backing(0).unwrap();
     driver.domain.map(0, 0x10_0000, Permissions::READ_WRITE, all).unwrap();
-    other.set_available(1).unwrap();
-    other.offer(0).unwrap();
+    other.set_available(1);
+    other.offer(0);
     assert!(serve(&mut queue, &reader.pin(), 1));
-    assert_eq!((driver.used_index().unwrap(), other.used_index().unwrap()), (1, 2));
+    assert_eq!((driver.used_index(), other.used_index()), (1, 2));
 }
 
 #[test]
 fn a_pin_of_another_domain_is_not_taken_for_the_queues_own() {
-    let (mut mine, other) = (Driver::new(4, PLAIN).unwrap(), Driver::new(4, PLAIN).unwrap());
+    let (mut mine, other) = (Driver::new(4, PLAIN), Driver::new(4, PLAIN));
     let mut queue = queue(&mine);
-    mine.offer(0).unwrap();
+    mine.offer(0);
     let (reader, wrong) = (mine.reader(), other.reader());
     assert!(serve(&mut queue, &reader.pin(), 1));
     // Every map and unmap gives a version; domains must not have any in common.
     let pin = wrong.pin();
     assert!(!queue.open(&pin).unwrap().arm().is_ok_and(|more| more));
-    assert_eq!(mine.used().unwrap(), [(0, 0)]);
+    assert_eq!(mine.used(), [(0, 0)]);
 }
 
 #[test]
 fn an_indirect_table_may_follow_a_chain_and_be_larger_than_the_queue() {
-    let mut driver = Driver::new(2, INDIRECTS).unwrap();
+    let mut driver = Driver::new(2, INDIRECTS);
     let mut queue = queue(&driver);
     let table = 0x4_0ff8;
     for index in 0..40u16 {
         let flags = if index < 39 { NEXT } else { 0 } | if index < 20 { 0 } else { WRITE };
         let iova = BUFFERS + u64::from(index);
         let descriptor = Descriptor { iova, len: 1, flags, next: index + 1 };
-        driver.put(table + 16 * u64::from(index), &descriptor.to_bytes()).unwrap();
-        driver.put(iova, &[index as u8]).unwrap();
+        driver.put(table + 16 * u64::from(index), &descriptor.to_bytes());
+        driver.put(iova, &[index as u8]);
     }
-    driver.put(BUFFERS + 0x100, b"first").unwrap();
+    driver.put(BUFFERS + 0x100, b"first");
     let first = Descriptor { iova: BUFFERS + 0x100, len: 5, flags: NEXT, next: 1 };
     // WRITE says nothing about an indirect descriptor (2.7.5.3.2).
     let second = Descriptor { iova: table, len: 640, flags: INDIRECT | WRITE, next: 0 };
-    driver.descriptor(0, first).unwrap();
-    driver.descriptor(1, second).unwrap();
-    driver.offer(0).unwrap();
+    driver.descriptor(0, first);
+    driver.descriptor(1, second);
+    driver.offer(0);
     let reader = driver.reader();
     let (chain, bytes) = pop(&mut queue, &reader.pin()).unwrap().unwrap();
     assert_eq!(chain, Chain { head: 0, descriptors: 1, readable: 25, writable: 20 });
@@ -355,13 +358,13 @@ proptest! {
             driver: 0x2_0002,
             device: 0x3_0004,
         };
-        let mut driver = Driver::at(addresses, features, &pages, Permissions::READ_WRITE).unwrap();
+        let mut driver = Driver::with(Guest::at(addresses, features, &pages, Permissions::READ_WRITE));
         let reader = driver.reader();
         let noise: Vec<u8> = (0..0x3_0000u32).map(|at| (at ^ at >> 8) as u8).collect();
-        driver.put(BUFFERS, &noise).unwrap();
-        driver.set_available(start).unwrap();
-        driver.put(addresses.device + 2, &start.to_le_bytes()).unwrap();
-        let mut queue = SplitQueue::new(addresses, features).unwrap().resume(QueueState { next_avail: start, next_used: start });
+        driver.put(BUFFERS, &noise);
+        driver.set_available(start);
+        driver.put(addresses.device + 2, &start.to_le_bytes());
+        let mut queue = SplitQueue::new(addresses, features).unwrap().resume(QueueState { next_avail: start, next_used: start }).unwrap();
         let mut used = 0u16;
         for (buffers, readable, table, completes) in chains {
             let readable = readable.min(buffers.len());
@@ -374,17 +377,17 @@ proptest! {
                 let (at, next) = if index < direct { (index, index + 1) } else { (index - direct, index - direct + 1) };
                 let descriptor = Descriptor { iova: buffer.at, len: buffer.len, flags: flags(index), next: next as u16 };
                 if index < direct {
-                    driver.descriptor(at as u16, descriptor).unwrap();
+                    driver.descriptor(at as u16, descriptor);
                 } else {
-                    driver.put(0x6_0ff8 + 16 * at as u64, &descriptor.to_bytes()).unwrap();
+                    driver.put(0x6_0ff8 + 16 * at as u64, &descriptor.to_bytes());
                 }
             }
             if direct < buffers.len() {
                 let len = 16 * (buffers.len() - direct) as u32;
                 let descriptor = Descriptor { iova: 0x6_0ff8, len, flags: INDIRECT, next: 0 };
-                driver.descriptor(direct as u16, descriptor).unwrap();
+                driver.descriptor(direct as u16, descriptor);
             }
-            driver.offer(0).unwrap();
+            driver.offer(0);
             let pin = reader.pin();
             let mut burst = queue.open(&pin).unwrap();
             let mut seen = [Vec::new(), Vec::new()];
@@ -413,7 +416,7 @@ proptest! {
             burst.complete(&chain, chain.writable);
             burst.publish();
             used += 1;
-            prop_assert_eq!(driver.used_index().unwrap(), start.wrapping_add(used));
+            prop_assert_eq!(driver.used_index(), start.wrapping_add(used));
             prop_assert_eq!(burst.available().unwrap(), 0);
         }
     }

@@ -1,6 +1,9 @@
 //! The fuzz target on random input, with every build; `cargo xtask fuzz` goes further.
 
-use manifold_virtio::ring::fuzzing::virtqueue;
+#[path = "../../../fuzz/src/virtqueue.rs"]
+mod body;
+
+use body::virtqueue;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

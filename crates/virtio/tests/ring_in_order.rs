@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail so")]
 
-use manifold_virtio::ring::testing::packed::{PackedDriver, UsedBuffer};
-use manifold_virtio::ring::testing::{Descriptor, Driver, NEXT, WRITE};
+use manifold_testing::{Descriptor, Driver, Memory, NEXT, PackedDriver, UsedBuffer, WRITE};
 use manifold_virtio::ring::{Burst, PackedQueue, QueueState, RingFeatures, SplitQueue};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -22,17 +21,17 @@ fn buffer(flags: u16) -> Descriptor {
 /// are completed in one go.
 fn split_batches(writable: &[bool], begin: u16, together: usize) {
     const SIZE: u16 = 64;
-    let mut driver = Driver::new(SIZE, SPLIT).unwrap();
+    let mut driver = Driver::new(SIZE, SPLIT);
     let begin_state = QueueState { next_avail: begin, next_used: begin };
-    let mut queue = SplitQueue::new(driver.addresses, SPLIT).unwrap().resume(begin_state);
-    driver.set_available(begin).unwrap();
+    let mut queue = SplitQueue::new(driver.addresses, SPLIT).unwrap().resume(begin_state).unwrap();
+    driver.set_available(begin);
     let element = |index: u16| driver_element(begin.wrapping_add(index));
     for slot in 0..SIZE {
-        driver.put(driver.addresses.device + 4 + 8 * u64::from(slot), &UNTOUCHED).unwrap();
+        driver.put(driver.addresses.device + 4 + 8 * u64::from(slot), &UNTOUCHED);
     }
     for (index, writes) in (0..).zip(writable) {
-        driver.descriptor(index, buffer(if *writes { WRITE } else { 0 })).unwrap();
-        driver.offer(index).unwrap();
+        driver.descriptor(index, buffer(if *writes { WRITE } else { 0 }));
+        driver.offer(index);
     }
     let reader = driver.reader();
     let pin = reader.pin();
@@ -48,11 +47,11 @@ fn split_batches(writable: &[bool], begin: u16, together: usize) {
     }
     burst.publish();
     let count = writable.len() as u16;
-    assert_eq!(driver.used_index().unwrap(), begin.wrapping_add(count));
+    assert_eq!(driver.used_index(), begin.wrapping_add(count));
     let mut index = 0;
     while index < count {
         let run = writable[usize::from(index)..].iter().take_while(|writes| !**writes).count();
-        let read = |index| driver.get::<8>(driver.addresses.device + element(index)).unwrap();
+        let read = |index| driver.get::<8>(driver.addresses.device + element(index));
         let expected = |head: u16, len: u32| u64::from(head) | u64::from(len) << 32;
         if run == 0 {
             let expected = expected(index, 50 + u32::from(index));
@@ -107,7 +106,7 @@ proptest! {
         burst_size in 1..9usize,
         together in 1..5usize,
     ) {
-        let mut driver = PackedDriver::new(size, PACKED).unwrap();
+        let mut driver = PackedDriver::new(size, PACKED);
         let mut queue = PackedQueue::new(driver.guest.addresses, PACKED).unwrap();
         let reader = driver.guest.reader();
         let pin = reader.pin();
@@ -129,9 +128,9 @@ proptest! {
                         _ => burst.complete_all(chains, written),
                     }
                 }
-                prop_assert!(driver.used().unwrap().is_empty());
+                prop_assert!(driver.used().is_empty());
                 burst.publish();
-                let used = driver.used().unwrap();
+                let used = driver.used();
                 // A frame that was sent has an entry only where a batch ends.
                 let expected: Vec<_> = batch.iter().enumerate().map(|(index, (id, writes))| {
                     let ends = batch.get(index + 1).is_none_or(|(_, writes)| *writes);
@@ -153,12 +152,12 @@ proptest! {
 /// A chain with both kinds of buffers has written something: the control queue's answers.
 #[test]
 fn a_chain_that_is_answered_has_its_own_entry() {
-    let mut driver = Driver::new(8, SPLIT).unwrap();
+    let mut driver = Driver::new(8, SPLIT);
     let mut queue = SplitQueue::new(driver.addresses, SPLIT).unwrap();
     for head in [0u16, 2] {
-        driver.descriptor(head, Descriptor { next: head + 1, ..buffer(NEXT) }).unwrap();
-        driver.descriptor(head + 1, buffer(WRITE)).unwrap();
-        driver.offer(head).unwrap();
+        driver.descriptor(head, Descriptor { next: head + 1, ..buffer(NEXT) });
+        driver.descriptor(head + 1, buffer(WRITE));
+        driver.offer(head);
     }
     let reader = driver.reader();
     let pin = reader.pin();
@@ -167,22 +166,22 @@ fn a_chain_that_is_answered_has_its_own_entry() {
         burst.complete(&chain, 1);
     }
     burst.publish();
-    assert_eq!(driver.used().unwrap(), [(0, 1), (2, 1)]);
+    assert_eq!(driver.used(), [(0, 1), (2, 1)]);
 }
 
 #[test]
 fn a_batch_that_is_published_is_over() {
-    let mut driver = Driver::new(8, SPLIT).unwrap();
+    let mut driver = Driver::new(8, SPLIT);
     let mut queue = SplitQueue::new(driver.addresses, SPLIT).unwrap();
     let reader = driver.reader();
     let pin = reader.pin();
     for index in 0..4 {
-        driver.descriptor(index, buffer(0)).unwrap();
-        driver.offer(index).unwrap();
+        driver.descriptor(index, buffer(0));
+        driver.offer(index);
         let mut burst = queue.open(&pin).unwrap();
         let chain = burst.pop(|_, _| true).unwrap().unwrap();
         burst.complete(&chain, 0);
         burst.publish();
-        assert_eq!(driver.used().unwrap(), [(u32::from(index), 0)]);
+        assert_eq!(driver.used(), [(u32::from(index), 0)]);
     }
 }

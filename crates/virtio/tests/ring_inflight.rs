@@ -6,9 +6,7 @@
 use std::sync::Arc;
 
 use manifold_dma::SharedMemory;
-use manifold_dma::testing::GuestMemory;
-use manifold_virtio::ring::testing::packed::{PackedDriver, UsedBuffer};
-use manifold_virtio::ring::testing::{Descriptor, Driver, NEXT, WRITE};
+use manifold_testing::{Descriptor, Driver, GuestMemory, NEXT, PackedDriver, UsedBuffer, WRITE};
 use manifold_virtio::ring::{Burst, Chain, Inflight, Queue, QueueState, RingError, RingFeatures};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -49,10 +47,10 @@ impl Guest {
     fn new(size: u16, packed: bool) -> Self {
         let features = RingFeatures { packed, ..RingFeatures::default() };
         if packed {
-            let driver = PackedDriver::new(size, features).unwrap();
+            let driver = PackedDriver::new(size, features);
             Guest::Packed { driver, lengths: vec![0; size.into()] }
         } else {
-            let driver = Driver::new(size, features).unwrap();
+            let driver = Driver::new(size, features);
             Guest::Split {
                 driver,
                 free: (0..size).collect(),
@@ -62,7 +60,7 @@ impl Guest {
         }
     }
 
-    fn inner(&self) -> &Driver {
+    fn inner(&self) -> &manifold_testing::Guest {
         match self {
             Guest::Split { driver, .. } => driver,
             Guest::Packed { driver, .. } => &driver.guest,
@@ -95,10 +93,10 @@ impl Guest {
                     let link = next.copied().unwrap_or(0xffff);
                     let plain = buffer(place);
                     let descriptor = Descriptor { flags: plain.flags | flags, next: link, ..plain };
-                    driver.descriptor(*index, descriptor).unwrap();
+                    driver.descriptor(*index, descriptor);
                 }
                 lengths[usize::from(table[0])] = length;
-                driver.offer(table[0]).unwrap();
+                driver.offer(table[0]);
                 let head = usize::from(table[0]);
                 tables[head] = table;
                 true
@@ -119,12 +117,12 @@ impl Guest {
     fn used(&mut self) -> Vec<u32> {
         match self {
             Guest::Split { driver, free, tables, lengths } => {
-                let used = driver.used().unwrap();
+                let used = driver.used();
                 used.iter().for_each(|(head, _)| free.append(&mut tables[*head as usize]));
                 used.iter().map(|(head, _)| lengths[*head as usize]).collect()
             }
             Guest::Packed { driver, lengths } => {
-                let used = driver.used().unwrap();
+                let used = driver.used();
                 used.iter().map(|UsedBuffer { id, .. }| lengths[usize::from(*id)]).collect()
             }
         }

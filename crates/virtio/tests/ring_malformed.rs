@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use manifold_dma::{Access, FaultReason, PAGE_SIZE, Permissions};
-use manifold_virtio::ring::testing::{Descriptor, Driver, INDIRECT, NEXT, WRITE};
+use manifold_testing::{Descriptor, Driver, Guest, INDIRECT, Memory, NEXT, WRITE};
 use manifold_virtio::ring::{
     Burst, QueueAddresses, QueueState, RingError, RingFeatures, SplitQueue,
 };
@@ -29,14 +29,14 @@ fn take_with(
     descriptors: &[Descriptor],
     table: &[Descriptor],
 ) -> Result<(u32, u32), RingError> {
-    let mut driver = Driver::new(SIZE, features).unwrap();
+    let mut driver = Driver::new(SIZE, features);
     for (index, descriptor) in (0..).zip(descriptors) {
-        driver.descriptor(index, *descriptor).unwrap();
+        driver.descriptor(index, *descriptor);
     }
     for (index, descriptor) in (0..).zip(table) {
-        driver.put(TABLE + 16 * index, &descriptor.to_bytes()).unwrap();
+        driver.put(TABLE + 16 * index, &descriptor.to_bytes());
     }
-    driver.offer(0).unwrap();
+    driver.offer(0);
     let reader = driver.reader();
     let pin = reader.pin();
     let mut queue = SplitQueue::new(driver.addresses, features).unwrap();
@@ -79,7 +79,7 @@ fn sizes() {
 #[test]
 fn ring_addresses() {
     // One page each that the device may read and write, only read, only write.
-    let driver = Driver::new(SIZE, ALL).unwrap();
+    let driver = Driver::new(SIZE, ALL);
     let map = |iova, permissions| {
         let backing = driver.memory.backing(0).unwrap();
         driver.domain.map(iova, PAGE_SIZE, permissions, backing).unwrap();
@@ -143,7 +143,7 @@ fn ring_addresses() {
 
 #[test]
 fn a_ring_that_was_refused_once_works_once_it_is_mapped() {
-    let driver = Driver::new(SIZE, ALL).unwrap();
+    let driver = Driver::new(SIZE, ALL);
     let mut queue = SplitQueue::new(driver.addresses, ALL).unwrap();
     let reader = driver.reader();
     driver.domain.set_bus_master(false);
@@ -167,11 +167,12 @@ fn available_index_out_of_range() {
         (65_535, 8, false),
         (100, 99, false),
     ] {
-        let mut driver = Driver::new(SIZE, ALL).unwrap();
+        let mut driver = Driver::new(SIZE, ALL);
         let mut queue = SplitQueue::new(driver.addresses, ALL)
             .unwrap()
-            .resume(QueueState { next_avail: next, next_used: next });
-        driver.set_available(index).unwrap();
+            .resume(QueueState { next_avail: next, next_used: next })
+            .unwrap();
+        driver.set_available(index);
         let reader = driver.reader();
         let pin = reader.pin();
         let mut burst = queue.open(&pin).unwrap();
@@ -190,8 +191,8 @@ fn available_index_out_of_range() {
 #[test]
 fn descriptor_indices_out_of_range() {
     for head in [SIZE, SIZE + 1, 0x7fff, u16::MAX] {
-        let mut driver = Driver::new(SIZE, ALL).unwrap();
-        driver.offer(head).unwrap();
+        let mut driver = Driver::new(SIZE, ALL);
+        driver.offer(head);
         let reader = driver.reader();
         let pin = reader.pin();
         let mut queue = SplitQueue::new(driver.addresses, ALL).unwrap();
@@ -263,13 +264,13 @@ fn buffers() {
 
 #[test]
 fn buffers_that_may_not_be_written() {
-    let mut driver = Driver::new(SIZE, ALL).unwrap();
+    let mut driver = Driver::new(SIZE, ALL);
     let backing = driver.memory.backing(0).unwrap();
     driver.domain.map(OUTSIDE, PAGE_SIZE, Permissions::READ, backing).unwrap();
-    driver.descriptor(0, direct(OUTSIDE, 64, 0, 0)).unwrap();
-    driver.descriptor(1, direct(OUTSIDE, 64, WRITE, 0)).unwrap();
-    driver.offer(0).unwrap();
-    driver.offer(1).unwrap();
+    driver.descriptor(0, direct(OUTSIDE, 64, 0, 0));
+    driver.descriptor(1, direct(OUTSIDE, 64, WRITE, 0));
+    driver.offer(0);
+    driver.offer(1);
     let reader = driver.reader();
     let pin = reader.pin();
     let mut queue = SplitQueue::new(driver.addresses, ALL).unwrap();
@@ -293,17 +294,17 @@ fn order() {
 #[test]
 fn lengths_that_overflow() {
     // Enough IOVAs for 4 GiB in one descriptor: the same 1 MiB of memory over and over.
-    let mut driver = Driver::new(SIZE, ALL).unwrap();
+    let mut driver = Driver::new(SIZE, ALL);
     for megabyte in 1..4096 {
         let backing = driver.memory.backing(0).unwrap();
         driver.domain.map(megabyte << 20, 1 << 20, Permissions::READ_WRITE, backing).unwrap();
     }
-    driver.descriptor(0, direct(0, u32::MAX, NEXT, 1)).unwrap();
-    driver.descriptor(1, direct(0, u32::MAX, WRITE | NEXT, 2)).unwrap();
-    driver.descriptor(2, direct(0, 1, WRITE, 0)).unwrap();
-    driver.descriptor(3, direct(0, u32::MAX, WRITE, 0)).unwrap();
-    driver.offer(3).unwrap();
-    driver.offer(0).unwrap();
+    driver.descriptor(0, direct(0, u32::MAX, NEXT, 1));
+    driver.descriptor(1, direct(0, u32::MAX, WRITE | NEXT, 2));
+    driver.descriptor(2, direct(0, 1, WRITE, 0));
+    driver.descriptor(3, direct(0, u32::MAX, WRITE, 0));
+    driver.offer(3);
+    driver.offer(0);
     let reader = driver.reader();
     let pin = reader.pin();
     let mut queue = SplitQueue::new(driver.addresses, ALL).unwrap();
@@ -324,10 +325,10 @@ fn more_pieces_than_room_can_be_taken_later() {
     let pages: Vec<Option<u64>> = (0..256).map(|page| Some((255 - page) * PAGE_SIZE)).collect();
     let addresses =
         QueueAddresses { size: SIZE, descriptors: 0x1_0000, driver: 0x2_0000, device: 0x3_0000 };
-    let mut driver = Driver::at(addresses, ALL, &pages, Permissions::READ_WRITE).unwrap();
-    driver.descriptor(0, direct(BUFFERS, 0x2000, NEXT, 1)).unwrap();
-    driver.descriptor(1, direct(BUFFERS, 0x3000, 0, 0)).unwrap();
-    driver.offer(0).unwrap();
+    let mut driver = Driver::with(Guest::at(addresses, ALL, &pages, Permissions::READ_WRITE));
+    driver.descriptor(0, direct(BUFFERS, 0x2000, NEXT, 1));
+    driver.descriptor(1, direct(BUFFERS, 0x3000, 0, 0));
+    driver.offer(0);
     let reader = driver.reader();
     let pin = reader.pin();
     let mut queue = SplitQueue::new(addresses, ALL).unwrap();

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
 
 use manifold_dma::{Access, PAGE_SIZE, Permissions};
-use manifold_virtio::ring::testing::packed::{
-    DESC, DISABLE, ENABLE, PackedDriver, Place, UsedBuffer, packed_bytes, tight,
+use manifold_testing::{
+    DESC, DISABLE, Descriptor, ENABLE, Guest, INDIRECT, Memory, NEXT, PackedDriver, Place,
+    UsedBuffer, WRITE, tight,
 };
-use manifold_virtio::ring::testing::{Descriptor, Driver, INDIRECT, NEXT, WRITE};
 use manifold_virtio::ring::{
     Burst, Chain, PackedBurst, PackedQueue, QueueAddresses, QueueState, RingError, RingFeatures,
 };
@@ -55,36 +55,36 @@ fn used(id: u16, written: u32) -> UsedBuffer {
 
 #[test]
 fn a_chain_goes_round() {
-    let mut driver = PackedDriver::new(7, PLAIN).unwrap();
+    let mut driver = PackedDriver::new(7, PLAIN);
     let mut queue = queue(&driver);
     let reader = driver.guest.reader();
     let pin = reader.pin();
     let mut burst = queue.open(&pin).unwrap();
     assert_eq!(burst.available().unwrap(), 0);
     assert_eq!(pop(&mut burst).unwrap(), None);
-    driver.guest.put(BUFFERS, b"to the device").unwrap();
+    driver.guest.put(BUFFERS, b"to the device");
     let chain = [buffer(0, 6, 0), buffer(6, 7, 0), buffer(0x1000, 9, WRITE)];
     let id = driver.offer(&chain).unwrap();
     assert_eq!(burst.available().unwrap(), 1);
     let (chain, bytes) = pop(&mut burst).unwrap().unwrap();
     assert_eq!(chain, Chain { head: id, descriptors: 3, readable: 13, writable: 9 });
     assert_eq!(&bytes, b"to the device\0\0\0\0\0\0\0\0\0");
-    assert_eq!(driver.guest.get::<9>(BUFFERS + 0x1000).unwrap(), [0xdd; 9]);
+    assert_eq!(driver.guest.get::<9>(BUFFERS + 0x1000), [0xdd; 9]);
     assert_eq!(pop(&mut burst).unwrap(), None);
 
     assert!(!burst.publish(), "nothing to say");
     burst.complete(&chain, 9);
-    assert!(driver.used().unwrap().is_empty(), "not before it is published");
+    assert!(driver.used().is_empty(), "not before it is published");
     assert!(burst.publish());
     assert!(!burst.publish(), "not twice");
-    assert_eq!(driver.used().unwrap(), [used(id, 9)]);
+    assert_eq!(driver.used(), [used(id, 9)]);
     let third = Place { index: 3, wrap: true };
     assert_eq!(queue.position(), state(third, third));
 }
 
 #[test]
 fn a_batch_is_visible_at_once_and_in_the_order_it_was_completed() {
-    let mut driver = PackedDriver::new(5, PLAIN).unwrap();
+    let mut driver = PackedDriver::new(5, PLAIN);
     let mut queue = queue(&driver);
     let reader = driver.guest.reader();
     let pin = reader.pin();
@@ -93,17 +93,17 @@ fn a_batch_is_visible_at_once_and_in_the_order_it_was_completed() {
     let chains = [(); 3].map(|()| take(&mut burst));
     for index in [2, 0, 1] {
         burst.complete(&chains[index], 10 + index as u32);
-        assert!(driver.used().unwrap().is_empty(), "{index}");
+        assert!(driver.used().is_empty(), "{index}");
     }
     assert!(burst.publish());
     let expected = [used(ids[2], 12), used(ids[0], 10), used(ids[1], 11)];
-    assert_eq!(driver.used().unwrap(), expected);
+    assert_eq!(driver.used(), expected);
 }
 
 #[test]
 fn chains_are_put_back() {
-    let mut driver = PackedDriver::new(6, PLAIN).unwrap();
-    driver.begin_at(Place { index: 4, wrap: false }).unwrap();
+    let mut driver = PackedDriver::new(6, PLAIN);
+    driver.begin_at(Place { index: 4, wrap: false });
     let begin = driver.next_avail;
     let mut queue = queue(&driver).resume(state(begin, begin)).unwrap();
     let reader = driver.guest.reader();
@@ -124,7 +124,7 @@ fn chains_are_put_back() {
     burst.put_back(&chains[1..]);
     burst.complete(&chains[0], 0);
     burst.publish();
-    assert_eq!(driver.used().unwrap(), [used(chains[0].head, 0)]);
+    assert_eq!(driver.used(), [used(chains[0].head, 0)]);
     let fifth = Place { index: 5, wrap: false };
     assert_eq!(queue.position(), state(fifth, fifth));
     let mut burst = queue.open(&pin).unwrap();
@@ -137,7 +137,7 @@ fn rings_of_every_size() {
     for size in (1..100u16).chain([255, 256, 257, 511, 1000, 1023, 1024]) {
         let pages: Vec<Option<u64>> =
             (0..64).map(|page| Some(page * 37 % 64 * PAGE_SIZE)).collect();
-        let guest = Driver::at(tight(size), EVENT, &pages, Permissions::READ_WRITE).unwrap();
+        let guest = Guest::at(tight(size), EVENT, &pages, Permissions::READ_WRITE);
         let mut driver = PackedDriver::with(guest);
         let mut queue = queue(&driver);
         let reader = driver.guest.reader();
@@ -150,7 +150,7 @@ fn rings_of_every_size() {
                 let buffer = Descriptor { iova: 0x2_0000, len: 1 + n % 50, ..Default::default() };
                 expected.push(used(driver.offer(&[buffer]).unwrap(), n % 3));
             }
-            driver.set_event(driver.last_used.bits(), DESC).unwrap();
+            driver.set_event(driver.last_used.bits(), DESC);
             queue.prefetch();
             let mut burst = queue.open(&pin).unwrap();
             let mut chains = vec![take(&mut burst)];
@@ -164,8 +164,8 @@ fn rings_of_every_size() {
             assert_eq!(burst.pop(|_, _| true).unwrap(), None);
             assert!(burst.publish());
             assert!(!burst.arm().unwrap());
-            assert_eq!(driver.used().unwrap(), expected, "size {size}");
-            assert_eq!(driver.device_event().unwrap(), (driver.next_avail.bits(), DESC));
+            assert_eq!(driver.used(), expected, "size {size}");
+            assert_eq!(driver.device_event(), (driver.next_avail.bits(), DESC));
             offered += batch;
         }
     }
@@ -185,10 +185,10 @@ fn interrupts_are_suppressed_by_flags() {
         (EVENT, 0xfffc | DISABLE, false),
         (EVENT, 3, true),
     ] {
-        let mut driver = PackedDriver::new(4, features).unwrap();
+        let mut driver = PackedDriver::new(4, features);
         let mut queue = queue(&driver);
         // A place that the batch does not come to.
-        driver.set_event(3, flags).unwrap();
+        driver.set_event(3, flags);
         driver.offer(&[buffer(0, 1, 0)]).unwrap();
         let reader = driver.guest.reader();
         let pin = reader.pin();
@@ -208,15 +208,15 @@ fn event_index_asks_for_an_interrupt_exactly_when_it_is_passed() {
         for start in places(size) {
             for batch in 0..=size {
                 for event in places(size) {
-                    let mut driver = PackedDriver::new(size, EVENT).unwrap();
-                    driver.begin_at(start).unwrap();
+                    let mut driver = PackedDriver::new(size, EVENT);
+                    driver.begin_at(start);
                     let mut queue = queue(&driver).resume(state(start, start)).unwrap();
                     let mut passed = Vec::new();
                     for _ in 0..batch {
                         passed.push(driver.next_avail);
                         driver.offer(&[buffer(0, 1, 0)]).unwrap();
                     }
-                    driver.set_event(event.bits(), DESC).unwrap();
+                    driver.set_event(event.bits(), DESC);
                     let reader = driver.guest.reader();
                     let pin = reader.pin();
                     let mut burst = queue.open(&pin).unwrap();
@@ -239,9 +239,9 @@ fn event_index_asks_for_an_interrupt_exactly_when_it_is_passed() {
 #[test]
 fn an_event_that_the_ring_does_not_have_never_comes() {
     for event in [4u16, 5, 0x7fff, 0x8004, 0xffff] {
-        let mut driver = PackedDriver::new(4, EVENT).unwrap();
+        let mut driver = PackedDriver::new(4, EVENT);
         let mut queue = queue(&driver);
-        driver.set_event(event, DESC).unwrap();
+        driver.set_event(event, DESC);
         let reader = driver.guest.reader();
         let pin = reader.pin();
         for _ in 0..8 {
@@ -250,7 +250,7 @@ fn an_event_that_the_ring_does_not_have_never_comes() {
             let chain = take(&mut burst);
             burst.complete(&chain, 0);
             assert!(!burst.publish(), "{event:#x}");
-            driver.used().unwrap();
+            driver.used();
         }
     }
 }
@@ -258,20 +258,20 @@ fn an_event_that_the_ring_does_not_have_never_comes() {
 #[test]
 fn notifications_are_asked_for() {
     for features in [PLAIN, EVENT] {
-        let mut driver = PackedDriver::new(3, features).unwrap();
+        let mut driver = PackedDriver::new(3, features);
         let mut queue = queue(&driver);
         let reader = driver.guest.reader();
         let pin = reader.pin();
         let mut burst = queue.open(&pin).unwrap();
         burst.disarm();
-        assert_eq!(driver.device_event().unwrap().1, DISABLE);
+        assert_eq!(driver.device_event().1, DISABLE);
         for _ in 0..8 {
             let here = driver.next_avail.bits();
             let expected = if features.event_index { (here, DESC) } else { (0, ENABLE) };
             assert!(!burst.arm().unwrap());
-            assert_eq!(driver.device_event().unwrap(), expected);
+            assert_eq!(driver.device_event(), expected);
             burst.disarm();
-            assert_eq!(driver.device_event().unwrap().1, DISABLE);
+            assert_eq!(driver.device_event().1, DISABLE);
             // What comes between the last look and the request is not waited for.
             driver.offer(&[buffer(0, 1, 0)]).unwrap();
             assert!(burst.arm().unwrap());
@@ -279,14 +279,14 @@ fn notifications_are_asked_for() {
             let chain = take(&mut burst);
             burst.complete(&chain, 0);
             burst.publish();
-            driver.used().unwrap();
+            driver.used();
         }
     }
 }
 
 #[test]
 fn an_indirect_table_is_read_from_its_first_entry_to_its_last() {
-    let mut driver = PackedDriver::new(2, INDIRECTS).unwrap();
+    let mut driver = PackedDriver::new(2, INDIRECTS);
     let mut queue = queue(&driver);
     let table = 0x4_0ff8;
     for index in 0..40u16 {
@@ -295,8 +295,8 @@ fn an_indirect_table_is_read_from_its_first_entry_to_its_last() {
         let flags = noise | if index < 20 { 0 } else { WRITE };
         let iova = BUFFERS + u64::from(index);
         let descriptor = Descriptor { iova, len: 1, flags, next: 7 * index };
-        driver.guest.put(table + 16 * u64::from(index), &packed_bytes(descriptor)).unwrap();
-        driver.guest.put(iova, &[index as u8]).unwrap();
+        driver.guest.put(table + 16 * u64::from(index), &descriptor.to_packed_bytes());
+        driver.guest.put(iova, &[index as u8]);
     }
     // Nor does WRITE in the descriptor that refers to it.
     for flags in [INDIRECT, INDIRECT | WRITE] {
@@ -314,7 +314,7 @@ fn an_indirect_table_is_read_from_its_first_entry_to_its_last() {
 
 #[test]
 fn a_queue_goes_on_where_another_stopped() {
-    let mut driver = PackedDriver::new(3, PLAIN).unwrap();
+    let mut driver = PackedDriver::new(3, PLAIN);
     let reader = driver.guest.reader();
     let pin = reader.pin();
     let mut at = QueueState { next_avail: FIRST.bits(), next_used: FIRST.bits() };
@@ -325,14 +325,14 @@ fn a_queue_goes_on_where_another_stopped() {
         let chain = take(&mut burst);
         burst.complete(&chain, 0);
         assert!(burst.publish());
-        assert_eq!(driver.used().unwrap(), [used(id, 0)], "round {round}");
+        assert_eq!(driver.used(), [used(id, 0)], "round {round}");
         at = queue.position();
     }
 }
 
 #[test]
 fn rings_are_found_again_after_a_change_of_mappings() {
-    let mut driver = PackedDriver::new(4, PLAIN).unwrap();
+    let mut driver = PackedDriver::new(4, PLAIN);
     let mut queue = queue(&driver);
     let reader = driver.guest.reader();
     let QueueAddresses { descriptors, .. } = driver.guest.addresses;
@@ -340,11 +340,11 @@ fn rings_are_found_again_after_a_change_of_mappings() {
     take(&mut queue.open(&reader.pin()).unwrap());
     driver.guest.domain.unmap_all();
     assert!(queue.open(&reader.pin()).is_err());
-    let other = PackedDriver::new(4, PLAIN).unwrap();
+    let other = PackedDriver::new(4, PLAIN);
     let all = other.guest.memory.backing(0).unwrap();
     driver.guest.domain.map(0, 0x10_0000, Permissions::READ_WRITE, all).unwrap();
     let descriptor = Descriptor { iova: BUFFERS, len: 77, flags: 1 << 7, next: 5 };
-    other.guest.put(descriptors + 16, &packed_bytes(descriptor)).unwrap();
+    other.guest.put(descriptors + 16, &descriptor.to_packed_bytes());
     let chain = take(&mut queue.open(&reader.pin()).unwrap());
     assert_eq!(chain, Chain { head: 5, descriptors: 1, readable: 77, writable: 0 });
 }

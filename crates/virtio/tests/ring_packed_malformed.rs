@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
 
 use manifold_dma::{Access, FaultReason, PAGE_SIZE, Permissions};
-use manifold_virtio::ring::testing::packed::{AVAIL, PackedDriver, USED, packed_bytes};
-use manifold_virtio::ring::testing::{Descriptor, INDIRECT, NEXT, WRITE};
+use manifold_testing::{AVAIL, Descriptor, INDIRECT, Memory, NEXT, PackedDriver, USED, WRITE};
 use manifold_virtio::ring::{
     Burst, PackedQueue, Queue, QueueAddresses, QueueState, RingError, RingFeatures,
 };
@@ -30,12 +29,12 @@ fn take_with(
     descriptors: &[Descriptor],
     table: &[Descriptor],
 ) -> Result<(u32, u32), RingError> {
-    let driver = PackedDriver::new(SIZE, features).unwrap();
+    let driver = PackedDriver::new(SIZE, features);
     for (index, descriptor) in (0..).zip(descriptors) {
-        driver.put_descriptor(index, *descriptor).unwrap();
+        driver.put_descriptor(index, *descriptor);
     }
     for (index, descriptor) in (0..).zip(table) {
-        driver.guest.put(TABLE + 16 * index, &packed_bytes(*descriptor)).unwrap();
+        driver.guest.put(TABLE + 16 * index, &descriptor.to_packed_bytes());
     }
     let reader = driver.guest.reader();
     let pin = reader.pin();
@@ -104,7 +103,7 @@ fn positions() {
 
 #[test]
 fn ring_addresses() {
-    let driver = PackedDriver::new(SIZE, ALL).unwrap();
+    let driver = PackedDriver::new(SIZE, ALL);
     let map = |iova, permissions| {
         let backing = driver.guest.memory.backing(0).unwrap();
         driver.guest.domain.map(iova, PAGE_SIZE, permissions, backing).unwrap();
@@ -166,9 +165,9 @@ fn whose_turn_it_is() {
         (USED, false, true),
         (AVAIL | USED, false, false),
     ] {
-        let driver = PackedDriver::new(SIZE, ALL).unwrap();
+        let driver = PackedDriver::new(SIZE, ALL);
         let descriptor = Descriptor { flags, ..good(0) };
-        driver.put_descriptor(0, descriptor).unwrap();
+        driver.put_descriptor(0, descriptor);
         let at = if wrap { 0x8000 } else { 0 };
         let queue = PackedQueue::new(driver.guest.addresses, ALL).unwrap();
         let mut queue = queue.resume(QueueState { next_avail: at, next_used: at }).unwrap();
@@ -202,7 +201,7 @@ fn chains_that_are_not_all_available() {
 /// Descriptors that the device has not given back are not the driver's to make available again.
 #[test]
 fn descriptors_the_device_still_has() {
-    let mut driver = PackedDriver::new(SIZE, ALL).unwrap();
+    let mut driver = PackedDriver::new(SIZE, ALL);
     let mut queue = PackedQueue::new(driver.guest.addresses, ALL).unwrap();
     let reader = driver.guest.reader();
     let pin = reader.pin();
@@ -213,15 +212,15 @@ fn descriptors_the_device_still_has() {
     let chains: Vec<_> = (0..SIZE).map(|_| burst.pop(|_, _| true).unwrap().unwrap()).collect();
     // The next lap, over the first one's head.
     let next = |flags| Descriptor { iova: BUFFERS, len: 1, flags: flags | USED, next: 0 };
-    driver.put_descriptor(0, next(0)).unwrap();
+    driver.put_descriptor(0, next(0));
     assert_eq!(burst.pop(|_, _| true), Err(RingError::Overrun(0)));
     // With room for the first of a chain of two only.
     burst.complete(&chains[0], 0);
-    driver.put_descriptor(0, next(NEXT)).unwrap();
-    driver.put_descriptor(1, next(0)).unwrap();
+    driver.put_descriptor(0, next(NEXT));
+    driver.put_descriptor(1, next(0));
     assert_eq!(burst.pop(|_, _| true), Err(RingError::Overrun(1)));
     burst.complete(&chains[1], 0);
-    driver.put_descriptor(1, next(0)).unwrap();
+    driver.put_descriptor(1, next(0));
     assert!(burst.pop(|_, _| true).unwrap().is_some());
 }
 
@@ -271,13 +270,13 @@ fn order() {
 
 #[test]
 fn lengths_that_overflow() {
-    let driver = PackedDriver::new(SIZE, ALL).unwrap();
+    let driver = PackedDriver::new(SIZE, ALL);
     for megabyte in 1..4096 {
         let backing = driver.guest.memory.backing(0).unwrap();
         driver.guest.domain.map(megabyte << 20, 1 << 20, Permissions::READ_WRITE, backing).unwrap();
     }
-    driver.put_descriptor(0, direct(0, u32::MAX, WRITE | NEXT)).unwrap();
-    driver.put_descriptor(1, direct(0, 1, WRITE)).unwrap();
+    driver.put_descriptor(0, direct(0, u32::MAX, WRITE | NEXT));
+    driver.put_descriptor(1, direct(0, 1, WRITE));
     let reader = driver.guest.reader();
     let pin = reader.pin();
     let mut queue = PackedQueue::new(driver.guest.addresses, ALL).unwrap();
@@ -287,7 +286,7 @@ fn lengths_that_overflow() {
 
 #[test]
 fn more_pieces_than_room_can_be_taken_later() {
-    let mut driver = PackedDriver::new(SIZE, ALL).unwrap();
+    let mut driver = PackedDriver::new(SIZE, ALL);
     let buffer = |flags| Descriptor { iova: BUFFERS, len: 8, flags, next: 0 };
     driver.offer(&[buffer(0), buffer(0), buffer(WRITE)]).unwrap();
     driver.offer(&[buffer(0)]).unwrap();

@@ -8,8 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use manifold_dma::Reader;
-use manifold_virtio::ring::testing::packed::{DESC, DISABLE, ENABLE, PackedDriver};
-use manifold_virtio::ring::testing::{Descriptor, Driver};
+use manifold_testing::{DESC, DISABLE, Descriptor, Driver, ENABLE, Memory, PackedDriver};
 use manifold_virtio::ring::{Burst, Queue, QueueState, RingFeatures};
 
 const CHAINS: usize = 20_000;
@@ -60,9 +59,9 @@ fn passed(event: u16, old: u16, new: u16) -> bool {
 fn nobody_sleeps_for_ever(features: RingFeatures) {
     // Close to the end, so that the indices wrap around.
     const BEGIN: u16 = 50_000;
-    let mut driver = Driver::new(4, features).unwrap();
-    driver.set_available(BEGIN).unwrap();
-    driver.put(driver.addresses.device + 2, &BEGIN.to_le_bytes()).unwrap();
+    let mut driver = Driver::new(4, features);
+    driver.set_available(BEGIN);
+    driver.put(driver.addresses.device + 2, &BEGIN.to_le_bytes());
     let (kick, kicks) = channel();
     let (interrupt, interrupts) = channel();
     let state = QueueState { next_avail: BEGIN, next_used: BEGIN };
@@ -78,32 +77,32 @@ fn nobody_sleeps_for_ever(features: RingFeatures) {
             let batch = (1 + offered % 3).min(4 - (offered - used)).min(CHAINS - offered);
             let old = index(offered);
             for _ in 0..batch {
-                driver.offer((offered % 4) as u16).unwrap();
+                driver.offer((offered % 4) as u16);
                 offered += 1;
             }
             fence(Ordering::SeqCst);
             let wanted = if features.event_index {
-                passed(driver.avail_event().unwrap(), old, index(offered))
+                passed(driver.avail_event(), old, index(offered))
             } else {
-                driver.device_flags().unwrap() == 0
+                driver.device_flags() == 0
             };
             if batch > 0 && wanted {
                 kick.send(()).unwrap();
             }
-            let done = driver.used_index().unwrap().wrapping_sub(index(used));
+            let done = driver.used_index().wrapping_sub(index(used));
             used += usize::from(done);
             if done > 0 || offered - used < 4 && offered < CHAINS {
                 continue;
             }
             // The ring is full: ask for an interrupt, look once more, sleep.
-            driver.set_flags(0).unwrap();
-            driver.set_used_event(index(used)).unwrap();
+            driver.set_flags(0);
+            driver.set_used_event(index(used));
             fence(Ordering::SeqCst);
-            if driver.used_index().unwrap() == index(used) {
+            if driver.used_index() == index(used) {
                 interrupts.recv_timeout(PATIENCE).unwrap();
                 slept += 1;
             }
-            driver.set_flags(1).unwrap();
+            driver.set_flags(1);
         }
         slept += device.join().unwrap();
     });
@@ -130,7 +129,7 @@ fn nobody_sleeps_for_ever_with_event_index() {
 
 fn nobody_sleeps_for_ever_in_a_packed_ring(features: RingFeatures) {
     const SIZE: u16 = 5;
-    let mut driver = PackedDriver::new(SIZE, features).unwrap();
+    let mut driver = PackedDriver::new(SIZE, features);
     let (kick, kicks) = channel();
     let (interrupt, interrupts) = channel();
     let queue = Queue::new(driver.guest.addresses, features).unwrap();
@@ -145,14 +144,14 @@ fn nobody_sleeps_for_ever_in_a_packed_ring(features: RingFeatures) {
             let mut places = Vec::new();
             for _ in 0..(1 + offered % 3).min(CHAINS - offered) {
                 let place = driver.next_avail;
-                if driver.offer(&vec![buffer; 1 + offered % 3]).is_err() {
+                if driver.offer(&vec![buffer; 1 + offered % 3]).is_none() {
                     break;
                 }
                 places.push(place.bits());
                 offered += 1;
             }
             fence(Ordering::SeqCst);
-            let wanted = match driver.device_event().unwrap() {
+            let wanted = match driver.device_event() {
                 (_, DISABLE) => false,
                 (event, DESC) => places.contains(&event),
                 _ => true,
@@ -160,22 +159,22 @@ fn nobody_sleeps_for_ever_in_a_packed_ring(features: RingFeatures) {
             if !places.is_empty() && wanted {
                 kick.send(()).unwrap();
             }
-            let done = driver.used().unwrap().len();
+            let done = driver.used().len();
             used += done;
             if done > 0 || driver.free() >= 3 && offered < CHAINS {
                 continue;
             }
             // The ring is full: ask for an interrupt, look once more, sleep.
             let flags = if features.event_index { DESC } else { ENABLE };
-            driver.set_event(driver.last_used.bits(), flags).unwrap();
+            driver.set_event(driver.last_used.bits(), flags);
             fence(Ordering::SeqCst);
-            let done = driver.used().unwrap().len();
+            let done = driver.used().len();
             used += done;
             if done == 0 {
                 interrupts.recv_timeout(PATIENCE).unwrap();
                 slept += 1;
             }
-            driver.set_event(0, DISABLE).unwrap();
+            driver.set_event(0, DISABLE);
         }
         slept += device.join().unwrap();
     });

@@ -7,6 +7,8 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use manifold_testing::{Descriptor, Memory, SplitRing, WRITE};
+use manifold_virtio::ring::QueueAddresses;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use vhost::vhost_user::message::{
     VhostUserHeaderFlag, VhostUserInflight, VhostUserProtocolFeatures,
@@ -28,21 +30,39 @@ const RING: u64 = 1 << 20;
 const RINGS: u64 = 8;
 const F_VERSION_1: u64 = 1 << 32;
 const F_PROTOCOL_FEATURES: u64 = 1 << 30;
-const DESC_WRITE: u16 = 2;
 
 pub(crate) struct Client {
     pub(crate) frontend: Frontend,
     file: File,
-    memory: GuestMemoryMmap,
+    memory: Mapping,
     rings: Vec<Ring>,
+}
+
+/// The guest's memory, mapped; its addresses begin at [`GUEST`].
+struct Mapping(GuestMemoryMmap);
+
+impl Memory for Mapping {
+    fn get_into(&self, iova: u64, out: &mut [u8]) {
+        self.0.read_slice(out, GuestAddress(iova)).unwrap();
+    }
+
+    fn put(&self, iova: u64, data: &[u8]) {
+        self.0.write_slice(data, GuestAddress(iova)).unwrap();
+    }
 }
 
 struct Ring {
     kick: EventFd,
     call: EventFd,
     err: EventFd,
-    available: u16,
-    used: u16,
+    split: SplitRing,
+}
+
+/// A ring at its beginning.
+fn beginning(ring: usize) -> SplitRing {
+    let descriptors = GUEST + offset(ring);
+    let (driver, device) = (descriptors + 0x1000, descriptors + 0x2000);
+    SplitRing::new(QueueAddresses { size: SIZE, descriptors, driver, device })
 }
 
 fn negotiate(socket: &Path) -> Frontend {
@@ -72,15 +92,14 @@ impl Client {
         let file = File::from(fd);
         let offset = FileOffset::new(file.try_clone().unwrap(), 0);
         let range = (GuestAddress(GUEST), (RING * RINGS) as usize, Some(offset));
-        let memory = GuestMemoryMmap::from_ranges_with_files([range]).unwrap();
+        let memory = Mapping(GuestMemoryMmap::from_ranges_with_files([range]).unwrap());
         let eventfd = || EventFd::new(EFD_NONBLOCK).unwrap();
         let rings = (0..RINGS)
-            .map(|_| Ring {
+            .map(|ring| Ring {
                 kick: eventfd(),
                 call: eventfd(),
                 err: eventfd(),
-                available: 0,
-                used: 0,
+                split: beginning(ring as usize),
             })
             .collect();
         let client = Self { frontend, file, memory, rings };
@@ -113,11 +132,10 @@ impl Client {
 
     pub(crate) fn start_pair(&mut self, pair: usize) {
         for ring in [2 * pair, 2 * pair + 1] {
-            let (available, used) = (offset(ring) + 0x1000, offset(ring) + 0x2000);
-            self.put(available, &[0; 4]);
-            self.put(used, &[0; 4]);
-            let state = &mut self.rings[ring];
-            (state.available, state.used) = (0, 0);
+            let split = beginning(ring);
+            self.memory.put(split.addresses.driver, &[0; 4]);
+            self.memory.put(split.addresses.device, &[0; 4]);
+            self.rings[ring].split = split;
         }
         self.resume_pair(pair, [0, 0]);
     }
@@ -156,57 +174,49 @@ impl Client {
 
     /// Makes a buffer available to receive into.
     pub(crate) fn provide(&mut self, pair: usize) {
-        self.offer(2 * pair, BUFFER as u32, DESC_WRITE);
+        self.offer(2 * pair, BUFFER as u32, WRITE);
     }
 
     pub(crate) fn send(&mut self, pair: usize, frame: &[u8]) {
         let ring = 2 * pair + 1;
-        let slot = u64::from(self.rings[ring].available % SIZE);
         let packet = [&[0; HEADER][..], frame].concat();
-        self.put(buffer(ring, slot), &packet);
+        self.memory.put(buffer(ring, self.next(ring)), &packet);
         self.offer(ring, packet.len() as u32, 0);
     }
 
+    /// The next descriptor to use.
+    fn next(&self, ring: usize) -> u16 {
+        self.rings[ring].split.next_avail % SIZE
+    }
+
     fn offer(&mut self, ring: usize, len: u32, flags: u16) {
-        let index = self.rings[ring].available;
-        let slot = u64::from(index % SIZE);
-        let mut descriptor = (GUEST + buffer(ring, slot)).to_le_bytes().to_vec();
-        descriptor.extend(len.to_le_bytes());
-        descriptor.extend(flags.to_le_bytes());
-        descriptor.extend([0; 2]);
-        self.put(offset(ring) + 16 * slot, &descriptor);
-        let available = offset(ring) + 0x1000;
-        self.put(available + 4 + 2 * slot, &(slot as u16).to_le_bytes());
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        self.put(available + 2, &index.wrapping_add(1).to_le_bytes());
-        self.rings[ring].available = index.wrapping_add(1);
-        self.rings[ring].kick.write(1).unwrap();
+        let head = self.next(ring);
+        let Ring { split, kick, .. } = &mut self.rings[ring];
+        let descriptor = Descriptor { iova: buffer(ring, head), len, flags, next: 0 };
+        split.descriptor(&self.memory, head, descriptor);
+        split.offer(&self.memory, head);
+        kick.write(1).unwrap();
     }
 
     /// The next frame of a pair, waiting for it.
     pub(crate) fn receive(&mut self, pair: usize) -> Vec<u8> {
         let ring = 2 * pair;
-        let used = offset(ring) + 0x2000;
         let deadline = Instant::now() + Duration::from_secs(5);
-        while self.u16(used + 2) == self.rings[ring].used {
-            assert!(Instant::now() < deadline, "no frame");
+        let (id, len) = loop {
+            match self.rings[ring].split.take_used(&self.memory) {
+                Some(used) => break used,
+                None => assert!(Instant::now() < deadline, "no frame"),
+            }
             std::thread::yield_now();
-        }
-        let slot = u64::from(self.rings[ring].used % SIZE);
-        self.rings[ring].used = self.rings[ring].used.wrapping_add(1);
-        let mut element = [0; 8];
-        self.get(used + 4 + 8 * slot, &mut element);
-        let id = u32::from_le_bytes(element[..4].try_into().unwrap());
-        let len = u32::from_le_bytes(element[4..].try_into().unwrap());
+        };
         let mut packet = vec![0; len as usize];
-        self.get(buffer(ring, id.into()), &mut packet);
+        self.memory.get_into(buffer(ring, id as u16), &mut packet);
         packet.split_off(HEADER)
     }
 
     /// How many frames a pair has received and not been asked for.
     pub(crate) fn received(&self, pair: usize) -> u16 {
-        let ring = 2 * pair;
-        self.u16(offset(ring) + 0x2002).wrapping_sub(self.rings[ring].used)
+        self.rings[2 * pair].split.pending(&self.memory)
     }
 
     /// Whether a ring has interrupted, waiting for it.
@@ -221,30 +231,16 @@ impl Client {
 
     /// Says that more entries are available than there are.
     pub(crate) fn break_ring(&mut self, ring: usize) {
-        self.put(offset(ring) + 0x1002, &0x8000_u16.to_le_bytes());
-        self.rings[ring].kick.write(1).unwrap();
+        let Ring { mut split, ref kick, .. } = self.rings[ring];
+        split.set_available(&self.memory, 0x8000);
+        kick.write(1).unwrap();
     }
 
     /// All rings as at first.
     pub(crate) fn mend(&mut self) {
         for ring in 0..self.rings.len() {
-            self.put(offset(ring), &vec![0; 0x3000]);
+            self.memory.put(GUEST + offset(ring), &vec![0; 0x3000]);
         }
-    }
-
-    fn put(&self, at: u64, bytes: &[u8]) {
-        self.memory.write_slice(bytes, GuestAddress(GUEST + at)).unwrap();
-    }
-
-    fn get(&self, at: u64, bytes: &mut [u8]) {
-        self.memory.read_slice(bytes, GuestAddress(GUEST + at)).unwrap();
-    }
-
-    fn u16(&self, at: u64) -> u16 {
-        let mut bytes = [0; 2];
-        self.get(at, &mut bytes);
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        u16::from_le_bytes(bytes)
     }
 }
 
@@ -263,8 +259,8 @@ fn offset(ring: usize) -> u64 {
     RING * ring as u64
 }
 
-fn buffer(ring: usize, slot: u64) -> u64 {
-    offset(ring) + 0x8000 + BUFFER * slot
+fn buffer(ring: usize, slot: u16) -> u64 {
+    GUEST + offset(ring) + 0x8000 + BUFFER * u64::from(slot)
 }
 
 /// An Ethernet frame of an experimental type, 60 bytes or more in front of what ends it.

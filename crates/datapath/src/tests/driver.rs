@@ -1,13 +1,13 @@
 //! A driver for tests: a function's memory, rings in it, and the far side of its queues.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use manifold_dma::{Backing, Domain, Permissions, Reader};
+use manifold_dma::{Domain, Permissions, Reader};
 use manifold_pci::FunctionId;
+use manifold_testing::{Descriptor, GuestMemory, Memory as _, SplitRing, WRITE};
 use manifold_virtio::ring::{QueueAddresses, QueueState, RingFeatures};
 use manifold_virtio::spec::net::feature;
 use manifold_virtio::transport::QueueEvents;
@@ -43,14 +43,12 @@ impl QueueEvents for Events {
     }
 }
 
-/// One side of a queue: writes descriptors, reads used elements.
+/// A queue as its driver sees it: the ring, its buffers, and what is called when something happens.
 pub(super) struct Ring {
-    pub(super) base: u64,
+    pub(super) split: SplitRing,
     /// The queue pair it is started as.
     pub(super) pair: u16,
     buffers: u64,
-    pub(super) available: u16,
-    seen: u16,
     pub(super) events: Arc<Events>,
     pub(super) kick: Kick,
 }
@@ -67,16 +65,15 @@ pub(super) struct Driver {
     pub(super) rx: Ring,
 }
 
-pub(super) fn memfd(size: u64) -> OwnedFd {
-    let fd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-    rustix::fs::ftruncate(&fd, size).unwrap();
-    fd
-}
-
 impl Ring {
     fn new(base: u64, buffers: u64) -> Self {
-        let kick = Kick::new().unwrap();
-        Ring { base, pair: 0, buffers, available: 0, seen: 0, events: Arc::default(), kick }
+        let split = SplitRing::new(QueueAddresses {
+            size: SIZE,
+            descriptors: base,
+            driver: base + 0x1000,
+            device: base + 0x2000,
+        });
+        Ring { split, pair: 0, buffers, events: Arc::default(), kick: Kick::new().unwrap() }
     }
 
     /// Kicks, as a hypervisor does that was given the eventfd.
@@ -84,13 +81,10 @@ impl Ring {
         rustix::io::write(&self.kick, &1u64.to_ne_bytes()).unwrap();
     }
 
-    pub(super) fn addresses(&self) -> QueueAddresses {
-        QueueAddresses {
-            size: SIZE,
-            descriptors: self.base,
-            driver: self.base + 0x1000,
-            device: self.base + 0x2000,
-        }
+    /// Index of the next descriptor to use, and the address of its buffer.
+    fn next(&self) -> (u16, u64) {
+        let index = self.split.next_avail % SIZE;
+        (index, self.buffers + u64::from(index) * BUFFER)
     }
 }
 
@@ -106,7 +100,7 @@ impl Driver {
 
     pub(super) fn new(datapath: &Datapath, id: FunctionId) -> Driver {
         let domain = Domain::new(id.to_string());
-        let backing = Backing::File { fd: memfd(MEMORY), offset: 0 };
+        let backing = GuestMemory::new("test", MEMORY).unwrap().backing(0).unwrap();
         domain.map(0, MEMORY, Permissions::READ_WRITE, backing).unwrap();
         domain.set_bus_master(true);
         let counters = FunctionCounters::new(PAIRS);
@@ -147,7 +141,7 @@ impl Driver {
             function: self.id,
             pair: ring.pair,
             direction,
-            addresses: ring.addresses(),
+            addresses: ring.split.addresses,
             ring: RingFeatures { event_index: true, indirect: false, ..RingFeatures::default() },
             features: self.features | if mergeable { feature::MRG_RXBUF } else { 0 },
             kick: ring.kick.clone(),
@@ -158,17 +152,13 @@ impl Driver {
     }
 
     pub(super) fn write(&self, iova: u64, data: &[u8]) {
-        self.memory.pin().write(iova, data).unwrap();
+        self.memory.put(iova, data);
     }
 
     pub(super) fn read(&self, iova: u64, len: usize) -> Vec<u8> {
         let mut data = vec![0; len];
-        self.memory.pin().read(iova, &mut data).unwrap();
+        self.memory.get_into(iova, &mut data);
         data
-    }
-
-    fn word(&self, iova: u64) -> u16 {
-        u16::from_le_bytes(self.read(iova, 2).try_into().unwrap())
     }
 
     pub(super) fn descriptor(
@@ -177,11 +167,7 @@ impl Driver {
         index: u16,
         (iova, len, flags, next): (u64, u32, u16, u16),
     ) {
-        let mut raw = iova.to_le_bytes().to_vec();
-        raw.extend(len.to_le_bytes());
-        raw.extend(flags.to_le_bytes());
-        raw.extend(next.to_le_bytes());
-        self.write(ring.base + 16 * u64::from(index), &raw);
+        ring.split.descriptor(&self.memory, index, Descriptor { iova, len, flags, next });
     }
 
     /// Sends a frame behind a virtio_net_hdr of zeros, in one descriptor.
@@ -201,8 +187,7 @@ impl Driver {
     }
 
     fn place(&self, header: [u8; 12], frame: &[u8]) -> u16 {
-        let index = self.tx.available % SIZE;
-        let iova = self.tx.buffers + u64::from(index) * BUFFER;
+        let (index, iova) = self.tx.next();
         self.write(iova, &[&header[..], frame].concat());
         let len = (12 + frame.len()) as u32;
         self.descriptor(&self.tx, index, (iova, len, 0, 0));
@@ -216,25 +201,19 @@ impl Driver {
     }
 
     fn make_available(&mut self, head: u16) {
-        let slot = u64::from(self.tx.available % SIZE);
-        self.write(self.tx.base + 0x1000 + 4 + 2 * slot, &head.to_le_bytes());
-        self.tx.available = self.tx.available.wrapping_add(1);
-        self.write(self.tx.base + 0x1002, &self.tx.available.to_le_bytes());
+        self.tx.split.offer(&self.memory, head);
     }
 
     /// Makes a receive buffer of `len` bytes available.
     pub(super) fn post(&mut self, len: u32) {
-        let index = self.rx.available % SIZE;
-        let iova = self.rx.buffers + u64::from(index) * BUFFER;
-        self.descriptor(&self.rx, index, (iova, len, 2, 0));
-        self.write(self.rx.base + 0x1000 + 4 + 2 * u64::from(index), &index.to_le_bytes());
-        self.rx.available = self.rx.available.wrapping_add(1);
-        self.write(self.rx.base + 0x1002, &self.rx.available.to_le_bytes());
+        let (index, iova) = self.rx.next();
+        self.descriptor(&self.rx, index, (iova, len, WRITE, 0));
+        self.rx.split.offer(&self.memory, index);
     }
 
     /// Waits for the next received buffer: what the device wrote to it.
     pub(super) fn receive(&mut self) -> Vec<u8> {
-        eventually("a received frame", || self.rx_used() != self.rx.seen);
+        eventually("a received frame", || self.rx_pending() != 0);
         self.take_received().unwrap()
     }
 
@@ -255,12 +234,12 @@ impl Driver {
 
     /// Receive buffers that are not filled yet.
     pub(super) fn rx_left(&self) -> u16 {
-        self.rx.available.wrapping_sub(self.rx_used())
+        self.rx.split.next_avail.wrapping_sub(self.rx.split.used_index(&self.memory))
     }
 
     /// Received buffers not yet looked at.
     pub(super) fn rx_pending(&self) -> u16 {
-        self.rx_used().wrapping_sub(self.rx.seen)
+        self.rx.split.pending(&self.memory)
     }
 
     /// Asks for an interrupt with each received frame, as far as used_event can say that once and
@@ -271,41 +250,29 @@ impl Driver {
     }
 
     fn move_event(&self) {
-        let event = self.rx.base + 0x1004 + 2 * u64::from(SIZE);
-        self.write(event, &self.rx.seen.to_le_bytes());
+        self.rx.split.set_used_event(&self.memory, self.rx.split.last_used);
     }
 
     /// The next received buffer, if there is one now.
     pub(super) fn take_received(&mut self) -> Option<Vec<u8>> {
-        if self.rx_used() == self.rx.seen {
-            return None;
-        }
-        let element = self.rx.base + 0x2004 + 8 * u64::from(self.rx.seen % SIZE);
-        let raw = self.read(element, 8);
-        let id = u32::from_le_bytes(raw[..4].try_into().unwrap());
-        let len = u32::from_le_bytes(raw[4..].try_into().unwrap());
-        self.rx.seen = self.rx.seen.wrapping_add(1);
+        let (id, len) = self.rx.split.take_used(&self.memory)?;
         if self.every_interrupt {
             self.move_event();
         }
         Some(self.read(self.rx.buffers + u64::from(id) * BUFFER, len as usize))
     }
 
-    fn rx_used(&self) -> u16 {
-        self.word(self.rx.base + 0x2002)
-    }
-
     /// Waits until the worker has left the transmit queue: the driver is asked to notify of exactly
     /// the next frame.
     pub(super) fn wait_armed(&self) {
-        let asked = self.tx.base + 0x2000 + 4 + 8 * u64::from(SIZE);
-        eventually("the queue to be armed", || self.word(asked) == self.tx.available);
+        let asked = || self.tx.split.avail_event(&self.memory);
+        eventually("the queue to be armed", || asked() == self.tx.split.next_avail);
     }
 
     /// Waits until every sent chain has been given back.
     pub(super) fn wait_sent(&self) {
         eventually("sent chains to be given back", || {
-            self.word(self.tx.base + 0x2002) == self.tx.available
+            self.tx.split.used_index(&self.memory) == self.tx.split.next_avail
         });
     }
 

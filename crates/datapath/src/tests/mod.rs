@@ -11,6 +11,7 @@ use manifold_dma::Slice;
 use manifold_eswitch::{MacAddr, Policy, Table, TableBuilder};
 use manifold_offload::Offloads;
 use manifold_pci::FunctionId::{self, Vf};
+use manifold_testing::GuestMemory;
 use manifold_virtio::net::Steering;
 use manifold_virtio::ring::QueueState;
 use proptest::prelude::*;
@@ -18,7 +19,7 @@ use proptest::prelude::*;
 use crate::frame::Frame;
 use crate::frame::pieces::Pieces;
 use crate::{Datapath, Direction, Error};
-use driver::{Driver, SIZE, eventually, memfd};
+use driver::{Driver, SIZE, eventually};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// Bytes of virtio_net_hdr.
@@ -197,8 +198,8 @@ fn a_malformed_ring_stops_its_own_queue_only() {
 
     // vf1's receive buffer is not its memory.
     vfs[1].descriptor(&vfs[1].rx, 0, (1 << 40, 2048, 2, 0));
-    vfs[1].write(vfs[1].rx.base + 0x1004, &0u16.to_le_bytes());
-    vfs[1].write(vfs[1].rx.base + 0x1002, &1u16.to_le_bytes());
+    vfs[1].write(vfs[1].rx.split.addresses.driver + 0x04, &0u16.to_le_bytes());
+    vfs[1].write(vfs[1].rx.split.addresses.driver + 0x02, &1u16.to_le_bytes());
     vfs[2].send(&frame(mac(Vf(1)), Vf(2), 60));
     eventually("vf1's failure", || vfs[1].rx.events.failure.lock().is_some());
     assert_eq!(vfs[1].drops("no_driver"), 1);
@@ -405,29 +406,28 @@ fn a_doorbell_that_its_holder_filled_up_blocks_nobody() {
 #[test]
 fn after_unmap_nothing_is_written() {
     let (_datapath, mut vfs) = switch(2, true);
-    let fd = memfd(1 << 20);
-    let watch = std::fs::File::from(fd.try_clone().unwrap());
+    let watch = GuestMemory::new("unmapped", 1 << 20).unwrap();
     let at = 1 << 32;
-    let backing = manifold_dma::Backing::File { fd, offset: 0 };
+    let backing = watch.backing(0).unwrap();
     let both = manifold_dma::Permissions::READ_WRITE;
     vfs[1].domain.map(at, 1 << 20, both, backing).unwrap();
     for index in 0..SIZE {
         let iova = at + u64::from(index) * 4096;
         vfs[1].descriptor(&vfs[1].rx, index, (iova, 2048, 2, 0));
-        let slot = vfs[1].rx.base + 0x1004 + 2 * u64::from(index);
+        let slot = vfs[1].rx.split.addresses.driver + 0x04 + 2 * u64::from(index);
         vfs[1].write(slot, &index.to_le_bytes());
     }
-    vfs[1].write(vfs[1].rx.base + 0x1002, &SIZE.to_le_bytes());
+    vfs[1].write(vfs[1].rx.split.addresses.driver + 0x02, &SIZE.to_le_bytes());
     for _ in 0..32 {
         vfs[0].send(&frame(mac(Vf(1)), Vf(0), 1000));
     }
     vfs[1].domain.unmap(at, 1 << 20).unwrap();
     // Whatever was delivered was delivered before unmap returned.
     let zeros = vec![0; 1 << 20];
-    std::os::unix::fs::FileExt::write_all_at(&watch, &zeros, 0).unwrap();
+    watch.write(0, &zeros).unwrap();
     vfs[0].wait_sent();
     let mut now = vec![1; 1 << 20];
-    std::os::unix::fs::FileExt::read_exact_at(&watch, &mut now, 0).unwrap();
+    watch.read(0, &mut now).unwrap();
     assert_eq!(now, zeros);
 }
 

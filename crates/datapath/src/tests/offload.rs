@@ -1,7 +1,8 @@
 //! Frames that are handed over unfinished, between drivers that take different things.
 
 use manifold_dma::Slice;
-use manifold_offload::{Checksums, Offloads, Segments, Verdict, parse, verify};
+use manifold_offload::{Checksums, Offloads, Verdict, parse, verify};
+use manifold_testing::Segments;
 use manifold_virtio::net::{HashConfig, Indirection};
 use manifold_virtio::spec::net::{feature, hash_type};
 

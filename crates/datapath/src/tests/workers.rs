@@ -110,12 +110,12 @@ fn memory_unmapped_in_flight_is_a_fault_and_nothing_worse() {
     let (_datapath, mut vfs) = two_workers(2, true);
     let at = 1 << 32;
     for _ in 0..100 {
-        let backing = manifold_dma::Backing::File { fd: memfd(1 << 16), offset: 0 };
+        let backing = GuestMemory::new("unmapped", 1 << 16).unwrap().backing(0).unwrap();
         vfs[0].domain.map(at, 1 << 16, manifold_dma::Permissions::READ_WRITE, backing).unwrap();
         let sent = [&[0; 12][..], &frame(mac(Vf(1)), Vf(0), 3000)].concat();
         vfs[0].write(at, &sent);
         vfs[1].post(4096);
-        let index = vfs[0].tx.available % SIZE;
+        let index = vfs[0].tx.split.next_avail % SIZE;
         vfs[0].descriptor(&vfs[0].tx, index, (at, sent.len() as u32, 0, 0));
         vfs[0].offer_tx(index);
         vfs[0].domain.unmap(at, 1 << 16).unwrap();

@@ -27,18 +27,18 @@ impl Default for TableBuilder<'_> {
 }
 
 impl<'a> TableBuilder<'a> {
-    /// A table without functions and without an uplink.
+    /// Makes a builder of a table without functions and without an uplink.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether there is an uplink that unknown destinations go to.
+    /// Sets whether there is an uplink that unknown destinations go to.
     pub fn uplink(&mut self, present: bool) -> &mut Self {
         self.uplink = present;
         self
     }
 
-    /// The longest frame forwarded: bytes without FCS and without a VLAN tag, which may come on
+    /// Sets the longest frame forwarded: bytes without FCS and without a VLAN tag, which may come on
     /// top.
     pub fn max_frame_len(&mut self, bytes: u32) -> &mut Self {
         self.max_frame_len = bytes;

@@ -1,10 +1,12 @@
 //! The fuzz target's body over a few thousand random inputs, valid frames with changes among them.
 
-use manifold_offload::fuzzing;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::packets::packet;
+
+#[path = "../../../../fuzz/src/offload.rs"]
+mod fuzzing;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]

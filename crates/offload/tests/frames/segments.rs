@@ -1,8 +1,9 @@
 use etherparse::IpHeaders;
 use manifold_offload::{
-    Checksums, Error, NetHeader, Offloads, Request, Segmenter, Segments, Sum, Verdict, checksum,
-    parse, verify,
+    Checksums, Error, NetHeader, Offloads, Request, Segmenter, Sum, Verdict, checksum, parse,
+    verify,
 };
+use manifold_testing::Segments;
 use proptest::prelude::*;
 
 use crate::packets::{Packet, Transport, packet};

@@ -1,9 +1,9 @@
-//! What makes one network device differ from another.
+//! This module holds what makes one network device differ from another.
 
+use manifold_offload::MacAddr;
 use manifold_pci::FunctionSpec;
 
 use super::features::{self, SUPPORTED};
-use super::filters::{self, MacAddress};
 use super::host::Role;
 use crate::Error;
 use crate::ring::MAX_QUEUE_SIZE;
@@ -14,42 +14,46 @@ use crate::transport::{DeviceFacts, layout};
 /// Most queue pairs of one device.
 pub const MAX_QUEUE_PAIRS: u16 = 16;
 
+/// Number of addresses of each kind, unicast and multicast, that the MAC filter table holds. Where a driver sets more of a kind,
+/// the function receives all frames of that kind: the driver is promised its own frames, not the absence of others.
+pub const MAC_TABLE_ENTRIES: usize = 64;
+
 /// Value of [`NetConfig::speed`] for a speed that is not known (5.1.4).
 pub const SPEED_UNKNOWN: u32 = u32::MAX;
 
 /// Ethernet controller.
 const CLASS_CODE: u32 = 0x02_0000;
 
-/// What makes one network device differ from another.
+/// The configuration of a network device: all that makes one differ from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetConfig {
     /// The function's name in logs, such as `vf3`.
     pub name: String,
     /// The MAC address after each reset; a unicast address.
-    pub mac: MacAddress,
+    pub mac: MacAddr,
     /// Largest frame payload in bytes, 68 to 65535 (5.1.4.1).
     pub mtu: u16,
     /// Most queue pairs the driver can use, 1 to [`MAX_QUEUE_PAIRS`].
     pub queue_pairs: u16,
     /// Largest size of a receive or transmit queue in descriptors: a power of two, 2 to [`MAX_QUEUE_SIZE`].
     pub queue_size: u16,
-    /// Whether the link is up to begin with.
+    /// True if the link is up to begin with.
     pub link_up: bool,
-    /// What is told of the link's speed, in Mbit/s: 0 to 7fff_ffffh, or [`SPEED_UNKNOWN`]. It is information for the driver
+    /// The link's speed that the driver is told, in Mbit/s: 0 to 7fff_ffffh, or [`SPEED_UNKNOWN`]. It is information for the driver
     /// (bonding and routing daemons go by it) and no limit. The link is full duplex.
     pub speed: u32,
     /// The features offered, masks of [`crate::spec::feature`] and [`crate::spec::net::feature`] within
     /// [`SUPPORTED`], which is the default: all this crate knows. Whoever serves the queues takes out what it
     /// cannot do. VIRTIO_F_VERSION_1 is offered in any case; MQ and RSS are not if there is one queue pair.
     pub offer: u64,
-    /// Whether to offer VIRTIO_F_SR_IOV: for a physical function, seen by software that also sees its SR-IOV
+    /// True if VIRTIO_F_SR_IOV is offered: for a physical function, seen by software that also sees its SR-IOV
     /// capability.
     pub sr_iov: bool,
     /// Device serial number for the PCI capability, an EUI-64.
     pub serial: u64,
 }
 
-/// What a queue is for.
+/// The use of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
     Data(Role),
@@ -57,11 +61,11 @@ pub(super) enum Use {
 }
 
 impl NetConfig {
-    /// A function's usual configuration: MTU 1500, one queue pair of 256 descriptors, link up at 10 Gbit/s, all features.
-    pub fn new(name: impl Into<String>, mac: MacAddress) -> Self {
+    /// Returns a function's usual configuration: MTU 1500, one queue pair of 256 descriptors, link up at 10 Gbit/s, all features.
+    pub fn new(name: impl Into<String>, mac: impl Into<MacAddr>) -> Self {
         NetConfig {
             name: name.into(),
-            mac,
+            mac: mac.into(),
             mtu: 1500,
             queue_pairs: 1,
             queue_size: 256,
@@ -73,7 +77,7 @@ impl NetConfig {
         }
     }
 
-    /// What the configuration space of a function with this device is built from.
+    /// Returns what the configuration space of a function with this device is built from.
     pub fn function_spec(&self) -> FunctionSpec {
         layout::function_spec(&self.facts(), self.serial)
     }
@@ -87,7 +91,7 @@ impl NetConfig {
         }
     }
 
-    /// The features offered.
+    /// Returns the features offered.
     pub(super) fn features(&self) -> u64 {
         let mut features = self.offer | common_feature::VERSION_1;
         if self.queue_pairs == 1 {
@@ -99,7 +103,7 @@ impl NetConfig {
         features
     }
 
-    /// What the queue of this number is (5.1.2): where the control queue is depends on what is negotiated.
+    /// Returns what the queue of this number is for (5.1.2). Where the control queue is depends on what is negotiated.
     pub(super) fn queue_use(&self, index: u16, features: u64) -> Option<Use> {
         let pairs = if features & feature::MULTIQUEUE != 0 { self.queue_pairs } else { 1 };
         if index < 2 * pairs {
@@ -121,7 +125,7 @@ impl NetConfig {
         if self.mtu < 68 {
             return Err(Error::Mtu(self.mtu));
         }
-        if filters::is_group(&self.mac) || self.mac == [0; 6] {
+        if !self.mac.is_station() {
             return Err(Error::Mac(self.mac));
         }
         if self.speed > i32::MAX as u32 && self.speed != SPEED_UNKNOWN {

@@ -13,7 +13,7 @@ use crate::ring::{Burst, Chain, Queue, RingError};
 use crate::spec::net::ctrl;
 use crate::transport::{QueueError, QueueEvents, QueueSetup, QueueState};
 
-/// How many commands are taken on one notification, so that a driver which never stops adding some cannot hold the device
+/// Number of commands that are taken on one notification, so that a driver which never stops adding some cannot hold the device
 /// for ever. What is left over waits for the next notification.
 const BUDGET: usize = 4096;
 
@@ -53,12 +53,12 @@ impl ControlQueue {
         })
     }
 
-    /// How far the queue is.
+    /// Returns how far the queue is.
     pub(super) fn state(&self) -> QueueState {
         self.ring.position()
     }
 
-    /// Has what the driver has made available carried out.
+    /// Carries out what the driver has made available.
     pub(super) fn process(&mut self, commands: &mut dyn Commands) {
         if let Err(error) = self.serve(commands) {
             self.events.fail(&error);
@@ -140,7 +140,7 @@ impl ControlQueue {
     }
 }
 
-/// Where a command's answer goes: its device-writable buffers, as far as an answer can go.
+/// The place of a command's answer: its device-writable buffers, as far as an answer can go.
 #[derive(Default)]
 struct Answer<'p> {
     pieces: Vec<Slice<'p>>,

@@ -1,9 +1,9 @@
-//! Which features a network device can offer, and which of them go together.
+//! This module says which features a network device can offer, and which of them go together.
 
 use crate::spec::feature as common;
 use crate::spec::net::feature;
 
-/// What a device offers whose data path moves whole frames over split rings, and does nothing else with them.
+/// The features of a device whose data path moves whole frames over split rings, and does nothing else with them.
 pub const PLAIN: u64 = common::VERSION_1
     | common::ACCESS_PLATFORM
     | common::INDIRECT_DESC
@@ -96,7 +96,7 @@ const REQUIREMENTS: [Requirement; 21] = [
     requires!(DEVICE_STATS, CTRL_VQ),
 ];
 
-/// Whether each feature in the set has what it requires; if not, what is wrong.
+/// Checks that each feature in the set has what it requires, and says what is wrong if not.
 pub(super) fn check(features: u64) -> Result<(), &'static str> {
     for Requirement { feature, any_of, message } in &REQUIREMENTS {
         if features & feature != 0 && features & any_of == 0 {
@@ -106,7 +106,7 @@ pub(super) fn check(features: u64) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The receive offloads in force when `wanted` ones are switched on: one whose requirement is switched off is not.
+/// Returns the receive offloads in force when `wanted` ones are switched on: one whose requirement is switched off is not.
 pub(super) fn offloads_in_force(wanted: u64) -> u64 {
     let mut offloads = wanted & feature::GUEST_OFFLOADS;
     if offloads & feature::GUEST_CSUM == 0 {

@@ -3,7 +3,7 @@
 use crate::net::{Coalescing, Filters, QueueStatistics, Steering};
 use crate::transport::{QueueError, QueueSetup, QueueState};
 
-/// What a data queue carries (5.1.2). The number is that of the pair, from 0.
+/// The role of a data queue (5.1.2). The number is that of the pair, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Frames to the driver: queue 2n.
@@ -13,7 +13,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The role of the data queue of this number.
+    /// Returns the role of the data queue of this number.
     pub fn of(index: u16) -> Self {
         let pair = index / 2;
         if index.is_multiple_of(2) { Role::Rx(pair) } else { Role::Tx(pair) }
@@ -31,31 +31,31 @@ pub trait QueueHost: Send + Sync {
     /// The device then needs a reset, and the queue counts as stopped.
     fn start(&self, role: Role, setup: QueueSetup) -> Result<(), QueueError>;
 
-    /// Ends serving a started queue: on return no worker touches the queue's memory any more, nor calls its events. The
+    /// Ends serving a started queue. On return no worker touches the queue's memory any more, nor calls its events. The
     /// result is handed to [`QueueHost::start`] if the queue is to go on.
     fn stop(&self, index: u16) -> QueueState;
 
-    /// The driver made buffers available in a started queue.
+    /// Tells that the driver made buffers available in a started queue.
     fn notify(&self, index: u16);
 
-    /// What the function is to receive. Called before the queues of a new driver start and for
+    /// Says what the function is to receive. This is called before the queues of a new driver start and for
     /// each change after that, a reset's included. On return the new filters are in force.
     fn filters_changed(&self, filters: &Filters);
 
-    /// On which queue pairs the function receives. Called before the queues of a new driver start and for each change after
+    /// Says on which queue pairs the function receives. This is called before the queues of a new driver start and for each change after
     /// that, a reset's included. On return the new steering is in force.
     fn steering_changed(&self, steering: &Steering);
 
-    /// Which receive offloads are in force, of those negotiated: masks of
+    /// Says which receive offloads are in force, of those negotiated: masks of
     /// [`GUEST_OFFLOADS`](crate::spec::net::feature::GUEST_OFFLOADS), none without those it requires. They hold for all
     /// queues of the function, those included that start later. Called before the queues of a new driver start and for each
     /// change after that, a reset's included.
     fn offloads_changed(&self, offloads: u64);
 
-    /// How notifications of a started data queue are coalesced from now on. Each queue starts without; where it is to start
+    /// Says how notifications of a started data queue are coalesced from now on. Each queue starts without coalescing; where it is to start
     /// with, this call follows [`QueueHost::start`].
     fn coalescing_changed(&self, index: u16, coalescing: Coalescing);
 
-    /// What has gone through a data queue, started or not. It must not wait for a worker: guest memory is pinned meanwhile.
+    /// Returns what has gone through a data queue, started or not. It must not wait for a worker: guest memory is pinned meanwhile.
     fn statistics(&self, index: u16) -> QueueStatistics;
 }

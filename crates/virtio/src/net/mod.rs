@@ -4,7 +4,6 @@ mod config;
 mod control;
 mod control_queue;
 mod features;
-mod filters;
 mod host;
 mod names;
 mod settings;
@@ -19,12 +18,12 @@ use crate::Error;
 use crate::spec::net::{config as layout, feature, hash_type, status};
 use crate::transport::{DeviceFacts, QueueError, QueueSetup, QueueState, VirtioDevice, VirtioPci};
 use config::Use;
-pub use config::{MAX_QUEUE_PAIRS, NetConfig, SPEED_UNKNOWN};
+pub use config::{MAC_TABLE_ENTRIES, MAX_QUEUE_PAIRS, NetConfig, SPEED_UNKNOWN};
 use control::{CommandCounts, Surroundings};
 use control_queue::{Commands, ControlQueue};
 pub use features::{PLAIN, SUPPORTED};
-pub use filters::{Filters, MAC_TABLE_ENTRIES, MacAddress, VlanTable};
 pub use host::{QueueHost, Role};
+pub use manifold_offload::Filters;
 pub use names::feature_names;
 use settings::{Changes, Queues, Settings};
 pub use steering::{
@@ -38,7 +37,7 @@ const CONTROL_QUEUE_SIZE: u16 = 64;
 pub type NetDevice = VirtioPci<Net>;
 
 impl VirtioPci<Net> {
-    /// A function with a network device, as after power-on. `domain` is the function's memory, `msix` the vectors of
+    /// Makes a function with a network device, as after power-on. `domain` is the function's memory, `msix` the vectors of
     /// its configuration space (made from [`NetConfig::function_spec`]), `host` who serves its queues.
     ///
     /// # Errors
@@ -54,14 +53,14 @@ impl VirtioPci<Net> {
         Ok(VirtioPci::with_device(Net::new(config, domain, host), name, serial, msix))
     }
 
-    /// The link goes up or down; the driver is told.
+    /// Sets the link up or down, and tells the driver.
     pub fn set_link(&mut self, up: bool) {
         if std::mem::replace(&mut self.device.link_up, up) != up {
             self.notify_config();
         }
     }
 
-    /// Whether the link is up.
+    /// Returns whether the link is up.
     pub fn link_up(&self) -> bool {
         self.device.link_up
     }
@@ -84,22 +83,22 @@ impl VirtioPci<Net> {
         self.device.config.sr_iov = offer;
     }
 
-    /// The filters in force.
+    /// Returns the filters in force.
     pub fn filters(&self) -> &Filters {
         &self.device.settings.filters
     }
 
-    /// The steering in force.
+    /// Returns the steering in force.
     pub fn steering(&self) -> &Steering {
         &self.device.settings.steering
     }
 
-    /// The receive offloads in force: masks of [`GUEST_OFFLOADS`](feature::GUEST_OFFLOADS).
+    /// Returns the receive offloads in force: masks of [`GUEST_OFFLOADS`](feature::GUEST_OFFLOADS).
     pub fn offloads(&self) -> u64 {
         self.device.settings.offloads
     }
 
-    /// How notifications of the data queue of this number are coalesced.
+    /// Returns how notifications of the data queue of this number are coalesced.
     pub fn coalescing(&self, index: u16) -> Coalescing {
         self.device.settings.coalescing.get(index)
     }
@@ -166,7 +165,7 @@ struct Executor<'a> {
     host: &'a dyn QueueHost,
     started: Queues,
     counts: &'a mut CommandCounts,
-    /// What the host has not been told yet.
+    /// The changes that the host has not been told of yet.
     changes: Changes,
 }
 
@@ -209,7 +208,7 @@ impl VirtioDevice for Net {
         }
     }
 
-    /// Fields of features that are not offered read zero, but for the number of queue pairs.
+    /// Fills in the configuration; fields of features that are not offered are zero, but for the number of queue pairs.
     fn read_config(&self, out: &mut [u8]) {
         let offered = self.features();
         let mut status = 0;
@@ -225,7 +224,7 @@ impl VirtioDevice for Net {
                 *out = *byte;
             }
         };
-        put(layout::MAC, &self.settings.filters.mac);
+        put(layout::MAC, &self.settings.filters.mac.octets());
         put(layout::STATUS, &status.to_le_bytes());
         put(layout::MAX_VIRTQUEUE_PAIRS, &self.config.queue_pairs.to_le_bytes());
         put(layout::MTU, &self.config.mtu.to_le_bytes());

@@ -10,7 +10,7 @@ macro_rules! names {
     };
 }
 
-/// In the order of the bits.
+/// The features' bits and names, in the order of the bits.
 const NAMES: [(u64, &str); 41] = names! {
     feature: CSUM GUEST_CSUM CTRL_GUEST_OFFLOADS MTU MAC GUEST_TSO4 GUEST_TSO6 GUEST_ECN HOST_TSO4 HOST_TSO6 HOST_ECN
         MRG_RXBUF STATUS CTRL_VQ CTRL_RX CTRL_VLAN CTRL_RX_EXTRA GUEST_ANNOUNCE MQ CTRL_MAC_ADDR;
@@ -20,7 +20,7 @@ const NAMES: [(u64, &str); 41] = names! {
         SPEED_DUPLEX;
 };
 
-/// The features of a network device that are in the set, as the specification names them without the prefix
+/// Returns the features of a network device that are in the set, as the specification names them without the prefix
 /// (VIRTIO_NET_F_, VIRTIO_F_); a bit without a name here is left out.
 pub fn feature_names(features: u64) -> impl Iterator<Item = &'static str> {
     NAMES.into_iter().filter(move |(bit, _)| features & bit != 0).map(|(_, name)| name)

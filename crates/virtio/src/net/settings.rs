@@ -1,12 +1,13 @@
-//! What a driver has set by features and control commands, between two resets.
+//! This module keeps what a driver has set by features and control commands between two resets.
+
+use manifold_offload::{Filters, MacAddr};
 
 use super::features;
-use super::filters::{Filters, MacAddress};
 use super::host::{QueueHost, Role};
 use super::steering::{Coalescing, Steering};
 use crate::spec::net::feature;
 
-/// The settings of one device. What the data path knows of them is [`Filters`], [`Steering`], offloads and coalescing.
+/// The settings of one device. The data path knows of them [`Filters`], [`Steering`], offloads and coalescing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
     /// Negotiated features; 0 while the device is not live.
@@ -16,7 +17,7 @@ pub(super) struct Settings {
     /// The driver is asked to announce itself and has not yet confirmed.
     pub(super) announce: bool,
     pub(super) filters: Filters,
-    /// What the driver switched on, apart from what an overflowing table implies.
+    /// True if the driver switched all-multicast mode on; an overflowing table may imply it, too.
     pub(super) all_multicast: bool,
     pub(super) all_unicast: bool,
     pub(super) multicast_overflow: bool,
@@ -28,8 +29,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Those of a device without a driver.
-    pub(super) fn new(mac: MacAddress, max_pairs: u16) -> Self {
+    /// Returns the settings of a device without a driver.
+    pub(super) fn new(mac: MacAddr, max_pairs: u16) -> Self {
         Settings {
             features: 0,
             max_pairs,
@@ -45,7 +46,7 @@ impl Settings {
         }
     }
 
-    /// A driver has come.
+    /// Puts the features that a driver negotiated in force.
     pub(super) fn activate(&mut self, features: u64) {
         self.features = features;
         self.filters.vlan_filtering = features & feature::CTRL_VLAN != 0;
@@ -62,7 +63,7 @@ impl Settings {
         self.filters.all_unicast = self.all_unicast || self.unicast_overflow;
     }
 
-    /// How many queue pairs there are with the features negotiated.
+    /// Returns how many queue pairs there are with the features negotiated.
     pub(super) fn pairs(&self) -> u16 {
         if self.features & feature::MULTIQUEUE != 0 { self.max_pairs } else { 1 }
     }
@@ -71,9 +72,9 @@ impl Settings {
 /// Notification coalescing, queue by queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct QueueCoalescing {
-    /// What was last set for all receive queues: what one of them has after being reset.
+    /// The coalescing that was last set for all receive queues, which one of them has after being reset.
     receive: Coalescing,
-    /// The same for transmit queues.
+    /// The coalescing that was last set for all transmit queues.
     transmit: Coalescing,
     queues: Vec<Coalescing>,
 }
@@ -111,7 +112,7 @@ impl QueueCoalescing {
         }
     }
 
-    /// A queue has been reset (5.1.6.5.9).
+    /// Sets the coalescing of a queue that has been reset (5.1.6.5.9).
     pub(super) fn reset(&mut self, index: u16) {
         let to = match Kind::of(index) {
             Kind::Receive => self.receive,
@@ -129,7 +130,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// That of the data queue of this number.
+    /// Returns the kind of the data queue of this number.
     pub(super) fn of(index: u16) -> Self {
         match Role::of(index) {
             Role::Rx(_) => Kind::Receive,
@@ -143,7 +144,7 @@ impl Kind {
 pub(super) struct Queues(u64);
 
 impl Queues {
-    /// All of one kind.
+    /// Returns all data queues of one kind.
     pub(super) fn all(kind: Kind) -> Self {
         Queues(match kind {
             Kind::Receive => 0x5555_5555_5555_5555,
@@ -167,20 +168,20 @@ impl Queues {
         self.0 &= !Self::one(index).0;
     }
 
-    /// Those in both, ascending.
+    /// Returns the queues in both sets, ascending.
     pub(super) fn and(self, other: Self) -> impl Iterator<Item = u16> {
         let both = Queues(self.0 & other.0);
         (0..64).filter(move |index| both.contains(*index))
     }
 }
 
-/// What of the settings has changed since the data path was last told.
+/// The settings that have changed since the data path was last told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
     pub(super) filters: bool,
     pub(super) steering: bool,
     pub(super) offloads: bool,
-    /// The queues whose coalescing has.
+    /// The queues whose coalescing has changed.
     pub(super) coalescing: Queues,
 }
 

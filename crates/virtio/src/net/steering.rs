@@ -1,4 +1,4 @@
-//! What the data path is told of steering (5.1.6.5.5 to 5.1.6.5.7) and coalescing (5.1.6.5.9), and tells of its queues.
+//! These types tell the data path of steering (5.1.6.5.5 to 5.1.6.5.7) and coalescing (5.1.6.5.9), and its queues' counters back.
 
 /// Bytes of the longest RSS key (`rss_max_key_size`): enough for two IPv6 addresses and two ports.
 pub const RSS_KEY_SIZE: usize = 40;
@@ -6,13 +6,13 @@ pub const RSS_KEY_SIZE: usize = 40;
 /// Most entries of the indirection table (`rss_max_indirection_table_length`).
 pub const RSS_TABLE_ENTRIES: u16 = 128;
 
-/// How received frames are spread over queue pairs.
+/// The rule by which received frames are spread over queue pairs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Steering {
     /// Queue pairs in use, from 1. Without [`Steering::table`] frames are steered to them automatically, by flow; with one,
     /// they are what the driver sends on, and the table alone says where frames are received.
     pub pairs: u16,
-    /// What is hashed, for the table, the report or both; `None`: nothing.
+    /// The fields that are hashed, for the table, the report or both; `None` if nothing is.
     pub hash: Option<HashConfig>,
     /// Receive-side scaling, when the driver has configured it.
     pub table: Option<Indirection>,
@@ -53,7 +53,7 @@ pub struct Coalescing {
     pub max_usecs: u32,
 }
 
-/// What has gone through one data queue since the function was made (virtio 1.4, 5.1.6.5.11).
+/// Counts of what has gone through one data queue since the function was made (virtio 1.4, 5.1.6.5.11).
 /// Counters wrap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueStatistics {

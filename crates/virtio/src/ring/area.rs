@@ -1,4 +1,4 @@
-//! Host addresses of one part of a ring.
+//! Host addresses of one part of a virtqueue: the Descriptor Area, the Driver Area or the Device Area (virtio 1.3, 2.6).
 
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 
@@ -11,7 +11,7 @@ pub(super) struct Area {
     /// Host address of the first byte, when all of it is contiguous; otherwise 0.
     base: usize,
     len: usize,
-    /// Where it is not contiguous: the host address of each page it touches, and the first byte's offset in the first.
+    /// The host address of each page that an area touches which is not contiguous, and the first byte's offset in the first page.
     pages: Vec<usize>,
     skew: usize,
 }
@@ -56,7 +56,7 @@ impl Area {
         Ok(())
     }
 
-    /// Address of the `size` bytes at `offset`, which lie in one page because both are multiples of `size`.
+    /// Returns the address of the `size` bytes at `offset`, which lie in one page because both are multiples of `size`.
     #[inline]
     fn at(&self, offset: usize, size: usize) -> *mut u8 {
         debug_assert!(offset + size <= self.len, "ring offset in bounds by construction");
@@ -69,7 +69,7 @@ impl Area {
         (self.pages[offset / PAGE_SIZE as usize] + offset % PAGE_SIZE as usize) as *mut u8
     }
 
-    /// The 16-bit word at `offset`, shared with the driver.
+    /// Returns the 16-bit word at `offset`, shared with the driver.
     ///
     /// # Safety
     /// The pin the area was resolved with must be in force for `'p`; the area must be 2-aligned and `offset` even.
@@ -81,10 +81,10 @@ impl Area {
         unsafe { AtomicU16::from_ptr(ptr.cast()) }
     }
 
-    /// The 32-bit word at `offset`, shared with the driver.
+    /// Returns the 32-bit word at `offset`, shared with the driver.
     ///
     /// # Safety
-    /// As [`Area::u16`], with 4 for 2.
+    /// The conditions are those of [`Area::u16`], with 4 for 2.
     #[inline]
     pub(super) unsafe fn u32<'p>(&self, offset: usize) -> &'p AtomicU32 {
         let ptr = self.at(offset, 4);
@@ -92,10 +92,10 @@ impl Area {
         unsafe { AtomicU32::from_ptr(ptr.cast()) }
     }
 
-    /// The 64-bit word at `offset`, shared with the driver.
+    /// Returns the 64-bit word at `offset`, shared with the driver.
     ///
     /// # Safety
-    /// As [`Area::u16`], with 8 for 2.
+    /// The conditions are those of [`Area::u16`], with 8 for 2.
     #[inline]
     pub(super) unsafe fn u64<'p>(&self, offset: usize) -> &'p AtomicU64 {
         let ptr = self.at(offset, 8);
@@ -135,7 +135,7 @@ impl Area {
         }
     }
 
-    /// Asks for the cache line at `offset`, to write to it. Where the area is not contiguous, nothing is done.
+    /// Asks the processor for the cache line at `offset`, to write to it. Where the area is not contiguous, nothing is done.
     #[inline]
     pub(super) fn prefetch_write(&self, offset: usize) {
         if self.base != 0 {
@@ -151,7 +151,7 @@ impl Area {
         }
     }
 
-    /// The byte at `offset`, to be prefetched and not to be touched: it may be gone.
+    /// Returns the byte at `offset`, to be prefetched and not to be touched: it may be gone.
     #[inline]
     fn hint(&self, offset: usize) -> Slice<'static> {
         // SAFETY: an empty slice covers no memory.

@@ -9,7 +9,7 @@ use super::{Chain, PackedBurst, RingError, SplitBurst};
 /// One burst under one pin: take chains, give them back. Chains may be given back in a later burst, too; with
 /// VIRTIO_F_IN_ORDER they must be given back in the order they were taken.
 pub trait Burst<'p> {
-    /// How many chains the driver has made available and the device has not taken. A split ring counts them; a packed one
+    /// Returns how many chains the driver has made available and the device has not taken. A split ring counts them; a packed one
     /// says 1 for one or more.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ pub trait Burst<'p> {
     /// Makes a taken chain used, `written` bytes of it filled from the start; the driver sees it after [`Burst::publish`].
     fn complete(&mut self, chain: &Chain, written: u32);
 
-    /// [`Burst::complete`] for several chains: `written` says how much of each was filled.
+    /// Makes several taken chains used, as [`Burst::complete`] does: `written` says how much of each was filled.
     fn complete_all(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
         for (index, chain) in chains.iter().enumerate() {
             self.complete(chain, written(index));
@@ -62,7 +62,7 @@ pub trait Burst<'p> {
     /// Makes the completed chains visible to the driver, all at once; true when there were any.
     fn make_visible(&mut self) -> bool;
 
-    /// Whether the driver wants an interrupt for what has become visible since this was asked last (2.7.7, 2.7.10, 2.8.10).
+    /// Returns whether the driver wants an interrupt for what has become visible since this was asked last (2.7.7, 2.7.10, 2.8.10).
     ///
     /// The driver says what it wants, then looks at the ring; the device does the reverse, and each needs its store to be
     /// visible before its load: between [`Burst::make_visible`] and this there must be a barrier, `fence(SeqCst)`. One will
@@ -92,13 +92,13 @@ pub trait Burst<'p> {
 /// let the compiler make one loop per kind.
 #[derive(Debug)]
 pub enum AnyBurst<'q, 'p> {
-    /// Of a split queue.
+    /// A burst over a split queue.
     Split(SplitBurst<'q, 'p>),
-    /// Of a packed queue.
+    /// A burst over a packed queue.
     Packed(PackedBurst<'q, 'p>),
 }
 
-/// Does the same with either kind.
+/// Does the same with a burst of either kind.
 macro_rules! either {
     ($self:expr, $burst:ident => $do:expr) => {
         match $self {

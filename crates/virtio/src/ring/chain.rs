@@ -10,6 +10,10 @@ pub(super) const NEXT: u16 = 1;
 pub(super) const WRITE: u16 = 2;
 /// VIRTQ_DESC_F_INDIRECT: the buffer is a table of descriptors (2.7.5, 2.8.7).
 pub(super) const INDIRECT: u16 = 4;
+/// VIRTQ_DESC_F_AVAIL: in a packed ring, with [`USED`], whose turn a descriptor is (2.8.1).
+pub(super) const AVAIL: u16 = 1 << 7;
+/// VIRTQ_DESC_F_USED (2.8.1).
+pub(super) const USED: u16 = 1 << 15;
 /// Bytes of a descriptor.
 pub(super) const DESCRIPTOR: usize = 16;
 
@@ -25,7 +29,7 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
-    /// struct virtq_desc (2.7.5), as it was in memory.
+    /// Reads a struct virtq_desc (2.7.5), as it was in memory.
     #[inline]
     pub(super) fn split([iova, rest]: [u64; 2]) -> Self {
         let rest = u64::from_le(rest);
@@ -37,7 +41,7 @@ impl Descriptor {
         }
     }
 
-    /// struct pvirtq_desc (2.8.13), as it was in memory.
+    /// Reads a struct pvirtq_desc (2.8.13), as it was in memory.
     #[inline]
     pub(super) fn packed([iova, rest]: [u64; 2]) -> Self {
         let rest = u64::from_le(rest);
@@ -50,13 +54,13 @@ impl Descriptor {
     }
 }
 
-/// One descriptor chain (a buffer, in the words of packed rings) taken from a queue. What [`super::Burst::complete`] and
-/// [`super::Burst::put_back`] want back.
+/// One descriptor chain (a buffer, in the words of packed rings) taken from a queue. It is given back by
+/// [`super::Burst::complete`] or [`super::Burst::put_back`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
     /// Split: index of the head descriptor. Packed: the buffer ID.
     pub head: u16,
-    /// How many entries of the ring it takes: the descriptors of the chain in a packed ring, 1 in a split one.
+    /// Number of ring entries that the chain takes: the descriptors of the chain in a packed ring, 1 in a split one.
     pub descriptors: u16,
     /// Bytes the device may read.
     pub readable: u32,
@@ -65,7 +69,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A single direct descriptor.
+    /// Makes the chain of a single direct descriptor.
     #[inline]
     pub(super) fn direct(head: u16, len: u32, access: Access) -> Self {
         let (readable, writable) = match access {
@@ -76,7 +80,7 @@ impl Chain {
     }
 }
 
-/// What is asked for room for each piece of a buffer.
+/// The caller's function, which is asked for room for each piece of a buffer.
 pub(super) type Each<'e, 'p> = &'e mut dyn FnMut(Slice<'p>, Access) -> bool;
 
 /// Collects one chain's buffers and hands on their pieces.
@@ -85,13 +89,13 @@ pub(super) struct Walk<'e, 'p> {
     each: Each<'e, 'p>,
     readable: u32,
     writable: u32,
-    /// A device-writable descriptor was seen.
+    /// True once a device-writable descriptor was seen.
     writing: bool,
-    /// How many pieces `each` took.
+    /// Number of pieces that `each` took.
     pieces: usize,
 }
 
-/// What the longer way through a ring came to: small enough to be returned in registers. The error is in the burst.
+/// The outcome of the longer way through a ring, small enough to be returned in registers. The error is in the burst.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Found {
     Chain(Chain),
@@ -99,7 +103,7 @@ pub(super) enum Found {
     Error,
 }
 
-/// The quick way to take a chain that is one direct descriptor: its memory, if it was translated a moment ago, and
+/// Takes the quick way to a chain that is one direct descriptor: returns its memory, if it was translated a moment ago, and
 /// the chain.
 #[inline]
 pub(super) fn single<'p>(
@@ -118,7 +122,7 @@ impl<'e, 'p> Walk<'e, 'p> {
         Walk { pin, each, readable: 0, writable: 0, writing: false, pieces: 0 }
     }
 
-    /// What was collected.
+    /// Returns the chain that was collected.
     pub(super) fn chain(&self, head: u16, descriptors: u16) -> Chain {
         Chain { head, descriptors, readable: self.readable, writable: self.writable }
     }
@@ -204,7 +208,7 @@ impl<'p> Table<'p> {
         Ok(Table { pin, iova: descriptor.iova, entries, whole })
     }
 
-    /// Entry `index`, below `entries`; read once.
+    /// Reads entry `index`, below `entries`, once.
     fn read(&self, index: u16) -> Result<[u64; 2], RingError> {
         let offset = usize::from(index) * DESCRIPTOR;
         let mut raw = [0; DESCRIPTOR];

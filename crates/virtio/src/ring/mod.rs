@@ -27,28 +27,26 @@
 mod area;
 mod burst;
 mod chain;
-#[doc(hidden)]
-pub mod fuzzing;
 mod inflight;
 mod packed;
+mod position;
 mod queue;
 mod split;
-#[doc(hidden)]
-pub mod testing;
+mod virtqueue;
 
 use manifold_dma::Fault;
 
 pub use burst::{AnyBurst, Burst};
 pub use chain::Chain;
 pub use inflight::Inflight;
-pub use packed::{PackedBurst, PackedQueue};
+pub use packed::{PackedBurst, PackedQueue, is_in_use};
 pub use queue::Queue;
 pub use split::{SplitBurst, SplitQueue};
 
 /// The largest queue this device serves, in descriptors.
 pub const MAX_QUEUE_SIZE: u16 = 1024;
 
-/// Where a driver put a queue (virtio 1.3, 4.1.4.3: `queue_desc`, `queue_driver`, `queue_device`).
+/// The place where a driver put a queue (virtio 1.3, 4.1.4.3: `queue_desc`, `queue_driver`, `queue_device`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueAddresses {
     /// Descriptors: at most [`MAX_QUEUE_SIZE`], and in a split queue a power of two.
@@ -61,8 +59,8 @@ pub struct QueueAddresses {
     pub device: u64,
 }
 
-/// How far a queue is: what it takes to go on elsewhere. In a packed queue bit 15 of each is the wrap counter and the rest
-/// an index into the descriptor ring, as in vhost's VRING_BASE; its beginning is 8000h, not 0.
+/// The progress of a queue: what it takes to go on elsewhere. In a packed queue bit 15 of each is the wrap counter and the rest
+/// an index into the descriptor ring, as in vhost's VRING_BASE.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueState {
     /// The next entry of the available (packed: descriptor) ring to take.
@@ -71,7 +69,15 @@ pub struct QueueState {
     pub next_used: u16,
 }
 
-/// Which of the optional ring features the driver accepted.
+impl QueueState {
+    /// Returns where a queue begins: 0, and in a packed queue 8000h.
+    pub fn start(packed: bool) -> Self {
+        let next = if packed { position::WRAP } else { 0 };
+        QueueState { next_avail: next, next_used: next }
+    }
+}
+
+/// The optional ring features that the driver accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingFeatures {
     /// VIRTIO_F_EVENT_IDX.
@@ -84,7 +90,7 @@ pub struct RingFeatures {
     pub in_order: bool,
 }
 
-/// How a ring broke the rules. The device that owns it needs a reset; nothing else is touched.
+/// The way in which a ring broke the rules. The device that owns it needs a reset; nothing else is touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RingError {
     /// The queue's size is out of range, or that of a split queue is not a power of two.
@@ -106,7 +112,7 @@ pub enum RingError {
     /// The available index moved by more than the queue has room for.
     #[error("available index {index} is too far ahead of {next} in a queue of {size}")]
     AvailableIndex {
-        /// What the driver wrote.
+        /// The index that the driver wrote.
         index: u16,
         /// The next one the device would have taken.
         next: u16,
@@ -145,9 +151,9 @@ pub enum RingError {
     /// The region for what is in flight is too small.
     #[error("{needed} bytes at {offset} of an inflight buffer of {size}")]
     Inflight {
-        /// Where the queue's part begins.
+        /// Offset of the queue's part in bytes.
         offset: usize,
-        /// Its size in bytes.
+        /// Size of the queue's part in bytes.
         needed: usize,
         /// The buffer's size in bytes.
         size: usize,

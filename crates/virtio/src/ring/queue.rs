@@ -17,7 +17,7 @@ pub enum Queue {
 }
 
 impl Queue {
-    /// A queue as a driver set it up, at its beginning.
+    /// Makes a queue as a driver set it up, at its beginning.
     ///
     /// # Errors
     /// [`RingError::Size`].
@@ -29,18 +29,18 @@ impl Queue {
         })
     }
 
-    /// The same queue where another server of it stopped.
+    /// Goes on where another server of the queue stopped.
     ///
     /// # Errors
     /// [`RingError::Position`].
     pub fn resume(self, state: QueueState) -> Result<Self, RingError> {
         Ok(match self {
-            Queue::Split(queue) => Queue::Split(queue.resume(state)),
+            Queue::Split(queue) => Queue::Split(queue.resume(state)?),
             Queue::Packed(queue) => Queue::Packed(queue.resume(state)?),
         })
     }
 
-    /// The same queue, which records in `region` what it has taken. If the region says that a server of the queue before
+    /// Records in `region` what the queue has taken. If the region says that a server of the queue before
     /// this one ended with chains taken, they are taken again first, and the region and the ring say where the queue goes
     /// on, not [`Queue::resume`].
     ///
@@ -53,7 +53,7 @@ impl Queue {
         })
     }
 
-    /// How far the queue is: what [`Queue::resume`] takes.
+    /// Returns how far the queue is, which is what [`Queue::resume`] takes.
     pub fn position(&self) -> QueueState {
         match self {
             Queue::Split(queue) => queue.position(),
@@ -61,7 +61,7 @@ impl Queue {
         }
     }
 
-    /// The queue's size in descriptors.
+    /// Returns the queue's size in descriptors.
     pub fn size(&self) -> u16 {
         match self {
             Queue::Split(queue) => queue.size(),
@@ -78,7 +78,7 @@ impl Queue {
         }
     }
 
-    /// Whether a burst under `pin` can begin without the ring being looked up: its mappings are those of the burst before.
+    /// Returns whether a burst under `pin` can begin without the ring being looked up: its mappings are those of the burst before.
     #[inline]
     pub fn is_resolved(&self, pin: &Pinned<'_>) -> bool {
         match self {

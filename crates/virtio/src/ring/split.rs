@@ -9,8 +9,9 @@ use super::burst::Burst;
 use super::chain::{
     Chain, DESCRIPTOR, Descriptor, Each, Found, INDIRECT, NEXT, WRITE, Walk, single,
 };
-use super::inflight::{Inflight, SplitRecord};
-use super::{MAX_QUEUE_SIZE, QueueAddresses, QueueState, RingError, RingFeatures};
+use super::inflight::SplitRecord;
+use super::virtqueue::{Layout, RingBurst, VirtQueue};
+use super::{QueueAddresses, QueueState, RingError};
 
 /// VIRTQ_AVAIL_F_NO_INTERRUPT (2.7.6).
 const NO_INTERRUPT: u16 = 1;
@@ -20,213 +21,117 @@ const NO_NOTIFY: u16 = 1;
 const INDEX: usize = 2;
 /// Offset of `ring` in the available and in the used ring.
 const ENTRIES: usize = 4;
-/// How many entries of the available ring are fetched in one go.
+/// Number of entries of the available ring that are fetched in one go.
 const FETCH: usize = 32;
 /// Used elements in a cache line.
 const PER_LINE: usize = 8;
-/// How far ahead of the next entry of the available ring [`SplitQueue::prefetch`] reaches: a burst's worth.
+/// Number of entries by which [`SplitQueue::prefetch`] reaches ahead in the available ring: a burst's worth.
 const AHEAD: u16 = FETCH as u16 - 1;
 
-/// Device-side state of one split virtqueue. It holds indices only; the rings are reached through [`SplitQueue::open`].
-#[derive(Debug)]
-pub struct SplitQueue {
-    addresses: QueueAddresses,
-    features: RingFeatures,
-    /// Next entry of the available ring to take.
-    next_avail: u16,
+/// A split virtqueue.
+pub type SplitQueue = VirtQueue<Split>;
+
+/// One burst over a split queue.
+pub type SplitBurst<'q, 'p> = RingBurst<'q, 'p, Split>;
+
+/// The state that only a split queue has.
+#[derive(Debug, Default)]
+pub struct Split {
     /// The available index as it was read last; entries before it may be read.
     limit: u16,
     /// Entries of the available ring up to here have been read, from at most [`FETCH`] before: entry `n` is in
     /// `heads[n % FETCH]`.
     read: u16,
     heads: [u16; FETCH],
-    /// Next entry of the used ring to write.
-    next_used: u16,
-    /// The used index that is visible, and that for which the driver was last asked whether it wants an interrupt.
-    published: u16,
-    asked: u16,
-    /// Whether the driver was last told that it need not notify.
-    quiet: bool,
-    /// With VIRTIO_F_IN_ORDER: chains completed last whose used element is still to be written.
-    unwritten: Option<Unwritten>,
-    /// Where what is in flight is recorded, until the first burst makes it a record.
-    inflight: Option<Inflight>,
     record: Option<Box<SplitRecord>>,
-    /// Or'ed to a descriptor's flags, sends even the common case through [`SplitBurst::follow`], which knows of the
-    /// record: 0 without one.
-    detour: u16,
-    /// Neither VIRTIO_F_IN_ORDER nor a record.
-    plain: bool,
     descriptors: Area,
     available: Area,
     used: Area,
-    /// Version of the domain's snapshot that the areas were resolved with.
-    version: Option<u64>,
 }
 
-/// A run of chains without device-writable buffers that share one used element (2.7.9).
-#[derive(Clone, Copy, Debug)]
-struct Unwritten {
-    /// Used index of the first.
-    first: u16,
-    /// Head of the last.
-    head: u16,
-}
+impl Layout for Split {
+    const PACKED: bool = false;
+    const START: u16 = 0;
 
-impl SplitQueue {
-    /// A queue as a driver set it up, starting at index 0.
-    ///
-    /// # Errors
-    /// [`RingError::Size`].
-    pub fn new(addresses: QueueAddresses, features: RingFeatures) -> Result<Self, RingError> {
-        let size = addresses.size;
-        if !size.is_power_of_two() || size > MAX_QUEUE_SIZE {
-            return Err(RingError::Size(size));
-        }
-        Ok(SplitQueue {
-            addresses,
-            features,
-            next_avail: 0,
-            limit: 0,
-            read: 0,
-            heads: [0; FETCH],
-            next_used: 0,
-            published: 0,
-            asked: 0,
-            quiet: false,
-            unwritten: None,
-            inflight: None,
-            record: None,
-            detour: 0,
-            plain: !features.in_order,
-            descriptors: Area::default(),
-            available: Area::default(),
-            used: Area::default(),
-            version: None,
-        })
+    fn allows(size: u16) -> bool {
+        size.is_power_of_two()
     }
 
-    /// The same queue where another server of it stopped, as [`SplitQueue::position`] said.
-    pub fn resume(mut self, state: QueueState) -> Self {
-        self.take_from(state.next_avail);
-        self.next_used = state.next_used;
-        self.published = state.next_used;
-        self.asked = state.next_used;
-        self
+    fn check(_: QueueState, _: u16) -> Result<(), RingError> {
+        Ok(())
     }
 
-    /// Goes on at `next_avail`.
-    fn take_from(&mut self, next_avail: u16) {
-        (self.next_avail, self.limit, self.read) = (next_avail, next_avail, next_avail);
+    fn take_from(queue: &mut SplitQueue, next_avail: u16) {
+        queue.next_avail = next_avail;
+        (queue.layout.limit, queue.layout.read) = (next_avail, next_avail);
     }
 
-    /// As [`super::Queue::with_inflight`].
-    ///
-    /// # Errors
-    /// [`RingError::Inflight`].
-    pub fn with_inflight(mut self, region: Inflight) -> Result<Self, RingError> {
-        self.inflight = Some(region.checked(self.addresses.size, false)?);
-        Ok(self)
-    }
-
-    /// The next available entry to take and the next used entry to write.
-    pub fn position(&self) -> QueueState {
-        QueueState { next_avail: self.next_avail, next_used: self.next_used }
-    }
-
-    /// The queue's size in descriptors.
-    pub fn size(&self) -> u16 {
-        self.addresses.size
-    }
-
-    /// As [`super::Queue::is_resolved`].
-    #[inline]
-    pub fn is_resolved(&self, pin: &Pinned<'_>) -> bool {
-        self.version == Some(pin.version())
-    }
-
-    /// As [`super::Queue::prefetch`].
-    #[inline]
-    pub fn prefetch(&self) {
-        let mask = self.addresses.size - 1;
-        self.available.prefetch(INDEX);
-        for ahead in [0, AHEAD] {
-            let slot = usize::from(self.next_avail.wrapping_add(ahead) & mask);
-            self.available.prefetch(ENTRIES + 2 * slot);
-        }
-    }
-
-    /// Begins a burst under `pin`.
-    ///
-    /// # Errors
-    /// [`RingError::Fault`] when a ring is not mapped as it must be: the descriptor table and available ring readable,
-    /// the used ring writable.
-    #[inline]
-    pub fn open<'q, 'p>(
-        &'q mut self,
-        pin: &'p Pinned<'_>,
-    ) -> Result<SplitBurst<'q, 'p>, RingError> {
-        if !self.is_resolved(pin) {
-            self.resolve(pin)?;
-        }
-        Ok(SplitBurst { mask: self.addresses.size - 1, error: RingError::Length, pin, queue: self })
-    }
-
-    #[cold]
-    fn resolve(&mut self, pin: &Pinned<'_>) -> Result<(), RingError> {
-        self.version = None;
-        let QueueAddresses { size, descriptors, driver, device } = self.addresses;
+    fn resolve(queue: &mut SplitQueue, pin: &Pinned<'_>) -> Result<(), RingError> {
+        let QueueAddresses { size, descriptors, driver, device } = queue.addresses;
         let size = usize::from(size);
-        self.descriptors.resolve(pin, descriptors, DESCRIPTOR * size, 16, Access::Read)?;
+        let parts = &mut queue.layout;
+        parts.descriptors.resolve(pin, descriptors, DESCRIPTOR * size, 16, Access::Read)?;
         // `used_event` and `avail_event` are at the ends (2.7.6, 2.7.8); without the feature they are not looked at.
-        let event = if self.features.event_index { 2 } else { 0 };
-        self.available.resolve(pin, driver, ENTRIES + 2 * size + event, 2, Access::Read)?;
-        self.used.resolve(pin, device, ENTRIES + 8 * size + event, 4, Access::Write)?;
-        self.recover(pin)?;
-        self.version = Some(pin.version());
-        Ok(())
+        let event = if queue.features.event_index { 2 } else { 0 };
+        parts.available.resolve(pin, driver, ENTRIES + 2 * size + event, 2, Access::Read)?;
+        parts.used.resolve(pin, device, ENTRIES + 8 * size + event, 4, Access::Write)?;
+        recover(queue, pin)
     }
 
-    /// Goes on with what the inflight region says.
-    fn recover(&mut self, pin: &Pinned<'_>) -> Result<(), RingError> {
-        let Some(region) = self.inflight.clone() else { return Ok(()) };
-        let QueueAddresses { size, device, .. } = self.addresses;
-        let mut used = [0; 2];
-        pin.read(device.saturating_add(INDEX as u64), &mut used)?;
-        let used = u16::from_le_bytes(used);
-        let (record, position) = SplitRecord::new(region, size, used, self.next_used);
-        if let Some(used) = position {
-            // Those to be taken again are where the available ring says so many others are.
-            self.take_from(used);
-            self.next_used = used;
-            self.published = used;
-            self.asked = used;
+    #[inline]
+    fn prefetch(queue: &SplitQueue) {
+        let (mask, available) = (queue.addresses.size - 1, &queue.layout.available);
+        available.prefetch(INDEX);
+        for ahead in [0, AHEAD] {
+            let slot = usize::from(queue.next_avail.wrapping_add(ahead) & mask);
+            available.prefetch(ENTRIES + 2 * slot);
         }
-        self.record = Some(Box::new(record));
-        (self.inflight, self.detour, self.plain) = (None, NEXT, false);
-        Ok(())
+    }
+
+    #[inline]
+    fn write_used(burst: &mut SplitBurst<'_, '_>, index: u16, head: u16, written: u32) {
+        let slot = usize::from(index & burst.mask);
+        let used = &burst.queue.layout.used;
+        // SAFETY: the ring is mapped, see `RingBurst`; the used ring is 4-aligned and its elements begin at 4.
+        unsafe { used.write_pair(ENTRIES + 8 * slot, u32::from(head), written) };
+    }
+
+    fn record_completed(&mut self, head: u16) {
+        if let Some(record) = &mut self.record {
+            record.complete(head);
+        }
+    }
+
+    #[inline]
+    fn has_record(&self) -> bool {
+        self.record.is_some()
     }
 }
 
-/// One burst over a split queue.
-#[derive(Debug)]
-pub struct SplitBurst<'q, 'p> {
-    queue: &'q mut SplitQueue,
-    pin: &'p Pinned<'p>,
-    /// The queue's size less one; the size is a power of two.
-    mask: u16,
-    /// What went wrong, after [`Found::Error`].
-    error: RingError,
+/// Goes on with what the inflight region says.
+fn recover(queue: &mut SplitQueue, pin: &Pinned<'_>) -> Result<(), RingError> {
+    let Some(region) = queue.inflight.clone() else { return Ok(()) };
+    let QueueAddresses { size, device, .. } = queue.addresses;
+    let mut used = [0; 2];
+    pin.read(device.saturating_add(INDEX as u64), &mut used)?;
+    let used = u16::from_le_bytes(used);
+    let (record, position) = SplitRecord::new(region, size, used, queue.next_used);
+    if let Some(used) = position {
+        // Those to be taken again are where the available ring says so many others are.
+        queue.go_on(QueueState { next_avail: used, next_used: used });
+    }
+    queue.layout.record = Some(Box::new(record));
+    (queue.inflight, queue.detour, queue.plain) = (None, NEXT, false);
+    Ok(())
 }
 
-// Safety of what follows: `open` made sure that the areas were resolved under the version that `pin` pins, and
-// `pin` outlives the burst, so the rings stay mapped.
+// Safety of what follows: the rings stay mapped, see `RingBurst`.
 impl<'p> SplitBurst<'_, 'p> {
     /// Reads entries of the available ring until up to `wanted` of the next are at hand, and asks for the descriptors they name.
-    /// Never [`Found::Chain`] but for "there are some".
+    /// It returns [`Found::Chain`] only for "there are some".
     #[inline(never)]
     fn fetch(&mut self, wanted: usize) -> Found {
-        if self.queue.limit == self.queue.next_avail {
+        if self.queue.layout.limit == self.queue.next_avail {
             match self.available() {
                 Ok(0) => return Found::Nothing,
                 Ok(_) => {}
@@ -235,39 +140,33 @@ impl<'p> SplitBurst<'_, 'p> {
         }
         let queue = &mut *self.queue;
         let next = queue.next_avail;
-        let wanted = queue.limit.wrapping_sub(next).min(wanted.min(FETCH) as u16);
-        let have = queue.read.wrapping_sub(next);
+        let wanted = queue.layout.limit.wrapping_sub(next).min(wanted.min(FETCH) as u16);
+        let have = queue.layout.read.wrapping_sub(next);
         for ahead in have..wanted {
             let index = next.wrapping_add(ahead);
             let slot = usize::from(index & self.mask);
             // SAFETY: see above; `available` ordered this load after that of the index.
-            let word = unsafe { queue.available.u16(ENTRIES + 2 * slot) };
+            let word = unsafe { queue.layout.available.u16(ENTRIES + 2 * slot) };
             let mut head = u16::from_le(word.load(Ordering::Relaxed));
-            if let Some(record) = &queue.record {
+            if let Some(record) = &queue.layout.record {
                 head = record.again(index).unwrap_or(head);
             }
-            queue.descriptors.prefetch(usize::from(head & self.mask) * DESCRIPTOR);
-            queue.heads[usize::from(index) % FETCH] = head;
+            queue.layout.descriptors.prefetch(usize::from(head & self.mask) * DESCRIPTOR);
+            queue.layout.heads[usize::from(index) % FETCH] = head;
         }
-        queue.read = next.wrapping_add(have.max(wanted));
+        queue.layout.read = next.wrapping_add(have.max(wanted));
         Found::Chain(Chain::default())
     }
 
-    /// Asks for the used elements of so many chains, to write to them: the driver has read what was there a lap ago.
+    /// Asks the processor for the used elements of `count` chains, to write to them: the driver has read what was there a lap ago.
     #[inline]
     fn expect(&self, count: usize, access: Access) {
         // A run of transmitted chains has one element with VIRTIO_F_IN_ORDER.
         let one = self.queue.features.in_order && access == Access::Read;
         for ahead in (0..if one { 1 } else { count }).step_by(PER_LINE) {
             let slot = usize::from(self.queue.next_used.wrapping_add(ahead as u16) & self.mask);
-            self.queue.used.prefetch_write(ENTRIES + 8 * slot);
+            self.queue.layout.used.prefetch_write(ENTRIES + 8 * slot);
         }
-    }
-
-    #[cold]
-    fn fail(&mut self, error: RingError) -> Found {
-        self.error = error;
-        Found::Error
     }
 
     /// Takes any chain, and records it.
@@ -278,7 +177,7 @@ impl<'p> SplitBurst<'_, 'p> {
             Err(error) => return self.fail(error),
         };
         let next = self.queue.next_avail;
-        if let Some(record) = &mut self.queue.record {
+        if let Some(record) = &mut self.queue.layout.record {
             record.take(next, head);
         }
         self.queue.next_avail = next.wrapping_add(1);
@@ -315,37 +214,9 @@ impl<'p> SplitBurst<'_, 'p> {
             return None;
         }
         // SAFETY: see above; the table is 16-aligned, and the index is below the queue's size.
-        let raw = unsafe { self.queue.descriptors.descriptor(usize::from(index) * DESCRIPTOR) };
+        let raw =
+            unsafe { self.queue.layout.descriptors.descriptor(usize::from(index) * DESCRIPTOR) };
         Some(Descriptor::split(raw))
-    }
-
-    /// Writes the used element of used index `index`.
-    #[inline]
-    fn write_used(&mut self, index: u16, head: u16, written: u32) {
-        let slot = usize::from(index & self.mask);
-        // SAFETY: see above; the used ring is 4-aligned and its elements begin at 4.
-        unsafe { self.queue.used.write_pair(ENTRIES + 8 * slot, u32::from(head), written) };
-    }
-
-    /// Writes the used element that was left out, if one was.
-    fn flush(&mut self) {
-        if let Some(Unwritten { first, head }) = self.queue.unwritten.take() {
-            self.write_used(first, head, 0);
-        }
-    }
-
-    /// As [`Burst::complete`], with VIRTIO_F_IN_ORDER (2.7.9) or a record.
-    fn complete_specially(&mut self, index: u16, chain: &Chain, written: u32) {
-        if let Some(record) = &mut self.queue.record {
-            record.complete(chain.head);
-        }
-        if self.queue.features.in_order && chain.writable == 0 {
-            let first = self.queue.unwritten.map_or(index, |run| run.first);
-            self.queue.unwritten = Some(Unwritten { first, head: chain.head });
-        } else {
-            self.flush();
-            self.write_used(index, chain.head, written);
-        }
     }
 }
 
@@ -354,9 +225,10 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
     fn available(&mut self) -> Result<u16, RingError> {
         let queue = &*self.queue;
         // If there is a new entry, it has left the driver's cache by the time the index is here.
-        queue.available.prefetch(ENTRIES + 2 * usize::from(queue.next_avail & self.mask));
+        queue.layout.available.prefetch(ENTRIES + 2 * usize::from(queue.next_avail & self.mask));
         // SAFETY: see above; the index is the second word of the available ring.
-        let index = u16::from_le(unsafe { queue.available.u16(INDEX) }.load(Ordering::Acquire));
+        let index =
+            u16::from_le(unsafe { queue.layout.available.u16(INDEX) }.load(Ordering::Acquire));
         let ahead = index.wrapping_sub(queue.next_avail);
         let size = queue.addresses.size;
         // What the device holds takes up room until it is used.
@@ -364,7 +236,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         if ahead > size - held {
             return Err(RingError::AvailableIndex { index, next: queue.next_avail, size });
         }
-        self.queue.limit = index;
+        self.queue.layout.limit = index;
         Ok(ahead)
     }
 
@@ -374,14 +246,14 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         mut each: impl FnMut(Slice<'p>, Access) -> bool,
     ) -> Result<Option<Chain>, RingError> {
         let next = self.queue.next_avail;
-        if next == self.queue.read {
+        if next == self.queue.layout.read {
             match self.fetch(FETCH) {
                 Found::Chain(_) => {}
                 Found::Nothing => return Ok(None),
                 Found::Error => return Err(self.error),
             }
         }
-        let head = self.queue.heads[usize::from(next) % FETCH];
+        let head = self.queue.layout.heads[usize::from(next) % FETCH];
         let Some(descriptor) = self.descriptor(head) else {
             return Err(RingError::DescriptorIndex { index: head, size: self.mask + 1 });
         };
@@ -406,17 +278,19 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         let next = self.queue.next_avail.wrapping_sub(chains.len() as u16);
         self.queue.next_avail = next;
         // What is taken again is another entry, if there is a record.
-        if self.queue.record.is_some() || self.queue.read.wrapping_sub(next) > FETCH as u16 {
-            self.queue.read = next;
+        if self.queue.layout.record.is_some()
+            || self.queue.layout.read.wrapping_sub(next) > FETCH as u16
+        {
+            self.queue.layout.read = next;
         }
-        if let Some(record) = &mut self.queue.record {
+        if let Some(record) = &mut self.queue.layout.record {
             record.put_back(self.queue.next_avail, chains);
         }
     }
 
     #[inline]
     fn prepare(&mut self, count: usize) {
-        if usize::from(self.queue.read.wrapping_sub(self.queue.next_avail)) < count {
+        if usize::from(self.queue.layout.read.wrapping_sub(self.queue.next_avail)) < count {
             // An error will be found again.
             let _ = self.fetch(count);
         }
@@ -434,7 +308,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         let all = count;
         while count > 0 {
             let next = self.queue.next_avail;
-            if next == self.queue.read {
+            if next == self.queue.layout.read {
                 match self.fetch(count) {
                     Found::Chain(_) => {}
                     Found::Error if count == all => return Err(self.error),
@@ -442,11 +316,11 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
                     Found::Nothing | Found::Error => return Ok(()),
                 }
             }
-            let heads = usize::from(self.queue.read.wrapping_sub(next)).min(count);
+            let heads = usize::from(self.queue.layout.read.wrapping_sub(next)).min(count);
             self.expect(heads, access);
             let mut taken = 0;
             while taken < heads {
-                let head = self.queue.heads[usize::from(next).wrapping_add(taken) % FETCH];
+                let head = self.queue.layout.heads[usize::from(next).wrapping_add(taken) % FETCH];
                 let Some(descriptor) = self.descriptor(head) else { break };
                 if (descriptor.flags | self.queue.detour) & (NEXT | INDIRECT | WRITE) != flags {
                     break;
@@ -469,7 +343,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
     #[inline]
     fn complete(&mut self, chain: &Chain, written: u32) {
         if self.queue.plain {
-            self.write_used(self.queue.next_used, chain.head, written);
+            Split::write_used(self, self.queue.next_used, chain.head, written);
         } else {
             self.complete_specially(self.queue.next_used, chain, written);
         }
@@ -480,19 +354,13 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
     fn complete_all(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
         let first = self.queue.next_used;
         self.queue.next_used = first.wrapping_add(chains.len() as u16);
-        if self.queue.features.in_order
-            && self.queue.record.is_none()
-            && let Some(last) = chains.last()
-            && chains.iter().all(|chain| chain.writable == 0)
-        {
-            let first = self.queue.unwritten.map_or(first, |run| run.first);
-            self.queue.unwritten = Some(Unwritten { first, head: last.head });
+        if self.leave_out_all(first, chains) {
             return;
         }
         for (index, chain) in chains.iter().enumerate() {
             let at = first.wrapping_add(index as u16);
             if self.queue.plain {
-                self.write_used(at, chain.head, written(index));
+                Split::write_used(self, at, chain.head, written(index));
             } else {
                 self.complete_specially(at, chain, written(index));
             }
@@ -509,12 +377,12 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
             self.flush();
         }
         let queue = &mut *self.queue;
-        if let Some(record) = &mut queue.record {
+        if let Some(record) = &mut queue.layout.record {
             record.publish(queue.next_avail);
         }
         // SAFETY: see above; the used index is the second word of the used ring.
-        unsafe { queue.used.u16(INDEX) }.store(new.to_le(), Ordering::Release);
-        if let Some(record) = &mut queue.record {
+        unsafe { queue.layout.used.u16(INDEX) }.store(new.to_le(), Ordering::Release);
+        if let Some(record) = &mut queue.layout.record {
             record.published(new);
         }
         queue.published = new;
@@ -529,11 +397,12 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
             let offset = ENTRIES + 2 * usize::from(queue.addresses.size);
             // SAFETY: see above; used_event follows the available ring's entries.
             let event =
-                u16::from_le(unsafe { queue.available.u16(offset) }.load(Ordering::Relaxed));
+                u16::from_le(unsafe { queue.layout.available.u16(offset) }.load(Ordering::Relaxed));
             new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
         } else {
             // SAFETY: see above; the flags are the first word of the available ring.
-            let flags = u16::from_le(unsafe { queue.available.u16(0) }.load(Ordering::Relaxed));
+            let flags =
+                u16::from_le(unsafe { queue.layout.available.u16(0) }.load(Ordering::Relaxed));
             old != new && flags & NO_INTERRUPT == 0
         }
     }
@@ -543,22 +412,22 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
             let offset = ENTRIES + 8 * usize::from(self.queue.addresses.size);
             let next = self.queue.next_avail;
             // SAFETY: see above; avail_event follows the used ring's elements.
-            unsafe { self.queue.used.u16(offset) }.store(next.to_le(), Ordering::Release);
+            unsafe { self.queue.layout.used.u16(offset) }.store(next.to_le(), Ordering::Release);
         } else {
             // SAFETY: see above; the flags are the first word of the used ring.
-            unsafe { self.queue.used.u16(0) }.store(0, Ordering::Release);
+            unsafe { self.queue.layout.used.u16(0) }.store(0, Ordering::Release);
         }
         self.queue.quiet = false;
         fence(Ordering::SeqCst);
         Ok(self.available()? > 0)
     }
 
-    /// With the event index this needs no store: the index asked for last has passed.
+    /// Tells the driver not to notify. With the event index this needs no store: the index asked for last has passed.
     #[inline]
     fn disarm(&mut self) {
         if !self.queue.quiet && !self.queue.features.event_index {
             // SAFETY: see above; the flags are the first word of the used ring.
-            unsafe { self.queue.used.u16(0) }.store(NO_NOTIFY.to_le(), Ordering::Release);
+            unsafe { self.queue.layout.used.u16(0) }.store(NO_NOTIFY.to_le(), Ordering::Release);
         }
         self.queue.quiet = true;
     }

@@ -66,10 +66,10 @@ pub mod feature {
     /// The configuration's `speed` and `duplex` are valid.
     pub const SPEED_DUPLEX: u64 = 1 << 63;
 
-    /// With either there is more than one queue pair (5.1.2).
+    /// The features of which either gives more than one queue pair (5.1.2).
     pub const MULTIQUEUE: u64 = MQ | RSS;
 
-    /// What [`CTRL_GUEST_OFFLOADS`] can switch: the receive offloads.
+    /// The receive offloads, which [`CTRL_GUEST_OFFLOADS`] can switch.
     pub const GUEST_OFFLOADS: u64 =
         GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN | GUEST_USO4 | GUEST_USO6;
 }

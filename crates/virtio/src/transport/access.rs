@@ -12,7 +12,7 @@ pub(super) struct Register {
 }
 
 impl Register {
-    /// For each byte of the register that `len` bytes at `start` touch: its index in the register and in the access.
+    /// Returns, for each byte of the register that `len` bytes at `start` touch, its index in the register and in the access.
     fn overlap(self, start: u64, len: usize) -> impl Iterator<Item = (usize, usize)> {
         (0..self.size).filter_map(move |byte| {
             let at = u64::from(self.offset) + u64::from(byte);
@@ -21,7 +21,7 @@ impl Register {
         })
     }
 
-    /// Whether `len` bytes at `start` touch the register.
+    /// Returns whether `len` bytes at `start` touch the register.
     pub(super) fn touches(self, start: u64, len: usize) -> bool {
         self.overlap(start, len).next().is_some()
     }
@@ -36,7 +36,7 @@ impl Register {
         }
     }
 
-    /// The value that a write of `data` at `start` gives the register, `present` being what it has.
+    /// Returns the value that a write of `data` at `start` gives the register, `present` being what it has.
     pub(super) fn merge(self, present: u32, start: u64, data: &[u8]) -> u32 {
         let mut bytes = present.to_le_bytes();
         for (byte, within) in self.overlap(start, data.len()) {
@@ -48,7 +48,7 @@ impl Register {
     }
 }
 
-/// The part of an access (`len` bytes at `offset`) that falls into `size` bytes at `base`: its offset from `base`, and
+/// Returns the part of an access (`len` bytes at `offset`) that falls into `size` bytes at `base`: its offset from `base`, and
 /// its range in the access.
 pub(super) fn part(
     offset: u64,

@@ -85,16 +85,16 @@ impl<D: VirtioDevice> VirtioPci<D> {
                 .and_then(|select| self.driver_features.get(select))
                 .copied()
                 .unwrap_or(0),
-            reg::CONFIG_MSIX_VECTOR => self.signals.config_vector().into(),
+            reg::CONFIG_MSIX_VECTOR => self.shared.config_vector().into(),
             reg::NUM_QUEUES => self.facts.queues.into(),
-            reg::DEVICE_STATUS => self.signals.status().into(),
+            reg::DEVICE_STATUS => self.shared.status().into(),
             reg::CONFIG_GENERATION => self.config.generation.into(),
             reg::QUEUE_SELECT => self.selectors.queue.into(),
             _ => self.read_queue_register(offset),
         }
     }
 
-    /// A register of the selected queue. Of a queue that does not exist all read zero, but the vector.
+    /// Reads a register of the selected queue. Of a queue that does not exist all read zero, but the vector.
     fn read_queue_register(&self, offset: u8) -> u32 {
         let index = self.selectors.queue;
         let Some(queue) = self.queue(index) else {
@@ -104,7 +104,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         let high = |address: u64| (address >> 32) as u32;
         match offset {
             reg::QUEUE_SIZE => self.queue_size(index).into(),
-            reg::QUEUE_MSIX_VECTOR => self.signals.queue_vector(index).into(),
+            reg::QUEUE_MSIX_VECTOR => self.shared.queue_vector(index).into(),
             reg::QUEUE_ENABLE => queue.enabled.into(),
             reg::QUEUE_NOTIFY_OFF | reg::QUEUE_NOTIF_CONFIG_DATA => index.into(),
             reg::QUEUE_DESC => low(queue.descriptors),
@@ -123,14 +123,14 @@ impl<D: VirtioDevice> VirtioPci<D> {
             reg::DEVICE_FEATURE_SELECT => self.selectors.device_feature = value,
             reg::DRIVER_FEATURE_SELECT => self.selectors.driver_feature = value,
             reg::DRIVER_FEATURE => self.write_driver_feature(value),
-            reg::CONFIG_MSIX_VECTOR => self.signals.set_config_vector(value as u16),
+            reg::CONFIG_MSIX_VECTOR => self.shared.set_config_vector(value as u16),
             reg::DEVICE_STATUS => self.write_status(value as u8),
             reg::QUEUE_SELECT => self.selectors.queue = value as u16,
             reg::QUEUE_SIZE => self.write_queue_size(value as u16),
             reg::QUEUE_MSIX_VECTOR => {
                 let index = self.selectors.queue;
                 if self.queue(index).is_some() {
-                    self.signals.set_queue_vector(index, value as u16);
+                    self.shared.set_queue_vector(index, value as u16);
                 }
             }
             // The driver must not write 0 (4.1.4.3.2); it disables a queue by resetting it.
@@ -140,7 +140,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
-    /// The upper selectors exist so that a driver which accepts features that were not offered is found out.
+    /// Writes `driver_feature`. The upper selectors exist so that a driver which accepts features that were not offered is found out.
     fn write_driver_feature(&mut self, value: u32) {
         let select = usize::try_from(self.selectors.driver_feature).unwrap_or(usize::MAX);
         if !self.features_ok()
@@ -150,7 +150,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
-    /// The place of an enabled queue's rings is fixed.
+    /// Writes a queue's address, unless it is enabled: the place of its rings is fixed then.
     fn write_queue_address(&mut self, offset: u8, value: u32) {
         let Some(queue) = self.queue_mut(self.selectors.queue).filter(|queue| !queue.enabled)
         else {

@@ -1,8 +1,8 @@
-//! What the virtio-pci registers need to know of a device.
+//! This is the seam between the virtio-pci registers and a device.
 
 use super::{QueueError, QueueSetup, QueueState};
 
-/// What a virtio device is, whatever its state.
+/// The properties of a virtio device that no state changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceFacts {
     /// The virtio device ID (5).
@@ -21,10 +21,10 @@ pub struct DeviceFacts {
 /// The transport calls all methods from whatever thread accesses the registers, one at a time. A queue is started once it
 /// is enabled, the device is live (DRIVER_OK) and the function may master the bus; it is stopped when one of these ends.
 pub trait VirtioDevice: Send {
-    /// What never changes about the device.
+    /// Returns what never changes about the device.
     fn facts(&self) -> DeviceFacts;
 
-    /// The features offered. They may change, but only while the device is reset.
+    /// Returns the features offered. They may change, but only while the device is reset.
     fn features(&self) -> u64;
 
     /// Checks a subset of the offered features. A message says what is wrong; FEATURES_OK is refused then.
@@ -33,13 +33,13 @@ pub trait VirtioDevice: Send {
     /// When a feature lacks one that it requires, or the device cannot work without one that is missing.
     fn check_features(&self, features: u64) -> Result<(), &'static str>;
 
-    /// The largest size of a queue with `features` negotiated; 0: there is no such queue.
+    /// Returns the largest size of a queue with `features` negotiated; 0 if there is no such queue.
     fn queue_max_size(&self, index: u16, features: u64) -> u16;
 
     /// Fills `config`, [`DeviceFacts::config_size`] bytes, with the present device-specific configuration.
     fn read_config(&self, config: &mut [u8]);
 
-    /// The device becomes live with these features (DRIVER_OK was set). Queues start next.
+    /// Makes the device live with these features (DRIVER_OK was set). Queues start next.
     fn activate(&mut self, features: u64);
 
     /// Begins to serve a queue.
@@ -48,13 +48,13 @@ pub trait VirtioDevice: Send {
     /// The device then needs a reset.
     fn start_queue(&mut self, setup: QueueSetup) -> Result<(), QueueError>;
 
-    /// Ends serving a queue: when it returns, nothing touches the queue's memory any more, and nothing will call its
+    /// Ends serving a queue. When it returns, nothing touches the queue's memory any more, and nothing will call its
     /// [`QueueEvents`](super::QueueEvents).
     fn stop_queue(&mut self, index: u16) -> QueueState;
 
-    /// The driver made buffers available in a started queue.
+    /// Tells that the driver made buffers available in a started queue.
     fn notify(&mut self, index: u16);
 
-    /// Back to the state after power-on. All queues are stopped already.
+    /// Goes back to the state after power-on. All queues are stopped already.
     fn reset(&mut self);
 }

@@ -1,4 +1,4 @@
-//! Where a virtio function's structures are, and the PCI side that says so.
+//! This module says where a virtio function's structures are, and makes the PCI side that says so.
 //!
 //! ```text
 //!   BAR0 (16 KiB)                          BAR2 (8 KiB)
@@ -45,12 +45,12 @@ const CONFIG_VECTORS: u16 = 1;
 /// Index of the capability of type [`cap::PCI_CFG`] in [`FunctionSpec::vendor`].
 pub(super) const WINDOW_CAPABILITY: usize = 4;
 
-/// Offset in [`BAR`] of a queue's doorbell: a 16-bit write there notifies the device.
+/// Returns the offset in [`BAR`] of a queue's doorbell: a 16-bit write there notifies the device.
 pub fn doorbell_offset(queue: u16) -> u64 {
     NOTIFY + u64::from(queue) * u64::from(NOTIFY_MULTIPLIER)
 }
 
-/// The queue that a write at this offset of [`BAR`] notifies, if it is in the notification area.
+/// Returns the queue that a write at this offset of [`BAR`] notifies, if it is in the notification area.
 ///
 /// Whatever the size and value written: the address alone names the queue. Whoever serves the queues may ring them by
 /// this and leave the device model, and its lock, out of it; the control queue alone must go through the model.
@@ -59,12 +59,12 @@ pub fn doorbell(offset: u64) -> Option<u16> {
     u16::try_from(within / u64::from(NOTIFY_MULTIPLIER)).ok()
 }
 
-/// Number of MSI-X vectors of a device: one for each queue and one for configuration changes.
+/// Returns the number of MSI-X vectors of a device: one for each queue and one for configuration changes.
 pub(super) fn vectors(facts: &DeviceFacts) -> u16 {
     facts.queues.saturating_add(CONFIG_VECTORS).min((MSIX_PBA / 16) as u16)
 }
 
-/// What the configuration space of such a device's function is built from; `serial` is its Device Serial Number.
+/// Returns what the configuration space of such a device's function is built from; `serial` is its Device Serial Number.
 pub fn function_spec(facts: &DeviceFacts, serial: u64) -> FunctionSpec {
     let bar = |size| Some(BarSpec { size, width64: true, prefetchable: true });
     FunctionSpec {
@@ -89,13 +89,13 @@ pub fn function_spec(facts: &DeviceFacts, serial: u64) -> FunctionSpec {
             structure(cap::NOTIFY_CFG, NOTIFY, NOTIFY_SIZE, &NOTIFY_MULTIPLIER.to_le_bytes()),
             structure(cap::ISR_CFG, ISR, 1, &[]),
             structure(cap::DEVICE_CFG, DEVICE, facts.config_size.into(), &[]),
-            window(),
+            pci_cfg(),
         ],
         serial,
     }
 }
 
-/// A `struct virtio_pci_cap` (4.1.4) without its first two bytes, followed by `more`.
+/// Returns a `struct virtio_pci_cap` (4.1.4) without its first two bytes, followed by `more`.
 fn structure(cfg_type: u8, offset: u64, length: u64, more: &[u8]) -> VendorCapability {
     let len = cap::SIZE + more.len() as u8;
     let mut body = vec![len, cfg_type, BAR, 0, 0, 0];
@@ -106,13 +106,13 @@ fn structure(cfg_type: u8, offset: u64, length: u64, more: &[u8]) -> VendorCapab
     VendorCapability { body, writable }
 }
 
-/// A `struct virtio_pci_cfg_cap` (4.1.4.9): bar, offset, length and data are the driver's.
-fn window() -> VendorCapability {
-    let mut window = structure(cap::PCI_CFG, 0, 0, &[0; 4]);
-    for (offset, mask) in (2u8..).zip(&mut window.writable) {
-        if super::window::is_writable(offset) {
+/// Returns a `struct virtio_pci_cfg_cap` (4.1.4.9), of which bar, offset, length and data are the driver's.
+fn pci_cfg() -> VendorCapability {
+    let mut capability = structure(cap::PCI_CFG, 0, 0, &[0; 4]);
+    for (offset, mask) in (2u8..).zip(&mut capability.writable) {
+        if super::pci_cfg::is_writable(offset) {
             *mask = 0xff;
         }
     }
-    window
+    capability
 }

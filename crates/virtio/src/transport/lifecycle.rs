@@ -8,29 +8,29 @@ use crate::spec::{feature, status};
 /// The registers of one queue, and whether it is being served.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// What the driver wrote; `None`: the largest there is.
+    /// The size that the driver wrote; `None` for the largest there is.
     size: Option<u16>,
     pub(super) enabled: bool,
     pub(super) descriptors: u64,
     pub(super) driver: u64,
     pub(super) device: u64,
     running: bool,
-    /// Where to go on, if the queue ran before and was not reset since.
+    /// The place to go on, if the queue ran before and was not reset since.
     resume: Option<QueueState>,
 }
 
 impl<D: VirtioDevice> VirtioPci<D> {
     pub(super) fn features_ok(&self) -> bool {
-        self.signals.status() & status::FEATURES_OK != 0
+        self.shared.status() & status::FEATURES_OK != 0
     }
 
-    /// Zero resets the device. Otherwise bits can only be added (2.1.1), and only those that are the driver's.
+    /// Writes the device status. Zero resets the device; otherwise bits can only be added (2.1.1), and only those that are the driver's.
     pub(super) fn write_status(&mut self, value: u8) {
         if value == 0 {
             self.reset_device();
             return;
         }
-        let mut added = value & status::DRIVER_BITS & !self.signals.status();
+        let mut added = value & status::DRIVER_BITS & !self.shared.status();
         if added & status::FEATURES_OK != 0 {
             match self.negotiated() {
                 Ok(features) => self.features = features,
@@ -40,17 +40,17 @@ impl<D: VirtioDevice> VirtioPci<D> {
                 }
             }
         }
-        if (self.signals.status() | added) & status::FEATURES_OK == 0 {
+        if (self.shared.status() | added) & status::FEATURES_OK == 0 {
             added &= !status::DRIVER_OK;
         }
-        self.signals.add_status(added);
+        self.shared.add_status(added);
         if added & status::DRIVER_OK != 0 {
             self.device.activate(self.features);
             self.update_queues();
         }
     }
 
-    /// The features the driver chose, if the device can work with them (2.2.2).
+    /// Returns the features the driver chose, if the device can work with them (2.2.2).
     fn negotiated(&self) -> Result<u64, &'static str> {
         let [low, high, beyond @ ..] = self.driver_features;
         let features = u64::from(high) << 32 | u64::from(low);
@@ -64,7 +64,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         Ok(features)
     }
 
-    /// Back to status 0: all queues stopped, all registers as after power-on (2.4.1).
+    /// Goes back to status 0: all queues stopped, all registers as after power-on (2.4.1).
     pub(super) fn reset_device(&mut self) {
         for index in 0..self.facts.queues {
             self.stop_queue(index);
@@ -77,10 +77,10 @@ impl<D: VirtioDevice> VirtioPci<D> {
         self.features = 0;
         self.device.reset();
         // Last, so that whoever reads status 0 finds the rest done.
-        self.signals.reset();
+        self.shared.reset();
     }
 
-    /// The queue, if it exists with the features negotiated so far.
+    /// Returns the queue, if it exists with the features negotiated so far.
     pub(super) fn queue(&self, index: u16) -> Option<&Queue> {
         self.queues
             .get(usize::from(index))
@@ -94,7 +94,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
 
     pub(super) fn is_running(&self, index: u16) -> bool {
         self.queues.get(usize::from(index)).is_some_and(|queue| queue.running)
-            && self.signals.status() & status::DEVICE_NEEDS_RESET == 0
+            && self.shared.status() & status::DEVICE_NEEDS_RESET == 0
     }
 
     pub(super) fn queue_size(&self, index: u16) -> u16 {
@@ -102,7 +102,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         chosen.unwrap_or_else(|| self.device.queue_max_size(index, self.features))
     }
 
-    /// A driver can make a queue smaller (4.1.4.3), a split one to a power of two (2.7), a packed one to any size (2.8).
+    /// Sets a queue's size. A driver can make a queue smaller (4.1.4.3), a split one to a power of two (2.7), a packed one to any size (2.8).
     /// Other sizes are not taken; it can read that.
     pub(super) fn write_queue_size(&mut self, size: u16) {
         let packed = self.features & feature::RING_PACKED != 0;
@@ -128,7 +128,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
-    /// Back to an unconfigured queue (2.6.1.1), if VIRTIO_F_RING_RESET was negotiated. Done on return, so `queue_reset`
+    /// Resets a queue to an unconfigured one (2.6.1.1), if VIRTIO_F_RING_RESET was negotiated. It is done on return, so `queue_reset`
     /// always reads 0.
     pub(super) fn reset_queue(&mut self, index: u16) {
         if self.features & feature::RING_RESET == 0 || self.queue(index).is_none() {
@@ -138,14 +138,14 @@ impl<D: VirtioDevice> VirtioPci<D> {
         if let Some(queue) = self.queue_mut(index) {
             *queue = Queue::default();
         }
-        self.signals.set_queue_vector(index, crate::spec::pci::NO_VECTOR);
+        self.shared.set_queue_vector(index, crate::spec::pci::NO_VECTOR);
     }
 
     /// Starts and stops queues so that those run which should. Once the device needs a reset nothing starts any more.
     pub(super) fn update_queues(&mut self) {
         for index in 0..self.facts.queues {
             let enabled = self.queue(index).is_some_and(|queue| queue.enabled);
-            let status = self.signals.status();
+            let status = self.shared.status();
             if !enabled || !self.bus_master || status & status::DRIVER_OK == 0 {
                 self.stop_queue(index);
             } else if status & status::DEVICE_NEEDS_RESET == 0 {
@@ -160,7 +160,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         let Some(queue) = self.queue_mut(index).filter(|queue| !queue.running) else { return };
         let resume = queue.resume.take();
         queue.running = true;
-        let events = self.signals.queue_events(index);
+        let events = self.shared.queue_events(index);
         let setup = QueueSetup { index, addresses, features, resume, events: events.clone() };
         if let Err(error) = self.device.start_queue(setup) {
             if let Some(queue) = self.queue_mut(index) {

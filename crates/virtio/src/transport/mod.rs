@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   driver's write to BAR0 ----> common.rs (registers) --+--> lifecycle.rs --start/stop--> VirtioDevice
-//!   or through the window        window.rs               |    (which queues run)              |
+//!   or through configuration     pci_cfg.rs              |    (which queues run)              |
 //!                                                        `--> doorbell ------notify-----------'
 //!
-//!   a queue's worker ---QueueEvents---> signals.rs (status, ISR, vectors: atomics) ---> MSI-X
+//!   a queue's worker ---QueueEvents---> shared_status.rs (status, ISR, vectors: atomics) ---> MSI-X
 //! ```
 //!
 //! [`VirtioPci`] knows nothing of networks, and a [`VirtioDevice`] nothing of registers. All register state is the
@@ -16,9 +16,9 @@ mod common;
 mod device;
 pub mod layout;
 mod lifecycle;
+mod pci_cfg;
 mod queue;
-mod signals;
-mod window;
+mod shared_status;
 
 use std::sync::Arc;
 
@@ -30,22 +30,22 @@ pub use queue::{QueueError, QueueEvents, QueueSetup, QueueState};
 
 use common::Selectors;
 use lifecycle::Queue;
-use signals::Signals;
-use window::Window;
+use pci_cfg::PciCfg;
+use shared_status::SharedStatus;
 
 /// A virtio device as a PCIe function.
 pub struct VirtioPci<D> {
     pub(crate) device: D,
     facts: DeviceFacts,
-    signals: Arc<Signals>,
+    shared: Arc<SharedStatus>,
     serial: u64,
     selectors: Selectors,
-    /// What the driver wrote to `driver_feature`, by `driver_feature_select`.
+    /// Values that the driver wrote to `driver_feature`, by `driver_feature_select`.
     driver_features: [u32; 4],
-    /// What was negotiated: zero until FEATURES_OK.
+    /// Negotiated features: zero until FEATURES_OK.
     features: u64,
     queues: Vec<Queue>,
-    window: Window,
+    pci_cfg: PciCfg,
     bus_master: bool,
     config: ConfigView,
 }
@@ -62,11 +62,11 @@ struct ConfigView {
 pub struct QueueInfo {
     /// The queue's number.
     pub index: u16,
-    /// Its size and addresses.
+    /// The queue's size and addresses.
     pub addresses: QueueAddresses,
-    /// Whether the driver enabled it.
+    /// True if the driver enabled the queue.
     pub enabled: bool,
-    /// Whether it is being served.
+    /// True if the queue is being served.
     pub running: bool,
 }
 
@@ -84,41 +84,41 @@ pub struct DeviceState {
 }
 
 impl<D: VirtioDevice> VirtioPci<D> {
-    /// A function named `name` (in logs) that holds `device`, as after power-on: Bus Master Enable is clear. `msix` are
+    /// Makes a function named `name` (in logs) that holds `device`, as after power-on: Bus Master Enable is clear. `msix` are
     /// the vectors of its configuration space.
     pub fn with_device(device: D, name: impl Into<String>, serial: u64, msix: &Msix) -> Self {
         let facts = device.facts();
-        let signals = Signals::new(name.into(), facts.queues, layout::vectors(&facts), msix);
+        let shared = SharedStatus::new(name.into(), facts.queues, layout::vectors(&facts), msix);
         let mut config = vec![0; facts.config_size.into()];
         device.read_config(&mut config);
         VirtioPci {
             device,
             facts,
-            signals: Arc::new(signals),
+            shared: Arc::new(shared),
             serial,
             selectors: Selectors::default(),
             driver_features: [0; 4],
             features: 0,
             queues: (0..facts.queues).map(|_| Queue::default()).collect(),
-            window: Window::new(),
+            pci_cfg: PciCfg::new(),
             bus_master: false,
             config: ConfigView { generation: 0, seen: config.clone(), now: config },
         }
     }
 
-    /// The device's present state.
+    /// Returns the device's present state.
     pub fn state(&self) -> DeviceState {
         DeviceState {
-            status: self.signals.status(),
+            status: self.shared.status(),
             features: self.features,
             queues: self.queue_infos(),
-            failure: self.signals.failure(),
+            failure: self.shared.failure(),
         }
     }
 
     /// Tells a live driver that the device-specific configuration changed (4.1.5.4).
     pub(crate) fn notify_config(&self) {
-        self.signals.notify_config();
+        self.shared.notify_config();
     }
 
     fn read_device_config(&mut self, offset: u64, data: &mut [u8]) {
@@ -156,7 +156,7 @@ impl<D: VirtioDevice> DeviceModel for VirtioPci<D> {
             self.read_common(at, data.get_mut(range).unwrap_or_default());
         }
         if let Some((_, range)) = access::part(offset, len, layout::ISR, 1) {
-            let isr = self.signals.take_isr();
+            let isr = self.shared.take_isr();
             data.get_mut(range).unwrap_or_default().fill(isr);
         }
         let config = self.facts.config_size.into();
@@ -181,11 +181,11 @@ impl<D: VirtioDevice> DeviceModel for VirtioPci<D> {
         if capability != layout::WINDOW_CAPABILITY {
             return false;
         }
-        let Some(target) = self.window.reads(offset, data.len()) else { return false };
+        let Some(target) = self.pci_cfg.reads(offset, data.len()) else { return false };
         let mut value = [0; 4];
         let value = value.get_mut(..target.len).unwrap_or_default();
         self.read(target.bar, target.offset, value);
-        self.window.fill(value, offset, data);
+        self.pci_cfg.fill(value, offset, data);
         true
     }
 
@@ -193,16 +193,16 @@ impl<D: VirtioDevice> DeviceModel for VirtioPci<D> {
         if capability != layout::WINDOW_CAPABILITY {
             return;
         }
-        if let Some((target, value)) = self.window.write(offset, data) {
+        if let Some((target, value)) = self.pci_cfg.write(offset, data) {
             self.write(target.bar, target.offset, value.get(..target.len).unwrap_or_default());
         }
     }
 
-    /// Bus Master Enable is clear after every such reset: the queues of the next driver start once
+    /// Resets the function. Bus Master Enable is clear after every such reset: the queues of the next driver start once
     /// [`bus_master_changed`](DeviceModel::bus_master_changed) says it is set.
     fn reset(&mut self) {
         self.reset_device();
-        self.window = Window::new();
+        self.pci_cfg = PciCfg::new();
         self.bus_master = false;
     }
 

@@ -1,4 +1,4 @@
-//! What a device model is told when a virtqueue starts, and how whoever serves the queue answers back.
+//! These types tell a device model that a virtqueue starts, and let whoever serves the queue answer back.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ pub struct QueueSetup {
     pub addresses: QueueAddresses,
     /// All feature bits the driver accepted, as masks of [`crate::spec`].
     pub features: u64,
-    /// Where to go on after the queue was stopped without being reset; `None`: from the beginning.
+    /// The place to go on after the queue was stopped without being reset; `None` for the beginning.
     pub resume: Option<QueueState>,
     /// The way back to the driver. Valid until the queue is stopped.
     pub events: Arc<dyn QueueEvents>,
 }
 
 impl QueueSetup {
-    /// The negotiated features that concern the ring.
+    /// Returns the negotiated features that concern the ring.
     pub fn ring_features(&self) -> RingFeatures {
         RingFeatures {
             event_index: self.features & feature::EVENT_IDX != 0,

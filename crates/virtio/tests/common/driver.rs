@@ -4,11 +4,11 @@ use manifold_virtio::spec::net::ctrl;
 use manifold_virtio::spec::pci::common;
 use manifold_virtio::spec::status;
 
-use super::{Memory, Rig};
+pub use manifold_testing::{Descriptor, INDIRECT, NEXT, WRITE};
+use manifold_testing::{Memory as _, SplitRing};
+use manifold_virtio::ring::QueueAddresses;
 
-pub const NEXT: u16 = 1;
-pub const WRITE: u16 = 2;
-pub const INDIRECT: u16 = 4;
+use super::{Memory, Rig};
 
 /// Reset, acknowledge, negotiate; true when the device keeps FEATURES_OK.
 pub fn drive_to_features_ok(rig: &mut Rig, features: u64) -> bool {
@@ -51,35 +51,36 @@ impl QueueMemory {
         rig.write64(common::QUEUE_DEVICE, self.used);
     }
 
+    fn ring(&self, memory: &Memory) -> SplitRing {
+        let QueueMemory { size, descriptors, available: driver, used: device } = *self;
+        SplitRing::found(memory, QueueAddresses { size, descriptors, driver, device })
+    }
+
     pub fn descriptor(&self, memory: &Memory, index: u16, entry: (u64, u32, u16, u16)) {
-        write_descriptor(memory, self.descriptors + 16 * u64::from(index), entry);
+        self.ring(memory).descriptor(memory, index, descriptor(entry));
     }
 
     /// Makes the chain that begins at `head` available.
     pub fn offer(&self, memory: &Memory, head: u16) {
-        let index = memory.read16(self.available + 2);
-        let slot = self.available + 4 + 2 * u64::from(index % self.size);
-        memory.write(slot, &head.to_le_bytes());
-        memory.write(self.available + 2, &index.wrapping_add(1).to_le_bytes());
+        self.ring(memory).offer(memory, head);
     }
 
     pub fn used_index(&self, memory: &Memory) -> u16 {
-        memory.read16(self.used + 2)
+        self.ring(memory).used_index(memory)
     }
 
     /// Head and written length of the used element of this number.
     pub fn used_element(&self, memory: &Memory, number: u16) -> (u32, u32) {
-        let at = self.used + 4 + 8 * u64::from(number % self.size);
-        (memory.read32(at), memory.read32(at + 4))
+        self.ring(memory).used_element(memory, number)
     }
 }
 
+fn descriptor((iova, len, flags, next): (u64, u32, u16, u16)) -> Descriptor {
+    Descriptor { iova, len, flags, next }
+}
+
 pub fn write_descriptor(memory: &Memory, at: u64, entry: (u64, u32, u16, u16)) {
-    let (address, len, flags, next) = entry;
-    memory.write(at, &address.to_le_bytes());
-    memory.write(at + 8, &len.to_le_bytes());
-    memory.write(at + 12, &flags.to_le_bytes());
-    memory.write(at + 14, &next.to_le_bytes());
+    memory.put(at, &descriptor(entry).to_bytes());
 }
 
 /// The control queue with a buffer for one command.
@@ -163,8 +164,7 @@ impl Control {
         memory.write(self.ack(), &[0xee]);
         if self.event_index {
             // Interrupt for the next used element.
-            let at = self.queue.available + 4 + 2 * u64::from(self.queue.size);
-            memory.write(at, &self.queue.used_index(memory).to_le_bytes());
+            self.queue.ring(memory).set_used_event(memory, self.queue.used_index(memory));
         }
         let mut entries = vec![(self.buffer, 2, 0)];
         if !data.is_empty() {

@@ -1,12 +1,9 @@
 //! Guest memory.
 
-use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use manifold_dma::{Backing, Domain, Permissions};
-use rustix::fs::{MemfdFlags, memfd_create};
+use manifold_dma::{Domain, Permissions};
+use manifold_testing::GuestMemory;
 
 /// Where the guest's memory is for the device: not at zero, so that an address left unset finds nothing.
 pub const BASE: u64 = 0x1_0000_0000;
@@ -17,19 +14,16 @@ pub const READ_ONLY_SIZE: u64 = 0x1000;
 
 #[derive(Clone)]
 pub struct Memory {
-    file: Arc<File>,
+    file: Arc<GuestMemory>,
     next: u64,
 }
 
 impl Memory {
     pub fn new(domain: &Arc<Domain>) -> Self {
-        let fd = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
-        let file = File::from(fd);
-        file.set_len(SIZE + READ_ONLY_SIZE).unwrap();
-        let backing =
-            |offset| Backing::File { fd: OwnedFd::from(file.try_clone().unwrap()), offset };
-        domain.map(BASE, SIZE, Permissions::READ_WRITE, backing(0)).unwrap();
-        domain.map(READ_ONLY, READ_ONLY_SIZE, Permissions::READ, backing(SIZE)).unwrap();
+        let file = GuestMemory::new("guest", SIZE + READ_ONLY_SIZE).unwrap();
+        domain.map(BASE, SIZE, Permissions::READ_WRITE, file.backing(0).unwrap()).unwrap();
+        let read_only = file.backing(SIZE).unwrap();
+        domain.map(READ_ONLY, READ_ONLY_SIZE, Permissions::READ, read_only).unwrap();
         Memory { file: Arc::new(file), next: BASE }
     }
 
@@ -42,18 +36,18 @@ impl Memory {
     }
 
     pub fn write(&self, address: u64, data: &[u8]) {
-        self.file.write_all_at(data, address - BASE).unwrap();
+        self.file.write(address - BASE, data).unwrap();
     }
 
     pub fn read<const N: usize>(&self, address: u64) -> [u8; N] {
         let mut data = [0; N];
-        self.file.read_exact_at(&mut data, address - BASE).unwrap();
+        self.file.read(address - BASE, &mut data).unwrap();
         data
     }
 
     pub fn read_vec(&self, address: u64, len: usize) -> Vec<u8> {
         let mut data = vec![0; len];
-        self.file.read_exact_at(&mut data, address - BASE).unwrap();
+        self.file.read(address - BASE, &mut data).unwrap();
         data
     }
 
@@ -63,5 +57,15 @@ impl Memory {
 
     pub fn read32(&self, address: u64) -> u32 {
         u32::from_le_bytes(self.read(address))
+    }
+}
+
+impl manifold_testing::Memory for Memory {
+    fn get_into(&self, iova: u64, out: &mut [u8]) {
+        self.file.read(iova - BASE, out).unwrap();
+    }
+
+    fn put(&self, iova: u64, data: &[u8]) {
+        self.write(iova, data);
     }
 }

@@ -15,6 +15,7 @@ mod steering;
 
 use common::driver::BUFFER_SIZE;
 use common::{Control, MAC, QueueMemory, Rig, config, drive_to_features_ok};
+use manifold_offload::MacAddr;
 use manifold_pci::DeviceModel;
 use manifold_virtio::net::{Filters, MAC_TABLE_ENTRIES, NetConfig};
 use manifold_virtio::spec::net::{ctrl, feature};
@@ -178,8 +179,8 @@ proptest! {
             let now = filters(&rig);
             prop_assert!((1..=2).contains(&rig.device.steering().pairs));
             prop_assert!(now.unicast.len() <= MAC_TABLE_ENTRIES);
-            prop_assert!(now.unicast.iter().all(|mac| mac[0] & 1 == 0));
-            prop_assert!(now.multicast.iter().all(|mac| mac[0] & 1 == 1));
+            prop_assert!(now.unicast.iter().all(|mac| !mac.is_group()));
+            prop_assert!(now.multicast.iter().all(|mac| mac.is_group()));
         }
         prop_assert!(!needs_reset(&mut rig));
     }

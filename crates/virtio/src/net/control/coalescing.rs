@@ -40,7 +40,7 @@ impl Settings {
         Ok(Changes::coalescing(Queues::one(index)))
     }
 
-    /// Linux leaves `reserved` out.
+    /// Answers VQ_GET, in which Linux leaves `reserved` out.
     fn coalescing_get(&self, data: &[u8], started: Queues, result: &mut Vec<u8>) -> Outcome {
         self.require(feature::VQ_NOTF_COAL)?;
         let (index, reserved) = split16(data)?;
@@ -54,7 +54,7 @@ impl Settings {
     }
 }
 
-/// A `struct virtio_net_ctrl_coal`.
+/// Reads a `struct virtio_net_ctrl_coal`.
 fn parameters(data: &[u8]) -> Result<Coalescing, Refused> {
     let (max_packets, rest) = split32(data)?;
     let (max_usecs, rest) = split32(rest)?;

@@ -32,9 +32,9 @@ pub(super) struct Refused;
 
 type Outcome = Result<Changes, Refused>;
 
-/// What a command can ask about, besides the settings.
+/// All that a command can ask about besides the settings.
 pub(super) struct Surroundings<'a> {
-    /// For statistics.
+    /// The host, which has the statistics.
     pub(super) host: &'a dyn QueueHost,
     /// The data queues that are enabled.
     pub(super) started: Queues,

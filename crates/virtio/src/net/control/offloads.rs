@@ -6,7 +6,7 @@ use crate::net::settings::{Changes, Settings};
 use crate::spec::net::feature;
 
 impl Settings {
-    /// 5.1.6.5.8.1
+    /// Carries out a command of class GUEST_OFFLOADS (5.1.6.5.8.1).
     ///
     /// Linux counts VIRTIO_NET_F_GUEST_HDRLEN among the offloads that it sets. To the device it is none.
     pub(super) fn offloads_set(&mut self, data: &[u8]) -> Outcome {

@@ -13,14 +13,14 @@ const RECEIVE: [(u64, u64); 2] = [
     (spec::RX_BASIC, feature::DEVICE_STATS),
     (spec::RX_GSO, feature::GUEST_TSO4 | feature::GUEST_TSO6),
 ];
-/// The same of transmit queues.
+/// Statistics types of transmit queues, with the features that they need.
 const TRANSMIT: [(u64, u64); 2] =
     [(spec::TX_BASIC, feature::DEVICE_STATS), (spec::TX_CSUM, feature::CSUM)];
-/// The same of the control queue.
+/// Statistics types of the control queue, with the features that they need.
 const CONTROL: [(u64, u64); 1] = [(spec::CVQ, feature::DEVICE_STATS)];
 
 impl Settings {
-    /// Only types that can be got with the features negotiated are named: Linux asks for all that are.
+    /// Names the types that can be got with the features negotiated, and no others: Linux asks for all that are.
     pub(super) fn statistics_query(&self, data: &[u8], result: &mut Vec<u8>) -> Outcome {
         self.require(feature::DEVICE_STATS)?;
         if !data.is_empty() {
@@ -31,7 +31,7 @@ impl Settings {
         Ok(Changes::NONE)
     }
 
-    /// The request is checked as a whole before anything is counted.
+    /// Answers a request for statistics, which is checked as a whole before anything is counted.
     pub(super) fn statistics_get(
         &self,
         data: &[u8],
@@ -56,7 +56,7 @@ impl Settings {
         Ok(Changes::NONE)
     }
 
-    /// The types that the queue of this number has; `None` if there is no such queue.
+    /// Returns the types that the queue of this number has; `None` if there is no such queue.
     fn types_of(&self, index: u16) -> Option<u64> {
         let control = 2 * self.pairs();
         if index < control {

@@ -1,4 +1,4 @@
-//! Which queue pairs are used, and what is hashed to choose one (5.1.6.5.5 to 5.1.6.5.7). Of the modes negotiated, the one
+//! Commands that say which queue pairs are used, and what is hashed to choose one (5.1.6.5.5 to 5.1.6.5.7). Of the modes negotiated, the one
 //! of the last command is in force.
 
 use super::{Outcome, Refused, le16, split, split16, split32};
@@ -7,7 +7,7 @@ use crate::net::steering::{HashConfig, Indirection, RSS_KEY_SIZE, RSS_TABLE_ENTR
 use crate::spec::net::{feature, hash_type};
 
 impl Settings {
-    /// 5.1.6.5.6: automatic steering. Where hashes are reported they go on being.
+    /// Sets the number of pairs and automatic steering (5.1.6.5.6). Where hashes are reported they go on being.
     pub(super) fn pairs_set(&mut self, data: &[u8]) -> Outcome {
         self.require(feature::MQ)?;
         let pairs = self.pair_count(le16(data)?)?;
@@ -19,7 +19,7 @@ impl Settings {
         Ok(Changes::STEERING)
     }
 
-    /// 5.1.6.5.6.4: hashes for the report, with automatic steering.
+    /// Sets the hashes that are reported with automatic steering (5.1.6.5.6.4).
     ///
     /// `reserved` is not looked at: Linux has sent there what it would send for RSS.
     pub(super) fn hash_config(&mut self, data: &[u8]) -> Outcome {
@@ -31,7 +31,7 @@ impl Settings {
         Ok(Changes::STEERING)
     }
 
-    /// 5.1.6.5.7.1: an indirection table.
+    /// Sets the indirection table (5.1.6.5.7.1).
     pub(super) fn rss_config(&mut self, data: &[u8]) -> Outcome {
         self.require(feature::RSS)?;
         let (types, rest) = split32(data)?;
@@ -55,7 +55,7 @@ impl Settings {
         Ok(Changes::STEERING)
     }
 
-    /// A `struct rss_rq_id`: number of a receive queue among its kind. That it is enabled is not asked, since it may be
+    /// Checks a `struct rss_rq_id`, the number of a receive queue among its kind. That it is enabled is not asked, since it may be
     /// reset at any time after.
     fn receive_queue(&self, pair: u16) -> Result<u16, Refused> {
         if pair < self.max_pairs { Ok(pair) } else { Err(Refused) }
@@ -66,7 +66,7 @@ impl Settings {
     }
 }
 
-/// Hash types with the end of a command: `hash_key_length` and key. Types need a key.
+/// Reads the end of a command, `hash_key_length` and key, for these hash types. Types need a key.
 ///
 /// What follows is not looked at: Windows sends a structure with room for one byte of key, and padding, whatever the length
 /// says.

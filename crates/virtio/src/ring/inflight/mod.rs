@@ -1,4 +1,4 @@
-//! What a queue has taken and not given back, recorded in memory that outlives this process: the inflight buffer of
+//! This module records what a queue has taken and not given back in memory that outlives the process, the inflight buffer of
 //! vhost-user ("Inflight I/O tracking" in its specification). Whoever serves the queue next, after a crash, takes those
 //! chains again, in their old order, before new ones.
 //!
@@ -30,7 +30,7 @@ const VERSION: u16 = 1;
 const VERSION_AT: usize = 8;
 /// Offset of `desc_num` in both layouts.
 const DESC_NUM_AT: usize = 10;
-/// What the size of a queue's part is rounded up to.
+/// Alignment in bytes of the size of a queue's part.
 const ALIGNMENT: usize = 64;
 
 /// A queue's part of an inflight buffer.
@@ -41,14 +41,14 @@ pub struct Inflight {
 }
 
 impl Inflight {
-    /// Bytes of the part of one queue of `queue_size` descriptors. The parts of a device's queues follow each other, by
+    /// Returns the size in bytes of the part of one queue of `queue_size` descriptors. The parts of a device's queues follow each other, by
     /// number; their sum is the `mmap size` of VHOST_USER_GET_INFLIGHT_FD.
     pub fn size(queue_size: u16, packed: bool) -> usize {
         let bytes = if packed { packed::bytes(queue_size) } else { split::bytes(queue_size) };
         bytes.next_multiple_of(ALIGNMENT)
     }
 
-    /// The part that begins `offset` bytes into `memory`. All zeros, it is taken for new.
+    /// Makes the part that begins `offset` bytes into `memory`. A part of zeros is taken for new.
     pub fn new(memory: Arc<SharedMemory>, offset: usize) -> Self {
         Inflight { memory, offset }
     }

@@ -1,4 +1,4 @@
-//! `QueueRegionPacked`.
+//! This is the layout `QueueRegionPacked`.
 //!
 //! Used descriptors overwrite available ones, so the region keeps copies. Its entries are linked: those of one chain, and
 //! those that are free.
@@ -7,11 +7,12 @@ use std::collections::VecDeque;
 
 use super::{DESC_NUM_AT, Inflight, VERSION, VERSION_AT};
 use crate::ring::chain::Descriptor;
+use crate::ring::position::{WRAP, index};
 use crate::ring::{Chain, RingError};
 
 /// Offsets of `free_head` and of `old_free_head`.
 const FREE_HEAD_AT: [usize; 2] = [12, 14];
-/// Index into it: the value that is being worked on, and the one in force.
+/// Indices into [`FREE_HEAD_AT`] and positions: the value that is being worked on, and the one in force.
 const NEW: usize = 0;
 const OLD: usize = 1;
 /// Offset of `used_idx`, `old_used_idx`, `used_wrap_counter`, `old_used_wrap_counter` and two bytes of padding, which are
@@ -30,19 +31,17 @@ const ID: usize = 16;
 const FLAGS: usize = 18;
 const LEN: usize = 20;
 const ADDR: usize = 24;
-/// The wrap counter in a position.
-const WRAP: u16 = 1 << 15;
 
 pub(super) fn bytes(queue_size: u16) -> usize {
     DESC_AT + DESC * usize::from(queue_size)
 }
 
-/// What a packed queue has in flight.
+/// The record of what a packed queue has in flight.
 #[derive(Debug)]
 pub(in crate::ring) struct PackedRecord {
     region: Inflight,
     size: u16,
-    /// Counts chains.
+    /// Number of chains recorded so far, modulo 2^64.
     counter: u64,
     /// The entry after each one; the queue's size after the last.
     next: Vec<u16>,
@@ -51,7 +50,7 @@ pub(in crate::ring) struct PackedRecord {
     taken: VecDeque<Taken>,
     /// Chains completed and not published.
     batch: Vec<Taken>,
-    /// Where used descriptors go on, as the region says.
+    /// The positions where used descriptors go on, as the region says: [`NEW`] and [`OLD`].
     positions: [u16; 2],
     /// Chains to be taken again, and how many of them were.
     again: Vec<Again>,
@@ -78,7 +77,7 @@ pub(in crate::ring) struct Again {
 }
 
 impl Again {
-    /// One of the descriptors; the chain goes on although there are no more of them: the region is wrong.
+    /// Returns a descriptor of the chain; an error if the chain goes on where there are no more: the region is wrong.
     pub(in crate::ring) fn descriptor(&self, index: u16) -> Result<Descriptor, RingError> {
         let found = self.descriptors.get(usize::from(index)).copied();
         found.ok_or(RingError::Loop(index))
@@ -110,7 +109,7 @@ impl PackedRecord {
         let fresh = record.region.u16(VERSION_AT) != VERSION;
         // A place that the ring does not have: nothing here can be believed.
         let positions = record.positions();
-        if fresh || positions.iter().any(|position| position & !WRAP >= size) {
+        if fresh || positions.iter().any(|position| index(*position) >= size) {
             record.begin(position);
             return Ok((record, None));
         }
@@ -129,23 +128,23 @@ impl PackedRecord {
         DESC_AT + DESC * usize::from(entry) + field
     }
 
-    /// Where used descriptors go on: [`NEW`] and [`OLD`].
+    /// Returns where used descriptors go on: [`NEW`] and [`OLD`].
     fn positions(&self) -> [u16; 2] {
         let [a, b, c, d, wrap, old_wrap, ..]: [u8; 8] = self.region.get(USED_AT);
-        let position = |index: [u8; 2], wrap: u8| {
-            u16::from_ne_bytes(index) & !WRAP | if wrap != 0 { WRAP } else { 0 }
+        let position = |bytes: [u8; 2], wrap: u8| {
+            index(u16::from_ne_bytes(bytes)) | if wrap != 0 { WRAP } else { 0 }
         };
         [position([a, b], wrap), position([c, d], old_wrap)]
     }
 
     fn put_positions(&self, [new, old]: [u16; 2]) {
         let wrap = |position: u16| u8::from(position & WRAP != 0);
-        let [a, b] = (new & !WRAP).to_ne_bytes();
-        let [c, d] = (old & !WRAP).to_ne_bytes();
+        let [a, b] = index(new).to_ne_bytes();
+        let [c, d] = index(old).to_ne_bytes();
         self.region.put(USED_AT, [a, b, c, d, wrap(new), wrap(old), 0, 0]);
     }
 
-    /// An empty record.
+    /// Writes an empty record.
     fn begin(&mut self, position: u16) {
         self.region.put_u16(DESC_NUM_AT, self.size);
         (0..self.size).for_each(|entry| self.region.put_u8(Self::at(entry, INFLIGHT), 0));
@@ -213,7 +212,7 @@ impl PackedRecord {
         Some(Again { counter: region.u64(Self::at(first, COUNTER)), first, last, descriptors })
     }
 
-    /// How many descriptors the chains to be taken again have.
+    /// Returns how many descriptors the chains to be taken again have.
     pub(in crate::ring) fn held(&self) -> u16 {
         let total: usize = self.again.iter().map(|chain| chain.descriptors.len()).sum();
         total.min(usize::from(self.size)) as u16
@@ -250,12 +249,12 @@ impl PackedRecord {
         }
     }
 
-    /// The next chain to be taken again.
+    /// Returns the next chain to be taken again.
     pub(in crate::ring) fn again(&self) -> Option<&Again> {
         self.again.get(self.again_next)
     }
 
-    /// The chain that [`PackedRecord::again`] gave is taken.
+    /// Takes the chain that [`PackedRecord::again`] gave.
     pub(in crate::ring) fn take_again(&mut self, id: u16) {
         if let Some(&Again { first, last, .. }) = self.again() {
             self.taken.push_back(Taken { id, first, last, again: true });
@@ -263,7 +262,7 @@ impl PackedRecord {
         }
     }
 
-    /// A chain is taken from the ring; at most as many descriptors in all as the queue has.
+    /// Records a chain that is taken from the ring; at most as many descriptors in all as the queue has.
     pub(in crate::ring) fn take(&mut self, id: u16, descriptors: &[Descriptor]) {
         let first = self.free_head;
         let (mut last, mut entry) = (first, first);
@@ -289,7 +288,7 @@ impl PackedRecord {
         self.taken.push_back(Taken { id, first, last, again: false });
     }
 
-    /// The chains taken last are not taken.
+    /// Undoes the taking of the chains taken last.
     pub(in crate::ring) fn put_back(&mut self, chains: &[Chain]) {
         for _ in chains {
             match self.taken.pop_back() {
@@ -310,7 +309,7 @@ impl PackedRecord {
         self.region.put_u16(FREE_HEAD_AT[NEW], self.free_head);
     }
 
-    /// A chain was completed.
+    /// Notes that a chain was completed.
     pub(in crate::ring) fn complete(&mut self, id: u16) {
         let found = self.taken.iter().position(|taken| taken.id == id);
         if let Some(taken) = found.and_then(|index| self.taken.remove(index)) {
@@ -318,7 +317,7 @@ impl PackedRecord {
         }
     }
 
-    /// The first used descriptor of a batch, after which used descriptors go on at `position`, is about to be written.
+    /// Records that the first used descriptor of a batch is about to be written, after which used descriptors go on at `position`.
     pub(in crate::ring) fn publish(&mut self, position: u16) {
         let batch = std::mem::take(&mut self.batch);
         batch.iter().for_each(|taken| self.free(*taken));
@@ -328,7 +327,7 @@ impl PackedRecord {
         self.put_positions(self.positions);
     }
 
-    /// It was written.
+    /// Records that the first used descriptor of the batch was written.
     pub(in crate::ring) fn published(&mut self, position: u16) {
         for taken in self.batch.drain(..) {
             self.region.put_u8(Self::at(taken.first, INFLIGHT), 0);

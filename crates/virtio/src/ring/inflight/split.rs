@@ -1,4 +1,4 @@
-//! `QueueRegionSplit`.
+//! This is the layout `QueueRegionSplit`.
 
 use super::{DESC_NUM_AT, Inflight, VERSION, VERSION_AT};
 use crate::ring::Chain;
@@ -19,12 +19,12 @@ pub(super) fn bytes(queue_size: u16) -> usize {
     DESC_AT + DESC * usize::from(queue_size)
 }
 
-/// What a split queue has in flight.
+/// The record of what a split queue has in flight.
 #[derive(Debug)]
 pub(in crate::ring) struct SplitRecord {
     region: Inflight,
     size: u16,
-    /// Counts chains.
+    /// Number of chains recorded so far, modulo 2^64.
     counter: u64,
     /// Heads completed and not published.
     batch: Vec<u16>,
@@ -70,7 +70,7 @@ impl SplitRecord {
         DESC_AT + DESC * usize::from(head) + field
     }
 
-    /// An empty record.
+    /// Writes an empty record.
     fn begin(&self, used: u16) {
         let region = &self.region;
         region.put_u16(DESC_NUM_AT, self.size);
@@ -100,12 +100,12 @@ impl SplitRecord {
         inflight.then(|| self.region.u64(Self::at(head, COUNTER)))
     }
 
-    /// The head to be taken again at available index `index`.
+    /// Returns the head to be taken again at available index `index`.
     pub(in crate::ring) fn again(&self, index: u16) -> Option<u16> {
         self.again.get(usize::from(index.wrapping_sub(self.again_from))).copied()
     }
 
-    /// The chain at available index `index` is taken.
+    /// Records that the chain at available index `index` is taken.
     pub(in crate::ring) fn take(&mut self, index: u16, head: u16) {
         if self.again(index).is_none() && head < self.size {
             self.region.put_u64(Self::at(head, COUNTER), self.counter);
@@ -114,7 +114,7 @@ impl SplitRecord {
         }
     }
 
-    /// The chains from available index `index` on are not taken.
+    /// Records that the chains from available index `index` on are not taken any more.
     pub(in crate::ring) fn put_back(&mut self, index: u16, chains: &[Chain]) {
         for (index, chain) in (0..).map(|n: u16| index.wrapping_add(n)).zip(chains) {
             if self.again(index).is_none() && chain.head < self.size {
@@ -123,12 +123,12 @@ impl SplitRecord {
         }
     }
 
-    /// A chain was completed.
+    /// Notes that a chain was completed.
     pub(in crate::ring) fn complete(&mut self, head: u16) {
         self.batch.push(head);
     }
 
-    /// The used index is about to be written.
+    /// Records that the used index is about to be written.
     pub(in crate::ring) fn publish(&mut self, next_avail: u16) {
         // Once none of them can be put back the indices mean what they always do.
         let past = usize::from(next_avail.wrapping_sub(self.again_from));
@@ -142,7 +142,7 @@ impl SplitRecord {
         }
     }
 
-    /// The used index was written.
+    /// Records that the used index was written.
     pub(in crate::ring) fn published(&mut self, used: u16) {
         for head in self.batch.drain(..).filter(|head| *head < self.size) {
             self.region.put_u8(Self::at(head, INFLIGHT), 0);

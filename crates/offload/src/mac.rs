@@ -1,9 +1,11 @@
+//! MAC addresses.
+
 use std::fmt;
 use std::str::FromStr;
 
-use crate::spec;
+use crate::spec::ethernet;
 
-/// A 48-bit MAC address, in the order of transmission.
+/// A 48-bit MAC address, octets in the order of transmission. Its text is six pairs of hexadecimal digits joined by `:`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MacAddr(pub [u8; 6]);
 
@@ -11,29 +13,28 @@ impl MacAddr {
     /// FF:FF:FF:FF:FF:FF.
     pub const BROADCAST: Self = Self([0xff; 6]);
 
-    /// The address's octets.
+    /// Returns the address's octets.
     pub const fn octets(self) -> [u8; 6] {
         self.0
     }
 
-    /// Whether this is the broadcast address.
+    /// Returns whether this is the broadcast address.
     pub fn is_broadcast(self) -> bool {
         self == Self::BROADCAST
     }
 
-    /// Whether the group bit is set (multicast, and broadcast too).
+    /// Returns whether the group bit is set (multicast, and broadcast too).
     pub const fn is_group(self) -> bool {
-        self.0[0] & spec::GROUP_BIT != 0
+        self.0[0] & ethernet::GROUP_BIT != 0
     }
 
-    /// Whether a station can own this address: not a group address, not all zero.
+    /// Returns whether a station can own this address: not a group address, not all zero.
     pub fn is_station(self) -> bool {
         !self.is_group() && self.0 != [0; 6]
     }
 
-    /// The address as the number a header's little-endian load gives: octet 0 lowest, top 16 bits
-    /// zero.
-    pub(crate) const fn key(self) -> u64 {
+    /// Returns the address as the number that a little-endian load gives: octet 0 lowest, top 16 bits zero.
+    pub const fn key(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
         u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
     }
@@ -67,8 +68,7 @@ impl fmt::Debug for MacAddr {
 /// A text that is not a MAC address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a MAC address: six bytes of two hexadecimal digits joined by colons, \
-     as in 02:00:00:00:00:01"
+    "\"{0}\" is no MAC address: write six pairs of hexadecimal digits, as in 02:00:00:00:00:01"
 )]
 pub struct ParseMacError(String);
 
@@ -103,6 +103,10 @@ mod tests {
         for text in [
             "",
             "02",
+            "02:00:00:00:00:1",
+            "02:00:00:00:00:001",
+            "02-00-00-00-00-01",
+            "02:00:00:00:00:01 ",
             "02:00:00:00:00",
             "02:00:00:00:00:01:02",
             "2:0:0:0:0:1",

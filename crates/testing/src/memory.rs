@@ -1,12 +1,42 @@
-//! Guest memory for tests, fuzz targets and timing examples; nothing here runs in an adapter.
+//! Guest memory: a file that a domain has mapped.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use manifold_dma::{Backing, Reader};
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
 
-use crate::Backing;
+/// Memory as a driver in it reads and writes it, by IOVA. It panics where nothing is mapped.
+pub trait Memory {
+    /// Fills `out` from `iova` on.
+    fn get_into(&self, iova: u64, out: &mut [u8]);
+
+    /// Writes `data` at `iova`.
+    fn put(&self, iova: u64, data: &[u8]);
+
+    /// Returns the `N` bytes at `iova`.
+    fn get<const N: usize>(&self, iova: u64) -> [u8; N] {
+        let mut out = [0; N];
+        self.get_into(iova, &mut out);
+        out
+    }
+
+    /// Returns the little-endian word at `iova`.
+    fn get16(&self, iova: u64) -> u16 {
+        u16::from_le_bytes(self.get(iova))
+    }
+}
+
+impl Memory for Reader {
+    fn get_into(&self, iova: u64, out: &mut [u8]) {
+        self.pin().read(iova, out).unwrap();
+    }
+
+    fn put(&self, iova: u64, data: &[u8]) {
+        self.pin().write(iova, data).unwrap();
+    }
+}
 
 /// A memory file that stands for a guest's RAM. Reads and writes here go through the file, as the guest's own accesses
 /// would go through a mapping of it: a domain that has it mapped sees them at once.
@@ -17,7 +47,7 @@ pub struct GuestMemory {
 }
 
 impl GuestMemory {
-    /// A file of `size` bytes, all zero. `name` is what `/proc/self/maps` shows.
+    /// Makes a file of `size` bytes, all zero. `name` is what `/proc/self/maps` shows.
     ///
     /// # Errors
     /// The system's.
@@ -27,12 +57,12 @@ impl GuestMemory {
         Ok(GuestMemory { file, name: name.to_owned() })
     }
 
-    /// The file itself, to resize or seal it.
+    /// Returns the file itself, to resize or seal it.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// A backing that begins `offset` bytes into the file.
+    /// Returns a backing that begins `offset` bytes into the file.
     ///
     /// # Errors
     /// When the file descriptor cannot be duplicated.
@@ -40,7 +70,7 @@ impl GuestMemory {
         Ok(Backing::File { fd: self.file.try_clone()?.into(), offset })
     }
 
-    /// As [`GuestMemory::backing`], through a file descriptor that is open for reading only.
+    /// Returns a backing that begins `offset` bytes into the file, through a descriptor that is open for reading only.
     ///
     /// # Errors
     /// When the file cannot be opened again.
@@ -68,7 +98,7 @@ impl GuestMemory {
         self.file.write_all_at(data, offset)
     }
 
-    /// The lines of this process's memory map that show the file.
+    /// Returns the lines of this process's memory map that show the file.
     ///
     /// # Errors
     /// When `/proc/self/maps` cannot be read.

@@ -1,10 +1,11 @@
 //! The fuzz target's body: bytes in, everything done with them that the data path does, and what must hold asserted.
 
-use crate::spec::virtio;
-use crate::{
-    Checksums, Hasher, NetHeader, Offloads, Plan, Request, Segments, Sum, Transport, checksum,
-    parse, rss, verify,
+use manifold_offload::spec::{hash_type, virtio};
+use manifold_offload::{
+    Checksums, Hasher, NetHeader, Offloads, Plan, Request, Sum, Transport, checksum, parse, rss,
+    verify,
 };
+use manifold_testing::Segments;
 
 /// Segments of one frame that are looked at: a fuzzer likes them short.
 const MAX_SEGMENTS: usize = 64;
@@ -14,7 +15,7 @@ const MAX_SEGMENTS: usize = 64;
 /// # Panics
 ///
 /// Where something does not hold that always must.
-pub fn frame(data: &[u8]) {
+pub(crate) fn frame(data: &[u8]) {
     let Some((seen, rest)) = data.split_first() else { return };
     let Some((header, frame)) = rest.split_first_chunk() else { return };
     let head = frame.get(..usize::from(*seen)).unwrap_or(frame);
@@ -30,7 +31,7 @@ pub fn frame(data: &[u8]) {
     }
     verify(frame, &layers);
     rss::flow(&layers, head);
-    Hasher::new(&[0x5a; rss::KEY]).hash(&layers, head, crate::spec::hash_type::ALL);
+    Hasher::new(&[0x5a; rss::KEY]).hash(&layers, head, hash_type::ALL);
     sums(frame, usize::from(*seen));
 
     let Ok(request) = NetHeader::from_bytes(header).check(head, frame.len(), Offloads::ALL) else {

@@ -1,4 +1,4 @@
-//! What both the register file and the queues' workers touch: device status, ISR status and interrupt vectors. Atomics
+//! This module holds what both the registers and the queues' workers touch: device status, ISR status and interrupt vectors. Atomics
 //! only, so that a worker can raise an interrupt or give up on a queue while another thread, holding the device, waits
 //! for that worker to stop.
 
@@ -17,7 +17,7 @@ use crate::spec::status;
 /// hit the present one.
 const EPOCH: u64 = 1 << 8;
 
-pub(super) struct Signals {
+pub(super) struct SharedStatus {
     name: String,
     state: AtomicU64,
     isr: AtomicU8,
@@ -28,9 +28,9 @@ pub(super) struct Signals {
     failure: Mutex<Option<String>>,
 }
 
-impl Signals {
+impl SharedStatus {
     pub(super) fn new(name: String, queues: u16, vectors: u16, msix: &Msix) -> Self {
-        Signals {
+        SharedStatus {
             name,
             state: AtomicU64::new(0),
             isr: AtomicU8::new(0),
@@ -49,7 +49,7 @@ impl Signals {
         self.state.fetch_or(u64::from(bits), Ordering::AcqRel);
     }
 
-    /// Everything as after power-on. All queues are stopped.
+    /// Sets everything to what it is after power-on. All queues are stopped.
     pub(super) fn reset(&self) {
         // Only DEVICE_NEEDS_RESET can be added meanwhile, and it is lost with the rest.
         let epoch = self.state.load(Ordering::Acquire) & !(EPOCH - 1);
@@ -62,7 +62,7 @@ impl Signals {
         *self.failure.lock() = None;
     }
 
-    /// The ISR status, which reading clears (4.1.4.5).
+    /// Returns the ISR status, which reading clears (4.1.4.5).
     pub(super) fn take_isr(&self) -> u8 {
         self.isr.swap(0, Ordering::AcqRel)
     }
@@ -87,7 +87,7 @@ impl Signals {
         }
     }
 
-    /// A vector that does not exist reads back as NO_VECTOR (4.1.5.1.2.1).
+    /// Returns the vector as it is stored: one that does not exist reads back as NO_VECTOR (4.1.5.1.2.1).
     fn mapped(&self, vector: u16) -> u16 {
         if usize::from(vector) < self.vectors.len() { vector } else { NO_VECTOR }
     }
@@ -110,10 +110,10 @@ impl Signals {
         }
     }
 
-    /// What a queue that starts now gets.
+    /// Returns what a queue that starts now reports to.
     pub(super) fn queue_events(self: &Arc<Self>, queue: u16) -> Arc<dyn QueueEvents> {
         let epoch = self.state.load(Ordering::Acquire) & !(EPOCH - 1);
-        Arc::new(QueueLine { signals: Arc::clone(self), queue, epoch })
+        Arc::new(QueueReporter { shared: Arc::clone(self), queue, epoch })
     }
 
     fn fail(&self, epoch: u64, queue: u16, reason: &dyn fmt::Display) {
@@ -131,24 +131,24 @@ impl Signals {
     }
 }
 
-/// One queue's way to the driver.
-struct QueueLine {
-    signals: Arc<Signals>,
+/// The way of one queue's events to the driver.
+struct QueueReporter {
+    shared: Arc<SharedStatus>,
     queue: u16,
     epoch: u64,
 }
 
-impl QueueEvents for QueueLine {
+impl QueueEvents for QueueReporter {
     fn interrupt(&self) {
-        let signals = &*self.signals;
+        let shared = &*self.shared;
         // With MSI-X nobody reads the ISR status, so the bit stays set and costs a load of a line that is not written.
-        if signals.isr.load(Ordering::Relaxed) & isr::QUEUE == 0 {
-            signals.isr.fetch_or(isr::QUEUE, Ordering::AcqRel);
+        if shared.isr.load(Ordering::Relaxed) & isr::QUEUE == 0 {
+            shared.isr.fetch_or(isr::QUEUE, Ordering::AcqRel);
         }
-        signals.raise(signals.queue_vector(self.queue));
+        shared.raise(shared.queue_vector(self.queue));
     }
 
     fn fail(&self, reason: &dyn fmt::Display) {
-        self.signals.fail(self.epoch, self.queue, reason);
+        self.shared.fail(self.epoch, self.queue, reason);
     }
 }

@@ -1,8 +1,10 @@
+//! Sets of VLANs.
+
 use std::fmt;
 
-use crate::spec;
+use crate::spec::ethernet;
 
-const WORDS: usize = spec::VID_COUNT / 64;
+const WORDS: usize = ethernet::VID_COUNT / 64;
 
 /// A set of VLAN identifiers, 0 to 4095: one bit each.
 #[derive(Clone, PartialEq, Eq)]
@@ -12,32 +14,32 @@ impl VlanSet {
     /// The set without a VLAN.
     pub const EMPTY: Self = Self([0; WORDS]);
 
-    /// Whether `vid` (its low 12 bits) is in the set.
+    /// Returns whether `vid` (its low 12 bits) is in the set.
     #[inline]
     pub const fn contains(&self, vid: u16) -> bool {
-        let vid = (vid & spec::VID_MASK) as usize;
+        let vid = (vid & ethernet::VID_MASK) as usize;
         self.0[vid / 64] >> (vid % 64) & 1 != 0
     }
 
-    /// Adds `vid` (its low 12 bits); says whether it was absent.
+    /// Adds `vid` (its low 12 bits); returns whether it was absent.
     pub const fn insert(&mut self, vid: u16) -> bool {
         let absent = !self.contains(vid);
-        let vid = (vid & spec::VID_MASK) as usize;
+        let vid = (vid & ethernet::VID_MASK) as usize;
         self.0[vid / 64] |= 1 << (vid % 64);
         absent
     }
 
-    /// Removes `vid` (its low 12 bits); says whether it was present.
+    /// Removes `vid` (its low 12 bits); returns whether it was present.
     pub const fn remove(&mut self, vid: u16) -> bool {
         let present = self.contains(vid);
-        let vid = (vid & spec::VID_MASK) as usize;
+        let vid = (vid & ethernet::VID_MASK) as usize;
         self.0[vid / 64] &= !(1 << (vid % 64));
         present
     }
 
-    /// The identifiers in the set, ascending.
+    /// Returns the identifiers in the set, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..=spec::VID_MASK).filter(|vid| self.contains(*vid))
+        (0..=ethernet::VID_MASK).filter(|vid| self.contains(*vid))
     }
 }
 

@@ -5,12 +5,12 @@ use crate::spec::pci::cap;
 const SIZE: usize = cap::PCI_CFG_DATA as usize + 4;
 const DATA: usize = cap::PCI_CFG_DATA as usize;
 
-/// Whether the driver may write this byte of the capability.
+/// Returns whether the driver may write this byte of the capability.
 pub(super) fn is_writable(offset: u8) -> bool {
     offset == cap::BAR || (cap::OFFSET..SIZE as u8).contains(&offset)
 }
 
-/// An access that the window stands for.
+/// The access to a BAR that the capability stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) bar: u8,
@@ -21,13 +21,13 @@ pub(super) struct Target {
 
 /// The capability's bytes, as far as the driver writes them.
 #[derive(Debug)]
-pub(super) struct Window {
+pub(super) struct PciCfg {
     bytes: [u8; SIZE],
 }
 
-impl Window {
+impl PciCfg {
     pub(super) fn new() -> Self {
-        Window { bytes: [0; SIZE] }
+        PciCfg { bytes: [0; SIZE] }
     }
 
     /// Stores a write at `offset` (counted from the capability's ID byte). Returns what is to be written where, when
@@ -45,7 +45,7 @@ impl Window {
         self.target().filter(|_| touched).map(|target| (target, self.data()))
     }
 
-    /// Where a read of `len` bytes at `offset` is to be answered from; `None` when the window is not what it reads, or
+    /// Returns where a read of `len` bytes at `offset` is to be answered from; `None` when it does not read the data, or
     /// does not point anywhere.
     pub(super) fn reads(&self, offset: u8, len: usize) -> Option<Target> {
         let start = usize::from(offset);
@@ -77,7 +77,7 @@ impl Window {
         self.word(cap::PCI_CFG_DATA).to_le_bytes()
     }
 
-    /// The le32 at `offset`, a field of the capability.
+    /// Returns the le32 at `offset`, a field of the capability.
     fn word(&self, offset: u8) -> u32 {
         let mut word = [0; 4];
         for (byte, stored) in word.iter_mut().zip(self.bytes.iter().skip(usize::from(offset))) {

@@ -3,17 +3,21 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use manifold_eswitch::{
+    Decision, DropReason, Filters, LastDecision, MacAddr, Policy, Source, TableBuilder,
+};
 use manifold_pci::FunctionId;
 
-use crate::reference::{Outcome, Switch};
-use crate::{Decision, Filters, LastDecision, MacAddr, Policy, Source, TableBuilder};
+mod reference;
+
+use reference::{Outcome, Switch};
 
 /// Builds a switch from the first bytes and classifies the frames in the rest.
 ///
 /// # Panics
 ///
 /// Where the table's answer differs from the reference model's: a bug in one of them.
-pub fn classify(data: &[u8]) {
+pub(crate) fn classify(data: &[u8]) {
     let mut input = Input(data);
     let switch = input.switch();
     let mut builder = TableBuilder::new();
@@ -51,6 +55,22 @@ pub fn classify(data: &[u8]) {
             break;
         }
     }
+}
+
+/// Classifies the frames in `data` as [`classify`] does, with the reference model alone, and returns each outcome in short:
+/// why it was dropped, how many functions get it, and whether the uplink does.
+#[allow(dead_code, reason = "for the test that the generator reaches every outcome")]
+pub(crate) fn outcomes(data: &[u8]) -> Vec<(Option<DropReason>, usize, bool)> {
+    let mut input = Input(data);
+    let switch = input.switch();
+    let mut outcomes = Vec::new();
+    while !input.0.is_empty() {
+        let source = input.source();
+        let (frame, len) = input.frame();
+        let outcome = switch.classify(source, &frame, len);
+        outcomes.push((outcome.dropped, outcome.functions.len(), outcome.uplink));
+    }
+    outcomes
 }
 
 fn outcome(decision: Decision<'_>) -> Outcome {
@@ -191,53 +211,6 @@ impl Input<'_> {
                 let len = frame.len();
                 (frame, len)
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::DropReason;
-    use proptest::prelude::*;
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4096))]
-        #[test]
-        fn table_agrees_with_the_reference_model(
-            data in proptest::collection::vec(any::<u8>(), 0..400)
-        ) {
-            classify(&data);
-        }
-    }
-
-    /// The generator must reach every outcome, or agreement means little.
-    #[test]
-    fn every_outcome_is_reached() {
-        let mut state = 1_u64;
-        let mut random = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 32) as u8
-        };
-        let mut reached = BTreeSet::new();
-        for _ in 0..2048 {
-            let data: Vec<u8> = (0..300).map(|_| random()).collect();
-            let mut input = Input(&data);
-            let switch = input.switch();
-            while !input.0.is_empty() {
-                let source = input.source();
-                let (frame, len) = input.frame();
-                let outcome = switch.classify(source, &frame, len);
-                reached.insert((outcome.dropped, outcome.functions.len().min(2), outcome.uplink));
-            }
-        }
-        for reason in DropReason::ALL {
-            assert!(reached.contains(&(Some(reason), 0, false)), "{reason}");
-        }
-        for delivered in [(1, false), (2, false), (0, true), (1, true), (2, true)] {
-            assert!(reached.contains(&(None, delivered.0, delivered.1)), "{delivered:?}");
         }
     }
 }

@@ -6,13 +6,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use manifold_dma::testing::GuestMemory;
 use manifold_dma::{Access, Domain, PAGE_SIZE, Permissions, Pinned, SharedMemory, Slice};
-
-use super::testing::Descriptor;
-use super::testing::packed::{Place, packed_bytes};
-use super::{
-    AnyBurst, Burst, Chain, Inflight, Queue, QueueAddresses, QueueState, RingError, RingFeatures,
+use manifold_testing::{Descriptor, GuestMemory, Place};
+use manifold_virtio::ring::{
+    AnyBurst, Burst, Chain, Inflight, MAX_QUEUE_SIZE, Queue, QueueAddresses, QueueState, RingError,
+    RingFeatures,
 };
 
 /// Pages of IOVAs that may be mapped.
@@ -28,7 +26,7 @@ const LOOK: usize = 64;
 ///
 /// # Panics
 /// Where the ring hands out memory that is not the guest's, loses count, or does not end: a bug.
-pub fn virtqueue(data: &[u8]) {
+pub(crate) fn virtqueue(data: &[u8]) {
     // Without memory there is nothing to find.
     let _ = run(Input(data));
 }
@@ -122,7 +120,7 @@ impl Guest {
             let kind = if hole { input.u8() } else { 0 };
             guest.map(page, kind);
         }
-        if options & 0xc == 0xc && size <= super::MAX_QUEUE_SIZE {
+        if options & 0xc == 0xc && size <= MAX_QUEUE_SIZE {
             guest.inflight = Some(inflight(size, features.packed, input)?);
         }
         Some(guest)
@@ -270,7 +268,7 @@ fn run(mut input: Input<'_>) -> Option<()> {
     let size = guest.addresses.size;
     if Queue::new(guest.addresses, guest.features).is_err() {
         let refused = !size.is_power_of_two() && !guest.features.packed;
-        assert!(refused || size == 0 || size > super::MAX_QUEUE_SIZE);
+        assert!(refused || size == 0 || size > MAX_QUEUE_SIZE);
         return None;
     }
     let mut begin = input.u16();
@@ -320,7 +318,7 @@ fn guest_step(guest: &mut Guest, step: u8, available: &mut u16, input: &mut Inpu
             let turn = if input.u8() < 240 { place.flags(true) } else { input.u16() };
             let flags = turn | u16::from(input.u8() & [0, 1, 7][usize::from(step % 4) - 1]);
             let (iova, len) = (input.iova(), u32::from(input.u16()));
-            let descriptor = packed_bytes(Descriptor { iova, len, flags, next: input.u16() });
+            let descriptor = Descriptor { iova, len, flags, next: input.u16() }.to_packed_bytes();
             guest.put(descriptors.saturating_add(16 * u64::from(place.index)), &descriptor);
             *available = guest.after(*available, 1);
         }

@@ -1,4 +1,4 @@
-//! Whether a packed ring has been in use, although its VMM says that it begins.
+//! Tells that a packed ring has been in use, although its VMM says that it begins.
 //!
 //! A VMM that connects again after the adapter has gone may not know how far the device was: QEMU (11.1 at least) does not,
 //! and says that the ring begins. Served from there it would move old frames and none of the new ones. The ring's memory tells,
@@ -9,24 +9,25 @@ use std::sync::Arc;
 
 use manifold_dma::Domain;
 
-/// Bytes of a descriptor, whose flags come last (2.8.13).
-const DESCRIPTOR: usize = 16;
-/// VIRTQ_DESC_F_AVAIL and VIRTQ_DESC_F_USED, each in its byte of the flags.
-const AVAIL: u8 = 1 << 7;
-const USED: u8 = 1 << 7;
+use crate::ring::chain::{AVAIL, DESCRIPTOR, USED};
 
-/// Whether the ring of `size` descriptors at `address` is certainly not at a beginning, that is before the first descriptor of
-/// an odd round. Some that are not cannot be told. A ring that cannot be read is for who serves it to refuse.
-pub(crate) fn is_under_way(domain: &Arc<Domain>, address: u64, size: u16) -> bool {
+/// Returns whether the packed ring of `size` descriptors at `address` is certainly not at a beginning, that is before the first
+/// descriptor of an odd round. Some that are not cannot be told. A ring that cannot be read is for who serves it to refuse.
+pub fn is_in_use(domain: &Arc<Domain>, address: u64, size: u16) -> bool {
     let mut ring = vec![0; DESCRIPTOR * usize::from(size)];
     domain.reader().pin().read(address, &mut ring).is_ok() && shows_use(&ring)
 }
 
-/// At a beginning there are descriptors of the coming round (AVAIL alone) and then those of the last one: used ones (neither)
-/// and what else their chains consist of (USED alone). Of the odd round before it nothing is left.
+/// Returns whether the flags show use. At a beginning there are descriptors of the coming round (AVAIL alone) and then those
+/// of the last one: used ones (neither) and what else their chains consist of (USED alone). Of the odd round before it nothing is left.
 fn shows_use(ring: &[u8]) -> bool {
     let (descriptors, _) = ring.as_chunks::<DESCRIPTOR>();
-    let flags = || descriptors.iter().map(|[.., low, high]| (low & AVAIL != 0, high & USED != 0));
+    let flags = || {
+        descriptors.iter().map(|[.., low, high]| {
+            let flags = u16::from_le_bytes([*low, *high]);
+            (flags & AVAIL != 0, flags & USED != 0)
+        })
+    };
     let any = |wanted| flags().any(|flags| flags == wanted);
     any((true, true)) || (any((false, true)) && !any((false, false)))
 }

@@ -3,28 +3,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use manifold_eswitch::{DropReason, MacAddr, Policy, Source};
 use manifold_pci::FunctionId;
-
-use crate::{DropReason, MacAddr, Policy, Source};
 
 /// What the switch was told.
 #[derive(Debug, Default)]
-pub(crate) struct Switch {
-    pub(crate) functions: BTreeMap<FunctionId, Policy>,
-    pub(crate) uplink: bool,
-    pub(crate) max_frame_len: u32,
+pub(super) struct Switch {
+    pub(super) functions: BTreeMap<FunctionId, Policy>,
+    pub(super) uplink: bool,
+    pub(super) max_frame_len: u32,
 }
 
 /// What becomes of a frame.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    pub(crate) functions: BTreeSet<FunctionId>,
-    pub(crate) uplink: bool,
-    pub(crate) dropped: Option<DropReason>,
+pub(super) struct Outcome {
+    pub(super) functions: BTreeSet<FunctionId>,
+    pub(super) uplink: bool,
+    pub(super) dropped: Option<DropReason>,
 }
 
 impl Switch {
-    pub(crate) fn owner(&self, mac: MacAddr) -> Option<FunctionId> {
+    pub(super) fn owner(&self, mac: MacAddr) -> Option<FunctionId> {
         if !mac.is_station() {
             return None;
         }
@@ -47,7 +46,7 @@ impl Switch {
             .map(|(_, id)| id)
     }
 
-    pub(crate) fn classify(&self, source: Source, header: &[u8], frame_len: usize) -> Outcome {
+    pub(super) fn classify(&self, source: Source, header: &[u8], frame_len: usize) -> Outcome {
         match self.receivers(source, header, frame_len) {
             Ok((functions, uplink)) => Outcome { functions, uplink, dropped: None },
             Err(reason) => Outcome { dropped: Some(reason), ..Outcome::default() },
