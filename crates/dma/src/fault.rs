@@ -30,7 +30,7 @@ impl fmt::Display for Access {
 /// Why an access was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultReason {
-    /// Bus Master Enable is clear: the function may issue no memory requests (PCIe Base 6.0, 7.5.1.1.3).
+    /// Bus Master Enable is clear: the function may issue no memory requests (PCIe Base 6.0, section 7.5.1.1.3).
     BusMasterDisabled,
     /// No mapping covers the whole range.
     NotMapped,

@@ -1,6 +1,6 @@
 use manifold_pci::RoutingId;
 
-/// How a configuration request reaches a device (PCIe Base 5.0, section 7.3.3).
+/// How a configuration request reaches a device (PCIe Base 6.0, section 7.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigType {
     /// For the device on this link. A function that completes a Type 0 write captures the request's
@@ -35,7 +35,7 @@ pub trait Endpoint: Send + Sync {
     /// Writes memory; the range crosses no 4 KiB boundary, so no BAR's end.
     fn mem_write(&self, address: u64, data: &[u8]) -> bool;
 
-    /// The link went into hot reset (PCIe Base 5.0, section 6.6.1): every function resets, VFs
+    /// The link went into hot reset (PCIe Base 6.0, section 6.6.1): every function resets, VFs
     /// cease to exist.
     fn hot_reset(&self);
 }

@@ -11,10 +11,10 @@ use crate::{ConfigType, Endpoint};
 /// Where the root port sits.
 const ROOT_PORT: RoutingId = RoutingId::from_raw(1 << 3);
 
-/// A configuration request stays within a dword (PCIe Base 5.0, section 2.2.7.1).
+/// A configuration request stays within a dword (PCIe Base 6.0, section 2.2.7.1).
 const DWORD: u64 = 4;
 
-/// A memory request crosses no 4 KiB boundary (PCIe Base 5.0, section 2.2.7).
+/// A memory request crosses no 4 KiB boundary (PCIe Base 6.0, section 2.2.7).
 const PAGE: u64 = 4096;
 
 /// The memory addresses the host bridge forwards to bus 0, as firmware tells software (ACPI

@@ -1,5 +1,5 @@
 //! The registers that requests are routed by and that enumeration reads and writes. Sections are
-//! those of the PCI Express Base Specification, revision 5.0.
+//! those of the PCI Express Base Specification, revision 6.0.
 
 /// Bytes of a configuration space (section 7.2).
 pub const CONFIG_SIZE: u16 = 4096;
@@ -205,7 +205,7 @@ pub mod express {
     pub const LINK_CONTROL_2_TARGET: u16 = 0xf;
 }
 
-/// Alternative Routing-ID Interpretation (sections 6.13 and 7.8.7).
+/// Alternative Routing-ID Interpretation (sections 6.13 and 7.8.8).
 pub mod ari {
     /// Extended capability ID.
     pub const ID: u16 = 0x000e;

@@ -1,4 +1,4 @@
-//! Base address registers (PCIe Base 5.0, section 7.5.1.2.1): six in the header, six VF BARs in
+//! Base address registers (PCIe Base 6.0, section 7.5.1.2.1): six in the header, six VF BARs in
 //! the SR-IOV capability, six virtual ones in front of a VMM.
 
 use crate::registers::Write;

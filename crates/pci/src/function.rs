@@ -8,7 +8,7 @@ use crate::Error;
 /// A function of the adapter: the physical function or one virtual function.
 ///
 /// Displayed and parsed as `pf`, `vf0`, `vf1` and so on. VF indices start at 0 here and on the
-/// command line; PCIe Base 5.0 (section 9.2.1.2) counts from VF 1.
+/// command line; PCIe Base 6.0 (section 9.2.1.2) counts from VF 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FunctionId {
     /// The physical function.
@@ -59,7 +59,7 @@ impl FromStr for FunctionId {
 /// The most virtual functions one physical function here can have.
 pub const MAX_VFS: u16 = 256;
 
-/// The identification registers of a type 0 header (PCIe Base 5.0, sections 7.5.1.1 and 7.5.1.2).
+/// The identification registers of a type 0 header (PCIe Base 6.0, sections 7.5.1.1 and 7.5.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Vendor ID.
@@ -76,7 +76,7 @@ pub struct Identity {
     pub subsystem_id: u16,
 }
 
-/// One memory base address register (PCIe Base 5.0, section 7.5.1.2.1).
+/// One memory base address register (PCIe Base 6.0, section 7.5.1.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BarSpec {
     /// Bytes decoded: a power of two, at least 4096; at most 2 GiB for a 32-bit BAR.
@@ -87,7 +87,7 @@ pub struct BarSpec {
     pub prefetchable: bool,
 }
 
-/// Where a function's MSI-X table and pending bit array are (PCIe Base 5.0, section 7.7.2).
+/// Where a function's MSI-X table and pending bit array are (PCIe Base 6.0, section 7.7.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MsixSpec {
     /// Number of vectors, 1 to 2048.
@@ -114,7 +114,7 @@ impl MsixSpec {
     }
 }
 
-/// A vendor-specific capability (ID 09h; PCIe Base 5.0, section 7.9.4), such as virtio's.
+/// A vendor-specific capability (ID 09h; PCIe Base 6.0, section 7.9.4), such as virtio's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VendorCapability {
     /// The bytes after capability ID and next pointer. The first is the capability's length,
@@ -137,11 +137,11 @@ pub struct FunctionSpec {
     pub msix: MsixSpec,
     /// Vendor-specific capabilities, in the order of the list.
     pub vendor: Vec<VendorCapability>,
-    /// Device Serial Number, as an EUI-64 (PCIe Base 5.0, section 7.9.3). PF only.
+    /// Device Serial Number, as an EUI-64 (PCIe Base 6.0, section 7.9.3). PF only.
     pub serial: u64,
 }
 
-/// What a PF's SR-IOV capability is built from (PCIe Base 5.0, section 9.3.3).
+/// What a PF's SR-IOV capability is built from (PCIe Base 6.0, section 9.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SriovSpec {
     /// TotalVFs, 1 to 256. InitialVFs is the same, as VF migration is not supported.

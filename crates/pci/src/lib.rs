@@ -1,7 +1,7 @@
 //! What a PCIe function is: configuration space, capabilities, BARs, MSI-X and SR-IOV.
 //!
 //! A PF's configuration space has every register of an SR-IOV endpoint, bit by bit as the PCI
-//! Express Base Specification (revision 5.0) has it; a VF's has what the standard leaves a VF.
+//! Express Base Specification (revision 6.0) has it; a VF's has what the standard leaves a VF.
 //! Software that drives such hardware (a root complex, Linux's `drivers/pci/iov.c`, `lspci`) finds
 //! what it expects and gets the effects it is owed. The same function seen through Linux's vfio-pci,
 //! as a VMM sees it, is [`Passthrough`].
@@ -67,5 +67,5 @@ pub use passthrough::Passthrough;
 pub use power::PowerState;
 pub use routing_id::RoutingId;
 
-/// Bytes in a function's configuration space (PCIe Base 5.0, section 7.2).
+/// Bytes in a function's configuration space (PCIe Base 6.0, section 7.2).
 pub const CONFIG_SIZE: usize = 4096;

@@ -5,7 +5,7 @@ use crate::Reset;
 /// A write to one dword of configuration space.
 ///
 /// A configuration request addresses one dword and names the bytes it means with byte enables
-/// (PCIe Base 5.0, section 2.2.5); an access of any size at any alignment is a sequence of these.
+/// (PCIe Base 6.0, section 2.2.5); an access of any size at any alignment is a sequence of these.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Write {
     value: u32,
@@ -79,7 +79,7 @@ pub(crate) fn dwords(
     })
 }
 
-/// A dword of registers. Every bit has one of the types of PCIe Base 5.0, section 7.4: read-only
+/// A dword of registers. Every bit has one of the types of PCIe Base 6.0, section 7.4: read-only
 /// unless `writable` (RW) or `clearable` (RW1C) says otherwise, and sticky (ROS, RWS, RW1CS) where
 /// `sticky` does.
 #[derive(Clone, Debug)]

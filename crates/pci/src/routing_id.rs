@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::Error;
 
-/// The identity of a requester or completer (PCIe Base 5.0, section 2.2.4.2).
+/// The identity of a requester or completer (PCIe Base 6.0, section 2.2.4.2).
 ///
 /// Bits 15:8 are the bus number. The lower eight bits are a device number (7:3) and a function
 /// number (2:0), or, for a function of an ARI device, one function number of eight bits; the two
@@ -56,7 +56,7 @@ impl RoutingId {
         self.ari_function() & 7
     }
 
-    /// The function number as an ARI device counts, 0 to 255 (PCIe Base 5.0, section 6.13).
+    /// The function number as an ARI device counts, 0 to 255 (PCIe Base 6.0, section 6.13).
     pub const fn ari_function(self) -> u8 {
         self.0.to_be_bytes()[1]
     }

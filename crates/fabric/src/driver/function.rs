@@ -79,7 +79,7 @@ impl<'a> Function<'a> {
         Error::NotTaken { routing_id: self.id, register, written, read }
     }
 
-    /// Whether a function answers here that has a Vendor ID; a VF does not (section 9.3.4.1.1).
+    /// Whether a function answers here that has a Vendor ID; a VF does not (section 9.3.4).
     pub(super) fn exists(self) -> bool {
         self.read_u16(header::VENDOR_ID) != 0xffff
     }

@@ -1,4 +1,4 @@
-//! Access Control Services (PCIe Base 5.0, section 7.7.8).
+//! Access Control Services (PCIe Base 6.0, section 7.7.11).
 
 use super::{Capability, CapabilityId};
 use crate::registers::Bank;

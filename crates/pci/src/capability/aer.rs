@@ -1,4 +1,4 @@
-//! Advanced Error Reporting (PCIe Base 5.0, section 7.8.4).
+//! Advanced Error Reporting (PCIe Base 6.0, section 7.8.4).
 
 use super::{Capability, CapabilityId, Role};
 use crate::registers::{Bank, Register};

@@ -1,4 +1,4 @@
-//! Alternative Routing-ID Interpretation (PCIe Base 5.0, section 7.8.7).
+//! Alternative Routing-ID Interpretation (PCIe Base 6.0, section 7.8.8).
 
 use super::{Capability, CapabilityId};
 use crate::registers::Bank;

@@ -1,4 +1,4 @@
-//! PCI Express capability of an endpoint (PCIe Base 5.0, section 7.5.3).
+//! PCI Express capability of an endpoint (PCIe Base 6.0, section 7.5.3).
 
 use super::{Capability, CapabilityId, Request, Role};
 use crate::registers::{Bank, Register, Write, halves, in_high, in_low, low};

@@ -36,7 +36,7 @@ pub(crate) enum CapabilityId {
 }
 
 /// Whether the function is physical or virtual: many registers of a VF are reserved because the
-/// PF's govern it (PCIe Base 5.0, sections 9.3.4 to 9.3.7).
+/// PF's govern it (PCIe Base 6.0, sections 9.3.4 to 9.3.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Physical,

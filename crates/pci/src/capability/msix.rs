@@ -1,4 +1,4 @@
-//! MSI-X capability: where the table is, and Message Control (PCIe Base 5.0, section 7.7.2).
+//! MSI-X capability: where the table is, and Message Control (PCIe Base 6.0, section 7.7.2).
 
 use super::{Capability, CapabilityId};
 use crate::MsixSpec;

@@ -1,4 +1,4 @@
-//! Power management (PCIe Base 5.0, section 7.5.2).
+//! Power management (PCIe Base 6.0, section 7.5.2).
 
 use super::{Capability, CapabilityId, Request};
 use crate::PowerState;

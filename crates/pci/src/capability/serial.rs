@@ -1,4 +1,4 @@
-//! Device Serial Number (PCIe Base 5.0, section 7.9.3).
+//! Device Serial Number (PCIe Base 6.0, section 7.9.3).
 
 use super::{Capability, CapabilityId};
 use crate::registers::{Bank, Register};

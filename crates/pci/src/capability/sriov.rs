@@ -1,4 +1,4 @@
-//! Single Root I/O Virtualization (PCIe Base 5.0, section 9.3.3).
+//! Single Root I/O Virtualization (PCIe Base 6.0, section 9.3.3).
 
 use super::{Capability, CapabilityId, Request};
 use crate::bars::Bars;

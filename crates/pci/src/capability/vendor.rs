@@ -1,4 +1,4 @@
-//! Vendor-specific capability (PCIe Base 5.0, section 7.9.4).
+//! Vendor-specific capability (PCIe Base 6.0, section 7.9.4).
 
 use super::{Capability, CapabilityId};
 use crate::VendorCapability;

@@ -4,7 +4,7 @@ use super::ConfigSpace;
 use crate::capability::Role;
 use crate::spec::{aer, express, header};
 
-/// An uncorrectable error that a function can detect by itself (PCIe Base 5.0, section 7.8.4.2).
+/// An uncorrectable error that a function can detect by itself (PCIe Base 6.0, section 7.8.4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UncorrectableError {
     /// Poisoned TLP Received.

@@ -1,4 +1,4 @@
-//! The type 0 header (PCIe Base 5.0, sections 7.5.1.1 and 7.5.1.2; of a VF, section 9.3.4).
+//! The type 0 header (PCIe Base 6.0, sections 7.5.1.1 and 7.5.1.2; of a VF, section 9.3.4).
 
 use crate::bars::Bars;
 use crate::capability::Role;

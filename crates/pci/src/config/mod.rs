@@ -25,7 +25,7 @@ use crate::{
 /// A reset that reaches a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
-    /// Function-level reset (PCIe Base 5.0, section 6.6.2): sticky bits survive, and what belongs to
+    /// Function-level reset (PCIe Base 6.0, section 6.6.2): sticky bits survive, and what belongs to
     /// the link rather than to the function.
     Flr,
     /// Conventional hot reset (section 6.6.1), as from the port above: sticky bits survive.
@@ -65,7 +65,7 @@ impl ConfigSpace {
     }
 
     /// A virtual function: IDs FFFFh, BARs zero, no Memory Space Enable, no SR-IOV capability
-    /// (PCIe Base 5.0, sections 9.3.4 to 9.3.7).
+    /// (PCIe Base 6.0, sections 9.3.4 to 9.3.7).
     ///
     /// # Errors
     /// What is wrong with the spec.

@@ -1,4 +1,4 @@
-//! MSI-X vectors: table, pending bits, and raising (PCIe Base 5.0, sections 6.1.4 and 7.7.2).
+//! MSI-X vectors: table, pending bits, and raising (PCIe Base 6.0, sections 6.1.4 and 7.7.2).
 //!
 //! ```text
 //!   guest or host                          worker thread

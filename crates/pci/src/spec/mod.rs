@@ -1,7 +1,7 @@
 //! The registers of a PCIe endpoint, as the standard numbers them.
 //!
 //! Offsets are in bytes, from the start of configuration space ([`header`]) or of the capability.
-//! Section numbers are those of the PCI Express Base Specification, revision 5.0. Masks and bits are
+//! Section numbers are those of the PCI Express Base Specification, revision 6.0. Masks and bits are
 //! in the register's own width. Nothing here behaves; [`ConfigSpace`](crate::ConfigSpace) does.
 
 pub mod aer;
@@ -130,7 +130,7 @@ pub mod vendor {
     pub const LENGTH: u16 = 0x02;
 }
 
-/// Access Control Services (section 7.7.8).
+/// Access Control Services (section 7.7.11).
 pub mod acs {
     /// Extended capability ID.
     pub const ID: u16 = 0x000d;
@@ -142,7 +142,7 @@ pub mod acs {
     pub const CAPABILITY: u16 = 0x04;
 }
 
-/// Alternative Routing-ID Interpretation (section 7.8.7).
+/// Alternative Routing-ID Interpretation (section 7.8.8).
 pub mod ari {
     /// Extended capability ID.
     pub const ID: u16 = 0x000e;
