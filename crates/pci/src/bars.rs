@@ -11,6 +11,15 @@ const MIN_SIZE: u64 = 4096;
 /// Largest BAR of 32 bits: the top bit alone is writable.
 const MAX_SIZE_32: u64 = 1 << 31;
 
+/// A BAR as it is programmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bar {
+    /// The address in the register; 0 until software places it.
+    pub address: u64,
+    /// Bytes decoded.
+    pub size: u64,
+}
+
 /// The base address registers of one function, or of its VFs.
 ///
 /// A BAR decodes `size` bytes at a multiple of `size`; its low address bits are hardwired to zero,

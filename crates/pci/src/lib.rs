@@ -43,9 +43,6 @@ pub mod dump;
 mod error;
 mod event;
 mod function;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
 mod model;
 mod msix;
 mod passthrough;
@@ -54,8 +51,9 @@ mod registers;
 mod routing_id;
 pub mod spec;
 
+pub use bars::Bar;
 pub use capability::{SriovView, VfBar};
-pub use config::{Bar, ConfigSpace, ErrorMessage, Reset, UncorrectableError};
+pub use config::ConfigSpace;
 pub use error::Error;
 pub use event::{Event, Events};
 pub use function::{
@@ -65,7 +63,13 @@ pub use model::DeviceModel;
 pub use msix::{MsiSink, Msix, Vector};
 pub use passthrough::Passthrough;
 pub use power::PowerState;
+pub use registers::Reset;
 pub use routing_id::RoutingId;
+pub use spec::CONFIG_SIZE;
 
-/// Bytes in a function's configuration space (PCIe Base 6.0, section 7.2).
-pub const CONFIG_SIZE: usize = 4096;
+// Unit tests and integration tests share the functions they work on.
+#[cfg(test)]
+extern crate self as manifold_pci;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod test_functions;

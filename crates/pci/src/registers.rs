@@ -1,6 +1,16 @@
 //! A dword of registers: what each bit lets software do, and what each reset does to it.
 
-use crate::Reset;
+use crate::spec::CONFIG_SIZE;
+
+/// A reset that reaches a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// Function-level reset (PCIe Base 6.0, section 6.6.2): sticky bits survive, and what belongs to
+    /// the link rather than to the function.
+    Flr,
+    /// Conventional hot reset (section 6.6.1), as from the port above: sticky bits survive.
+    Conventional,
+}
 
 /// A write to one dword of configuration space.
 ///
@@ -64,7 +74,7 @@ pub(crate) fn dwords(
     len: usize,
 ) -> impl Iterator<Item = (u16, usize, std::ops::Range<usize>)> {
     let end = usize::from(offset) + len;
-    let end = end.min(crate::CONFIG_SIZE);
+    let end = end.min(CONFIG_SIZE);
     let mut at = usize::from(offset);
     std::iter::from_fn(move || {
         if at >= end {
@@ -130,11 +140,6 @@ impl Register {
     /// What a read returns.
     pub(crate) fn get(&self) -> u32 {
         self.value
-    }
-
-    /// The device itself sets the bits in `mask`, whatever software may do.
-    pub(crate) fn set(&mut self, mask: u32, value: u32) {
-        self.value = self.value & !mask | value & mask;
     }
 
     /// Software writes.
@@ -210,13 +215,6 @@ impl Bank {
         self.0.get(usize::from(offset / 4)).map_or(0, Register::get)
     }
 
-    /// The device itself sets the bits in `mask` of the dword around `offset`.
-    pub(crate) fn set(&mut self, offset: u16, mask: u32, value: u32) {
-        if let Some(register) = self.0.get_mut(usize::from(offset / 4)) {
-            register.set(mask, value);
-        }
-    }
-
     /// Software writes the dword around `offset`.
     pub(crate) fn write(&mut self, offset: u16, write: Write) {
         if let Some(register) = self.0.get_mut(usize::from(offset / 4)) {
@@ -256,8 +254,7 @@ mod tests {
 
     #[test]
     fn resets_keep_what_they_must() {
-        let mut register = one_of_each();
-        register.set(u32::MAX, 0);
+        let mut register = Register { value: 0, ..one_of_each() };
         let mut after_flr = register.clone();
         after_flr.reset(Reset::Flr);
         assert_eq!(after_flr.get(), 0x1110_1000, "sticky and link bits survive FLR");
@@ -292,7 +289,7 @@ mod tests {
                 prop_assert!(dword % 4 == 0 && first + range.len() <= 4 && !range.is_empty());
                 at += range.len();
             }
-            let end = (usize::from(offset) + len).min(crate::CONFIG_SIZE);
+            let end = (usize::from(offset) + len).min(CONFIG_SIZE);
             prop_assert_eq!(at, end.max(usize::from(offset)));
         }
 

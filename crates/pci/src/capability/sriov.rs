@@ -1,8 +1,8 @@
 //! Single Root I/O Virtualization (PCIe Base 6.0, section 9.3.3).
 
-use super::{Capability, CapabilityId, Request};
+use super::structure::{Capability, Request, Structure, structure};
 use crate::bars::Bars;
-use crate::registers::{Bank, Register, Write, halves, high, in_high, in_low, low};
+use crate::registers::{Register, Write, halves, high, in_high, in_low, low};
 use crate::spec::sriov::*;
 use crate::{Error, MAX_VFS, Reset, RoutingId, SriovSpec};
 
@@ -13,7 +13,7 @@ use crate::{Error, MAX_VFS, Reset, RoutingId, SriovSpec};
 /// set while NumVFs is 0 or above TotalVFs. VFs do not migrate.
 #[derive(Debug)]
 pub(crate) struct Sriov {
-    bank: Bank,
+    structure: Structure,
     vf_bars: Bars,
 }
 
@@ -97,7 +97,7 @@ impl Sriov {
         if spec.supported_page_sizes & REQUIRED_PAGE_SIZES != REQUIRED_PAGE_SIZES {
             return Err(Error::PageSizes(spec.supported_page_sizes));
         }
-        let bank = Bank::new(SIZE)
+        let structure = Structure::extended(ID, VERSION, SIZE)
             .with(CAPABILITIES, Register::new(CAPABILITIES_ARI_PRESERVED))
             .with(CONTROL, Register::new(0).writable(in_low(CONTROL_WRITABLE)))
             .with(INITIAL_VFS, Register::pair(spec.total_vfs, spec.total_vfs))
@@ -106,7 +106,7 @@ impl Sriov {
             .with(VF_DEVICE_ID & !3, Register::new(in_high(spec.vf_device_id)))
             .with(SUPPORTED_PAGE_SIZES, Register::new(spec.supported_page_sizes))
             .with(SYSTEM_PAGE_SIZE, Register::new(1).writable(spec.supported_page_sizes));
-        Ok(Self { bank, vf_bars: Bars::new(&spec.vf_bars)? })
+        Ok(Self { structure, vf_bars: Bars::new(&spec.vf_bars)? })
     }
 
     /// The state, with VFs decoding memory only where the PF itself could (`pf_on`: it is in D0).
@@ -135,7 +135,7 @@ impl Sriov {
     }
 
     fn control(&self) -> u16 {
-        low(self.bank.get(CONTROL))
+        low(self.structure.read(CONTROL))
     }
 
     fn vf_enable(&self) -> bool {
@@ -143,16 +143,16 @@ impl Sriov {
     }
 
     fn total_vfs(&self) -> u16 {
-        high(self.bank.get(TOTAL_VFS))
+        high(self.structure.read(TOTAL_VFS))
     }
 
     fn num_vfs(&self) -> u16 {
-        low(self.bank.get(NUM_VFS))
+        low(self.structure.read(NUM_VFS))
     }
 
     /// In bytes. The register keeps what software wrote; anything but one bit means the default.
     fn system_page_size(&self) -> u64 {
-        let register = self.bank.get(SYSTEM_PAGE_SIZE);
+        let register = self.structure.read(SYSTEM_PAGE_SIZE);
         let unit = if register.is_power_of_two() { register } else { 1 };
         u64::from(unit) << 12
     }
@@ -164,7 +164,7 @@ impl Sriov {
         } else if !(1..=self.total_vfs()).contains(&self.num_vfs()) {
             reach &= !CONTROL_VF_ENABLE;
         }
-        self.bank.write(CONTROL, write.only(in_low(reach)));
+        self.structure.write(CONTROL, write.only(in_low(reach)));
     }
 }
 
@@ -176,11 +176,7 @@ fn vf_bar_index(offset: u16) -> Option<usize> {
 }
 
 impl Capability for Sriov {
-    fn id(&self) -> CapabilityId {
-        CapabilityId::Extended { id: ID, version: VERSION }
-    }
-
-    super::bank!();
+    structure!();
 
     fn read(&self, offset: u16) -> u32 {
         if let Some(index) = vf_bar_index(offset) {
@@ -190,7 +186,7 @@ impl Capability for Sriov {
             let (first, stride) = layout(self.control() & CONTROL_ARI != 0);
             return halves(first, stride);
         }
-        self.bank.get(offset)
+        self.structure.read(offset)
     }
 
     fn write(&mut self, offset: u16, write: Write) -> Request {
@@ -199,14 +195,14 @@ impl Capability for Sriov {
             NUM_VFS | SYSTEM_PAGE_SIZE if self.vf_enable() => {}
             _ => match vf_bar_index(offset) {
                 Some(index) => self.vf_bars.write(index, write),
-                None => self.bank.write(offset, write),
+                None => return self.structure.write(offset, write),
             },
         }
         Request::Nothing
     }
 
     fn reset(&mut self, kind: Reset) {
-        self.bank.reset(kind);
+        self.structure.reset(kind);
         self.vf_bars.reset();
     }
 }

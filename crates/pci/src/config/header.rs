@@ -1,10 +1,10 @@
 //! The type 0 header (PCIe Base 6.0, sections 7.5.1.1 and 7.5.1.2; of a VF, section 9.3.4).
 
-use crate::bars::Bars;
+use crate::bars::{Bar, Bars};
 use crate::capability::Role;
-use crate::registers::{Bank, Register, Write, in_high, in_low, low};
+use crate::registers::{Bank, Register, Reset, Write, in_high, in_low, low};
 use crate::spec::header::*;
-use crate::{Bar, Error, FunctionSpec, Reset};
+use crate::{Error, FunctionSpec};
 
 /// The first 64 bytes.
 ///
@@ -85,11 +85,6 @@ impl Header {
     /// Whether a bit of the Command register is set.
     pub(super) fn command(&self, bit: u16) -> bool {
         low(self.bank.get(COMMAND)) & bit != 0
-    }
-
-    /// Sets bits of the Status register.
-    pub(super) fn record(&mut self, status: u16) {
-        self.bank.set(COMMAND, in_high(status), in_high(status));
     }
 
     pub(super) fn bar(&self, index: usize) -> Option<Bar> {

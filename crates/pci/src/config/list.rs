@@ -1,9 +1,10 @@
 //! The function's capabilities, where they are, and how they are linked.
 
 use crate::capability::*;
+use crate::registers::Reset;
 use crate::spec::list::*;
 use crate::spec::{header, vendor};
-use crate::{Error, FunctionSpec, Reset, SriovSpec};
+use crate::{Error, FunctionSpec, SriovSpec};
 
 /// Which of a function's capabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +27,12 @@ pub(super) struct Capabilities {
     pub(super) power: Option<PowerManagement>,
     pub(super) msix: MsixControl,
     pub(super) express: Express,
-    pub(super) vendor: Vec<Vendor>,
-    pub(super) aer: AdvancedErrorReporting,
+    pub(super) vendor: Vec<Structure>,
+    pub(super) aer: Structure,
     /// Not in a VF: it is the adapter's.
-    pub(super) serial: Option<SerialNumber>,
-    pub(super) ari: AlternativeRoutingId,
-    pub(super) acs: AccessControl,
+    pub(super) serial: Option<Structure>,
+    pub(super) ari: Structure,
+    pub(super) acs: Structure,
     pub(super) sriov: Option<Sriov>,
 }
 
@@ -47,11 +48,11 @@ impl Capabilities {
             power: physical.then(PowerManagement::new),
             msix: MsixControl::new(&spec.msix),
             express: Express::new(role),
-            vendor: spec.vendor.iter().map(Vendor::new).collect(),
-            aer: AdvancedErrorReporting::new(role),
-            serial: physical.then(|| SerialNumber::new(spec.serial)),
-            ari: AlternativeRoutingId::new(),
-            acs: AccessControl::new(),
+            vendor: spec.vendor.iter().map(vendor_specific).collect(),
+            aer: advanced_error_reporting(role),
+            serial: physical.then(|| serial_number(spec.serial)),
+            ari: alternative_routing_id(),
+            acs: access_control(),
             sriov: sriov.map(Sriov::new).transpose()?,
         })
     }
@@ -161,7 +162,7 @@ impl List {
         let mut placed = Vec::new();
         for kind in capabilities.order() {
             let Some(capability) = capabilities.get(kind) else { continue };
-            let (id, size) = (capability.id(), capability.bank().size());
+            let (id, size) = (capability.structure().id(), capability.structure().size());
             let next = match id {
                 CapabilityId::Standard(_) => &mut standard,
                 CapabilityId::Extended { .. } => &mut extended,

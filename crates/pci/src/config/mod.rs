@@ -1,11 +1,9 @@
 //! A function's 4 KiB configuration space as the bus sees it.
 
-mod errors;
 mod header;
 mod list;
 mod state;
 
-pub use errors::{ErrorMessage, UncorrectableError};
 pub(crate) use header::bar_index;
 pub(crate) use list::{Kind, List, Placed};
 
@@ -13,33 +11,14 @@ use header::Header;
 use list::Capabilities;
 use state::State;
 
-use crate::bars::Bars;
+use crate::bars::{Bar, Bars};
 use crate::capability::{Request, Role};
-use crate::registers::{Write, dwords};
+use crate::registers::{Reset, Write, dwords};
 use crate::spec;
 use crate::{
     CONFIG_SIZE, Error, Event, Events, FunctionSpec, Msix, MsixSpec, PowerState, SriovSpec,
     SriovView,
 };
-
-/// A reset that reaches a function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reset {
-    /// Function-level reset (PCIe Base 6.0, section 6.6.2): sticky bits survive, and what belongs to
-    /// the link rather than to the function.
-    Flr,
-    /// Conventional hot reset (section 6.6.1), as from the port above: sticky bits survive.
-    Conventional,
-}
-
-/// A BAR as it is programmed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bar {
-    /// The address in the register; 0 until software places it.
-    pub address: u64,
-    /// Bytes decoded.
-    pub size: u64,
-}
 
 /// One function's 4 KiB configuration space as the bus sees it.
 ///

@@ -8,6 +8,9 @@ pub mod aer;
 pub mod express;
 pub mod sriov;
 
+/// Bytes in a function's configuration space (section 7.2).
+pub const CONFIG_SIZE: usize = 4096;
+
 /// The type 0 configuration space header (sections 7.5.1.1 and 7.5.1.2).
 pub mod header {
     /// Vendor ID, 16 bits.
@@ -30,12 +33,6 @@ pub mod header {
     pub const STATUS: u16 = 0x06;
     /// Status: Capabilities List, always set.
     pub const STATUS_CAPABILITIES: u16 = 1 << 4;
-    /// Status: Signaled Target Abort.
-    pub const STATUS_SIGNALED_TARGET_ABORT: u16 = 1 << 11;
-    /// Status: Signaled System Error.
-    pub const STATUS_SIGNALED_SYSTEM_ERROR: u16 = 1 << 14;
-    /// Status: Detected Parity Error.
-    pub const STATUS_DETECTED_PARITY_ERROR: u16 = 1 << 15;
     /// Status: all bits that software clears by writing one.
     pub const STATUS_CLEARABLE: u16 = 0xf900;
     /// Revision ID in 7:0 and Class Code in 31:8.
