@@ -2,10 +2,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use manifold_pci::RoutingId;
+use manifold_pci::{CONFIG_SIZE, RoutingId};
 
 use crate::root_port::{LinkEvent, RootPort};
-use crate::spec::{CONFIG_SIZE, NOBODY};
+use crate::spec::UNCLAIMED;
 use crate::{ConfigType, Endpoint};
 
 /// Where the root port sits.
@@ -44,24 +44,14 @@ pub struct RootComplex {
 }
 
 impl RootComplex {
-    /// A root complex out of reset: no bus numbers, no windows. Its root port supports ARI
-    /// forwarding.
-    pub fn new(endpoint: Arc<dyn Endpoint>) -> Self {
-        Self::with_port(endpoint, RootPort::new(true))
-    }
-
-    /// As [`RootComplex::new`], with a root port of before ARI: device numbers above 0 on its
-    /// secondary bus are out of reach.
-    pub fn without_ari_forwarding(endpoint: Arc<dyn Endpoint>) -> Self {
-        Self::with_port(endpoint, RootPort::new(false))
-    }
-
-    fn with_port(endpoint: Arc<dyn Endpoint>, port: RootPort) -> Self {
+    /// Returns a root complex out of reset: no bus numbers, no windows. Where its root port does not
+    /// support `ari_forwarding`, device numbers above 0 on the secondary bus are out of reach.
+    pub fn new(endpoint: Arc<dyn Endpoint>, ari_forwarding: bool) -> Self {
         let ranges = MemoryRanges {
             below_4g: 0xc000_0000..0xf000_0000,
             above_4g: 0x80_0000_0000..0x100_0000_0000,
         };
-        Self { port: Mutex::new(port), ranges, endpoint }
+        Self { port: Mutex::new(RootPort::new(ari_forwarding)), ranges, endpoint }
     }
 
     /// The memory addresses that reach bus 0.
@@ -84,7 +74,7 @@ impl RootComplex {
                 None => false,
             };
             if !answered {
-                piece.fill(NOBODY);
+                piece.fill(UNCLAIMED);
             }
         }
     }
@@ -111,13 +101,13 @@ impl RootComplex {
     /// Reads memory at any address and length; what nobody answers reads all ones.
     pub fn mem_read(&self, address: u64, data: &mut [u8]) {
         // Beyond the last address there is nobody.
-        data.fill(NOBODY);
+        data.fill(UNCLAIMED);
         for (address, piece) in pieces(address, data.len(), PAGE) {
             let Some(piece) = data.get_mut(piece) else { continue };
             if self.routes_memory(address)
                 && !self.completed(self.endpoint.mem_read(address, piece))
             {
-                piece.fill(NOBODY);
+                piece.fill(UNCLAIMED);
             }
         }
     }
@@ -134,7 +124,8 @@ impl RootComplex {
     }
 
     fn route_config(&self, target: RoutingId, offset: u64) -> Option<ConfigRoute> {
-        let offset = u16::try_from(offset).ok().filter(|offset| *offset < CONFIG_SIZE)?;
+        let offset =
+            u16::try_from(offset).ok().filter(|offset| usize::from(*offset) < CONFIG_SIZE)?;
         if target == ROOT_PORT {
             Some(ConfigRoute::Port(offset))
         } else if target.bus() == ROOT_PORT.bus() {

@@ -1,7 +1,7 @@
 //! What a PCIe function is: configuration space, capabilities, BARs, MSI-X and SR-IOV.
 //!
 //! A PF's configuration space has every register of an SR-IOV endpoint, bit by bit as the PCI
-//! Express Base Specification (revision 6.0) has it; a VF's has what the standard leaves a VF.
+//! Express Base Specification has it (PCIe Base 6.0); a VF's has what the standard leaves a VF.
 //! Software that drives such hardware (a root complex, Linux's `drivers/pci/iov.c`, `lspci`) finds
 //! what it expects and gets the effects it is owed. The same function seen through Linux's vfio-pci,
 //! as a VMM sees it, is [`Passthrough`].
@@ -47,7 +47,7 @@ mod model;
 mod msix;
 mod passthrough;
 mod power;
-mod registers;
+pub mod registers;
 mod routing_id;
 pub mod spec;
 

@@ -68,11 +68,8 @@ impl Write {
 }
 
 /// Splits an access of any size and alignment into dwords: (dword's offset, first byte in the
-/// dword, range of the access's bytes).
-pub(crate) fn dwords(
-    offset: u16,
-    len: usize,
-) -> impl Iterator<Item = (u16, usize, std::ops::Range<usize>)> {
+/// dword, range of the access's bytes). Bytes beyond the space are in none.
+fn dwords(offset: u16, len: usize) -> impl Iterator<Item = (u16, usize, std::ops::Range<usize>)> {
     let end = usize::from(offset) + len;
     let end = end.min(CONFIG_SIZE);
     let mut at = usize::from(offset);
@@ -89,11 +86,32 @@ pub(crate) fn dwords(
     })
 }
 
+/// Fills `data` from dwords. Bytes beyond configuration space are ones.
+pub(crate) fn read_dwords(offset: u16, data: &mut [u8], read: impl Fn(u16) -> u32) {
+    data.fill(0xff);
+    for (dword, first, range) in dwords(offset, data.len()) {
+        let bytes = read(dword).to_le_bytes();
+        if let Some(place) = data.get_mut(range) {
+            for (place, byte) in place.iter_mut().zip(bytes.iter().skip(first)) {
+                *place = *byte;
+            }
+        }
+    }
+}
+
+/// Returns the dwords that a write of any size and alignment consists of, lowest first, each with its
+/// offset. Bytes beyond configuration space are dropped.
+pub(crate) fn writes(offset: u16, data: &[u8]) -> impl Iterator<Item = (u16, Write)> {
+    dwords(offset, data.len()).filter_map(move |(dword, first, range)| {
+        Some((dword, Write::bytes(first, data.get(range)?)))
+    })
+}
+
 /// A dword of registers. Every bit has one of the types of PCIe Base 6.0, section 7.4: read-only
 /// unless `writable` (RW) or `clearable` (RW1C) says otherwise, and sticky (ROS, RWS, RW1CS) where
 /// `sticky` does.
 #[derive(Clone, Debug)]
-pub(crate) struct Register {
+pub struct Register {
     value: u32,
     initial: u32,
     writable: u32,
@@ -104,23 +122,23 @@ pub(crate) struct Register {
 
 impl Register {
     /// Read-only bits of this value.
-    pub(crate) const fn new(initial: u32) -> Self {
+    pub const fn new(initial: u32) -> Self {
         Self { value: initial, initial, writable: 0, clearable: 0, sticky: 0, flr_exempt: 0 }
     }
 
     /// Two 16-bit registers sharing the dword.
-    pub(crate) const fn pair(low: u16, high: u16) -> Self {
+    pub const fn pair(low: u16, high: u16) -> Self {
         Self::new(halves(low, high))
     }
 
     /// Bits that software writes (RW).
-    pub(crate) const fn writable(mut self, mask: u32) -> Self {
+    pub const fn writable(mut self, mask: u32) -> Self {
         self.writable = mask;
         self
     }
 
     /// Bits that software clears by writing one (RW1C).
-    pub(crate) const fn clearable(mut self, mask: u32) -> Self {
+    pub const fn clearable(mut self, mask: u32) -> Self {
         self.clearable = mask;
         self
     }
@@ -142,6 +160,11 @@ impl Register {
         self.value
     }
 
+    /// The device itself sets the bits in `mask`, whatever software may do.
+    fn set(&mut self, mask: u32, value: u32) {
+        self.value = self.value & !mask | value & mask;
+    }
+
     /// Software writes.
     pub(crate) fn write(&mut self, write: Write) {
         self.value = write.only(self.writable).over(self.value);
@@ -159,46 +182,46 @@ impl Register {
 }
 
 /// Two 16-bit registers as the dword they share.
-pub(crate) const fn halves(low: u16, high: u16) -> u32 {
+pub const fn halves(low: u16, high: u16) -> u32 {
     let ([a, b], [c, d]) = (low.to_le_bytes(), high.to_le_bytes());
     u32::from_le_bytes([a, b, c, d])
 }
 
 /// The lower 16-bit register of a dword.
-pub(crate) const fn low(dword: u32) -> u16 {
+pub const fn low(dword: u32) -> u16 {
     let [a, b, ..] = dword.to_le_bytes();
     u16::from_le_bytes([a, b])
 }
 
 /// The upper 16-bit register of a dword.
-pub(crate) const fn high(dword: u32) -> u16 {
+pub const fn high(dword: u32) -> u16 {
     let [.., c, d] = dword.to_le_bytes();
     u16::from_le_bytes([c, d])
 }
 
 /// A mask for the upper 16-bit register of a dword.
-pub(crate) const fn in_high(mask: u16) -> u32 {
+pub const fn in_high(mask: u16) -> u32 {
     halves(0, mask)
 }
 
 /// A mask for the lower 16-bit register of a dword.
-pub(crate) const fn in_low(mask: u16) -> u32 {
+pub const fn in_low(mask: u16) -> u32 {
     halves(mask, 0)
 }
 
 /// The registers of one structure, by byte offset. Dwords without a register are reserved: they read
 /// zero and drop writes.
 #[derive(Clone, Debug)]
-pub(crate) struct Bank(Box<[Register]>);
+pub struct Bank(Box<[Register]>);
 
 impl Bank {
     /// `size` bytes (rounded up to dwords) of reserved registers.
-    pub(crate) fn new(size: u16) -> Self {
+    pub fn new(size: u16) -> Self {
         Self(vec![Register::new(0); usize::from(size).div_ceil(4)].into())
     }
 
     /// The same with this register at `offset`, the first byte of a dword or its lower half.
-    pub(crate) fn with(mut self, offset: u16, register: Register) -> Self {
+    pub fn with(mut self, offset: u16, register: Register) -> Self {
         if let Some(place) = self.0.get_mut(usize::from(offset / 4)) {
             *place = register;
         }
@@ -211,8 +234,27 @@ impl Bank {
     }
 
     /// What a read of the dword around `offset` returns.
-    pub(crate) fn get(&self, offset: u16) -> u32 {
+    pub fn get(&self, offset: u16) -> u32 {
         self.0.get(usize::from(offset / 4)).map_or(0, Register::get)
+    }
+
+    /// Reads at any offset and length. Bytes beyond configuration space read as ones.
+    pub fn read(&self, offset: u16, data: &mut [u8]) {
+        read_dwords(offset, data, |dword| self.get(dword));
+    }
+
+    /// Carries out software's write at any offset and length, as each bit allows.
+    pub fn write_bytes(&mut self, offset: u16, data: &[u8]) {
+        for (dword, write) in writes(offset, data) {
+            self.write(dword, write);
+        }
+    }
+
+    /// Sets the bits in `mask` of the dword around `offset`, whatever software may do.
+    pub fn set(&mut self, offset: u16, mask: u32, value: u32) {
+        if let Some(register) = self.0.get_mut(usize::from(offset / 4)) {
+            register.set(mask, value);
+        }
     }
 
     /// Software writes the dword around `offset`.

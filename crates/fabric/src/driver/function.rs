@@ -1,9 +1,14 @@
 //! A function through the eyes of software: registers by offset, capabilities by walking the lists.
 
-use manifold_pci::RoutingId;
+use manifold_pci::spec::{header, list};
+use manifold_pci::{CONFIG_SIZE, RoutingId};
 
-use crate::spec::{CONFIG_SIZE, capability, header};
 use crate::{Error, RootComplex};
+
+/// Capabilities that fit a 256-byte space; more hops than this are a loop.
+const MAX_CAPABILITIES: usize = 48;
+/// Extended capabilities that fit configuration space; more hops than this are a loop.
+const MAX_EXTENDED: usize = 960;
 
 /// A place in the fabric to read from and write to; nobody need be there.
 #[derive(Clone, Copy)]
@@ -100,7 +105,7 @@ impl<'a> Function<'a> {
             return Ok(None);
         }
         let mut pointer = header::CAPABILITIES;
-        for _ in 0..=capability::MAX {
+        for _ in 0..=MAX_CAPABILITIES {
             // The two low bits are reserved (section 7.5.1.1.11).
             let offset = u16::from(self.read_u8(pointer) & !3);
             if offset < header::SIZE {
@@ -109,7 +114,7 @@ impl<'a> Function<'a> {
             if self.read_u8(offset) == id {
                 return Ok(Some(offset));
             }
-            pointer = offset + capability::NEXT;
+            pointer = offset + list::NEXT;
         }
         Err(Error::CapabilityLoop(self.id))
     }
@@ -121,8 +126,8 @@ impl<'a> Function<'a> {
 
     /// Where the extended capability `id` is, if the function has it.
     pub(super) fn find_extended(self, id: u16) -> Result<Option<u16>, Error> {
-        let mut offset = capability::EXTENDED;
-        for _ in 0..=capability::MAX_EXTENDED {
+        let mut offset = list::EXTENDED;
+        for _ in 0..=MAX_EXTENDED {
             // Bits 15:0 ID, 19:16 version, 31:20 next (section 7.6.3).
             let value = self.read_u32(offset);
             if matches!(value, 0 | u32::MAX) {
@@ -131,8 +136,8 @@ impl<'a> Function<'a> {
             if value as u16 == id {
                 return Ok(Some(offset));
             }
-            offset = (value >> 20) as u16 & !3;
-            if !(capability::EXTENDED..CONFIG_SIZE).contains(&offset) {
+            offset = (value >> list::EXTENDED_NEXT_SHIFT) as u16 & !3;
+            if !(list::EXTENDED..CONFIG_SIZE as u16).contains(&offset) {
                 return Ok(None);
             }
         }

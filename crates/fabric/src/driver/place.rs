@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use manifold_pci::spec::header;
+
 use super::function::Function;
-use crate::spec::{bridge, header};
+use crate::spec::bridge;
 use crate::{Error, MemoryRanges};
 
 /// Something that needs addresses: a BAR, or the aperture of a VF BAR.

@@ -13,7 +13,7 @@ use state::State;
 
 use crate::bars::{Bar, Bars};
 use crate::capability::{Request, Role};
-use crate::registers::{Reset, Write, dwords};
+use crate::registers::{Reset, Write, read_dwords, writes};
 use crate::spec;
 use crate::{
     CONFIG_SIZE, Error, Event, Events, FunctionSpec, Msix, MsixSpec, PowerState, SriovSpec,
@@ -71,10 +71,8 @@ impl ConfigSpace {
     /// Writes at any alignment, lowest dword first. Bytes beyond the space are dropped.
     pub fn write(&mut self, offset: u16, data: &[u8]) -> Events {
         let mut events = Events::default();
-        for (dword, first, range) in dwords(offset, data.len()) {
-            if let Some(bytes) = data.get(range) {
-                self.write_dword(dword, Write::bytes(first, bytes), &mut events);
-            }
+        for (dword, write) in writes(offset, data) {
+            self.write_dword(dword, write, &mut events);
         }
         events
     }
@@ -249,19 +247,6 @@ impl ConfigSpace {
             self.msix.set_bus_master(now.bus_master);
         }
         before.events(&now, events);
-    }
-}
-
-/// Fills `data` from dwords; bytes beyond configuration space are ones.
-pub(crate) fn read_dwords(offset: u16, data: &mut [u8], read: impl Fn(u16) -> u32) {
-    data.fill(0xff);
-    for (dword, first, range) in dwords(offset, data.len()) {
-        let bytes = read(dword).to_le_bytes();
-        if let Some(place) = data.get_mut(range) {
-            for (place, byte) in place.iter_mut().zip(bytes.iter().skip(first)) {
-                *place = *byte;
-            }
-        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use crate::bars::Bars;
 use crate::capability::Role;
-use crate::config::{Kind, Placed, bar_index, read_dwords};
-use crate::registers::{Write, dwords, halves, in_high, in_low};
+use crate::config::{Kind, Placed, bar_index};
+use crate::registers::{Reset, Write, halves, in_high, in_low, read_dwords, writes};
 use crate::spec::{aer, express, header, msix, power};
-use crate::{CONFIG_SIZE, ConfigSpace, Event, Events, FunctionSpec, Reset};
+use crate::{CONFIG_SIZE, ConfigSpace, Event, Events, FunctionSpec};
 
 /// How Linux's vfio-pci presents a function to a VMM.
 ///
@@ -77,10 +77,8 @@ impl Passthrough {
     /// Writes at any alignment, lowest dword first. Bytes beyond the space are dropped.
     pub fn write(&mut self, space: &mut ConfigSpace, offset: u16, data: &[u8]) -> Events {
         let mut events = Events::default();
-        for (dword, first, range) in dwords(offset, data.len()) {
-            if let Some(bytes) = data.get(range) {
-                self.write_dword(space, dword, Write::bytes(first, bytes), &mut events);
-            }
+        for (dword, write) in writes(offset, data) {
+            self.write_dword(space, dword, write, &mut events);
         }
         events
     }
