@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use manifold_dma::{Backing, Error as DmaError, Permissions, RemoteMemory};
+use manifold_dma::{Backing, Error as DmaError, Permissions};
 use manifold_pci::CONFIG_SIZE;
 use manifold_vfio_user::{
     Device, DeviceInfo, Disconnect, DmaLimits, DmaMap, DmaMemory, Errno, IoFd, IrqAction, IrqData,
-    IrqInfo, Peer, RegionInfo, RemoteDma, SetIrqs, spec,
+    IrqInfo, Peer, RegionInfo, SetIrqs, spec,
 };
 use manifold_virtio::transport::layout;
 use rustix::fd::{AsFd, OwnedFd};
@@ -36,18 +36,6 @@ impl Attachment {
     /// A function that has ceased to exist answers as the bus does: with ones, and writes go nowhere.
     fn gone(&self) -> bool {
         !self.function.is_present()
-    }
-}
-
-struct Remote(RemoteDma);
-
-impl RemoteMemory for Remote {
-    fn read(&self, iova: u64, data: &mut [u8]) -> std::io::Result<()> {
-        self.0.read(iova, data)
-    }
-
-    fn write(&self, iova: u64, data: &[u8]) -> std::io::Result<()> {
-        self.0.write(iova, data)
     }
 }
 
@@ -189,7 +177,7 @@ impl Device for Attachment {
         let permissions = Permissions { read: map.readable, write: map.writable };
         let backing = match map.memory {
             DmaMemory::File { fd, offset } => Backing::File { fd, offset },
-            DmaMemory::Remote(remote) => Backing::Remote(Arc::new(Remote(remote))),
+            DmaMemory::NotShared => Backing::NotShared,
         };
         self.function.domain.map(map.iova, map.size, permissions, backing).map_err(|error| {
             if !self.told.swap(true, Ordering::Relaxed) {

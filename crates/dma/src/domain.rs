@@ -1,7 +1,6 @@
 //! The mappings of one function and who may see them when.
 
 use std::fmt;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -41,21 +40,8 @@ impl Permissions {
     }
 }
 
-/// Memory that can only be reached by asking its owner (vfio-user's `DMA_READ` and `DMA_WRITE`).
-pub trait RemoteMemory: Send + Sync {
-    /// Reads `data.len()` bytes at `iova`.
-    ///
-    /// # Errors
-    /// When the owner refuses, is gone or does not answer in time.
-    fn read(&self, iova: u64, data: &mut [u8]) -> io::Result<()>;
-    /// Writes `data` at `iova`.
-    ///
-    /// # Errors
-    /// When the owner refuses, is gone or does not answer in time.
-    fn write(&self, iova: u64, data: &[u8]) -> io::Result<()>;
-}
-
 /// Where the memory of a mapping is.
+#[derive(Debug)]
 pub enum Backing {
     /// In a file that both sides can map: `size` bytes from `offset` (a multiple of the page size).
     File {
@@ -64,19 +50,8 @@ pub enum Backing {
         /// Offset of the mapping's first byte in the file.
         offset: u64,
     },
-    /// With the VMM only.
-    Remote(Arc<dyn RemoteMemory>),
-}
-
-impl fmt::Debug for Backing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Backing::File { fd, offset } => {
-                f.debug_struct("File").field("fd", fd).field("offset", offset).finish()
-            }
-            Backing::Remote(_) => f.write_str("Remote"),
-        }
-    }
+    /// With the VMM alone, which gave no descriptor. Every access is a [`FaultReason::NotShared`](crate::FaultReason).
+    NotShared,
 }
 
 /// What a domain holds.
@@ -101,10 +76,7 @@ pub(crate) enum Target {
         /// Keeps the memory mapped.
         file: Arc<MappedFile>,
     },
-    Remote(
-        #[allow(dead_code, reason = "kept for its owner; direct translation refuses it")]
-        Arc<dyn RemoteMemory>,
-    ),
+    NotShared,
 }
 
 #[derive(Clone)]
@@ -220,7 +192,7 @@ impl Domain {
             return Err(Error::Overlap { iova, size, other: *other });
         }
         let target = match backing {
-            Backing::Remote(remote) => Target::Remote(remote),
+            Backing::NotShared => Target::NotShared,
             Backing::File { fd, offset } => {
                 let (address, file) = state.files.map(&fd, offset, size, permissions.write)?;
                 Target::Host { address, file }

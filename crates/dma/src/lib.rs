@@ -37,7 +37,7 @@ mod slice;
 #[doc(hidden)]
 pub mod testing;
 
-pub use domain::{Backing, Domain, PAGE_SIZE, Permissions, RemoteMemory, Stats};
+pub use domain::{Backing, Domain, PAGE_SIZE, Permissions, Stats};
 pub use error::Error;
 pub use fault::{Access, Fault, FaultReason, FaultReport};
 pub use reader::{Pinned, Reader, Window};

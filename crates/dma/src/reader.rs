@@ -366,7 +366,7 @@ impl Pinned<'_> {
             return Err(FaultReason::NotPermitted);
         }
         match &mapping.target {
-            Target::Remote(_) => Err(FaultReason::NotShared),
+            Target::NotShared => Err(FaultReason::NotShared),
             Target::Host { file, .. } if sigbus::hits() != 0 && file.truncated() => {
                 Err(FaultReason::Lost)
             }

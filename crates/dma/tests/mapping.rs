@@ -2,14 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use manifold_dma::testing::GuestMemory;
-use manifold_dma::{
-    Access, Backing, Domain, Error, Fault, FaultReason, PAGE_SIZE, Permissions, RemoteMemory,
-};
+use manifold_dma::{Access, Backing, Domain, Error, Fault, FaultReason, PAGE_SIZE, Permissions};
 
 const RW: Permissions = Permissions::READ_WRITE;
 
@@ -248,23 +245,12 @@ fn pieces_stop_where_there_is_no_room_and_work_stops_with_them() {
     assert_eq!(take(300, 0, 0), (Ok(true), 0));
 }
 
-struct Remote;
-
-impl RemoteMemory for Remote {
-    fn read(&self, _: u64, _: &mut [u8]) -> io::Result<()> {
-        Ok(())
-    }
-    fn write(&self, _: u64, _: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn faults_are_counted_and_the_latest_are_kept() {
     let memory = GuestMemory::new("faults", PAGE_SIZE).unwrap();
     let domain = Domain::new("vf7");
     domain.map(0x10000, PAGE_SIZE, Permissions::READ, memory.backing(0).unwrap()).unwrap();
-    domain.map(0x20000, PAGE_SIZE, RW, Backing::Remote(Arc::new(Remote))).unwrap();
+    domain.map(0x20000, PAGE_SIZE, RW, Backing::NotShared).unwrap();
     let reader = domain.reader();
     let fault = |iova, len, access, reason| Fault { iova, len, access, reason };
     let mut expected = Vec::new();
@@ -296,6 +282,8 @@ fn faults_are_counted_and_the_latest_are_kept() {
     assert_eq!((report.count, report.recent.len()), (1007, 64));
     assert_eq!(report.recent.first().map(|fault| fault.iova), Some(936));
     assert_eq!(report.recent.last().map(|fault| fault.iova), Some(999));
+    let said = fault(0x20000, 1, Access::Write, FaultReason::NotShared).to_string();
+    assert!(said.ends_with("memory not shared (start the VMM with share=on)"), "{said}");
     let said = fault(0x1000, 64, Access::Write, FaultReason::NotMapped).to_string();
     assert_eq!(said, "DMA fault: write of 64 bytes at IOVA 0x1000: not mapped");
 }

@@ -2,13 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use std::io;
 use std::sync::Arc;
 
 use manifold_dma::testing::GuestMemory;
-use manifold_dma::{
-    Access, Backing, Domain, Error, FaultReason, PAGE_SIZE, Permissions, RemoteMemory,
-};
+use manifold_dma::{Access, Backing, Domain, Error, FaultReason, PAGE_SIZE, Permissions};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -22,7 +19,7 @@ const PAGE: usize = PAGE_SIZE as usize;
 enum From {
     ReadWrite,
     ReadOnly,
-    Remote,
+    NotShared,
 }
 
 #[derive(Clone, Debug)]
@@ -37,8 +34,7 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let from =
-        prop_oneof![8 => Just(From::ReadWrite), 2 => Just(From::ReadOnly), 1 => Just(From::Remote)];
+    let from = prop_oneof![8 => Just(From::ReadWrite), 2 => Just(From::ReadOnly), 1 => Just(From::NotShared)];
     let map = (
         0..PAGES,
         0..5u64,
@@ -68,17 +64,6 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-struct Refuses;
-
-impl RemoteMemory for Refuses {
-    fn read(&self, _: u64, _: &mut [u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn write(&self, _: u64, _: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Page {
     /// First and last page of the mapping it belongs to.
@@ -86,7 +71,7 @@ struct Page {
     last: u64,
     read: bool,
     write: bool,
-    /// Page of the file; none: remote.
+    /// Page of the file; none: not shared.
     offset: Option<u64>,
 }
 
@@ -153,7 +138,7 @@ fn step(
             let backing = match from {
                 From::ReadWrite => memory.backing(offset * PAGE_SIZE).unwrap(),
                 From::ReadOnly => memory.read_only_backing(offset * PAGE_SIZE).unwrap(),
-                From::Remote => Backing::Remote(Arc::new(Refuses)),
+                From::NotShared => Backing::NotShared,
             };
             let iova = model.base + page * PAGE_SIZE;
             let result = domain.map(iova, pages * PAGE_SIZE, Permissions { read, write }, backing);
@@ -173,15 +158,15 @@ fn step(
                 Err(Error::ReadOnlyFile) => assert!(write && from == From::ReadOnly),
                 Err(Error::BeyondEnd { needed, size }) => {
                     assert_eq!((needed, size), ((offset + pages) * PAGE_SIZE, FILE * PAGE_SIZE));
-                    assert!(needed > size && from != From::Remote);
+                    assert!(needed > size && from != From::NotShared);
                 }
                 Err(other) => panic!("{other}"),
                 Ok(()) => {
                     assert!(pages > 0 && !beyond && !taken && (read || write));
-                    assert!(from == From::Remote || offset + pages <= FILE);
+                    assert!(from == From::NotShared || offset + pages <= FILE);
                     assert!(from != From::ReadOnly || !write);
                     for n in 0..pages {
-                        let offset = (from != From::Remote).then_some(offset + n);
+                        let offset = (from != From::NotShared).then_some(offset + n);
                         let (first, last) = (page, page + pages - 1);
                         if let Some(entry) = model.pages.get_mut((page + n) as usize) {
                             *entry = Some(Page { first, last, read, write, offset });

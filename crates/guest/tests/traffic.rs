@@ -92,7 +92,7 @@ fn without_the_features_that_a_driver_may_refuse() {
 #[test]
 fn memory_that_is_not_shared_stops_its_own_device_only() {
     let bed = Bed::new(3, 1500);
-    let config = Config { dma: DmaMode::Messages, ..Config::new(bed.socket(2)) };
+    let config = Config { dma: DmaMode::NotShared, ..Config::new(bed.socket(2)) };
     let mut unshared = Guest::start(config);
     let event = unshared.next();
     assert!(matches!(event, Event::Fatal { .. }), "{event:?}");

@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::remote::RemoteDma;
 use crate::session::Disconnect;
 use crate::{Errno, spec};
 
@@ -17,9 +16,6 @@ use crate::{Errno, spec};
 /// `detached` has returned.
 ///
 /// An `Err` becomes an error reply with that errno and leaves the connection as it is.
-///
-/// Inside these methods a [`RemoteDma`] of the same connection refuses to work: the thread that
-/// would receive the client's answer is the one that waits for it.
 pub trait Device: Send + Sync {
     /// How many regions and interrupt types there are. Constant while a client is attached.
     fn info(&self) -> DeviceInfo;
@@ -108,7 +104,7 @@ pub trait Device: Send + Sync {
     }
 
     /// The client is gone, for the reason given. Its mappings and eventfds must be let go of
-    /// (vfio-user, "Client Disconnection"); handles for its memory fail from now on.
+    /// (vfio-user, "Client Disconnection").
     fn detached(&self, how: &Disconnect);
 }
 
@@ -316,8 +312,7 @@ pub enum DmaMemory {
         /// Offset of the mapping's first byte.
         offset: u64,
     },
-    /// With the client, which answers `VFIO_USER_DMA_READ` and `VFIO_USER_DMA_WRITE`. A VMM maps
-    /// its memory without a descriptor when that memory is not shared (QEMU:
-    /// `memory-backend-memfd,share=on` is missing).
-    Remote(RemoteDma),
+    /// With the client alone: the mapping came without a descriptor, as a VMM's does when the
+    /// memory is not shared (QEMU: `memory-backend-memfd,share=on` is missing).
+    NotShared,
 }

@@ -2,15 +2,12 @@
 //! broken. Not part of the interface of this crate.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::assemble::Assembler;
 use crate::codec::{Capabilities, Command, Header, Kind, Reply, Request, Version};
-use crate::remote::{Requests, Sender};
 use crate::session::{Answer, Session};
 use crate::spec::{self, HEADER_SIZE};
 use crate::{
@@ -48,11 +45,9 @@ pub fn session(data: &[u8]) {
     let Ok(null) = File::open("/dev/null") else { return };
     let null = Arc::new(OwnedFd::from(null));
     let device = Arc::new(Inert { fd: Arc::clone(&null), attached: AtomicUsize::new(0) });
-    let sender = Box::new(Nowhere);
-    let requests = Arc::new(Requests::new(sender, Duration::ZERO));
     let peer = Peer { pid: 1, uid: 0, gid: 0, version: (0, 0) };
     let max_xfer = 4096;
-    let mut session = Session::new(device.clone(), requests, peer, max_xfer);
+    let mut session = Session::new(device.clone(), peer, max_xfer);
     let mut assembler = Assembler::new(Session::max_payload(max_xfer));
 
     let mut stream = if first & 0x80 != 0 { version_message() } else { Vec::new() };
@@ -135,15 +130,6 @@ fn version_message() -> Vec<u8> {
     let mut bytes = Header::request(0, Command::Version, payload.len()).encode().to_vec();
     bytes.extend(payload);
     bytes
-}
-
-/// Sends nothing.
-struct Nowhere;
-
-impl Sender for Nowhere {
-    fn send(&self, _: &[u8], _: Instant) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// Does nothing, and checks what it is asked to do.

@@ -8,7 +8,8 @@
 //! This crate is the protocol and the sockets. It is not a device: what registers do is up to the
 //! [`Device`] behind the socket, and so are DMA domains (what is mapped where) and the meaning of
 //! interrupts. It knows nothing of SR-IOV, virtio or the other crates of this workspace. Live
-//! migration and dirty page logging are refused as not supported.
+//! migration and dirty page logging are refused as not supported. The server sends no requests: memory that the client
+//! maps without a descriptor cannot be reached.
 //!
 //! ```text
 //!      VMM                                  this process
@@ -17,11 +18,6 @@
 //!  | client  |<======>|           |         | Session |          | Device |
 //!  |         |  fds   |  Socket   |<--------|         |<---------|        |
 //!  +---------+        +-----------+ Answer  +---------+ results  +--------+
-//!                           ^                    | replies           |
-//!                           |                    v                   v
-//!                           +----------------- Requests <------- RemoteDma
-//!                                         DMA_READ, DMA_WRITE: guest memory that
-//!                                         came without a descriptor, from any thread
 //! ```
 //!
 //! - [`spec`]: the numbers of the protocol, with their sources.
@@ -42,7 +38,6 @@ pub mod codec;
 mod device;
 #[doc(hidden)]
 pub mod fuzzing;
-mod remote;
 mod server;
 mod session;
 pub mod spec;
@@ -52,7 +47,6 @@ pub use device::{
     Peer, RegionInfo, RegionMapping, SetIrqs,
 };
 pub use manifold_socket::Error;
-pub use remote::RemoteDma;
 pub use rustix::io::Errno;
 pub use server::{Config, Endpoint, Server};
 pub use session::Disconnect;

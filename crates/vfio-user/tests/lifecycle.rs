@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use manifold_vfio_user::codec::{Capabilities, Command, RegionAccess, Request};
-use manifold_vfio_user::{Config, Disconnect, Errno, Error, Server};
+use manifold_vfio_user::codec::{Capabilities, Command, DmaMapRequest, RegionAccess, Request};
+use manifold_vfio_user::{Config, Disconnect, DmaMemory, Errno, Error, Server, spec};
 use support::Fixture;
 use support::dummy::{Dummy, Event, Options, PANIC_OFFSET};
 use support::raw::Raw;
@@ -245,4 +245,16 @@ fn a_device_may_disconnect_its_own_client() {
     raw.expect_end();
     dummy.wait_for(&Event::Detached(Disconnect::Server));
     drop((server, directory));
+}
+
+#[test]
+fn memory_without_a_descriptor_is_mapped_as_not_shared() {
+    let fixture = Fixture::default();
+    let mut raw = Raw::attach(fixture.path());
+    let flags = spec::DMA_MAP_READ;
+    let map = DmaMapRequest { argsz: 32, flags, offset: 0, address: 0x10_0000, size: 0x4000 };
+    assert_eq!(raw.call(&Request::DmaMap(map), &[]).errno(), 0);
+    let (iova, size, readable, writable) = (0x10_0000, 0x4000, true, false);
+    fixture.dummy.wait_for(&Event::Map { iova, size, offset: None, readable, writable });
+    assert!(matches!(fixture.dummy.state().mappings[0].memory, DmaMemory::NotShared));
 }

@@ -79,8 +79,6 @@ struct Agent<'a, W: Write> {
     input: BorrowedFd<'a>,
     lines: Lines,
     output: &'a mut W,
-    /// The server asks for guest memory by messages, which must be looked for.
-    serves_dma: bool,
     interrupts: u64,
     sleeps: u64,
 }
@@ -107,7 +105,6 @@ impl<'a, W: Write> Agent<'a, W> {
             input,
             lines: Lines::default(),
             output,
-            serves_dma: config.dma == DmaMode::Messages,
             interrupts: 0,
             sleeps: 0,
         };
@@ -121,9 +118,6 @@ impl<'a, W: Write> Agent<'a, W> {
         let mut idle = 0;
         let mut commands_at = Instant::now();
         loop {
-            if self.serves_dma {
-                self.stack.net().device().function().transport().service()?;
-            }
             let busy = self.stack.poll()?;
             for event in self.stack.take_events() {
                 emit(self.output, &event)?;

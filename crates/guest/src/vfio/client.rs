@@ -5,7 +5,6 @@ mod operations;
 use super::Region;
 use super::spec::{self, command, flags};
 use super::wire::{Fields, Header, Message};
-use crate::memory::Arena;
 use crate::{Error, Result};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -16,7 +15,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Descriptors that this client takes in one message.
@@ -33,7 +31,6 @@ pub struct Client {
     max_msg_fds: usize,
     max_data_xfer_size: usize,
     regions: Vec<Region>,
-    memory: Option<Arc<Arena>>,
 }
 
 /// A message from the server.
@@ -68,7 +65,6 @@ impl Client {
             max_msg_fds: spec::DEFAULT_MAX_MSG_FDS,
             max_data_xfer_size: spec::DEFAULT_MAX_DATA_XFER_SIZE,
             regions: Vec::new(),
-            memory: None,
         })
     }
 
@@ -146,7 +142,7 @@ impl Client {
         }
     }
 
-    /// Sends one command and waits for its reply, serving the server's own commands meanwhile.
+    /// Sends one command and waits for its reply.
     pub(crate) fn request(
         &mut self,
         command: u16,
@@ -161,29 +157,23 @@ impl Client {
 
     /// Waits for the reply to command `id`.
     pub(crate) fn wait_for(&mut self, id: u16, command: u16) -> Result<Received> {
-        loop {
-            let received = self.receive(command)?;
-            if received.header.is_command() {
-                self.serve(&received)?;
-                continue;
-            }
-            if !received.header.is_reply() || received.header.id != id {
-                return Err(protocol(
-                    command,
-                    format!("a reply to message {id} expected, {:?} came", received.header),
-                ));
-            }
-            if received.header.is_error() {
-                return Err(Error::Refused {
-                    command: command::name(command),
-                    errno: received.header.errno.cast_signed(),
-                });
-            }
-            if received.header.command != command {
-                return Err(protocol(command, format!("{:?} came", received.header)));
-            }
-            return Ok(received);
+        let received = self.receive(command)?;
+        if !received.header.is_reply() || received.header.id != id {
+            return Err(protocol(
+                command,
+                format!("a reply to message {id} expected, {:?} came", received.header),
+            ));
         }
+        if received.header.is_error() {
+            return Err(Error::Refused {
+                command: command::name(command),
+                errno: received.header.errno.cast_signed(),
+            });
+        }
+        if received.header.command != command {
+            return Err(protocol(command, format!("{:?} came", received.header)));
+        }
+        Ok(received)
     }
 
     pub(crate) fn take_id(&mut self) -> u16 {
@@ -268,64 +258,6 @@ impl Client {
             }
             _ => Error::Io { what: command, source },
         }
-    }
-
-    /// Carries out a command of the server.
-    fn serve(&mut self, received: &Received) -> Result<()> {
-        let Header { id, command, .. } = received.header;
-        let mut fields = Fields(&received.payload);
-        let answer = match (command, fields.u64(), fields.u64()) {
-            (command::DMA_READ, Some(address), Some(count)) => {
-                self.dma_read(address, count).map(|data| {
-                    Message::new(id, command, flags::TYPE_REPLY)
-                        .u64(address)
-                        .u64(count)
-                        .bytes(&data)
-                })
-            }
-            (command::DMA_WRITE, Some(address), Some(count)) => {
-                let data = fields.rest();
-                let exact = data.len() as u64 == count;
-                exact.then(|| self.dma_write(address, data)).flatten().map(|()| {
-                    // The specification gives the reply a 4-byte count; the structure that every
-                    // implementation sends has 8 bytes.
-                    Message::new(id, command, flags::TYPE_REPLY).u64(address).u64(count)
-                })
-            }
-            _ => None,
-        };
-        if received.header.flags & flags::NO_REPLY != 0 {
-            return Ok(());
-        }
-        let bytes = match answer {
-            Some(message) => message.finish(),
-            None => Header {
-                id,
-                command,
-                size: spec::HEADER_SIZE as u32,
-                flags: flags::TYPE_REPLY | flags::ERROR,
-                errno: libc::EINVAL.cast_unsigned(),
-            }
-            .encode()
-            .to_vec(),
-        };
-        self.send(command, &bytes, &[])
-    }
-
-    fn dma_read(&self, address: u64, count: u64) -> Option<Vec<u8>> {
-        let arena = self.memory.as_ref()?;
-        let count =
-            usize::try_from(count).ok().filter(|n| *n <= spec::DEFAULT_MAX_DATA_XFER_SIZE)?;
-        let offset = usize::try_from(address.checked_sub(arena.iova())?).ok()?;
-        let mut data = vec![0; count];
-        arena.read(offset, &mut data).ok()?;
-        Some(data)
-    }
-
-    fn dma_write(&self, address: u64, data: &[u8]) -> Option<()> {
-        let arena = self.memory.as_ref()?;
-        let offset = usize::try_from(address.checked_sub(arena.iova())?).ok()?;
-        arena.write(offset, data).ok()
     }
 
     /// The socket, for misuse.

@@ -72,10 +72,7 @@ impl Function {
         };
         match dma {
             DmaMode::Shared => self.transport.dma_map(&map, Some(arena.fd())),
-            DmaMode::Messages => {
-                self.transport.serve_dma(arena)?;
-                self.transport.dma_map(&map, None)
-            }
+            DmaMode::NotShared => self.transport.dma_map(&map, None),
         }
     }
 

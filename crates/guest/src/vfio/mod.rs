@@ -11,7 +11,6 @@
 //!     for bytes that never come; there are no timeouts, and its socket is private, so none can be added;
 //!   - mappings are always readable and writable, so read-only memory cannot be tried;
 //!   - no write without a reply (a doorbell costs a round trip), no `DEVICE_GET_REGION_IO_FDS`;
-//!   - a `DMA_READ` from the server is taken for the awaited reply;
 //!   - partial writes are not continued, and the limits that the server names are not kept.
 //! - [`Client`], this crate's own and the default, which does these.
 //!
@@ -31,8 +30,7 @@ pub use client::Client;
 pub use function::{Bar, Function};
 pub use independent::Independent;
 
-use crate::memory::Arena;
-use crate::{Error, Result};
+use crate::Result;
 use serde::{Deserialize, Serialize};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -41,23 +39,22 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientKind {
-    /// This crate's own client: timeouts, posted doorbells, doorbell eventfds, DMA without descriptors.
+    /// This crate's own client: timeouts, posted doorbells, doorbell eventfds, memory without descriptors.
     #[default]
     Own,
     /// The rust-vmm project's `vfio_user::Client`: written by others, so a check on the server.
     RustVmm,
 }
 
-/// How the device reaches guest memory.
+/// Whether the device can reach guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DmaMode {
     /// The memory's file descriptor goes with `VFIO_USER_DMA_MAP`; the device maps it.
     #[default]
     Shared,
-    /// No descriptor: the device sends `VFIO_USER_DMA_READ` and `VFIO_USER_DMA_WRITE` messages.
-    /// Only the own client serves those.
-    Messages,
+    /// The memory is mapped without a descriptor, so that every access by the device is a fault.
+    NotShared,
 }
 
 /// A region of a function: a BAR or configuration space.
@@ -120,7 +117,7 @@ pub trait Transport: Send {
         Ok(Vec::new())
     }
 
-    /// Maps memory. Without a descriptor the server has to ask for every byte.
+    /// Maps memory. Without a descriptor the device cannot reach it.
     fn dma_map(&mut self, map: &DmaMap, fd: Option<BorrowedFd<'_>>) -> Result<()>;
 
     /// Unmaps memory; on return the device does not touch it any more.
@@ -138,19 +135,12 @@ pub trait Transport: Send {
     /// `VFIO_USER_DEVICE_RESET`.
     fn reset(&mut self) -> Result<()>;
 
-    /// Serves the server's own commands from this memory from now on.
-    fn serve_dma(&mut self, arena: Arc<Arena>) -> Result<()> {
-        let _ = arena;
-        Err(Error::Unsupported("DMA by messages"))
-    }
-
-    /// A descriptor that becomes readable when the server sends something unasked or goes away; then
-    /// [`Self::service`] is to be called.
+    /// Returns a descriptor that becomes readable when the server goes away; then [`Self::service`] is to be called.
     fn watch(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Handles what the server sent unasked, without waiting. [`Error::Disconnected`] where it went away.
+    /// Checks without waiting that the server is still there. [`Error::Disconnected`] where it went away.
     fn service(&mut self) -> Result<()> {
         Ok(())
     }

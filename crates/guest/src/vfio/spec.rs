@@ -16,8 +16,6 @@ pub(crate) mod command {
     pub(crate) const DEVICE_SET_IRQS: u16 = 8;
     pub(crate) const REGION_READ: u16 = 9;
     pub(crate) const REGION_WRITE: u16 = 10;
-    pub(crate) const DMA_READ: u16 = 11;
-    pub(crate) const DMA_WRITE: u16 = 12;
     pub(crate) const DEVICE_RESET: u16 = 13;
 
     /// A command's name, for messages.
@@ -33,8 +31,6 @@ pub(crate) mod command {
             DEVICE_SET_IRQS => "VFIO_USER_DEVICE_SET_IRQS",
             REGION_READ => "VFIO_USER_REGION_READ",
             REGION_WRITE => "VFIO_USER_REGION_WRITE",
-            DMA_READ => "VFIO_USER_DMA_READ",
-            DMA_WRITE => "VFIO_USER_DMA_WRITE",
             DEVICE_RESET => "VFIO_USER_DEVICE_RESET",
             _ => "unknown vfio-user command",
         }

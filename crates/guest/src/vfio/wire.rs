@@ -36,10 +36,6 @@ impl Header {
         }
     }
 
-    pub(crate) fn is_command(&self) -> bool {
-        self.flags & flags::TYPE_MASK == flags::TYPE_COMMAND
-    }
-
     pub(crate) fn is_reply(&self) -> bool {
         self.flags & flags::TYPE_MASK == flags::TYPE_REPLY
     }

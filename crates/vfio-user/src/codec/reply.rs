@@ -42,20 +42,6 @@ pub enum Reply<'a> {
     },
     /// To `VFIO_USER_REGION_WRITE`
     RegionWrite(RegionAccess),
-    /// To `VFIO_USER_DMA_READ`
-    DmaRead {
-        /// First address.
-        address: u64,
-        /// What was read.
-        data: &'a [u8],
-    },
-    /// To `VFIO_USER_DMA_WRITE`
-    DmaWrite {
-        /// First address.
-        address: u64,
-        /// Bytes written.
-        count: u64,
-    },
     /// To `VFIO_USER_REGION_WRITE_MULTI`
     RegionWriteMulti {
         /// Writes done.
@@ -117,8 +103,8 @@ impl<'a> Reply<'a> {
     /// Reads the payload of a reply to this command that reports no error.
     ///
     /// # Errors
-    /// A payload that is too short, or whose counts contradict its length. Migration commands have
-    /// no reply that is known here.
+    /// A payload that is too short, or whose counts contradict its length. No reply is known to
+    /// a command that is not served.
     pub fn decode(command: Command, payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new("reply", payload);
         Ok(match command {
@@ -143,18 +129,19 @@ impl<'a> Reply<'a> {
                 Self::RegionRead { access, data: cursor.counted(u64::from(access.count))? }
             }
             Command::RegionWrite => Self::RegionWrite(RegionAccess::decode(&mut cursor)?),
-            Command::DmaRead => {
-                let (address, count) = (cursor.u64()?, cursor.u64()?);
-                Self::DmaRead { address, data: cursor.counted(count)? }
-            }
-            Command::DmaWrite => Self::DmaWrite { address: cursor.u64()?, count: cursor.u64()? },
             Command::RegionWriteMulti => Self::RegionWriteMulti { count: cursor.u64()? },
             Command::DmaMap | Command::DeviceSetIrqs | Command::DeviceReset => Self::Empty(command),
-            Command::DirtyPages
+            Command::DmaRead
+            | Command::DmaWrite
+            | Command::DirtyPages
             | Command::DeviceFeature
             | Command::MigDataRead
             | Command::MigDataWrite => {
-                return Err(Malformed::Short { what: "migration", needed: usize::MAX, got: 0 });
+                return Err(Malformed::Short {
+                    what: "a reply that is not read",
+                    needed: usize::MAX,
+                    got: 0,
+                });
             }
         })
     }
@@ -181,15 +168,6 @@ impl<'a> Reply<'a> {
                 payload.extend_from_slice(data);
             }
             Self::RegionWrite(access) => access.encode(payload),
-            Self::DmaRead { address, data } => {
-                payload.put_u64(*address);
-                payload.put_u64(data.len() as u64);
-                payload.extend_from_slice(data);
-            }
-            Self::DmaWrite { address, count } => {
-                payload.put_u64(*address);
-                payload.put_u64(*count);
-            }
             Self::RegionWriteMulti { count } => payload.put_u64(*count),
             Self::Empty(_) => {}
         }

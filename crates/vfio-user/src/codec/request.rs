@@ -30,26 +30,12 @@ pub enum Request<'a> {
         /// What.
         data: &'a [u8],
     },
-    /// `VFIO_USER_DMA_READ`
-    DmaRead {
-        /// First address.
-        address: u64,
-        /// Bytes.
-        count: u64,
-    },
-    /// `VFIO_USER_DMA_WRITE`
-    DmaWrite {
-        /// First address.
-        address: u64,
-        /// What.
-        data: &'a [u8],
-    },
     /// `VFIO_USER_DEVICE_RESET`
     DeviceReset,
     /// `VFIO_USER_REGION_WRITE_MULTI`
     RegionWriteMulti(Vec<SmallWrite>),
-    /// A command of dirty page logging or migration, which are not read any further.
-    Migration(Command),
+    /// A command of dirty page logging or migration, or one that only a server sends. Its payload is not read.
+    NotServed(Command),
 }
 
 /// Payload of `VFIO_USER_DMA_MAP`.
@@ -184,21 +170,14 @@ impl<'a> Request<'a> {
                 let access = RegionAccess::decode(&mut cursor)?;
                 Self::RegionWrite { access, data: cursor.counted(u64::from(access.count))? }
             }
-            Command::DmaRead => {
-                let mut cursor = Cursor::new("dma read", payload);
-                Self::DmaRead { address: cursor.u64()?, count: cursor.u64()? }
-            }
-            Command::DmaWrite => {
-                let mut cursor = Cursor::new("dma write", payload);
-                let (address, count) = (cursor.u64()?, cursor.u64()?);
-                Self::DmaWrite { address, data: cursor.counted(count)? }
-            }
             Command::DeviceReset => Self::DeviceReset,
             Command::RegionWriteMulti => Self::RegionWriteMulti(decode_multi(payload)?),
-            Command::DirtyPages
+            Command::DmaRead
+            | Command::DmaWrite
+            | Command::DirtyPages
             | Command::DeviceFeature
             | Command::MigDataRead
-            | Command::MigDataWrite => Self::Migration(command),
+            | Command::MigDataWrite => Self::NotServed(command),
         })
     }
 
@@ -216,11 +195,9 @@ impl<'a> Request<'a> {
             Self::DeviceSetIrqs(_) => Command::DeviceSetIrqs,
             Self::RegionRead(_) => Command::RegionRead,
             Self::RegionWrite { .. } => Command::RegionWrite,
-            Self::DmaRead { .. } => Command::DmaRead,
-            Self::DmaWrite { .. } => Command::DmaWrite,
             Self::DeviceReset => Command::DeviceReset,
             Self::RegionWriteMulti(_) => Command::RegionWriteMulti,
-            Self::Migration(command) => *command,
+            Self::NotServed(command) => *command,
         }
     }
 
@@ -257,16 +234,7 @@ impl<'a> Request<'a> {
                 access.encode(payload);
                 payload.extend_from_slice(data);
             }
-            Self::DmaRead { address, count } => {
-                payload.put_u64(*address);
-                payload.put_u64(*count);
-            }
-            Self::DmaWrite { address, data } => {
-                payload.put_u64(*address);
-                payload.put_u64(data.len() as u64);
-                payload.extend_from_slice(data);
-            }
-            Self::DeviceReset | Self::Migration(_) => {}
+            Self::DeviceReset | Self::NotServed(_) => {}
             Self::RegionWriteMulti(writes) => {
                 payload.put_u64(writes.len() as u64);
                 for write in writes {

@@ -1,16 +1,13 @@
 //! One client's thread: receives, hands over to the session, sends the answer.
 
-use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
 
 use manifold_socket::{Received, Seat, Socket};
 
 use super::Service;
 use crate::assemble::Assembler;
-use crate::remote::{Requests, Sender};
 use crate::session::{Answer, Session};
 use crate::{Disconnect, Errno, Peer};
 
@@ -18,16 +15,10 @@ use crate::{Disconnect, Errno, Peer};
 pub(super) fn run(service: &Service, seat: &Seat, socket: &Arc<Socket>, assembler: &mut Assembler) {
     let config = &service.config;
     assembler.set_max_payload(Session::max_payload(config.max_data_xfer_size));
-    let sender = Box::new(SocketSender(Arc::clone(socket)));
     let manifold_socket::Peer { pid, uid, gid } = socket.peer();
     // The version is not known yet.
     let peer = Peer { pid, uid, gid, version: (0, 0) };
-    let mut session = Session::new(
-        Arc::clone(&service.device),
-        Arc::new(Requests::new(sender, config.dma_timeout)),
-        peer,
-        config.max_data_xfer_size,
-    );
+    let mut session = Session::new(Arc::clone(&service.device), peer, config.max_data_xfer_size);
 
     // A bug in one function's device model costs that function its client, not the others theirs.
     let how =
@@ -108,12 +99,4 @@ fn deliver(socket: &Socket, answer: &mut Answer) -> Option<Disconnect> {
         }
     }
     answer.end.take()
-}
-
-struct SocketSender(Arc<Socket>);
-
-impl Sender for SocketSender {
-    fn send(&self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
-        self.0.send(bytes, &[], Some(deadline))
-    }
 }

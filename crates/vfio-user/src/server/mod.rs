@@ -25,19 +25,15 @@ pub struct Config {
     pub max_data_xfer_size: u32,
     /// How long a client has to send its version after it connected.
     pub handshake_timeout: Duration,
-    /// How long a client has to answer a request for its memory. QEMU gives up on a request of its
-    /// own after 5 s, so less than that.
-    pub dma_timeout: Duration,
 }
 
 impl Default for Config {
-    /// Sockets for the owner only, 1 MiB, 5 s, 2 s.
+    /// Sockets for the owner only, 1 MiB, 5 s.
     fn default() -> Self {
         Self {
             socket_mode: 0o600,
             max_data_xfer_size: 1 << 20,
             handshake_timeout: Duration::from_secs(5),
-            dma_timeout: Duration::from_secs(2),
         }
     }
 }

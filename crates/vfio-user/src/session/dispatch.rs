@@ -1,14 +1,12 @@
 //! Requests of an attached client.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use super::{Answer, Attached, Session};
 use crate::codec::{
     Command, DmaMapRequest, DmaUnmapRequest, RegionAccess, Reply, Request, SmallWrite,
 };
 use crate::device::{DmaMap, DmaMemory};
-use crate::remote::{Mapping, Range, RemoteDma};
 use crate::{Errno, spec};
 
 impl Session {
@@ -28,7 +26,6 @@ impl Session {
         match request {
             // Sent once, or by the client never.
             Request::Version(_) => Err(Errno::INVAL),
-            Request::DmaRead { .. } | Request::DmaWrite { .. } => Err(Errno::OPNOTSUPP),
             Request::DmaMap(map) => self.dma_map(&map, fds),
             Request::DmaUnmap(unmap) => self.dma_unmap(unmap, answer),
             Request::DeviceGetInfo(info) => attached.device_info(info, answer),
@@ -51,15 +48,12 @@ impl Session {
                 answer.put(&Reply::RegionWriteMulti { count });
                 Ok(())
             }
-            Request::DeviceReset if attached.info.resettable => {
-                let _blocked = self.requests.block(Range::ALL);
-                self.device.reset()
-            }
+            Request::DeviceReset if attached.info.resettable => self.device.reset(),
             Request::DeviceReset => Err(Errno::OPNOTSUPP),
             // What Linux answers for a feature it does not know: clients take it for "no
             // migration", not for a failure.
-            Request::Migration(Command::DeviceFeature) => Err(Errno::NOTTY),
-            Request::Migration(_) => Err(Errno::OPNOTSUPP),
+            Request::NotServed(Command::DeviceFeature) => Err(Errno::NOTTY),
+            Request::NotServed(_) => Err(Errno::OPNOTSUPP),
         }
     }
 
@@ -83,10 +77,7 @@ impl Session {
         let (iova, size) = (map.address, map.size);
         let memory = match fd {
             Some(fd) => DmaMemory::File { fd, offset: map.offset },
-            None => {
-                let mapping = Mapping { iova, size, readable, writable };
-                DmaMemory::Remote(RemoteDma::new(Arc::clone(&self.requests), mapping))
-            }
+            None => DmaMemory::NotShared,
         };
         self.device.dma_map(DmaMap { iova, size, readable, writable, memory })
     }
@@ -100,10 +91,8 @@ impl Session {
         }
         if unmap.flags & spec::DMA_UNMAP_ALL == 0 {
             check_range(unmap.address, unmap.size)?;
-            let _blocked = self.requests.block(Range::new(unmap.address, unmap.size));
             self.device.dma_unmap(unmap.address, unmap.size)?;
         } else if unmap.address == 0 && unmap.size == 0 {
-            let _blocked = self.requests.block(Range::ALL);
             self.device.dma_unmap_all()?;
         } else {
             return Err(Errno::INVAL);

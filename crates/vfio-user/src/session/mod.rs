@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   Message ─► Session::receive ─► Answer { bytes, descriptors, whether that was the last }
-//!                 │        │
-//!            Device calls  replies to our own requests ─► Requests
+//!                 │
+//!            Device calls
 //! ```
 
 mod dispatch;
@@ -17,7 +17,6 @@ use std::sync::Arc;
 use crate::assemble::{Broken, Message};
 use crate::codec::{Capabilities, Command, Header, Kind, Reply, Request, Version};
 use crate::device::{Device, DeviceInfo, IrqInfo, Peer};
-use crate::remote::Requests;
 use crate::{Errno, spec};
 
 /// Why a connection ended.
@@ -62,7 +61,6 @@ const ADVERTISED_MSG_FDS: u64 = 16;
 /// One client's connection.
 pub(crate) struct Session {
     device: Arc<dyn Device>,
-    requests: Arc<Requests>,
     /// Credentials of the client; the version is filled in when it is agreed on.
     peer: Peer,
     max_data_xfer_size: u32,
@@ -179,13 +177,8 @@ impl Session {
         (max_data_xfer_size as usize).max(Self::MAX_VERSION_PAYLOAD).saturating_add(16)
     }
 
-    pub(crate) fn new(
-        device: Arc<dyn Device>,
-        requests: Arc<Requests>,
-        peer: Peer,
-        max_data_xfer_size: u32,
-    ) -> Self {
-        Self { device, requests, peer, max_data_xfer_size, state: State::New }
+    pub(crate) fn new(device: Arc<dyn Device>, peer: Peer, max_data_xfer_size: u32) -> Self {
+        Self { device, peer, max_data_xfer_size, state: State::New }
     }
 
     /// The client, once it is attached.
@@ -199,7 +192,7 @@ impl Session {
         let Message { header, payload, fds } = message;
         match header.kind() {
             Some(Kind::Request) => {}
-            Some(Kind::Reply) => return self.reply(&header, payload, answer),
+            Some(Kind::Reply) => return self.reply(&header, answer),
             None => {
                 answer.refuse(&header, Errno::INVAL);
                 answer.end = Some(Disconnect::Protocol("neither a request nor a reply"));
@@ -234,18 +227,16 @@ impl Session {
 
     /// The connection is over. Tells the device, if it knew of the client.
     pub(crate) fn end(&mut self, how: &Disconnect) {
-        self.requests.close();
         if let State::Attached(_) = std::mem::replace(&mut self.state, State::Ended) {
             self.device.detached(how);
         }
     }
 
-    fn reply(&mut self, header: &Header, payload: &[u8], answer: &mut Answer) {
+    fn reply(&self, header: &Header, answer: &mut Answer) {
         if matches!(self.state, State::New) {
             answer.end = Some(Disconnect::Protocol("a reply before the version"));
-        } else if !self.requests.complete(header, payload) {
-            // It may have been given up on, or was never asked for; neither is worth the
-            // connection.
+        } else {
+            // The server asks for nothing; a reply is not worth the connection.
             tracing::debug!(id = header.id, command = header.command, "reply nobody waits for");
         }
     }
@@ -301,12 +292,6 @@ impl Session {
             .attached(&self.peer)
             .map_err(|errno| Refusal { errno, end: Some(Disconnect::Refused(errno)) })?;
         self.state = State::Attached(attached);
-
-        let client_xfer = theirs.capabilities.max_data_xfer_size;
-        let chunk = client_xfer
-            .unwrap_or(spec::DEFAULT_MAX_DATA_XFER_SIZE)
-            .min(u64::from(self.max_data_xfer_size));
-        self.requests.open(usize::try_from(chunk).unwrap_or_default());
 
         let (major, minor) = self.peer.version;
         answer.put(&Reply::Version(Version { major, minor, capabilities: reply }));

@@ -28,11 +28,7 @@ impl Fixture {
 
     /// With time-outs that a test can wait for.
     pub fn with_config(options: Options, config: &Config) -> Self {
-        let config = Config {
-            handshake_timeout: Duration::from_millis(500),
-            dma_timeout: Duration::from_millis(300),
-            ..config.clone()
-        };
+        let config = Config { handshake_timeout: Duration::from_millis(500), ..config.clone() };
         let directory = tempfile::tempdir().unwrap();
         let server = Server::start(config).unwrap();
         let dummy = Dummy::new(options);

@@ -1,7 +1,6 @@
 //! What a [`Transport`] does, as messages.
 
 use super::{Client, MAX_MESSAGE, MAX_MSG_FDS, protocol, short};
-use crate::memory::Arena;
 use crate::vfio::spec::{self, command, flags, irq_set};
 use crate::vfio::wire::{Fields, Message};
 use crate::vfio::{DmaMap, Doorbell, Region, Transport};
@@ -197,34 +196,17 @@ impl Transport for Client {
         self.request(command::DEVICE_RESET, |m| m, &[]).map(drop)
     }
 
-    fn serve_dma(&mut self, arena: Arc<Arena>) -> Result<()> {
-        self.memory = Some(arena);
-        Ok(())
-    }
-
     fn watch(&self) -> Option<BorrowedFd<'_>> {
         Some(self.socket.as_fd())
     }
 
     fn service(&mut self) -> Result<()> {
-        let mut peek = [0; 1];
-        loop {
-            let ready = rustix::net::recv(
-                &self.socket,
-                &mut peek[..],
-                RecvFlags::PEEK | RecvFlags::DONTWAIT,
-            );
-            match ready {
-                Ok((0, _)) => return Err(Error::Disconnected { command: "idle connection" }),
-                Ok(_) => {}
-                Err(rustix::io::Errno::AGAIN) => return Ok(()),
-                Err(e) => return Err(self.failed(0, e.into())),
-            }
-            let received = self.receive(0)?;
-            if !received.header.is_command() {
-                return Err(protocol(0, format!("an unasked {:?}", received.header)));
-            }
-            self.serve(&received)?;
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match rustix::net::recv(&self.socket, &mut [0; 1][..], flags) {
+            Ok((0, _)) => Err(Error::Disconnected { command: "idle connection" }),
+            Ok(_) => Err(protocol(0, "a message that was not asked for".into())),
+            Err(rustix::io::Errno::AGAIN) => Ok(()),
+            Err(e) => Err(self.failed(0, e.into())),
         }
     }
 }

@@ -4,7 +4,6 @@ use super::*;
 use crate::vfio::Transport;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 /// A server that runs `script` on its one connection.
@@ -39,9 +38,6 @@ fn region_read(script: impl FnOnce(&mut UnixStream, Header) + Send + 'static) ->
         script(socket, header);
     });
     let mut client = Client::connect_only(&path, Duration::from_millis(200)).unwrap();
-    let arena = Arena::new(4096, 0x1000).unwrap();
-    arena.write(8, b"guest memory").unwrap();
-    client.serve_dma(Arc::new(arena)).unwrap();
     let mut data = [0; 4];
     let result = client.region_read(7, 0x10, &mut data);
     drop(client);
@@ -114,38 +110,6 @@ fn replies_to_something_else_are_violations() {
         });
         assert!(matches!(result, Err(Error::Protocol { .. })), "{size}: {result:?}");
     }
-}
-
-#[test]
-fn the_server_may_ask_for_memory_in_between() {
-    let result = region_read(|socket, header| {
-        let ask = Message::new(99, command::DMA_READ, 0).u64(0x1008).u64(5).finish();
-        socket.write_all(&ask).unwrap();
-        let (answer, payload) = read(socket);
-        assert_eq!((answer.id, answer.command, answer.is_reply()), (99, command::DMA_READ, true));
-        assert_eq!(payload[16..], *b"guest");
-
-        let put = Message::new(100, command::DMA_WRITE, 0).u64(0x1008).u64(2).bytes(b"GU").finish();
-        socket.write_all(&put).unwrap();
-        assert!(!read(socket).0.is_error());
-        socket.write_all(&ask).unwrap();
-        assert_eq!(read(socket).1[16..], *b"GUest");
-
-        // Not the guest's memory, too much of it, or data that is not there.
-        for bad in [
-            Message::new(1, command::DMA_READ, 0).u64(0xfff).u64(1).finish(),
-            Message::new(2, command::DMA_READ, 0).u64(0x1fff).u64(2).finish(),
-            Message::new(3, command::DMA_READ, 0).u64(0x1000).u64(u64::MAX).finish(),
-            Message::new(4, command::DMA_WRITE, 0).u64(0x1000).u64(9).bytes(&[0]).finish(),
-            Message::new(5, command::DMA_READ, 0).u32(1).finish(),
-            Message::new(6, 77, 0).finish(),
-        ] {
-            socket.write_all(&bad).unwrap();
-            assert!(read(socket).0.is_error());
-        }
-        socket.write_all(&good(&header)).unwrap();
-    });
-    assert_eq!(result.unwrap(), [1, 2, 3, 4]);
 }
 
 #[test]
