@@ -2,43 +2,18 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use imbl::OrdMap;
 use parking_lot::Mutex;
 
 use crate::error::Error;
-use crate::fault::{Access, Fault, FaultLog, FaultReport};
-use crate::memory::{Files, HostAddress, MappedFile};
+use crate::fault::{Fault, FaultLog, FaultReport};
+use crate::limits::PAGE_SIZE;
+use crate::memory::Files;
 use crate::pin::Slot;
 use crate::reader::Reader;
-
-/// Granularity of mappings in bytes.
-pub const PAGE_SIZE: u64 = 4096;
-
-/// What the function may do with a mapping; at least one must be set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Permissions {
-    /// The function may read.
-    pub read: bool,
-    /// The function may write.
-    pub write: bool,
-}
-
-impl Permissions {
-    /// Read and write.
-    pub const READ_WRITE: Permissions = Permissions { read: true, write: true };
-    /// Read only.
-    pub const READ: Permissions = Permissions { read: true, write: false };
-
-    pub(crate) fn allow(self, access: Access) -> bool {
-        match access {
-            Access::Read => self.read,
-            Access::Write => self.write,
-        }
-    }
-}
+use crate::snapshot::{Mapping, Permissions, Snapshot, Target};
 
 /// Where the memory of a mapping is.
 #[derive(Debug)]
@@ -69,58 +44,6 @@ pub struct Stats {
     pub truncated_files: usize,
 }
 
-#[derive(Clone)]
-pub(crate) enum Target {
-    Host {
-        address: HostAddress,
-        /// Keeps the memory mapped.
-        file: Arc<MappedFile>,
-    },
-    NotShared,
-}
-
-#[derive(Clone)]
-pub(crate) struct Mapping {
-    /// Last IOVA, inclusive: a mapping may end at the top of the address space.
-    pub(crate) last: u64,
-    pub(crate) permissions: Permissions,
-    pub(crate) target: Target,
-}
-
-/// The mappings at one moment; what it says never changes. Cloning shares everything.
-#[derive(Clone)]
-pub(crate) struct Snapshot {
-    map: OrdMap<u64, Mapping>,
-    pub(crate) bus_master: bool,
-    /// Different for every snapshot of every domain in this process, so that what was derived from one is never taken
-    /// for derived from another.
-    pub(crate) version: u64,
-}
-
-impl fmt::Debug for Snapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Snapshot {{ version: {}, mappings: {} }}", self.version, self.map.len())
-    }
-}
-
-impl Snapshot {
-    pub(crate) fn new(map: OrdMap<u64, Mapping>, bus_master: bool) -> Arc<Self> {
-        static VERSIONS: AtomicU64 = AtomicU64::new(0);
-        let version = VERSIONS.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Snapshot { map, bus_master, version })
-    }
-
-    /// The mapping that holds `iova`, with its first IOVA.
-    pub(crate) fn find(&self, iova: u64) -> Option<(u64, &Mapping)> {
-        // One-page mappings are what there can be many of, and looking for a key is cheaper than for its neighbour.
-        let page = iova - iova % PAGE_SIZE;
-        if let Some(mapping) = self.map.get(&page) {
-            return Some((page, mapping));
-        }
-        self.map.get_prev(&iova).filter(|(_, m)| m.last >= iova).map(|(first, m)| (*first, m))
-    }
-}
-
 struct State {
     current: Arc<Snapshot>,
     readers: Vec<Weak<Slot>>,
@@ -133,7 +56,7 @@ struct State {
 pub struct Domain {
     name: String,
     state: Mutex<State>,
-    faults: FaultLog,
+    faults: Arc<FaultLog>,
 }
 
 impl fmt::Debug for Domain {
@@ -157,7 +80,7 @@ impl Domain {
                 files: Files::default(),
                 stats: Stats::default(),
             }),
-            faults: FaultLog::default(),
+            faults: Arc::default(),
         })
     }
 
@@ -182,7 +105,7 @@ impl Domain {
             return Err(Error::NoPermission);
         }
         let mut state = self.state.lock();
-        let mut map = state.current.map.clone();
+        let mut map = state.current.mappings().clone();
         if map.len() >= Self::MAX_MAPPINGS {
             return Err(Error::TooMany(Self::MAX_MAPPINGS));
         }
@@ -201,8 +124,7 @@ impl Domain {
         map.insert(iova, Mapping { last, permissions, target });
         state.stats.maps += 1;
         state.stats.bytes += size;
-        let bus_master = state.current.bus_master;
-        state.publish(Snapshot::new(map, bus_master));
+        state.change(map);
         Ok(())
     }
 
@@ -221,7 +143,7 @@ impl Domain {
                 return Err(Error::Splits { iova, size, other: first });
             }
         }
-        let mut map = state.current.map.clone();
+        let mut map = state.current.mappings().clone();
         let inside: Vec<u64> = map.range(iova..=last).map(|(first, _)| *first).collect();
         let mut bytes = 0;
         for first in &inside {
@@ -232,8 +154,7 @@ impl Domain {
         if bytes > 0 {
             state.stats.unmaps += inside.len() as u64;
             state.stats.bytes -= bytes;
-            let bus_master = state.current.bus_master;
-            state.publish(Snapshot::new(map, bus_master));
+            state.change(map);
             state.files.forget();
         }
         Ok(bytes)
@@ -242,10 +163,9 @@ impl Domain {
     /// Removes all mappings; as [`Domain::unmap`], complete when it returns.
     pub fn unmap_all(&self) {
         let mut state = self.state.lock();
-        state.stats.unmaps += state.current.map.len() as u64;
+        state.stats.unmaps += state.current.mappings().len() as u64;
         state.stats.bytes = 0;
-        let bus_master = state.current.bus_master;
-        state.publish(Snapshot::new(OrdMap::new(), bus_master));
+        state.change(OrdMap::new());
         state.files.forget();
     }
 
@@ -254,18 +174,18 @@ impl Domain {
     pub fn set_bus_master(&self, enabled: bool) {
         let mut state = self.state.lock();
         if state.current.bus_master != enabled {
-            let map = state.current.map.clone();
+            let map = state.current.mappings().clone();
             state.publish(Snapshot::new(map, enabled));
         }
     }
 
     /// A new translator of this domain.
-    pub fn reader(self: &Arc<Self>) -> Reader {
+    pub fn reader(&self) -> Reader {
         let mut state = self.state.lock();
         state.readers.retain(|reader| reader.strong_count() > 0);
         let slot = Arc::new(Slot::new(Arc::clone(&state.current)));
         state.readers.push(Arc::downgrade(&slot));
-        Reader::new(Arc::clone(self), slot)
+        Reader::new(Arc::clone(&self.faults), slot)
     }
 
     /// Records a fault.
@@ -282,7 +202,7 @@ impl Domain {
     pub fn stats(&self) -> Stats {
         let state = self.state.lock();
         Stats {
-            mappings: state.current.map.len(),
+            mappings: state.current.mappings().len(),
             truncated_files: state.files.truncated(),
             ..state.stats
         }
@@ -290,6 +210,11 @@ impl Domain {
 }
 
 impl State {
+    /// Publishes new mappings.
+    fn change(&mut self, map: OrdMap<u64, Mapping>) {
+        self.publish(Snapshot::new(map, self.current.bus_master));
+    }
+
     /// Puts a new snapshot into every reader, then waits until none can use the previous one.
     fn publish(&mut self, snapshot: Arc<Snapshot>) {
         self.current = snapshot;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::domain::PAGE_SIZE;
+use crate::limits::PAGE_SIZE;
 
 /// Why a mapping could not be made or removed. The conditions are those of Linux's VFIO type 1 (v2) IOMMU, and limits
 /// that keep one client from taking what others need.

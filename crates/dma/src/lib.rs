@@ -28,18 +28,22 @@ mod barrier;
 mod domain;
 mod error;
 mod fault;
+mod limits;
 mod memory;
 mod pin;
 mod reader;
 mod shared;
 pub mod sigbus;
 mod slice;
+mod snapshot;
 #[doc(hidden)]
 pub mod testing;
 
-pub use domain::{Backing, Domain, PAGE_SIZE, Permissions, Stats};
+pub use domain::{Backing, Domain, Stats};
 pub use error::Error;
 pub use fault::{Access, Fault, FaultReason, FaultReport};
+pub use limits::PAGE_SIZE;
 pub use reader::{Pinned, Reader, Window};
 pub use shared::SharedMemory;
 pub use slice::Slice;
+pub use snapshot::Permissions;

@@ -9,15 +9,9 @@ use std::sync::{Arc, Weak};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, fstatfs};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::domain::PAGE_SIZE;
 use crate::error::Error;
+use crate::limits::{MAX_ADDRESS_SPACE, MAX_FILES, PAGE_SIZE};
 use crate::sigbus;
-
-/// How many files one domain may have mapped at once. A VMM has one per memory device. The process as a whole can have
-/// 65,530 mappings, so what one client can take is limited.
-pub(crate) const MAX_FILES: usize = 64;
-/// How much of this process's address space (128 TiB) one domain may take up.
-pub(crate) const MAX_ADDRESS_SPACE: u64 = 4 << 40;
 
 /// File systems whose pages are in memory or on a local disk. On others (FUSE above all) whoever serves the file can
 /// withhold a page for ever, and with it the worker thread that touches it.
@@ -76,6 +70,23 @@ struct FileInfo {
 }
 
 impl FileInfo {
+    /// Looks at a file of which `size` bytes from `offset` are to be mapped, to be written where
+    /// `write` says so.
+    fn check(fd: &OwnedFd, offset: u64, size: u64, write: bool) -> Result<Self, Error> {
+        if !offset.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::UnalignedOffset(offset));
+        }
+        let info = Self::of(fd)?;
+        if write && !info.writable {
+            return Err(Error::ReadOnlyFile);
+        }
+        let needed = offset.checked_add(size).ok_or(Error::Wraps { iova: offset, size })?;
+        match info.size {
+            Some(size) if needed > size => Err(Error::BeyondEnd { needed, size }),
+            _ => Ok(info),
+        }
+    }
+
     fn of(fd: &OwnedFd) -> Result<Self, Error> {
         let stat = fstat(fd).map_err(io::Error::from)?;
         let mode = fcntl_getfl(fd).map_err(io::Error::from)? & OFlags::RWMODE;
@@ -129,19 +140,7 @@ impl MappedFile {
 
     /// Maps `len` bytes at `offset` of a file, readable and writable, for no domain in particular.
     pub(crate) fn range(fd: &OwnedFd, offset: u64, len: u64) -> Result<(HostAddress, Self), Error> {
-        if !offset.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::UnalignedOffset(offset));
-        }
-        let info = FileInfo::of(fd)?;
-        if !info.writable {
-            return Err(Error::ReadOnlyFile);
-        }
-        let needed = offset.checked_add(len).ok_or(Error::Wraps { iova: offset, size: len })?;
-        if let Some(size) = info.size
-            && needed > size
-        {
-            return Err(Error::BeyondEnd { needed, size });
-        }
+        FileInfo::check(fd, offset, len, true)?;
         let file = MappedFile::new(fd, offset, len, true)?;
         Ok((file.base, file))
     }
@@ -189,19 +188,7 @@ impl Files {
         size: u64,
         write: bool,
     ) -> Result<(HostAddress, Arc<MappedFile>), Error> {
-        if !offset.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::UnalignedOffset(offset));
-        }
-        let info = FileInfo::of(fd)?;
-        if write && !info.writable {
-            return Err(Error::ReadOnlyFile);
-        }
-        let needed = offset.checked_add(size).ok_or(Error::Wraps { iova: offset, size })?;
-        if let Some(length) = info.size
-            && needed > length
-        {
-            return Err(Error::BeyondEnd { needed, size: length });
-        }
+        let info = FileInfo::check(fd, offset, size, write)?;
         for (key, file) in &self.open {
             if *key == info.key
                 && let Some(file) = file.upgrade()

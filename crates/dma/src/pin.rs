@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::barrier;
-use crate::domain::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// Looks at a busy slot before going to sleep: about as long as a long burst takes.
 #[cfg(not(loom))]

@@ -6,11 +6,11 @@ use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use crate::domain::{Domain, Mapping, Snapshot, Target};
-use crate::fault::{Access, Fault, FaultReason};
+use crate::fault::{Access, Fault, FaultLog, FaultReason};
 use crate::pin::Slot;
 use crate::sigbus;
 use crate::slice::Slice;
+use crate::snapshot::{Mapping, Snapshot, Target};
 
 /// How many translations a reader remembers. Guest RAM is two or three ranges; a virtual IOMMU makes many, and then the
 /// tree is searched.
@@ -65,7 +65,8 @@ impl Memo {
 
 /// One translator of a domain, owned by one worker (or one control thread).
 pub struct Reader {
-    domain: Arc<Domain>,
+    /// The domain's log.
+    faults: Arc<FaultLog>,
     slot: Arc<Slot>,
     /// How many [`Pinned`] there are, and the snapshot they share.
     pins: Cell<usize>,
@@ -79,14 +80,14 @@ unsafe impl Send for Reader {}
 
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").field("domain", &self.domain).finish_non_exhaustive()
+        f.debug_struct("Reader").field("pins", &self.pins).finish_non_exhaustive()
     }
 }
 
 impl Reader {
-    pub(crate) fn new(domain: Arc<Domain>, slot: Arc<Slot>) -> Self {
+    pub(crate) fn new(faults: Arc<FaultLog>, slot: Arc<Slot>) -> Self {
         Reader {
-            domain,
+            faults,
             slot,
             pins: Cell::new(0),
             pinned: Cell::new(ptr::null()),
@@ -98,15 +99,10 @@ impl Reader {
         }
     }
 
-    /// The domain this reader translates for.
-    pub fn domain(&self) -> &Arc<Domain> {
-        &self.domain
-    }
-
     /// Pins the current mappings until the result is dropped. Never waits.
     ///
     /// Hold it for a burst, never across a sleep: map and unmap wait for it. For the same reason whoever holds it must not
-    /// call [`Domain`]'s methods that change mappings or count them. A second pin at the same time sees the mappings of
+    /// call the [domain](crate::Domain)'s methods that change mappings or count them. A second pin at the same time sees the mappings of
     /// the first.
     #[inline]
     pub fn pin(&self) -> Pinned<'_> {
@@ -272,7 +268,7 @@ impl Pinned<'_> {
     #[cold]
     pub fn fault(&self, iova: u64, len: usize, access: Access, reason: FaultReason) -> Fault {
         let fault = Fault { iova, len: len as u64, access, reason };
-        self.reader.domain.record(fault);
+        self.reader.faults.record(fault);
         fault
     }
 

@@ -14,8 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use parking_lot::Mutex;
 
-use crate::domain::PAGE_SIZE;
-use crate::memory::MAX_FILES;
+use crate::limits::{MAX_FILES, PAGE_SIZE};
 
 /// How many file mappings can be protected at once: what one PF and 256 VFs may have, twice over.
 const SLOTS: usize = 2 * 257 * MAX_FILES;
