@@ -1,4 +1,4 @@
-//! The mappings of one function and who may see them when.
+//! The DMA domain of a function: maps, unmaps, and tells its readers.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -15,32 +15,32 @@ use crate::pin::Slot;
 use crate::reader::Reader;
 use crate::snapshot::{Mapping, Permissions, Snapshot, Target};
 
-/// Where the memory of a mapping is.
+/// Memory that a mapping leads to.
 #[derive(Debug)]
 pub enum Backing {
-    /// In a file that both sides can map: `size` bytes from `offset` (a multiple of the page size).
+    /// The memory is in a file that both sides can map, from `offset` (a multiple of the page size).
     File {
         /// The file; it is mapped and may be closed afterwards.
         fd: OwnedFd,
         /// Offset of the mapping's first byte in the file.
         offset: u64,
     },
-    /// With the VMM alone, which gave no descriptor. Every access is a [`FaultReason::NotShared`](crate::FaultReason).
+    /// The memory is with the VMM alone, which gave no descriptor. Every access is a [`FaultReason::NotShared`](crate::FaultReason).
     NotShared,
 }
 
-/// What a domain holds.
+/// Counts of a domain's mappings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Mappings.
+    /// Number of mappings.
     pub mappings: usize,
-    /// Bytes mapped.
+    /// Number of bytes mapped.
     pub bytes: u64,
-    /// Mappings ever made.
+    /// Number of mappings ever made.
     pub maps: u64,
-    /// Mappings ever removed.
+    /// Number of mappings ever removed.
     pub unmaps: u64,
-    /// Files found cut short under a mapping.
+    /// Number of files found cut short under a mapping.
     pub truncated_files: usize,
 }
 
@@ -51,7 +51,7 @@ struct State {
     stats: Stats,
 }
 
-/// The DMA domain of one function. Shared by its attach point (maps and unmaps), its configuration space (Bus Master
+/// The DMA domain of one function. It is shared by its attach point (maps and unmaps), its configuration space (Bus Master
 /// Enable) and the workers that serve its queues.
 pub struct Domain {
     name: String,
@@ -66,11 +66,11 @@ impl fmt::Debug for Domain {
 }
 
 impl Domain {
-    /// How many mappings a domain takes at most. Linux's VFIO has 65,535 by default; a guest behind a virtual IOMMU with
+    /// Largest number of mappings in a domain. Linux's VFIO has 65,535 by default; a guest behind a virtual IOMMU with
     /// 4 KiB pages and 16 queue pairs of 1,024 buffers needs more.
     pub const MAX_MAPPINGS: usize = 1 << 20;
 
-    /// An empty domain, Bus Master Enable clear, for the function called `name`.
+    /// Returns an empty domain, Bus Master Enable clear, for the function called `name`.
     pub fn new(name: impl Into<String>) -> Arc<Self> {
         Arc::new(Domain {
             name: name.into(),
@@ -84,15 +84,15 @@ impl Domain {
         })
     }
 
-    /// The function's name.
+    /// Returns the function's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Maps `size` bytes at `iova`. Readers see it from their next pin on.
+    /// Maps `size` bytes at `iova`. Readers see the mapping from their next pin on.
     ///
     /// # Errors
-    /// See [`Error`]; nothing has changed then.
+    /// Names what is wrong; nothing has changed then.
     pub fn map(
         &self,
         iova: u64,
@@ -160,7 +160,7 @@ impl Domain {
         Ok(bytes)
     }
 
-    /// Removes all mappings; as [`Domain::unmap`], complete when it returns.
+    /// Removes all mappings. When it returns, no reader can touch their memory any more.
     pub fn unmap_all(&self) {
         let mut state = self.state.lock();
         state.stats.unmaps += state.current.mappings().len() as u64;
@@ -179,7 +179,7 @@ impl Domain {
         }
     }
 
-    /// A new translator of this domain.
+    /// Returns a new translator of this domain.
     pub fn reader(&self) -> Reader {
         let mut state = self.state.lock();
         state.readers.retain(|reader| reader.strong_count() > 0);
@@ -193,12 +193,12 @@ impl Domain {
         self.faults.record(fault);
     }
 
-    /// The faults so far.
+    /// Returns the faults so far.
     pub fn faults(&self) -> FaultReport {
         self.faults.report()
     }
 
-    /// Counts of mappings.
+    /// Returns the counts of mappings.
     pub fn stats(&self) -> Stats {
         let state = self.state.lock();
         Stats {

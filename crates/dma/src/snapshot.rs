@@ -10,7 +10,7 @@ use crate::fault::Access;
 use crate::limits::PAGE_SIZE;
 use crate::memory::{HostAddress, MappedFile};
 
-/// What the function may do with a mapping; at least one must be set.
+/// Accesses that a function may make to a mapping. At least one must be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permissions {
     /// The function may read.
@@ -20,9 +20,9 @@ pub struct Permissions {
 }
 
 impl Permissions {
-    /// Read and write.
+    /// Reading and writing.
     pub const READ_WRITE: Permissions = Permissions { read: true, write: true };
-    /// Read only.
+    /// Reading only.
     pub const READ: Permissions = Permissions { read: true, write: false };
 
     pub(crate) fn allow(self, access: Access) -> bool {
@@ -51,12 +51,12 @@ pub(crate) struct Mapping {
     pub(crate) target: Target,
 }
 
-/// The mappings at one moment; what it says never changes. Cloning shares everything.
+/// The mappings at one moment, which never change. A clone shares everything.
 #[derive(Clone)]
 pub(crate) struct Snapshot {
     map: OrdMap<u64, Mapping>,
     pub(crate) bus_master: bool,
-    /// Different for every snapshot of every domain in this process, so that what was derived from one is never taken
+    /// Number of this snapshot among all of all domains in this process, so that what was derived from one is never taken
     /// for derived from another.
     pub(crate) version: u64,
 }
@@ -81,7 +81,7 @@ impl Snapshot {
 
     /// Returns the mapping that holds `iova`, with its first IOVA.
     pub(crate) fn find(&self, iova: u64) -> Option<(u64, &Mapping)> {
-        // One-page mappings are what there can be many of, and looking for a key is cheaper than for its neighbour.
+        // Only one-page mappings are numerous, and looking for a key is cheaper than for its neighbour.
         let page = iova - iova % PAGE_SIZE;
         if let Some(mapping) = self.map.get(&page) {
             return Some((page, mapping));

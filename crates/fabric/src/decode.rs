@@ -1,11 +1,11 @@
-//! Which function a request is for: what the endpoint's own decoder does with the routing IDs and
-//! addresses that arrive on the link.
+//! Decodes routing IDs and addresses that arrive on the link, as the endpoint does, and tells which
+//! function a request is for.
 
 use manifold_pci::{ConfigSpace, FunctionId, RoutingId, SriovView};
 
 use crate::ConfigType;
 
-/// Where a memory request lands.
+/// The place that a memory request reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryTarget {
     /// The function whose BAR it is.
@@ -31,7 +31,7 @@ struct Range {
     base: u64,
     /// Bytes of the whole range.
     len: u64,
-    /// Bytes of one VF's share; `None`: the PF's own BAR.
+    /// Bytes of one VF's share; `None` for the PF's own BAR.
     per_vf: Option<u64>,
     bar: u8,
 }
@@ -58,12 +58,12 @@ impl Decoder {
         Self { pf, sriov, ranges }
     }
 
-    /// The PF's routing ID.
+    /// Returns the PF's routing ID.
     pub fn pf(&self) -> RoutingId {
         self.pf
     }
 
-    /// The function a configuration request is for; `None`: nobody's, an Unsupported Request.
+    /// Returns the function that a configuration request is for; `None` for an Unsupported Request.
     ///
     /// A Type 0 request is for this device whatever its bus number, which the device may be about
     /// to capture; a Type 1 request names the bus.
@@ -82,7 +82,7 @@ impl Decoder {
         self.sriov?.vf_at(self.pf, target).map(FunctionId::Vf)
     }
 
-    /// The routing ID of a function; `None` for a VF that is not enabled.
+    /// Returns the routing ID of a function; `None` for a VF that is not enabled.
     pub fn routing_id(&self, function: FunctionId) -> Option<RoutingId> {
         match function {
             FunctionId::Pf => Some(self.pf),
@@ -90,7 +90,7 @@ impl Decoder {
         }
     }
 
-    /// The function, BAR and offset that `len` bytes at `address` belong to; `None` where no one
+    /// Returns the function, BAR and offset that `len` bytes at `address` belong to; `None` where no one
     /// BAR that decodes holds them all.
     pub fn memory_at(&self, address: u64, len: usize) -> Option<MemoryTarget> {
         let len = u64::try_from(len).ok()?;

@@ -22,7 +22,7 @@ use function::Function;
 pub use info::{BarInfo, PfInfo, VfInfo};
 use layout::Layout;
 
-/// Between two looks at a VF that does not answer yet.
+/// Time between two looks at a VF that does not answer yet.
 const RETRY: Duration = Duration::from_millis(10);
 
 /// Host software: PCI core and PF driver in one, working through the root complex only.
@@ -30,11 +30,11 @@ pub struct PfDriver {
     root: Arc<RootComplex>,
     clock: Box<dyn Clock>,
     info: PfInfo,
-    /// Where the SR-IOV capability is.
+    /// Offset of the SR-IOV capability.
     sriov: u16,
     vfs: Vec<VfInfo>,
-    /// The SR-IOV capability must be left alone until then.
-    settled: Option<Instant>,
+    /// Time until which the SR-IOV capability must be left alone.
+    ready_at: Option<Instant>,
 }
 
 impl PfDriver {
@@ -45,20 +45,20 @@ impl PfDriver {
     /// What the driver found that it cannot work with.
     pub fn probe(root: Arc<RootComplex>, clock: Box<dyn Clock>) -> Result<Self, Error> {
         let (info, sriov) = enumerate::enumerate(&root, clock.as_ref())?;
-        Ok(Self { root, clock, info, sriov, vfs: Vec::new(), settled: None })
+        Ok(Self { root, clock, info, sriov, vfs: Vec::new(), ready_at: None })
     }
 
-    /// What the driver found and set up.
+    /// Returns what the driver found and set up.
     pub fn info(&self) -> &PfInfo {
         &self.info
     }
 
-    /// The root complex the driver works through.
+    /// Returns the root complex the driver works through.
     pub fn root(&self) -> &Arc<RootComplex> {
         &self.root
     }
 
-    /// The VFs that are enabled, ascending by index.
+    /// Returns the enabled VFs, ascending by index.
     pub fn vfs(&self) -> &[VfInfo] {
         &self.vfs
     }
@@ -76,12 +76,12 @@ impl PfDriver {
         if count > total_vfs {
             return Err(Error::TooManyVfs { asked: count, total_vfs });
         }
-        if let Some(settled) = self.settled.take() {
-            self.sleep_until(settled);
+        if let Some(ready_at) = self.ready_at.take() {
+            self.sleep_until(ready_at);
         }
         let pf = self.pf();
         pf.write_u16_checked(self.sriov + sriov::NUM_VFS, count, "NumVFs")?;
-        // They may depend on NumVFs and on ARI Capable Hierarchy (sections 9.3.3.9, 9.3.3.10).
+        // Offset and stride may depend on NumVFs and ARI Capable Hierarchy (sections 9.3.3.9, 9.3.3.10).
         let layout = Layout::read(pf, self.sriov);
         let routing_ids = (0..count)
             .map(|index| layout.routing_id(pf.id, count, index))
@@ -105,8 +105,7 @@ impl PfDriver {
         Ok(&self.vfs)
     }
 
-    /// Disables all VFs, at once: the wait that follows is for the next [`PfDriver::enable`].
-    /// Nothing to do where there are none.
+    /// Disables all VFs at once. The wait that must follow is left to the next [`PfDriver::enable`].
     pub fn disable(&mut self) {
         if !self.vfs.is_empty() {
             self.clear_vf_enable();
@@ -118,7 +117,7 @@ impl PfDriver {
         let control = pf.read_u16(self.sriov + sriov::CONTROL);
         let disabled = control & !(sriov::CONTROL_VF_ENABLE | sriov::CONTROL_VF_MSE);
         pf.write_u16(self.sriov + sriov::CONTROL, disabled);
-        self.settled = Some(self.clock.now() + DISABLE_TIME);
+        self.ready_at = Some(self.clock.now() + DISABLE_TIME);
         self.vfs.clear();
         tracing::debug!("VF Enable cleared");
     }
@@ -134,7 +133,7 @@ impl PfDriver {
                 }
                 self.clock.sleep(RETRY);
             }
-            // Every VF has this one (section 9.3.6).
+            // Every VF has a PCI Express capability (section 9.3.6).
             vf.capability(express::ID, "PCI Express")?;
             vfs.push(self.vf_info(index, *routing_id));
         }

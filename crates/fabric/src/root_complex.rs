@@ -1,3 +1,5 @@
+//! Routes configuration and memory requests to the root port and to the endpoint behind it.
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +10,7 @@ use crate::root_port::{LinkEvent, RootPort};
 use crate::spec::UNCLAIMED;
 use crate::{ConfigType, Endpoint};
 
-/// Where the root port sits.
+/// Routing ID of the root port.
 const ROOT_PORT: RoutingId = RoutingId::from_raw(1 << 3);
 
 /// A configuration request stays within a dword (PCIe Base 6.0, section 2.2.7.1).
@@ -33,7 +35,7 @@ impl MemoryRanges {
     }
 }
 
-/// Bus 0, the root port on it at 00:01.0, and the endpoint behind.
+/// A root complex: bus 0, the root port on it at 00:01.0, and the endpoint behind.
 ///
 /// Requests are routed by the registers of the root port as they are at that moment, and cut to
 /// what one request on the link may be.
@@ -54,7 +56,7 @@ impl RootComplex {
         Self { port: Mutex::new(RootPort::new(ari_forwarding)), ranges, endpoint }
     }
 
-    /// The memory addresses that reach bus 0.
+    /// Returns the memory addresses that reach bus 0.
     pub fn memory_ranges(&self) -> MemoryRanges {
         self.ranges.clone()
     }
@@ -100,7 +102,7 @@ impl RootComplex {
 
     /// Reads memory at any address and length; what nobody answers reads all ones.
     pub fn mem_read(&self, address: u64, data: &mut [u8]) {
-        // Beyond the last address there is nobody.
+        // Nobody answers beyond the last address.
         data.fill(UNCLAIMED);
         for (address, piece) in pieces(address, data.len(), PAGE) {
             let Some(piece) = data.get_mut(piece) else { continue };
@@ -117,7 +119,7 @@ impl RootComplex {
         for (address, piece) in pieces(address, data.len(), PAGE) {
             let Some(piece) = data.get(piece) else { continue };
             if self.routes_memory(address) {
-                // A posted request: whether it was claimed, nobody learns.
+                // Nobody learns whether a posted request was claimed.
                 let _ = self.endpoint.mem_write(address, piece);
             }
         }
@@ -135,13 +137,13 @@ impl RootComplex {
         }
     }
 
-    /// Whether a memory request goes downstream. The windows end on MiB boundaries, so what holds
+    /// Returns whether a memory request goes downstream. The windows end on MiB boundaries, so what holds
     /// for a piece's first byte holds for all of it.
     fn routes_memory(&self, address: u64) -> bool {
         self.ranges.contain(address) && self.port().routes_memory(address)
     }
 
-    /// Takes note of how a non-posted request ended.
+    /// Notes how a non-posted request ended.
     fn completed(&self, claimed: bool) -> bool {
         if !claimed {
             self.port().master_abort();
@@ -149,7 +151,7 @@ impl RootComplex {
         claimed
     }
 
-    /// The port's registers are whole after every access, so a panic elsewhere does not matter.
+    /// Locks the port. Its registers are whole after every access, so a panic elsewhere does not matter.
     fn port(&self) -> MutexGuard<'_, RootPort> {
         self.port.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -161,7 +163,7 @@ impl fmt::Debug for RootComplex {
     }
 }
 
-/// Who a configuration request on bus 0 is for, and the register's offset.
+/// The receiver of a configuration request on bus 0, and the register's offset.
 enum ConfigRoute {
     Port(u16),
     Downstream(ConfigType, u16),

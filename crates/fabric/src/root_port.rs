@@ -28,7 +28,7 @@ pub(crate) enum LinkEvent {
 }
 
 impl RootPort {
-    /// The port out of reset: no bus numbers, no windows.
+    /// Returns a port out of reset: no bus numbers, no windows.
     pub(crate) fn new(ari_forwarding: bool) -> Self {
         Self { registers: registers::registers(ari_forwarding) }
     }
@@ -42,7 +42,7 @@ impl RootPort {
         let power = self.registers.get(POWER + power::PMCSR);
         self.registers.write_bytes(offset, data);
         if !matches!(self.power_state(), power::PMCSR_D0 | power::PMCSR_D3HOT) {
-            // A state the port does not have: the write is discarded (section 7.5.2.2).
+            // A write of a state the port does not have is discarded (section 7.5.2.2).
             self.registers.set(POWER + power::PMCSR, u32::MAX, power);
         }
         if self.in_reset() && !was_in_reset { LinkEvent::HotReset } else { LinkEvent::Nothing }
@@ -54,8 +54,8 @@ impl RootPort {
         self.registers.set(bridge::SECONDARY_STATUS, abort, abort);
     }
 
-    /// How a configuration request for a bus other than 0 goes downstream (section 7.3.3); `None`:
-    /// not at all.
+    /// Returns how a configuration request for a bus other than 0 goes downstream (section 7.3.3); `None`
+    /// where it does not.
     pub(crate) fn route_config(&self, target: RoutingId) -> Option<ConfigType> {
         let [_, secondary, subordinate, _] = self.registers.get(bridge::PRIMARY_BUS).to_le_bytes();
         if !self.link_up() || !(secondary..=subordinate).contains(&target.bus()) {
@@ -69,7 +69,7 @@ impl RootPort {
         (target.device() == 0 || self.ari_forwarding()).then_some(ConfigType::Type0)
     }
 
-    /// Whether a memory request at `address` goes downstream.
+    /// Returns whether a memory request at `address` goes downstream.
     pub(crate) fn routes_memory(&self, address: u64) -> bool {
         self.link_up()
             && self.registers.get(header::COMMAND) & in_low(header::COMMAND_MEMORY) != 0
@@ -113,7 +113,7 @@ impl RootPort {
         low(self.registers.get(POWER + power::PMCSR)) & power::PMCSR_STATE
     }
 
-    /// Requests pass: the link is not in reset, and the port is in D0; in D3hot a bridge answers
+    /// Returns whether requests pass: the link is not in reset and the port is in D0. In D3hot a bridge answers
     /// for the far side with Unsupported Request (section 5.3.1.4.1).
     fn link_up(&self) -> bool {
         !self.in_reset() && self.power_state() == power::PMCSR_D0

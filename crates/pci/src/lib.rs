@@ -1,4 +1,4 @@
-//! What a PCIe function is: configuration space, capabilities, BARs, MSI-X and SR-IOV.
+//! Models a PCIe function: configuration space, capabilities, BARs, MSI-X and SR-IOV.
 //!
 //! A PF's configuration space has every register of an SR-IOV endpoint, bit by bit as the PCI
 //! Express Base Specification has it (PCIe Base 6.0); a VF's has what the standard leaves a VF.
@@ -6,7 +6,7 @@
 //! what it expects and gets the effects it is owed. The same function seen through Linux's vfio-pci,
 //! as a VMM sees it, is [`Passthrough`].
 //!
-//! What it is not: no I/O, no threads, no knowledge of Ethernet or virtio. It does not route
+//! The crate has no I/O, no threads and no knowledge of Ethernet or virtio. It does not route
 //! requests (`fabric` does), hold guest memory (`dma`), or know what is behind a BAR: that is a
 //! [`DeviceModel`]'s. A write changes registers and answers with [`Events`]; the owner of the
 //! function acts on them.

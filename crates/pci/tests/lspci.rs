@@ -36,7 +36,7 @@ impl Software<'_> {
         let _ = self.0.write(offset, &value.to_le_bytes());
     }
 
-    /// The steps of Linux's `sriov_init` and `sriov_enable` (drivers/pci/iov.c) that touch
+    /// Takes the steps of Linux's `sriov_init` and `sriov_enable` (drivers/pci/iov.c) that touch
     /// registers, with its checks. Returns First VF Offset and VF Stride.
     fn enable_vfs(&mut self, ari: bool, num_vfs: u16) -> (u16, u16) {
         let cap = extended_capability(self.0, sriov::ID).expect("an SR-IOV capability");
@@ -85,7 +85,7 @@ impl Software<'_> {
     }
 }
 
-/// A PF that firmware and a driver brought up, with all VFs enabled.
+/// Returns a PF that firmware and a driver brought up, with all VFs enabled.
 fn enabled_pf(ari: bool) -> ConfigSpace {
     let mut pf = ConfigSpace::physical(&function_spec(), Some(&sriov_spec())).unwrap();
     let mut software = Software(&mut pf);
@@ -107,12 +107,12 @@ fn lspci(dump: &str) -> Vec<String> {
         .arg("-F")
         .arg(&file)
         .arg("-vvv")
-        // Where Debian has it, also for a user whose PATH lacks it.
+        // Debian has lspci where an ordinary user's PATH does not look.
         .env("PATH", format!("{}:/usr/sbin:/usr/bin", std::env::var("PATH").unwrap_or_default()))
         .output()
         .expect("this test needs lspci: install pciutils");
     let complaints = String::from_utf8_lossy(&output.stderr);
-    // It looks for the kernel's modules, which a container lacks; nothing to do with the dump.
+    // lspci looks for the kernel's modules, which a container lacks and the dump does not need.
     let complaints: Vec<_> = complaints.lines().filter(|line| !line.contains("libkmod")).collect();
     assert!(output.status.success() && complaints.is_empty(), "lspci: {complaints:?}");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -120,7 +120,7 @@ fn lspci(dump: &str) -> Vec<String> {
     functions.into_iter().map(str::to_owned).collect()
 }
 
-/// Nothing that lspci could not follow or decode.
+/// Checks that lspci could follow and decode everything.
 ///
 /// `named`: the function has its Vendor ID, by which lspci decodes vendor-specific capabilities.
 /// Even then pciutils does not know virtio's configuration access capability, which virtio 1.3
@@ -138,7 +138,7 @@ fn assert_decoded(text: &str, named: bool) {
     }
 }
 
-/// The capabilities lspci lists, by what follows the offset, with the offset.
+/// Returns the capabilities lspci lists, by what follows the offset, with the offset.
 fn capabilities(text: &str) -> Vec<(&str, &str)> {
     text.lines()
         .filter_map(|line| line.trim().strip_prefix("Capabilities: [")?.split_once("] "))

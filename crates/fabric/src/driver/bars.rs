@@ -1,11 +1,11 @@
-//! Sizing and programming BARs, a function's own and VF BARs: the registers are the same.
+//! Sizes and programs BARs. A function's own and VF BARs have the same registers.
 
 use manifold_pci::spec::header::{BAR_FLAGS, BAR_IO, BAR_PREFETCHABLE, BAR_TYPE, BAR_WIDTH64};
 
 use super::function::Function;
 use crate::Error;
 
-/// Base address registers of a function, and VF BARs of a PF.
+/// Number of base address registers that a function has, and of VF BARs that a PF has.
 pub(super) const COUNT: usize = 6;
 
 /// A memory BAR as sizing found it.

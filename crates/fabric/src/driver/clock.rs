@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-/// Time as the driver sees it; tests bring their own.
+/// A source of time. Tests bring their own.
 pub trait Clock: Send + Sync {
-    /// The present.
+    /// Returns the present time.
     fn now(&self) -> Instant;
-    /// Returns once so much time has passed.
+    /// Waits until `duration` has passed.
     fn sleep(&self, duration: Duration);
 }
 

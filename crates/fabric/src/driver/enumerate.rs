@@ -1,4 +1,4 @@
-//! From reset to a PF that works, and whose VFs can be enabled: what firmware, an operating
+//! Takes a device from reset to a PF that works and whose VFs can be enabled, as firmware, an operating
 //! system's PCI core and a PF driver's first lines do.
 
 use manifold_pci::registers::{high, low};
@@ -24,13 +24,13 @@ const SECONDARY: u8 = 1;
 pub(super) fn enumerate(root: &RootComplex, clock: &dyn Clock) -> Result<(PfInfo, u16), Error> {
     let port = find_root_port(root)?;
     place::disable(port);
-    // Every bus for now, so that configuration requests pass; how many are needed the PF says.
+    // For now all buses are behind the port, so that requests pass. The PF says how many it needs.
     port.write_u8(bridge::PRIMARY_BUS, port.id.bus());
     port.write_u8(bridge::SECONDARY_BUS, SECONDARY);
     port.write_u8(bridge::SUBORDINATE_BUS, u8::MAX);
 
     let pf = find_pf(root)?;
-    // A Type 0 write, which also tells the device its bus number (section 2.2.6.2).
+    // The Type 0 write also tells the device its bus number (section 2.2.6.2).
     place::disable(pf);
     let capability = pf
         .find_extended(sriov::ID)?
@@ -78,7 +78,7 @@ pub(super) fn enumerate(root: &RootComplex, clock: &dyn Clock) -> Result<(PfInfo
     Ok((info, capability))
 }
 
-/// The first bridge on bus 0.
+/// Returns the first bridge on bus 0.
 fn find_root_port(root: &RootComplex) -> Result<Function<'_>, Error> {
     (0..32)
         .filter_map(|device| RoutingId::new(0, device, 0))
@@ -87,7 +87,7 @@ fn find_root_port(root: &RootComplex) -> Result<Function<'_>, Error> {
         .ok_or(Error::NoRootPort)
 }
 
-/// Function 0 of the device on the link.
+/// Returns function 0 of the device on the link.
 fn find_pf(root: &RootComplex) -> Result<Function<'_>, Error> {
     let pf = Function::new(root, RoutingId::from_raw(u16::from_be_bytes([SECONDARY, 0])));
     if !pf.exists() {
@@ -128,7 +128,7 @@ fn set_page_size(pf: Function<'_>, capability: u16) -> Result<(), Error> {
     pf.write_u32_checked(capability + sriov::SYSTEM_PAGE_SIZE, PAGE_SIZE_4K, "System Page Size")
 }
 
-/// The last bus that any number of VFs up to `total_vfs` reaches: First VF Offset and VF Stride may
+/// Returns the last bus that any number of VFs up to `total_vfs` reaches: First VF Offset and VF Stride may
 /// change with NumVFs (sections 9.3.3.9 and 9.3.3.10).
 fn buses_for_vfs(pf: Function<'_>, capability: u16, total_vfs: u16) -> Result<u8, Error> {
     let mut last = pf.id.bus();
@@ -142,10 +142,10 @@ fn buses_for_vfs(pf: Function<'_>, capability: u16, total_vfs: u16) -> Result<u8
     Ok(last)
 }
 
-/// What a BAR needs, or the aperture of `count` VFs' BARs: one after the other, aligned to one.
+/// Returns what a BAR needs, or the aperture of `count` VFs' BARs: one after the other, aligned to one.
 fn need(bar: Option<Bar>, count: u16) -> Option<Need> {
     let Bar { size, width64, prefetchable } = bar?;
-    // Too much for 64 bits is too much for any range.
+    // What does not fit 64 bits does not fit any range.
     let len = size.saturating_mul(count.into());
     Some(Need { len, align: size, high: width64 && prefetchable })
 }

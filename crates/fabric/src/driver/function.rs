@@ -10,7 +10,7 @@ const MAX_CAPABILITIES: usize = 48;
 /// Extended capabilities that fit configuration space; more hops than this are a loop.
 const MAX_EXTENDED: usize = 960;
 
-/// A place in the fabric to read from and write to; nobody need be there.
+/// A routing ID whose registers software reads and writes. No function need be there.
 #[derive(Clone, Copy)]
 pub(super) struct Function<'a> {
     root: &'a RootComplex,
@@ -84,22 +84,22 @@ impl<'a> Function<'a> {
         Error::NotTaken { routing_id: self.id, register, written, read }
     }
 
-    /// Whether a function answers here that has a Vendor ID; a VF does not (section 9.3.4).
+    /// Returns whether a function answers here that has a Vendor ID; a VF does not (section 9.3.4).
     pub(super) fn exists(self) -> bool {
         self.read_u16(header::VENDOR_ID) != 0xffff
     }
 
-    /// Whether anything answers here: all ones are no header type. A VF shows itself so.
+    /// Returns whether anything answers here, a VF included: all ones are no header type.
     pub(super) fn answers(self) -> bool {
         self.read_u8(header::HEADER_TYPE) != 0xff
     }
 
-    /// The layout of the header.
+    /// Returns the layout of the header.
     pub(super) fn header_type(self) -> u8 {
         self.read_u8(header::HEADER_TYPE) & header::HEADER_TYPE_LAYOUT
     }
 
-    /// Where the capability `id` is, if the function has it.
+    /// Returns where the capability `id` is, if the function has it.
     pub(super) fn find_capability(self, id: u8) -> Result<Option<u16>, Error> {
         if self.read_u16(header::STATUS) & header::STATUS_CAPABILITIES == 0 {
             return Ok(None);
@@ -119,12 +119,15 @@ impl<'a> Function<'a> {
         Err(Error::CapabilityLoop(self.id))
     }
 
-    /// As [`Function::find_capability`], where the function is of no use without it.
+    /// Returns where the capability `id` is.
+    ///
+    /// # Errors
+    /// [`Error::NoCapability`] where the function lacks it.
     pub(super) fn capability(self, id: u8, name: &'static str) -> Result<u16, Error> {
         self.find_capability(id)?.ok_or(Error::NoCapability { routing_id: self.id, name })
     }
 
-    /// Where the extended capability `id` is, if the function has it.
+    /// Returns where the extended capability `id` is, if the function has it.
     pub(super) fn find_extended(self, id: u16) -> Result<Option<u16>, Error> {
         let mut offset = list::EXTENDED;
         for _ in 0..=MAX_EXTENDED {

@@ -9,7 +9,7 @@ pub struct BarInfo {
     pub address: u64,
     /// Bytes of one function's BAR.
     pub size: u64,
-    /// It takes two registers.
+    /// The BAR takes two registers.
     pub width64: bool,
     /// Reads have no side effects.
     pub prefetchable: bool,
@@ -43,6 +43,6 @@ pub struct VfInfo {
     pub index: u16,
     /// The VF's routing ID.
     pub routing_id: RoutingId,
-    /// Its shares of the VF BARs.
+    /// The VF's shares of the VF BARs.
     pub bars: [Option<BarInfo>; 6],
 }

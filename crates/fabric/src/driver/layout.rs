@@ -1,4 +1,4 @@
-//! Routing IDs of VFs.
+//! First VF Offset and VF Stride, from which the routing IDs of VFs follow.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ impl Layout {
         }
     }
 
-    /// The routing ID of a VF, one of `count`.
+    /// Returns the routing ID of a VF, one of `count`.
     pub(super) fn routing_id(
         self,
         pf: RoutingId,

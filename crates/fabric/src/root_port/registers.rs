@@ -1,15 +1,16 @@
-//! The root port's registers: which exist, what they hold out of reset, which bits take writes.
+//! Declares the root port's registers: what they hold out of reset, and which bits take writes.
 
 use manifold_pci::registers::{Bank, Register, halves, in_high, in_low};
 use manifold_pci::spec::{express, header, list, power};
 
 use crate::spec::{bridge, port};
 
-/// Where the capabilities are.
+/// Offset of the PCI Express capability.
 pub(super) const EXPRESS: u16 = 0x40;
+/// Offset of the power management capability.
 pub(super) const POWER: u16 = 0x80;
 
-/// Bytes of registers; what lies beyond, up to 4 KiB, reads zero: no extended capability.
+/// Bytes that hold registers. What lies beyond, up to 4 KiB, reads zero: no extended capability.
 const SIZE: u16 = 256;
 
 /// The port's identity: what QEMU calls a generic root port, which every `pci.ids` knows.

@@ -1,10 +1,10 @@
-//! PCI Express capability of an endpoint (PCIe Base 6.0, section 7.5.3).
+//! The PCI Express capability of an endpoint (PCIe Base 6.0, section 7.5.3).
 
 use super::structure::{Capability, Request, Role, Structure, structure};
 use crate::registers::{Register, Write, halves, in_high, in_low, low};
 use crate::spec::express::*;
 
-/// An endpoint behind a 5.0 GT/s x16 link, with function-level reset.
+/// The PCI Express capability of an endpoint behind a 5.0 GT/s x16 link, with function-level reset.
 ///
 /// In a VF, Device Control is reserved but for Initiate FLR, since the PF's governs it
 /// (section 9.3.5). The standard reserves a VF's Link Status and Link Control 2 as well; here they
@@ -75,7 +75,7 @@ impl Express {
     }
 }
 
-/// What software can write in a PF's Device Control, Initiate FLR aside.
+/// Bits that software can write in a PF's Device Control, Initiate FLR aside.
 const DEVICE_CONTROL_WRITABLE: u16 = DEVICE_CONTROL_CORRECTABLE
     | DEVICE_CONTROL_NON_FATAL
     | DEVICE_CONTROL_FATAL

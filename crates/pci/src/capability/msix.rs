@@ -1,18 +1,18 @@
-//! MSI-X capability: where the table is, and Message Control (PCIe Base 6.0, section 7.7.2).
+//! The MSI-X capability says where the table is, and has Message Control (PCIe Base 6.0, section 7.7.2).
 
 use super::structure::{Capability, Structure, structure};
 use crate::MsixSpec;
 use crate::registers::{Register, high, in_high};
 use crate::spec::msix;
 
-/// The registers in configuration space; the vectors themselves are [`Msix`](crate::Msix).
+/// MSI-X's registers in configuration space. The vectors themselves are [`Msix`](crate::Msix).
 #[derive(Debug)]
 pub(crate) struct MsixControl {
     structure: Structure,
 }
 
 impl MsixControl {
-    /// From a spec that was found valid.
+    /// Returns the registers of a spec that was found valid.
     pub(crate) fn new(spec: &MsixSpec) -> Self {
         let last = spec.vectors.saturating_sub(1) & msix::CONTROL_TABLE_SIZE;
         let place = |bar: u8, offset: u32| Register::new(offset & !msix::BIR | u32::from(bar));

@@ -5,7 +5,8 @@ use crate::PowerState;
 use crate::registers::{Register, Write, in_high, in_low};
 use crate::spec::power;
 
-/// D0 and D3hot, without PME. No_Soft_Reset is set: the way back from D3hot keeps all registers.
+/// The power management capability of a function with D0 and D3hot and without PME. No_Soft_Reset
+/// is set, so the way back from D3hot keeps all registers.
 #[derive(Debug)]
 pub(crate) struct PowerManagement {
     structure: Structure,

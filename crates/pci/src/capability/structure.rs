@@ -1,15 +1,15 @@
-//! What all capabilities have in common.
+//! The parts that all capabilities have in common.
 
 use std::fmt::Debug;
 
 use crate::registers::{Bank, Register, Reset, Write};
 
-/// How a capability is named in its list.
+/// The name of a capability in its list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CapabilityId {
-    /// In the list that starts in the header.
+    /// A capability of the list that starts in the header.
     Standard(u8),
-    /// In the list that starts at 100h.
+    /// A capability of the list that starts at 100h.
     Extended { id: u16, version: u8 },
 }
 
@@ -21,7 +21,7 @@ pub(crate) enum Role {
     Virtual,
 }
 
-/// What a write asks of the function as a whole.
+/// Action that a write asks of the function as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Nothing,
@@ -66,7 +66,7 @@ impl Structure {
     }
 }
 
-/// What the function does with a capability. One whose registers have further effects has a type of
+/// Access to a capability. One whose registers have further effects has a type of
 /// its own around its [`Structure`] and replaces the methods that differ.
 pub(crate) trait Capability: Debug {
     /// Returns the registers.

@@ -2,7 +2,7 @@ use super::*;
 use crate::spec::sriov;
 use crate::test_functions::{function_spec, sriov_spec};
 
-/// A PF whose host has placed it and enabled three VFs.
+/// Returns a PF whose host has placed it and enabled three VFs.
 fn pf() -> (ConfigSpace, Passthrough) {
     let spec = function_spec();
     let mut space = ConfigSpace::physical(&spec, Some(&sriov_spec())).unwrap();
