@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use manifold_datapath::{Datapath, WorkerSnapshot};
-use manifold_fabric::{BarInfo as PlacedBar, PfDriver, RootComplex};
+use manifold_fabric::{BarInfo as PlacedBar, PfDriver, RootComplex, SystemClock};
 use manifold_pci::dump::vf_as_linux_shows;
 use manifold_pci::{CONFIG_SIZE, ConfigSpace, FunctionId};
 use manifold_port::Tap;
@@ -76,8 +76,8 @@ impl Adapter {
             switch: Arc::new(switch),
         };
         let device = Arc::new(Device::new(factory)?);
-        let root = Arc::new(RootComplex::new(Arc::clone(&device) as Arc<_>));
-        let driver = PfDriver::probe(root)?;
+        let root = Arc::new(RootComplex::new(Arc::clone(&device) as Arc<_>, true));
+        let driver = PfDriver::probe(root, Box::new(SystemClock))?;
         let failed = |source| Error::Socket { path: config.run_dir.clone(), source };
         let vfio_user = vfio_user::Server::start(vfio_user::Config::default()).map_err(failed)?;
         let vhost_user =

@@ -1,4 +1,4 @@
-//! What translation costs: nanoseconds per map, translate and unmap at 100,000 one-page mappings, per pin, and how long
+//! Measures translation: nanoseconds per map, translate and unmap at 100,000 one-page mappings, per pin, and how long
 //! an unmap waits for a busy worker. Run with `cargo run --release -p manifold-dma --example timing`.
 
 use std::hint::black_box;
@@ -26,7 +26,7 @@ fn report(what: &str, count: u64, begin: Instant) {
     println!("{what:<56} {ns:>9.1} ns");
 }
 
-/// A different page each time, in no order the processor could guess.
+/// Returns a different page each time, in no order the processor could guess.
 fn scattered(round: u64) -> u64 {
     round.wrapping_mul(0x9e37_79b9_7f4a_7c15) % MAPPINGS * PAGE_SIZE
 }
@@ -98,7 +98,7 @@ fn many(memory: &GuestMemory) -> Result<()> {
     Ok(())
 }
 
-/// A worker that is pinned nearly always, in bursts of 5 µs, against a VMM that maps and unmaps.
+/// Runs a worker that is pinned nearly always, in bursts of 5 µs, against a VMM that maps and unmaps.
 fn busy(memory: &GuestMemory) -> Result<()> {
     let domain = Domain::new("timing");
     domain.set_bus_master(true);

@@ -1,4 +1,4 @@
-//! Full memory barriers of which one side is passed all the time and the other hardly ever.
+//! Asymmetric memory barriers: one side is passed all the time, the other hardly ever.
 //!
 //! A full barrier makes a worker wait until its stores have reached the other cores, which takes as long as several frames.
 //! Linux can be asked to have one executed on all cores that run this process, membarrier(2), whenever somebody needs it:
@@ -16,22 +16,22 @@ mod system {
     use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
     use std::time::Duration;
 
-    /// MEMBARRIER_CMD_PRIVATE_EXPEDITED and its registration, membarrier(2).
+    /// MEMBARRIER_CMD_PRIVATE_EXPEDITED, membarrier(2). The registration of it follows.
     const PRIVATE_EXPEDITED: libc::c_long = 1 << 3;
     const REGISTER_PRIVATE_EXPEDITED: libc::c_long = 1 << 4;
 
-    /// Whether the kernel has agreed to execute barriers. Written once, before the first barrier.
+    /// True once the kernel has agreed to execute barriers. It is written once, before the first barrier.
     static AGREED: AtomicBool = AtomicBool::new(false);
     static ASKED: Once = Once::new();
 
-    /// To be called before the first barrier of any thread.
+    /// Registers this process with the kernel. It is called before the first barrier of any thread.
     pub(crate) fn prepare() {
         ASKED.call_once(|| {
             AGREED.store(membarrier(REGISTER_PRIVATE_EXPEDITED), Ordering::Relaxed);
         });
     }
 
-    /// The side that is passed often.
+    /// Passes the side that is passed often.
     #[inline]
     pub(crate) fn light() {
         if AGREED.load(Ordering::Relaxed) {
@@ -41,10 +41,10 @@ mod system {
         }
     }
 
-    /// The side that is passed seldom.
+    /// Passes the side that is passed seldom.
     pub(crate) fn heavy() {
         fence(Ordering::SeqCst);
-        // Once registered it fails only for lack of memory, and going on without it would be a race.
+        // Once registered, the call fails only for lack of memory. Going on without it would be a race.
         while AGREED.load(Ordering::Relaxed) && !membarrier(PRIVATE_EXPEDITED) {
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -1,124 +1,47 @@
-//! The mappings of one function and who may see them when.
+//! The DMA domain of a function: maps, unmaps, and tells its readers.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use imbl::OrdMap;
 use parking_lot::Mutex;
 
 use crate::error::Error;
-use crate::fault::{Access, Fault, FaultLog, FaultReport};
-use crate::memory::{Files, HostAddress, MappedFile};
+use crate::fault::{Fault, FaultLog, FaultReport};
+use crate::limits::PAGE_SIZE;
+use crate::memory::Files;
 use crate::pin::Slot;
 use crate::reader::Reader;
+use crate::snapshot::{Mapping, Permissions, Snapshot, Target};
 
-/// Granularity of mappings in bytes.
-pub const PAGE_SIZE: u64 = 4096;
-
-/// What the function may do with a mapping; at least one must be set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Permissions {
-    /// The function may read.
-    pub read: bool,
-    /// The function may write.
-    pub write: bool,
-}
-
-impl Permissions {
-    /// Read and write.
-    pub const READ_WRITE: Permissions = Permissions { read: true, write: true };
-    /// Read only.
-    pub const READ: Permissions = Permissions { read: true, write: false };
-
-    pub(crate) fn allow(self, access: Access) -> bool {
-        match access {
-            Access::Read => self.read,
-            Access::Write => self.write,
-        }
-    }
-}
-
-/// Where the memory of a mapping is.
+/// Memory that a mapping leads to.
 #[derive(Debug)]
 pub enum Backing {
-    /// In a file that both sides can map: `size` bytes from `offset` (a multiple of the page size).
+    /// The memory is in a file that both sides can map, from `offset` (a multiple of the page size).
     File {
         /// The file; it is mapped and may be closed afterwards.
         fd: OwnedFd,
         /// Offset of the mapping's first byte in the file.
         offset: u64,
     },
-    /// With the VMM alone, which gave no descriptor. Every access is a [`FaultReason::NotShared`](crate::FaultReason).
+    /// The memory is with the VMM alone, which gave no descriptor. Every access is a [`FaultReason::NotShared`](crate::FaultReason).
     NotShared,
 }
 
-/// What a domain holds.
+/// Counts of a domain's mappings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Mappings.
+    /// Number of mappings.
     pub mappings: usize,
-    /// Bytes mapped.
+    /// Number of bytes mapped.
     pub bytes: u64,
-    /// Mappings ever made.
+    /// Number of mappings ever made.
     pub maps: u64,
-    /// Mappings ever removed.
+    /// Number of mappings ever removed.
     pub unmaps: u64,
-    /// Files found cut short under a mapping.
+    /// Number of files found cut short under a mapping.
     pub truncated_files: usize,
-}
-
-#[derive(Clone)]
-pub(crate) enum Target {
-    Host {
-        address: HostAddress,
-        /// Keeps the memory mapped.
-        file: Arc<MappedFile>,
-    },
-    NotShared,
-}
-
-#[derive(Clone)]
-pub(crate) struct Mapping {
-    /// Last IOVA, inclusive: a mapping may end at the top of the address space.
-    pub(crate) last: u64,
-    pub(crate) permissions: Permissions,
-    pub(crate) target: Target,
-}
-
-/// The mappings at one moment; what it says never changes. Cloning shares everything.
-#[derive(Clone)]
-pub(crate) struct Snapshot {
-    map: OrdMap<u64, Mapping>,
-    pub(crate) bus_master: bool,
-    /// Different for every snapshot of every domain in this process, so that what was derived from one is never taken
-    /// for derived from another.
-    pub(crate) version: u64,
-}
-
-impl fmt::Debug for Snapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Snapshot {{ version: {}, mappings: {} }}", self.version, self.map.len())
-    }
-}
-
-impl Snapshot {
-    pub(crate) fn new(map: OrdMap<u64, Mapping>, bus_master: bool) -> Arc<Self> {
-        static VERSIONS: AtomicU64 = AtomicU64::new(0);
-        let version = VERSIONS.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Snapshot { map, bus_master, version })
-    }
-
-    /// The mapping that holds `iova`, with its first IOVA.
-    pub(crate) fn find(&self, iova: u64) -> Option<(u64, &Mapping)> {
-        // One-page mappings are what there can be many of, and looking for a key is cheaper than for its neighbour.
-        let page = iova - iova % PAGE_SIZE;
-        if let Some(mapping) = self.map.get(&page) {
-            return Some((page, mapping));
-        }
-        self.map.get_prev(&iova).filter(|(_, m)| m.last >= iova).map(|(first, m)| (*first, m))
-    }
 }
 
 struct State {
@@ -128,12 +51,12 @@ struct State {
     stats: Stats,
 }
 
-/// The DMA domain of one function. Shared by its attach point (maps and unmaps), its configuration space (Bus Master
+/// The DMA domain of one function. It is shared by its attach point (maps and unmaps), its configuration space (Bus Master
 /// Enable) and the workers that serve its queues.
 pub struct Domain {
     name: String,
     state: Mutex<State>,
-    faults: FaultLog,
+    faults: Arc<FaultLog>,
 }
 
 impl fmt::Debug for Domain {
@@ -143,11 +66,11 @@ impl fmt::Debug for Domain {
 }
 
 impl Domain {
-    /// How many mappings a domain takes at most. Linux's VFIO has 65,535 by default; a guest behind a virtual IOMMU with
+    /// Largest number of mappings in a domain. Linux's VFIO has 65,535 by default; a guest behind a virtual IOMMU with
     /// 4 KiB pages and 16 queue pairs of 1,024 buffers needs more.
     pub const MAX_MAPPINGS: usize = 1 << 20;
 
-    /// An empty domain, Bus Master Enable clear, for the function called `name`.
+    /// Returns an empty domain, Bus Master Enable clear, for the function called `name`.
     pub fn new(name: impl Into<String>) -> Arc<Self> {
         Arc::new(Domain {
             name: name.into(),
@@ -157,19 +80,19 @@ impl Domain {
                 files: Files::default(),
                 stats: Stats::default(),
             }),
-            faults: FaultLog::default(),
+            faults: Arc::default(),
         })
     }
 
-    /// The function's name.
+    /// Returns the function's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Maps `size` bytes at `iova`. Readers see it from their next pin on.
+    /// Maps `size` bytes at `iova`. Readers see the mapping from their next pin on.
     ///
     /// # Errors
-    /// See [`Error`]; nothing has changed then.
+    /// Names what is wrong; nothing has changed then.
     pub fn map(
         &self,
         iova: u64,
@@ -182,7 +105,7 @@ impl Domain {
             return Err(Error::NoPermission);
         }
         let mut state = self.state.lock();
-        let mut map = state.current.map.clone();
+        let mut map = state.current.mappings().clone();
         if map.len() >= Self::MAX_MAPPINGS {
             return Err(Error::TooMany(Self::MAX_MAPPINGS));
         }
@@ -201,8 +124,7 @@ impl Domain {
         map.insert(iova, Mapping { last, permissions, target });
         state.stats.maps += 1;
         state.stats.bytes += size;
-        let bus_master = state.current.bus_master;
-        state.publish(Snapshot::new(map, bus_master));
+        state.change(map);
         Ok(())
     }
 
@@ -221,7 +143,7 @@ impl Domain {
                 return Err(Error::Splits { iova, size, other: first });
             }
         }
-        let mut map = state.current.map.clone();
+        let mut map = state.current.mappings().clone();
         let inside: Vec<u64> = map.range(iova..=last).map(|(first, _)| *first).collect();
         let mut bytes = 0;
         for first in &inside {
@@ -232,20 +154,18 @@ impl Domain {
         if bytes > 0 {
             state.stats.unmaps += inside.len() as u64;
             state.stats.bytes -= bytes;
-            let bus_master = state.current.bus_master;
-            state.publish(Snapshot::new(map, bus_master));
+            state.change(map);
             state.files.forget();
         }
         Ok(bytes)
     }
 
-    /// Removes all mappings; as [`Domain::unmap`], complete when it returns.
+    /// Removes all mappings. When it returns, no reader can touch their memory any more.
     pub fn unmap_all(&self) {
         let mut state = self.state.lock();
-        state.stats.unmaps += state.current.map.len() as u64;
+        state.stats.unmaps += state.current.mappings().len() as u64;
         state.stats.bytes = 0;
-        let bus_master = state.current.bus_master;
-        state.publish(Snapshot::new(OrdMap::new(), bus_master));
+        state.change(OrdMap::new());
         state.files.forget();
     }
 
@@ -254,18 +174,18 @@ impl Domain {
     pub fn set_bus_master(&self, enabled: bool) {
         let mut state = self.state.lock();
         if state.current.bus_master != enabled {
-            let map = state.current.map.clone();
+            let map = state.current.mappings().clone();
             state.publish(Snapshot::new(map, enabled));
         }
     }
 
-    /// A new translator of this domain.
-    pub fn reader(self: &Arc<Self>) -> Reader {
+    /// Returns a new translator of this domain.
+    pub fn reader(&self) -> Reader {
         let mut state = self.state.lock();
         state.readers.retain(|reader| reader.strong_count() > 0);
         let slot = Arc::new(Slot::new(Arc::clone(&state.current)));
         state.readers.push(Arc::downgrade(&slot));
-        Reader::new(Arc::clone(self), slot)
+        Reader::new(Arc::clone(&self.faults), slot)
     }
 
     /// Records a fault.
@@ -273,16 +193,16 @@ impl Domain {
         self.faults.record(fault);
     }
 
-    /// The faults so far.
+    /// Returns the faults so far.
     pub fn faults(&self) -> FaultReport {
         self.faults.report()
     }
 
-    /// Counts of mappings.
+    /// Returns the counts of mappings.
     pub fn stats(&self) -> Stats {
         let state = self.state.lock();
         Stats {
-            mappings: state.current.map.len(),
+            mappings: state.current.mappings().len(),
             truncated_files: state.files.truncated(),
             ..state.stats
         }
@@ -290,6 +210,11 @@ impl Domain {
 }
 
 impl State {
+    /// Publishes new mappings.
+    fn change(&mut self, map: OrdMap<u64, Mapping>) {
+        self.publish(Snapshot::new(map, self.current.bus_master));
+    }
+
     /// Puts a new snapshot into every reader, then waits until none can use the previous one.
     fn publish(&mut self, snapshot: Arc<Snapshot>) {
         self.current = snapshot;

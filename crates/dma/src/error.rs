@@ -1,21 +1,21 @@
-//! Why a mapping could not be made or removed.
+//! Reasons why a mapping could not be made or removed.
 
 use std::io;
 
-use crate::domain::PAGE_SIZE;
+use crate::limits::PAGE_SIZE;
 
-/// Why a mapping could not be made or removed. The conditions are those of Linux's VFIO type 1 (v2) IOMMU, and limits
+/// Reason why a mapping could not be made or removed. The conditions are those of Linux's VFIO type 1 (v2) IOMMU, and limits
 /// that keep one client from taking what others need.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Zero size, or address or size not a multiple of [`PAGE_SIZE`].
+    /// The size is zero, or address or size is not a multiple of [`PAGE_SIZE`].
     #[error(
         "IOVA {iova:#x}, size {size:#x}: both must be multiples of {PAGE_SIZE:#x} and the size not zero"
     )]
     Unaligned {
-        /// The address asked for.
+        /// IOVA asked for.
         iova: u64,
-        /// The size asked for.
+        /// Size asked for, in bytes.
         size: u64,
     },
     /// The file offset is not a multiple of [`PAGE_SIZE`].
@@ -24,9 +24,9 @@ pub enum Error {
     /// The range ends beyond 64 bits.
     #[error("IOVA {iova:#x}, size {size:#x}: the range wraps around")]
     Wraps {
-        /// The address asked for.
+        /// IOVA asked for.
         iova: u64,
-        /// The size asked for.
+        /// Size asked for, in bytes.
         size: u64,
     },
     /// Neither reading nor writing was permitted.
@@ -35,9 +35,9 @@ pub enum Error {
     /// Part of the range is mapped already.
     #[error("IOVA {iova:#x}, size {size:#x}: overlaps the mapping at {other:#x}")]
     Overlap {
-        /// The address asked for.
+        /// IOVA asked for.
         iova: u64,
-        /// The size asked for.
+        /// Size asked for, in bytes.
         size: u64,
         /// First IOVA of a mapping in the way.
         other: u64,
@@ -45,9 +45,9 @@ pub enum Error {
     /// The range to unmap begins or ends inside a mapping.
     #[error("IOVA {iova:#x}, size {size:#x}: would cut the mapping at {other:#x} in two")]
     Splits {
-        /// The address asked for.
+        /// IOVA asked for.
         iova: u64,
-        /// The size asked for.
+        /// Size asked for, in bytes.
         size: u64,
         /// First IOVA of the mapping.
         other: u64,
@@ -55,12 +55,12 @@ pub enum Error {
     /// The file is shorter than the mapping needs.
     #[error("the mapping needs {needed:#x} bytes of a file that has {size:#x}")]
     BeyondEnd {
-        /// Offset plus size.
+        /// Offset plus size, in bytes.
         needed: u64,
-        /// The file's size.
+        /// Size of the file in bytes.
         size: u64,
     },
-    /// A mapping to be written by the function, of a file that is open for reading only.
+    /// The function is to write the mapping, but the file is open for reading only.
     #[error("the file is open for reading only and the mapping is to be written")]
     ReadOnlyFile,
     /// The file is open for writing only: the processor cannot map it so.
@@ -72,18 +72,18 @@ pub enum Error {
          use a memfd (memory-backend-memfd), tmpfs, hugetlbfs or a local disk"
     )]
     FileSystem(u64),
-    /// More mappings than a domain takes.
+    /// The domain has as many mappings as it takes.
     #[error("more than {0} mappings")]
     TooMany(usize),
-    /// More files than a domain takes.
+    /// The domain has as many files mapped as it takes.
     #[error("more than {0} files mapped at once")]
     TooManyFiles(usize),
-    /// More of the adapter's address space than a domain may have.
+    /// The mapping needs more of the adapter's address space than a domain may have.
     #[error("no room to map {size:#x} bytes: a function may have {limit:#x} bytes mapped")]
     AddressSpace {
-        /// The size asked for.
+        /// Size asked for, in bytes.
         size: u64,
-        /// What a domain may have.
+        /// Bytes that a domain may have.
         limit: u64,
     },
     /// The file cannot be mapped.

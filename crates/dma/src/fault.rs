@@ -1,4 +1,4 @@
-//! DMA faults: what a function tried to reach and may not.
+//! DMA faults: accesses of a function that were refused.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// How many of the latest faults a domain keeps.
+/// Number of faults that a domain keeps, the latest ones.
 const KEPT: usize = 64;
 
 /// Direction of an access, seen from the function: `Read` fetches from guest memory, `Write` stores into it.
@@ -27,10 +27,10 @@ impl fmt::Display for Access {
     }
 }
 
-/// Why an access was refused.
+/// Reason why an access was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultReason {
-    /// Bus Master Enable is clear: the function may issue no memory requests (PCIe Base 6.0, 7.5.1.1.3).
+    /// Bus Master Enable is clear: the function may issue no memory requests (PCIe Base 6.0, section 7.5.1.1.3).
     BusMasterDisabled,
     /// No mapping covers the whole range.
     NotMapped,
@@ -68,18 +68,18 @@ pub struct Fault {
     pub iova: u64,
     /// Length of the access in bytes.
     pub len: u64,
-    /// Direction, seen from the function.
+    /// Direction of the access, seen from the function.
     pub access: Access,
-    /// Why it was refused.
+    /// Reason why the access was refused.
     pub reason: FaultReason,
 }
 
-/// What a domain tells about its faults.
+/// A domain's faults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FaultReport {
-    /// Faults since the domain was made.
+    /// Number of faults since the domain was made.
     pub count: u64,
-    /// The latest of them, oldest first.
+    /// The latest faults, oldest first.
     pub recent: Vec<Fault>,
 }
 

@@ -1,4 +1,4 @@
-//! Files mapped into this process: the memory behind shared guest RAM.
+//! Maps files into this process: the memory behind shared guest RAM.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -9,15 +9,9 @@ use std::sync::{Arc, Weak};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, fstatfs};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::domain::PAGE_SIZE;
 use crate::error::Error;
+use crate::limits::{MAX_ADDRESS_SPACE, MAX_FILES, PAGE_SIZE};
 use crate::sigbus;
-
-/// How many files one domain may have mapped at once. A VMM has one per memory device. The process as a whole can have
-/// 65,530 mappings, so what one client can take is limited.
-pub(crate) const MAX_FILES: usize = 64;
-/// How much of this process's address space (128 TiB) one domain may take up.
-pub(crate) const MAX_ADDRESS_SPACE: u64 = 4 << 40;
 
 /// File systems whose pages are in memory or on a local disk. On others (FUSE above all) whoever serves the file can
 /// withhold a page for ever, and with it the worker thread that touches it.
@@ -40,7 +34,7 @@ struct FileKey {
     inode: u64,
 }
 
-/// A host address; the [`MappedFile`] beside it keeps it valid.
+/// A host address, valid for as long as the [`MappedFile`] beside it exists.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HostAddress(NonNull<u8>);
 
@@ -66,16 +60,33 @@ pub(crate) struct MappedFile {
     guard: ManuallyDrop<sigbus::Guard>,
 }
 
-/// What is known of a file descriptor before it is mapped.
+/// Facts about a file descriptor before it is mapped.
 #[derive(Clone, Copy, Debug)]
 struct FileInfo {
     key: FileKey,
-    /// Size in bytes of a regular file; `None` for something else that can be mapped.
+    /// Size of a regular file in bytes; `None` for something else that can be mapped.
     size: Option<u64>,
     writable: bool,
 }
 
 impl FileInfo {
+    /// Looks at a file of which `size` bytes from `offset` are to be mapped, to be written where
+    /// `write` says so.
+    fn check(fd: &OwnedFd, offset: u64, size: u64, write: bool) -> Result<Self, Error> {
+        if !offset.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::UnalignedOffset(offset));
+        }
+        let info = Self::of(fd)?;
+        if write && !info.writable {
+            return Err(Error::ReadOnlyFile);
+        }
+        let needed = offset.checked_add(size).ok_or(Error::Wraps { iova: offset, size })?;
+        match info.size {
+            Some(size) if needed > size => Err(Error::BeyondEnd { needed, size }),
+            _ => Ok(info),
+        }
+    }
+
     fn of(fd: &OwnedFd) -> Result<Self, Error> {
         let stat = fstat(fd).map_err(io::Error::from)?;
         let mode = fcntl_getfl(fd).map_err(io::Error::from)? & OFlags::RWMODE;
@@ -84,7 +95,7 @@ impl FileInfo {
         }
         let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         if regular {
-            // 32 bits whatever the type's width and sign on this architecture.
+            // The type has 32 bits, whatever its width and sign on this architecture.
             let kind = u64::from(fstatfs(fd).map_err(io::Error::from)?.f_type as u32);
             if !FILE_SYSTEMS.contains(&kind) {
                 return Err(Error::FileSystem(kind));
@@ -129,24 +140,12 @@ impl MappedFile {
 
     /// Maps `len` bytes at `offset` of a file, readable and writable, for no domain in particular.
     pub(crate) fn range(fd: &OwnedFd, offset: u64, len: u64) -> Result<(HostAddress, Self), Error> {
-        if !offset.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::UnalignedOffset(offset));
-        }
-        let info = FileInfo::of(fd)?;
-        if !info.writable {
-            return Err(Error::ReadOnlyFile);
-        }
-        let needed = offset.checked_add(len).ok_or(Error::Wraps { iova: offset, size: len })?;
-        if let Some(size) = info.size
-            && needed > size
-        {
-            return Err(Error::BeyondEnd { needed, size });
-        }
+        FileInfo::check(fd, offset, len, true)?;
         let file = MappedFile::new(fd, offset, len, true)?;
         Ok((file.base, file))
     }
 
-    /// The address of file offset `offset`, if `len` bytes from there are mapped and, where asked for, writable.
+    /// Returns the address of file offset `offset`, if `len` bytes from there are mapped and, where asked for, writable.
     fn address(&self, offset: u64, len: u64, write: bool) -> Option<HostAddress> {
         let start = offset.checked_sub(self.offset)?;
         let end = start.checked_add(len)?;
@@ -157,10 +156,10 @@ impl MappedFile {
         Some(HostAddress(unsafe { self.base.0.add(usize::try_from(start).ok()?) }))
     }
 
-    /// True once an access found the file cut short under the mapping.
+    /// Returns whether an access found the file cut short under the mapping.
     #[inline]
     pub(crate) fn truncated(&self) -> bool {
-        self.guard.hit()
+        self.guard.lost()
     }
 }
 
@@ -180,7 +179,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Host memory of `size` bytes at `offset` of a file, writable where `write` says so. A file that is mapped already is
+    /// Returns host memory of `size` bytes at `offset` of a file, writable where `write` says so. A file that is mapped already is
     /// not mapped again.
     pub(crate) fn map(
         &mut self,
@@ -189,19 +188,7 @@ impl Files {
         size: u64,
         write: bool,
     ) -> Result<(HostAddress, Arc<MappedFile>), Error> {
-        if !offset.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::UnalignedOffset(offset));
-        }
-        let info = FileInfo::of(fd)?;
-        if write && !info.writable {
-            return Err(Error::ReadOnlyFile);
-        }
-        let needed = offset.checked_add(size).ok_or(Error::Wraps { iova: offset, size })?;
-        if let Some(length) = info.size
-            && needed > length
-        {
-            return Err(Error::BeyondEnd { needed, size: length });
-        }
+        let info = FileInfo::check(fd, offset, size, write)?;
         for (key, file) in &self.open {
             if *key == info.key
                 && let Some(file) = file.upgrade()
@@ -234,7 +221,7 @@ impl Files {
         let taken = self.open.iter().filter_map(|(_, file)| file.upgrade());
         let taken: u64 = taken.map(|file| file.len as u64).sum();
         let room = MAX_ADDRESS_SPACE.saturating_sub(taken);
-        // The whole file, so that the next mapping of it needs no mmap and neighbours stay contiguous; just the range
+        // The whole file is mapped, so that the next mapping of it needs no mmap and neighbours stay contiguous; just the range
         // where the whole does not fit, cannot be mapped or has no size.
         let whole = info.size.map(|length| length - length % PAGE_SIZE).filter(|len| *len <= room);
         if let Some(length) = whole
@@ -245,16 +232,16 @@ impl Files {
         if size > room {
             return Err(Error::AddressSpace { size, limit: MAX_ADDRESS_SPACE });
         }
-        // `write`, not `info.writable`: a file sealed against writing can be mapped for reading.
+        // A file that is sealed against writing can be mapped for reading, hence `write` and not `info.writable`.
         Ok(MappedFile::new(fd, offset, size, write)?)
     }
 
-    /// Forgets what is no longer mapped.
+    /// Forgets files that are no longer mapped.
     pub(crate) fn forget(&mut self) {
         self.open.retain(|(_, file)| file.strong_count() > 0);
     }
 
-    /// How many files were found cut short.
+    /// Returns how many files were found cut short.
     pub(crate) fn truncated(&self) -> usize {
         let open = self.open.iter().filter_map(|(_, file)| file.upgrade());
         open.filter(|file| file.truncated()).count()

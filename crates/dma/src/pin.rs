@@ -1,4 +1,4 @@
-//! How a worker pins what a VMM is about to change.
+//! Lets a worker pin the mappings that a VMM is about to change.
 //!
 //! This is read-copy-update. The worker never waits: it marks its slot, reads the current snapshot's address, and clears
 //! the mark when its burst is over. Whoever changes mappings puts a new snapshot in the slot and waits until the burst
@@ -14,21 +14,21 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::barrier;
-use crate::domain::Snapshot;
+use crate::snapshot::Snapshot;
 
-/// Looks at a busy slot before going to sleep: about as long as a long burst takes.
+/// Number of looks at a busy slot before going to sleep, which take about as long as a long burst.
 #[cfg(not(loom))]
 const SPINS: u32 = 1024;
-/// One sleep of a wait for a reader that holds its pin, or has lost the processor, for longer.
+/// Length of one sleep while a reader holds its pin, or has lost the processor, for longer.
 #[cfg(not(loom))]
 const SLEEP: Duration = Duration::from_micros(20);
 
-/// What one reader translates with; shared by the reader and its domain. On cache lines of its own, since a worker writes
+/// The snapshot that one reader translates with, shared by reader and domain. It has cache lines of its own, since a worker writes
 /// to it twice per burst.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Slot {
-    /// Odd while pinned; grows with every pin and every release.
+    /// Number of pins and releases; odd while pinned.
     sequence: AtomicU64,
     /// The current snapshot, from [`Arc::into_raw`]: the slot owns one reference.
     current: AtomicPtr<Snapshot>,
@@ -51,7 +51,7 @@ impl Slot {
     pub(crate) unsafe fn pin(&self) -> *const Snapshot {
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Ordering::Release);
-        // Mark, barrier, read the address; `replace` writes the address, has its barrier and looks for the mark. One of the
+        // This marks, passes a barrier and reads the address. `replace` writes the address, passes its barrier and looks for the mark. One of the
         // two sees what the other wrote: either this is the new snapshot, or `replace` waits.
         barrier::light();
         self.current.load(Ordering::Acquire)
@@ -67,7 +67,7 @@ impl Slot {
         self.sequence.store(sequence.wrapping_add(1), Ordering::Release);
     }
 
-    /// Puts in a new snapshot. The result is the old one; dropping it waits until no pin can refer to it.
+    /// Puts in a new snapshot and returns the old one. Dropping that waits until no pin can refer to it.
     pub(crate) fn replace(&self, snapshot: Arc<Snapshot>) -> Retired<'_> {
         let new = Arc::into_raw(snapshot).cast_mut();
         let old = self.current.swap(new, Ordering::AcqRel);
@@ -87,7 +87,7 @@ pub(crate) struct Retired<'s> {
 impl Drop for Retired<'_> {
     fn drop(&mut self) {
         let mut looks = 0;
-        // Not pinned then: a later pin read the new address. Pinned then: any other value will do, for the same reason.
+        // If the slot was not pinned, a later pin read the new address. If it was, any other value will do, for the same reason.
         while !self.seen.is_multiple_of(2)
             && self.slot.sequence.load(Ordering::Acquire) == self.seen
         {
@@ -98,7 +98,7 @@ impl Drop for Retired<'_> {
     }
 }
 
-/// One turn of a wait.
+/// Waits for one turn.
 #[cfg(not(loom))]
 fn wait(looks: &mut u32) {
     if *looks < SPINS {
@@ -122,7 +122,7 @@ impl Drop for Slot {
     }
 }
 
-/// Unmap against what is in flight, in every order in which their steps can be seen.
+/// Unmap against a burst in flight, in every order in which their steps can be seen.
 #[cfg(loom)]
 #[cfg(test)]
 mod models {

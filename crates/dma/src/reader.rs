@@ -1,4 +1,4 @@
-//! Translation for those who move data: pin a snapshot, translate, let go.
+//! Translates IOVAs for those who move data: they pin a snapshot, translate and let go.
 
 use std::cell::Cell;
 use std::fmt;
@@ -6,23 +6,23 @@ use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use crate::domain::{Domain, Mapping, Snapshot, Target};
-use crate::fault::{Access, Fault, FaultReason};
+use crate::fault::{Access, Fault, FaultLog, FaultReason};
 use crate::pin::Slot;
 use crate::sigbus;
 use crate::slice::Slice;
+use crate::snapshot::{Mapping, Snapshot, Target};
 
-/// How many translations a reader remembers. Guest RAM is two or three ranges; a virtual IOMMU makes many, and then the
+/// Number of translations that a reader caches. Guest RAM is two or three ranges; a virtual IOMMU makes many, and then the
 /// tree is searched.
-const REMEMBERED: usize = 4;
+const CACHED: usize = 4;
 
-/// How many mappings at most are joined into one piece. It bounds the work for one piece, whatever lengths a hostile
+/// Largest number of mappings that are joined into one piece. It bounds the work for one piece, whatever lengths a hostile
 /// driver writes into descriptors.
 const JOINED: usize = 64;
 
-/// A remembered translation: IOVAs `first..=last` are at `host`.
+/// A cached translation: IOVAs `first..=last` are at `host`.
 #[derive(Clone, Copy)]
-struct Recent {
+struct Translation {
     first: u64,
     last: u64,
     host: *mut u8,
@@ -30,7 +30,7 @@ struct Recent {
     readable: bool,
 }
 
-impl Recent {
+impl Translation {
     #[inline]
     fn permits(&self, access: Access) -> bool {
         match access {
@@ -40,24 +40,24 @@ impl Recent {
     }
 }
 
-const NOTHING: Recent =
-    Recent { first: 1, last: 0, host: ptr::null_mut(), writable: false, readable: false };
+const NO_TRANSLATION: Translation =
+    Translation { first: 1, last: 0, host: ptr::null_mut(), writable: false, readable: false };
 
-/// Translations of one snapshot that are likely to be asked for again.
-struct Memo {
-    /// The snapshot they are from, and how many files had been lost by then.
+/// The latest translations of one snapshot, which are likely to be asked for again.
+struct TranslationCache {
+    /// Version of the snapshot they are from, and the number of files that had been lost by then.
     valid: Cell<(u64, usize)>,
-    recent: [Cell<Recent>; REMEMBERED],
+    recent: [Cell<Translation>; CACHED],
     next: Cell<usize>,
 }
 
-impl Memo {
-    /// Forgets everything if it is from another snapshot or a file was lost since.
+impl TranslationCache {
+    /// Empties the cache if it is from another snapshot or a file was lost since.
     #[inline]
     fn check(&self, version: u64) {
-        let now = (version, sigbus::hits());
+        let now = (version, sigbus::lost_mappings());
         if self.valid.get() != now {
-            self.recent.iter().for_each(|recent| recent.set(NOTHING));
+            self.recent.iter().for_each(|recent| recent.set(NO_TRANSLATION));
             self.valid.set(now);
         }
     }
@@ -65,12 +65,13 @@ impl Memo {
 
 /// One translator of a domain, owned by one worker (or one control thread).
 pub struct Reader {
-    domain: Arc<Domain>,
+    /// Fault log of the domain.
+    faults: Arc<FaultLog>,
     slot: Arc<Slot>,
-    /// How many [`Pinned`] there are, and the snapshot they share.
+    /// Number of [`Pinned`] that exist. They share one snapshot.
     pins: Cell<usize>,
     pinned: Cell<*const Snapshot>,
-    memo: Memo,
+    cache: TranslationCache,
 }
 
 // SAFETY: the pointers are used only while `pins` is not zero. A `Pinned` borrows the reader, so the reader is moved to
@@ -79,34 +80,29 @@ unsafe impl Send for Reader {}
 
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").field("domain", &self.domain).finish_non_exhaustive()
+        f.debug_struct("Reader").field("pins", &self.pins).finish_non_exhaustive()
     }
 }
 
 impl Reader {
-    pub(crate) fn new(domain: Arc<Domain>, slot: Arc<Slot>) -> Self {
+    pub(crate) fn new(faults: Arc<FaultLog>, slot: Arc<Slot>) -> Self {
         Reader {
-            domain,
+            faults,
             slot,
             pins: Cell::new(0),
             pinned: Cell::new(ptr::null()),
-            memo: Memo {
+            cache: TranslationCache {
                 valid: Cell::new((u64::MAX, 0)),
-                recent: std::array::from_fn(|_| Cell::new(NOTHING)),
+                recent: std::array::from_fn(|_| Cell::new(NO_TRANSLATION)),
                 next: Cell::new(0),
             },
         }
     }
 
-    /// The domain this reader translates for.
-    pub fn domain(&self) -> &Arc<Domain> {
-        &self.domain
-    }
-
     /// Pins the current mappings until the result is dropped. Never waits.
     ///
     /// Hold it for a burst, never across a sleep: map and unmap wait for it. For the same reason whoever holds it must not
-    /// call [`Domain`]'s methods that change mappings or count them. A second pin at the same time sees the mappings of
+    /// call the [domain](crate::Domain)'s methods that change mappings or count them. A second pin at the same time sees the mappings of
     /// the first.
     #[inline]
     pub fn pin(&self) -> Pinned<'_> {
@@ -116,7 +112,7 @@ impl Reader {
             let snapshot = unsafe { self.slot.pin() };
             self.pinned.set(snapshot);
             // SAFETY: just pinned.
-            self.memo.check(unsafe { (*snapshot).version });
+            self.cache.check(unsafe { (*snapshot).version });
         }
         self.pins.set(pins + 1);
         Pinned { reader: self, _one_thread: PhantomData }
@@ -154,16 +150,16 @@ impl Pinned<'_> {
         unsafe { &*self.reader.pinned.get() }
     }
 
-    /// Changes whenever any mapping or Bus Master Enable changes, and is different for different domains: whoever keeps
+    /// Returns a number that changes with every mapping and Bus Master Enable and differs between domains. Whoever keeps
     /// derived addresses compares it.
     #[inline]
     pub fn version(&self) -> u64 {
         self.snapshot().version
     }
 
-    /// Host memory of `len` bytes at `iova`, if all of it is mapped, permits `access` and is contiguous on the host.
+    /// Returns host memory of `len` bytes at `iova`, if all of it is mapped, permits `access` and is contiguous on the host.
     ///
-    /// Zero bytes are always at hand. Memory that is mapped but not contiguous yields `Ok(None)`: use
+    /// Zero bytes always translate. Memory that is mapped but not contiguous yields `Ok(None)`: use
     /// [`Pinned::slices`].
     ///
     /// # Errors
@@ -197,7 +193,7 @@ impl Pinned<'_> {
             each(slice);
             return Ok(());
         }
-        // First every check, then the pieces, so that a fault half way has no effect.
+        // All checks come before the first piece, so that a fault half way has no effect.
         match self.whole(iova, len, access)? {
             Some(slice) if slice.is_empty() => {}
             Some(slice) => each(slice),
@@ -211,7 +207,7 @@ impl Pinned<'_> {
         Ok(())
     }
 
-    /// As [`Pinned::slices`], until `each` returns false; true when it never did.
+    /// Calls `each` like [`Pinned::slices`] until it returns false. Returns whether it never did.
     ///
     /// The work is bounded by the number of calls, however large `len` is. A fault is found when its turn comes: `each`
     /// may have been called before.
@@ -254,12 +250,12 @@ impl Pinned<'_> {
         })
     }
 
-    /// The IOVA of memory that was translated a moment ago, if that is remembered: the way back, for whoever hands a
+    /// Returns the IOVA of memory that was translated a moment ago, if that is cached: the way back, for whoever hands a
     /// buffer on to one who translates for himself.
     pub fn iova_of(&self, slice: &Slice<'_>) -> Option<u64> {
         let start = slice.as_ptr() as u64;
         let last = start.checked_add((slice.len() as u64).checked_sub(1)?)?;
-        self.reader.memo.recent.iter().find_map(|cell| {
+        self.reader.cache.recent.iter().find_map(|cell| {
             let recent = cell.get();
             let offset = start.checked_sub(recent.host as u64)?;
             let size = recent.last.checked_sub(recent.first)?;
@@ -272,34 +268,34 @@ impl Pinned<'_> {
     #[cold]
     pub fn fault(&self, iova: u64, len: usize, access: Access, reason: FaultReason) -> Fault {
         let fault = Fault { iova, len: len as u64, access, reason };
-        self.reader.domain.record(fault);
+        self.reader.faults.record(fault);
         fault
     }
 
-    /// A window on memory that was translated a moment ago.
+    /// Returns a window on memory that was translated a moment ago.
     #[inline]
     pub fn window(&self, access: Access) -> Window<'_> {
-        let [recent, ..] = &self.reader.memo.recent;
+        let [recent, ..] = &self.reader.cache.recent;
         let mut window = Window { pin: self, access, first: 0, size: 0, host: ptr::null_mut() };
         window.set(&recent.get());
         window
     }
 
-    /// What [`Pinned::contiguous`] tries first: the host memory, if the translation is remembered. `None` says nothing;
+    /// Returns what [`Pinned::contiguous`] tries first: the host memory, if the translation is cached. `None` says nothing;
     /// neither does it for zero bytes.
     #[inline]
     pub fn recall(&self, iova: u64, len: usize, access: Access) -> Option<Slice<'_>> {
-        let recent = self.recent(iova, len, access)?;
+        let recent = self.cached(iova, len, access)?;
         // SAFETY: the range lies inside a mapping of the pinned snapshot, which outlives the result.
         Some(unsafe { Slice::from_raw(recent.host.add((iova - recent.first) as usize), len) })
     }
 
-    /// The remembered translation that all of the range is in.
+    /// Returns the cached translation that holds all of the range.
     #[inline]
-    fn recent(&self, iova: u64, len: usize, access: Access) -> Option<Recent> {
+    fn cached(&self, iova: u64, len: usize, access: Access) -> Option<Translation> {
         let last = iova.checked_add((len as u64).checked_sub(1)?)?;
         self.reader
-            .memo
+            .cache
             .recent
             .iter()
             .map(Cell::get)
@@ -350,7 +346,7 @@ impl Pinned<'_> {
             }
             if mapping.last >= last {
                 if at == iova {
-                    self.remember(first, mapping, base);
+                    self.cache_mapping(first, mapping, base);
                 }
                 // SAFETY: as above.
                 return Ok(each(unsafe { Slice::from_raw(run.start, run.length) }));
@@ -359,7 +355,7 @@ impl Pinned<'_> {
         }
     }
 
-    /// The mapping at `iova` with its first IOVA and host address, if it may be accessed.
+    /// Returns the mapping at `iova` with its first IOVA and host address, if it may be accessed.
     fn find(&self, iova: u64, access: Access) -> Result<(u64, &Mapping, *mut u8), FaultReason> {
         let (first, mapping) = self.snapshot().find(iova).ok_or(FaultReason::NotMapped)?;
         if !mapping.permissions.allow(access) {
@@ -367,41 +363,41 @@ impl Pinned<'_> {
         }
         match &mapping.target {
             Target::NotShared => Err(FaultReason::NotShared),
-            Target::Host { file, .. } if sigbus::hits() != 0 && file.truncated() => {
+            Target::Host { file, .. } if sigbus::lost_mappings() != 0 && file.truncated() => {
                 Err(FaultReason::Lost)
             }
             Target::Host { address, .. } => Ok((first, mapping, address.as_ptr())),
         }
     }
 
-    fn remember(&self, first: u64, mapping: &Mapping, host: *mut u8) {
-        let memo = &self.reader.memo;
-        let next = memo.next.get();
-        if let Some(cell) = memo.recent.get(next % REMEMBERED) {
+    fn cache_mapping(&self, first: u64, mapping: &Mapping, host: *mut u8) {
+        let cache = &self.reader.cache;
+        let next = cache.next.get();
+        if let Some(cell) = cache.recent.get(next % CACHED) {
             let (readable, writable) = (mapping.permissions.read, mapping.permissions.write);
-            cell.set(Recent { first, last: mapping.last, host, writable, readable });
+            cell.set(Translation { first, last: mapping.last, host, writable, readable });
         }
-        memo.next.set(next.wrapping_add(1));
+        cache.next.set(next.wrapping_add(1));
     }
 }
 
-/// [`Pinned::recall`] for many ranges in a row that mostly lie in one mapping: the last one that was hit is kept at hand.
+/// A quicker [`Pinned::recall`] for many ranges in a row that mostly lie in one mapping. It keeps the last one at hand.
 #[derive(Debug)]
 pub struct Window<'p> {
     pin: &'p Pinned<'p>,
     access: Access,
-    /// IOVAs from `first` on, as many as `size`, are at `host`.
+    /// First of the `size` IOVAs that are at `host`.
     first: u64,
     size: u64,
     host: *mut u8,
 }
 
 impl<'p> Window<'p> {
-    /// See [`Pinned::recall`].
+    /// Returns the host memory, if the translation is cached.
     #[inline]
     pub fn recall(&mut self, iova: u64, len: usize) -> Option<Slice<'p>> {
         let offset = iova.wrapping_sub(self.first);
-        // Zero bytes wrap, and are not less.
+        // A length of zero bytes wraps, and is not less.
         if offset < self.size && (len as u64).wrapping_sub(1) < self.size - offset {
             // SAFETY: the range lies inside a mapping of the pinned snapshot, which outlives the result.
             return Some(unsafe { Slice::from_raw(self.host.add(offset as usize), len) });
@@ -411,13 +407,13 @@ impl<'p> Window<'p> {
 
     #[inline(never)]
     fn turn(&mut self, iova: u64, len: usize) -> Option<Slice<'p>> {
-        self.set(&self.pin.recent(iova, len, self.access)?);
-        // A window on all addresses there are is one byte short, and that byte is found here.
+        self.set(&self.pin.cached(iova, len, self.access)?);
+        // A window on the whole address space is one byte short, and that byte is found here.
         self.pin.recall(iova, len, self.access)
     }
 
     #[inline]
-    fn set(&mut self, recent: &Recent) {
+    fn set(&mut self, recent: &Translation) {
         if recent.permits(self.access) {
             (self.first, self.host) = (recent.first, recent.host);
             self.size = (recent.last - recent.first).saturating_add(1);
@@ -425,7 +421,7 @@ impl<'p> Window<'p> {
     }
 }
 
-/// Host memory that goes on without a gap.
+/// Host memory that was found contiguous so far.
 struct Run {
     start: *mut u8,
     length: usize,

@@ -1,4 +1,4 @@
-//! Memory that a VMM shares with the adapter itself, outside of any domain: regions that a protocol hands over as a file
+//! Maps memory that a VMM shares with the adapter itself, outside of any domain: regions that a protocol hands over as a file
 //! descriptor, such as vhost-user's record of what is in flight.
 
 use std::os::fd::OwnedFd;
@@ -7,13 +7,13 @@ use crate::error::Error;
 use crate::memory::{HostAddress, MappedFile};
 use crate::slice::Slice;
 
-/// Part of a file, mapped for reading and writing until this is dropped.
+/// A part of a file, mapped for reading and writing until this is dropped.
 ///
 /// Whoever else has the file may change it at any time, and cut it short: then it reads as zeros from there on
 /// ([`crate::sigbus`]). What is read decides about this process no more than a guest's memory does.
 #[derive(Debug)]
 pub struct SharedMemory {
-    /// Of the first byte; kept valid by `_file`.
+    /// Address of the first byte, kept valid by `_file`.
     base: HostAddress,
     len: usize,
     _file: MappedFile,
@@ -32,17 +32,17 @@ impl SharedMemory {
         Ok(SharedMemory { base, len, _file: file })
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// True when it covers nothing.
+    /// Returns whether the length is zero.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The `len` bytes at `offset`, if they are all inside.
+    /// Returns the `len` bytes at `offset`, if they are all inside.
     #[inline]
     pub fn slice(&self, offset: usize, len: usize) -> Option<Slice<'_>> {
         if offset.checked_add(len)? > self.len {

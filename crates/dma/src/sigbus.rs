@@ -14,20 +14,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use parking_lot::Mutex;
 
-use crate::domain::PAGE_SIZE;
-use crate::memory::MAX_FILES;
+use crate::limits::{MAX_FILES, PAGE_SIZE};
 
-/// How many file mappings can be protected at once: what one PF and 256 VFs may have, twice over.
+/// Number of file mappings that can be protected at once: twice what one PF and 256 VFs may have.
 const SLOTS: usize = 2 * 257 * MAX_FILES;
 
 /// One protected range, written under [`WRITERS`] and read by the handler at any moment, which is why there is a
 /// sequence number: odd while the slot is being written, different after every change.
 struct Slot {
     sequence: AtomicUsize,
-    /// 0: free.
+    /// First address, or 0 for a free slot.
     start: AtomicUsize,
     len: AtomicUsize,
-    hit: AtomicBool,
+    lost: AtomicBool,
 }
 
 static TABLE: [Slot; SLOTS] = [const {
@@ -35,10 +34,10 @@ static TABLE: [Slot; SLOTS] = [const {
         sequence: AtomicUsize::new(0),
         start: AtomicUsize::new(0),
         len: AtomicUsize::new(0),
-        hit: AtomicBool::new(false),
+        lost: AtomicBool::new(false),
     }
 }; SLOTS];
-/// What the lost memory is replaced with.
+/// Protection of the memory that replaces the lost one.
 const PROTECTION: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 const FLAGS: libc::c_int =
     libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -46,16 +45,16 @@ const PAGE: usize = PAGE_SIZE as usize;
 
 static WRITERS: Mutex<()> = Mutex::new(());
 static INSTALL: Once = Once::new();
-static HITS: AtomicUsize = AtomicUsize::new(0);
+static LOST_MAPPINGS: AtomicUsize = AtomicUsize::new(0);
 
-/// How many mappings have been lost in this process. Whoever keeps translations looks here first.
+/// Returns how many mappings have been lost in this process. Whoever keeps translations looks here first.
 #[inline]
-pub(crate) fn hits() -> usize {
-    HITS.load(Ordering::Relaxed)
+pub(crate) fn lost_mappings() -> usize {
+    LOST_MAPPINGS.load(Ordering::Relaxed)
 }
 
 impl Slot {
-    /// Changes the range; under [`WRITERS`].
+    /// Changes the range. The caller holds [`WRITERS`].
     fn set(&self, start: usize, len: usize) {
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
@@ -65,7 +64,7 @@ impl Slot {
         self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
     }
 
-    /// The range, if it holds `address`. A slot that is changing is not the one: the range that is being accessed stays
+    /// Returns the range, if it holds `address`. A slot that is changing is not the one: the range that is being accessed stays
     /// protected until after the access.
     fn range_with(&self, address: usize) -> Option<(usize, usize)> {
         let before = self.sequence.load(Ordering::Acquire);
@@ -85,10 +84,10 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// True once the range's content was lost.
+    /// Returns whether the range's content was lost.
     #[inline]
-    pub(crate) fn hit(&self) -> bool {
-        TABLE[self.slot].hit.load(Ordering::Relaxed)
+    pub(crate) fn lost(&self) -> bool {
+        TABLE[self.slot].lost.load(Ordering::Relaxed)
     }
 }
 
@@ -111,7 +110,7 @@ pub(crate) unsafe fn protect(start: usize, len: usize) -> io::Result<Guard> {
     let Some(index) = free else {
         return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many mapped files"));
     };
-    TABLE[index].hit.store(false, Ordering::Relaxed);
+    TABLE[index].lost.store(false, Ordering::Relaxed);
     TABLE[index].set(start, len);
     Ok(Guard { slot: index })
 }
@@ -137,11 +136,11 @@ extern "C" fn handle(
     if code > 0 {
         for slot in &TABLE {
             let Some((start, len)) = slot.range_with(address) else { continue };
-            // First the mark, then the zeros: who reads a zero of the replacement can know that it is one.
-            if !slot.hit.swap(true, Ordering::Relaxed) {
-                HITS.fetch_add(1, Ordering::Relaxed);
+            // The mark comes before the zeros, so whoever reads a zero of the replacement can know what it is.
+            if !slot.lost.swap(true, Ordering::Relaxed) {
+                LOST_MAPPINGS.fetch_add(1, Ordering::Relaxed);
             }
-            // All of it; where the system has not that much memory to promise, at least the page.
+            // All of it is replaced, or at least the page where the system cannot promise that much memory.
             for (start, len) in [(start, len), (address & !(PAGE - 1), PAGE)] {
                 // SAFETY: `protect`'s caller said that the range is a mapping of its own, touched by raw copies only; it
                 // is still mapped, because the access that brought us here goes through it. Putting other memory there
@@ -155,8 +154,8 @@ extern "C" fn handle(
             break;
         }
     }
-    // Not ours, or not to be helped: the default action (end the process, dump core) takes place when the access is
-    // repeated, or at once where there was none.
+    // The signal is not about a protected range, or nothing helps. The default action (end the process, dump core) takes
+    // place when the access is repeated, or at once where there was none.
     // SAFETY: both calls are async-signal-safe.
     unsafe {
         libc::signal(libc::SIGBUS, libc::SIG_DFL);

@@ -1,4 +1,4 @@
-//! A checked window on shared memory.
+//! Shared memory whose bounds and permissions were checked.
 
 use std::marker::PhantomData;
 use std::ptr;
@@ -16,7 +16,7 @@ pub struct Slice<'p> {
 }
 
 impl<'p> Slice<'p> {
-    /// A slice over `len` bytes at `ptr`.
+    /// Returns a slice over `len` bytes at `ptr`.
     ///
     /// # Safety
     /// `ptr..ptr + len` must be mapped, readable and, if the slice is written to, writable memory for all of `'p`, and
@@ -25,31 +25,31 @@ impl<'p> Slice<'p> {
         Slice { ptr, len, _pin: PhantomData }
     }
 
-    /// A slice over private bytes: frames that do not come from guest memory (from a TAP, or segmented in software) take
+    /// Returns a slice over private bytes: frames that do not come from guest memory (from a TAP, or segmented in software) take
     /// the same path as those that do. `&mut` makes sure that no reference looks at the bytes meanwhile.
     pub fn from_mut(bytes: &'p mut [u8]) -> Self {
         Slice { ptr: bytes.as_mut_ptr(), len: bytes.len(), _pin: PhantomData }
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// True when it covers nothing.
+    /// Returns whether the length is zero.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The first byte's address. Reading or writing through it is subject to what the type's description says.
+    /// Returns the first byte's address. Reading or writing through it is subject to what the type's description says.
     #[inline]
     pub fn as_ptr(&self) -> *mut u8 {
         self.ptr
     }
 
-    /// The part from `offset` on; empty when `offset` is at or past the end.
+    /// Returns the part from `offset` on; empty when `offset` is at or past the end.
     #[inline]
     pub fn skip(&self, offset: usize) -> Slice<'p> {
         let offset = offset.min(self.len);
@@ -57,7 +57,7 @@ impl<'p> Slice<'p> {
         unsafe { Slice::from_raw(self.ptr.add(offset), self.len - offset) }
     }
 
-    /// At most the first `len` bytes.
+    /// Returns at most the first `len` bytes.
     #[inline]
     pub fn take(&self, len: usize) -> Slice<'p> {
         Slice { len: len.min(self.len), ..*self }
@@ -75,7 +75,7 @@ impl<'p> Slice<'p> {
         n
     }
 
-    /// The first `N` bytes of the slice, if it has so many. Quicker than [`Slice::read`], because the length is known when
+    /// Returns the first `N` bytes of the slice, if it has that many. This is quicker than [`Slice::read`], because the length is known when
     /// the program is built.
     #[inline]
     pub fn read_array<const N: usize>(&self) -> Option<[u8; N]> {
@@ -88,7 +88,7 @@ impl<'p> Slice<'p> {
         Some(array)
     }
 
-    /// Copies `data` to the start of the slice, if all of it fits. Quicker than [`Slice::write`], as above.
+    /// Copies `data` to the start of the slice, if all of it fits. This is quicker than [`Slice::write`], because the length is known.
     #[inline]
     pub fn write_array<const N: usize>(&self, data: &[u8; N]) -> bool {
         let fits = self.len >= N;
@@ -140,7 +140,7 @@ impl<'p> Slice<'p> {
 }
 
 impl Slice<'_> {
-    /// As [`Slice::prefetch`], for bytes that will be written: another core that has them gives them up at once, and not when
+    /// Asks the processor for the first bytes, to be written. Another core that has them gives them up at once, and not when
     /// the first store comes.
     #[inline]
     pub fn prefetch_write(&self) {
@@ -157,7 +157,7 @@ impl Slice<'_> {
     }
 }
 
-/// Lengths that are copied without a call: two vector registers of 16 bytes, or four.
+/// Lengths in bytes that are copied without a call: one vector register of 16 bytes, two, or four.
 const HALF: usize = 16;
 const BLOCK: usize = 32;
 const TWO_BLOCKS: usize = 64;

@@ -1,124 +1,64 @@
+//! Host software that enables and disables VFs, through the root complex alone.
+
 mod bars;
+mod clock;
 mod enumerate;
 mod function;
+mod info;
+mod layout;
 mod place;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use manifold_pci::{Identity, RoutingId};
+use manifold_pci::RoutingId;
+use manifold_pci::spec::{express, sriov};
 
-use crate::spec::{express, sriov};
+use crate::spec::sriov::{BROKEN_TIME, DISABLE_TIME, ENABLE_TIME};
 use crate::{Error, RootComplex};
+pub use clock::{Clock, SystemClock};
 use function::Function;
+pub use info::{BarInfo, PfInfo, VfInfo};
+use layout::Layout;
 
-/// Between two looks at a VF that does not answer yet.
+/// Time between two looks at a VF that does not answer yet.
 const RETRY: Duration = Duration::from_millis(10);
-
-/// A BAR as the driver placed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BarInfo {
-    /// Address of the function's first byte.
-    pub address: u64,
-    /// Bytes of one function's BAR.
-    pub size: u64,
-    /// It takes two registers.
-    pub width64: bool,
-    /// Reads have no side effects.
-    pub prefetchable: bool,
-}
-
-/// What the driver found and set up in the PF.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PfInfo {
-    /// The PF's routing ID.
-    pub routing_id: RoutingId,
-    /// The PF's identification registers.
-    pub identity: Identity,
-    /// The PF's BARs.
-    pub bars: [Option<BarInfo>; 6],
-    /// VF BARs: the address is that of the whole aperture, VF 0's BAR; the size is one VF's share.
-    pub vf_bars: [Option<BarInfo>; 6],
-    /// TotalVFs.
-    pub total_vfs: u16,
-    /// VF Device ID.
-    pub vf_device_id: u16,
-    /// ARI forwarding is on and ARI Capable Hierarchy set.
-    pub ari: bool,
-    /// Last bus number behind the root port.
-    pub subordinate_bus: u8,
-}
-
-/// One enabled VF.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VfInfo {
-    /// The VF's index, from 0.
-    pub index: u16,
-    /// The VF's routing ID.
-    pub routing_id: RoutingId,
-    /// Its shares of the VF BARs.
-    pub bars: [Option<BarInfo>; 6],
-}
-
-/// Time as the driver sees it; tests bring their own.
-pub trait Clock: Send + Sync {
-    /// The present.
-    fn now(&self) -> Instant;
-    /// Returns once so much time has passed.
-    fn sleep(&self, duration: Duration);
-}
-
-/// The machine's clock.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Instant {
-        Instant::now()
-    }
-
-    fn sleep(&self, duration: Duration) {
-        std::thread::sleep(duration);
-    }
-}
 
 /// Host software: PCI core and PF driver in one, working through the root complex only.
 pub struct PfDriver {
     root: Arc<RootComplex>,
     clock: Box<dyn Clock>,
     info: PfInfo,
-    /// Where the SR-IOV capability is.
+    /// Offset of the SR-IOV capability.
     sriov: u16,
     vfs: Vec<VfInfo>,
-    /// The SR-IOV capability must be left alone until then.
-    settled: Option<Instant>,
+    /// Time until which the SR-IOV capability must be left alone.
+    ready_at: Option<Instant>,
 }
 
 impl PfDriver {
     /// Enumerates the fabric: bus numbers, ARI, BARs of the PF and its VFs, memory and bus master
-    /// enable. No VF is enabled afterwards; VFs that were take a second to go.
-    pub fn probe(root: Arc<RootComplex>) -> Result<Self, Error> {
-        Self::probe_with_clock(root, Box::new(SystemClock))
-    }
-
-    /// As [`PfDriver::probe`], by another clock.
-    pub fn probe_with_clock(root: Arc<RootComplex>, clock: Box<dyn Clock>) -> Result<Self, Error> {
+    /// enable. No VF is enabled afterwards. VFs that were enabled take a second to go.
+    ///
+    /// # Errors
+    /// What the driver found that it cannot work with.
+    pub fn probe(root: Arc<RootComplex>, clock: Box<dyn Clock>) -> Result<Self, Error> {
         let (info, sriov) = enumerate::enumerate(&root, clock.as_ref())?;
-        Ok(Self { root, clock, info, sriov, vfs: Vec::new(), settled: None })
+        Ok(Self { root, clock, info, sriov, vfs: Vec::new(), ready_at: None })
     }
 
-    /// What the driver found and set up.
+    /// Returns what the driver found and set up.
     pub fn info(&self) -> &PfInfo {
         &self.info
     }
 
-    /// The root complex the driver works through.
+    /// Returns the root complex the driver works through.
     pub fn root(&self) -> &Arc<RootComplex> {
         &self.root
     }
 
-    /// The VFs that are enabled, ascending by index.
+    /// Returns the enabled VFs, ascending by index.
     pub fn vfs(&self) -> &[VfInfo] {
         &self.vfs
     }
@@ -136,12 +76,12 @@ impl PfDriver {
         if count > total_vfs {
             return Err(Error::TooManyVfs { asked: count, total_vfs });
         }
-        if let Some(settled) = self.settled.take() {
-            self.sleep_until(settled);
+        if let Some(ready_at) = self.ready_at.take() {
+            self.sleep_until(ready_at);
         }
         let pf = self.pf();
         pf.write_u16_checked(self.sriov + sriov::NUM_VFS, count, "NumVFs")?;
-        // They may depend on NumVFs and on ARI Capable Hierarchy (sections 9.3.3.9, 9.3.3.10).
+        // Offset and stride may depend on NumVFs and ARI Capable Hierarchy (sections 9.3.3.9, 9.3.3.10).
         let layout = Layout::read(pf, self.sriov);
         let routing_ids = (0..count)
             .map(|index| layout.routing_id(pf.id, count, index))
@@ -152,9 +92,9 @@ impl PfDriver {
         pf.write_u16(self.sriov + sriov::CONTROL, enable);
         let enabled = self.clock.now();
         tracing::debug!(num_vfs = count, %layout, "VF Enable set");
-        self.sleep_until(enabled + sriov::ENABLE_TIME);
+        self.sleep_until(enabled + ENABLE_TIME);
 
-        let found = self.find_vfs(&routing_ids, enabled + sriov::BROKEN_TIME);
+        let found = self.find_vfs(&routing_ids, enabled + BROKEN_TIME);
         match found {
             Ok(vfs) => self.vfs = vfs,
             Err(error) => {
@@ -165,8 +105,7 @@ impl PfDriver {
         Ok(&self.vfs)
     }
 
-    /// Disables all VFs, at once: the wait that follows is for the next [`PfDriver::enable`].
-    /// Nothing to do where there are none.
+    /// Disables all VFs at once. The wait that must follow is left to the next [`PfDriver::enable`].
     pub fn disable(&mut self) {
         if !self.vfs.is_empty() {
             self.clear_vf_enable();
@@ -178,7 +117,7 @@ impl PfDriver {
         let control = pf.read_u16(self.sriov + sriov::CONTROL);
         let disabled = control & !(sriov::CONTROL_VF_ENABLE | sriov::CONTROL_VF_MSE);
         pf.write_u16(self.sriov + sriov::CONTROL, disabled);
-        self.settled = Some(self.clock.now() + sriov::DISABLE_TIME);
+        self.ready_at = Some(self.clock.now() + DISABLE_TIME);
         self.vfs.clear();
         tracing::debug!("VF Enable cleared");
     }
@@ -194,7 +133,7 @@ impl PfDriver {
                 }
                 self.clock.sleep(RETRY);
             }
-            // Every VF has this one (section 9.3.6).
+            // Every VF has a PCI Express capability (section 9.3.6).
             vf.capability(express::ID, "PCI Express")?;
             vfs.push(self.vf_info(index, *routing_id));
         }
@@ -227,42 +166,5 @@ impl fmt::Debug for PfDriver {
             .field("info", &self.info)
             .field("vfs", &self.vfs.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// How the VFs' routing IDs follow from the PF's (section 9.2.1.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Layout {
-    offset: u16,
-    stride: u16,
-}
-
-impl Layout {
-    fn read(pf: Function<'_>, capability: u16) -> Self {
-        Self {
-            offset: pf.read_u16(capability + sriov::FIRST_VF_OFFSET),
-            stride: pf.read_u16(capability + sriov::VF_STRIDE),
-        }
-    }
-
-    /// The routing ID of a VF, one of `count`.
-    fn routing_id(self, pf: RoutingId, count: u16, index: u16) -> Result<RoutingId, Error> {
-        let Self { offset, stride } = self;
-        if offset == 0 || stride == 0 && count > 1 {
-            return Err(Error::InvalidLayout { pf, count, offset, stride });
-        }
-        let distance = stride.checked_mul(index).and_then(|all| all.checked_add(offset));
-        distance.and_then(|distance| pf.checked_add(distance)).ok_or(Error::OutOfBuses {
-            pf,
-            count,
-            offset,
-            stride,
-        })
-    }
-}
-
-impl fmt::Display for Layout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "offset {}, stride {}", self.offset, self.stride)
     }
 }

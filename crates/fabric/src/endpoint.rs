@@ -1,17 +1,19 @@
+//! The device at the far end of the link.
+
 use manifold_pci::RoutingId;
 
-/// How a configuration request reaches a device (PCIe Base 5.0, section 7.3.3).
+/// How a configuration request reaches a device (PCIe Base 6.0, section 7.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigType {
-    /// For the device on this link. A function that completes a Type 0 write captures the request's
+    /// The request is for the device on this link. A function that completes a Type 0 write captures the request's
     /// bus number as its own (section 2.2.6.2).
     Type0,
-    /// For a bus beyond the link: behind an SR-IOV device, one of the buses its VFs reach into
+    /// The request is for a bus beyond the link, one of those that an SR-IOV device's VFs reach into
     /// (section 9.2.1.2).
     Type1,
 }
 
-/// What sits at the far end of a root port's link: a multi-function device with one configuration
+/// The device at the far end of a root port's link: several functions with one configuration
 /// space for each function.
 ///
 /// The methods say whether a function claimed the request; an unclaimed read leaves `data` alone.
@@ -35,7 +37,7 @@ pub trait Endpoint: Send + Sync {
     /// Writes memory; the range crosses no 4 KiB boundary, so no BAR's end.
     fn mem_write(&self, address: u64, data: &[u8]) -> bool;
 
-    /// The link went into hot reset (PCIe Base 5.0, section 6.6.1): every function resets, VFs
-    /// cease to exist.
+    /// Resets every function and removes all VFs, because the link went into hot reset (PCIe Base
+    /// 6.0, section 6.6.1).
     fn hot_reset(&self);
 }

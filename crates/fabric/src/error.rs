@@ -1,6 +1,8 @@
+//! Faults of hardware that the PF driver found, and requests that it refuses.
+
 use manifold_pci::RoutingId;
 
-/// What can go wrong between the PF driver and the hardware in front of it.
+/// A fault of the hardware that the PF driver drives, or a request that the driver refuses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -49,7 +51,7 @@ pub enum Error {
         routing_id: RoutingId,
         /// The register's offset.
         offset: u16,
-        /// What it read after all ones were written.
+        /// Value that it read after all ones were written.
         mask: u64,
     },
     /// The host's memory ranges are too small for the BARs.
@@ -61,7 +63,7 @@ pub enum Error {
         range: &'static str,
         /// Bytes to place.
         needed: u64,
-        /// Bytes there are.
+        /// Bytes that the range has.
         available: u64,
     },
     /// The VFs' routing IDs go beyond the last bus number.
@@ -69,7 +71,7 @@ pub enum Error {
     OutOfBuses {
         /// The PF.
         pf: RoutingId,
-        /// VFs to name.
+        /// Number of VFs to name.
         count: u16,
         /// First VF Offset.
         offset: u16,
@@ -81,20 +83,20 @@ pub enum Error {
     InvalidLayout {
         /// The PF.
         pf: RoutingId,
-        /// VFs to name.
+        /// Number of VFs to name.
         count: u16,
         /// First VF Offset.
         offset: u16,
         /// VF Stride.
         stride: u16,
     },
-    /// `enable` while VFs are enabled.
+    /// VFs were to be enabled while others are.
     #[error("{enabled} VFs are enabled already: disable them first (manifold vf disable)")]
     AlreadyEnabled {
-        /// How many.
+        /// Number of VFs that are enabled.
         enabled: usize,
     },
-    /// `enable(0)`.
+    /// No VF was to be enabled.
     #[error(
         "0 VFs asked for: name a number from 1 to {total_vfs}, or disable them (manifold vf \
          disable)"
@@ -103,13 +105,13 @@ pub enum Error {
         /// TotalVFs.
         total_vfs: u16,
     },
-    /// `enable` of more VFs than the PF has.
+    /// More VFs were to be enabled than the PF has.
     #[error(
         "{asked} VFs asked for, but the PF has {total_vfs}: name a number from 1 to {total_vfs} \
          (TotalVFs is set when the adapter starts: manifold serve --total-vfs)"
     )]
     TooManyVfs {
-        /// What was asked for.
+        /// Number of VFs asked for.
         asked: u16,
         /// TotalVFs.
         total_vfs: u16,
@@ -121,9 +123,9 @@ pub enum Error {
         routing_id: RoutingId,
         /// The register's name.
         register: &'static str,
-        /// What was written.
+        /// Value that was written.
         written: u32,
-        /// What it reads.
+        /// Value that the register reads.
         read: u32,
     },
     /// VF Enable is set, but a VF does not answer.
@@ -131,7 +133,7 @@ pub enum Error {
     VfAbsent {
         /// The VF's index.
         index: u16,
-        /// Where it should be.
+        /// Routing ID at which it should answer.
         routing_id: RoutingId,
     },
 }

@@ -1,20 +1,22 @@
+//! Routes configuration and memory requests to the root port and to the endpoint behind it.
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use manifold_pci::RoutingId;
+use manifold_pci::{CONFIG_SIZE, RoutingId};
 
 use crate::root_port::{LinkEvent, RootPort};
-use crate::spec::{CONFIG_SIZE, NOBODY};
+use crate::spec::UNCLAIMED;
 use crate::{ConfigType, Endpoint};
 
-/// Where the root port sits.
+/// Routing ID of the root port.
 const ROOT_PORT: RoutingId = RoutingId::from_raw(1 << 3);
 
-/// A configuration request stays within a dword (PCIe Base 5.0, section 2.2.7.1).
+/// A configuration request stays within a dword (PCIe Base 6.0, section 2.2.7.1).
 const DWORD: u64 = 4;
 
-/// A memory request crosses no 4 KiB boundary (PCIe Base 5.0, section 2.2.7).
+/// A memory request crosses no 4 KiB boundary (PCIe Base 6.0, section 2.2.7).
 const PAGE: u64 = 4096;
 
 /// The memory addresses the host bridge forwards to bus 0, as firmware tells software (ACPI
@@ -33,7 +35,7 @@ impl MemoryRanges {
     }
 }
 
-/// Bus 0, the root port on it at 00:01.0, and the endpoint behind.
+/// A root complex: bus 0, the root port on it at 00:01.0, and the endpoint behind.
 ///
 /// Requests are routed by the registers of the root port as they are at that moment, and cut to
 /// what one request on the link may be.
@@ -44,27 +46,17 @@ pub struct RootComplex {
 }
 
 impl RootComplex {
-    /// A root complex out of reset: no bus numbers, no windows. Its root port supports ARI
-    /// forwarding.
-    pub fn new(endpoint: Arc<dyn Endpoint>) -> Self {
-        Self::with_port(endpoint, RootPort::new(true))
-    }
-
-    /// As [`RootComplex::new`], with a root port of before ARI: device numbers above 0 on its
-    /// secondary bus are out of reach.
-    pub fn without_ari_forwarding(endpoint: Arc<dyn Endpoint>) -> Self {
-        Self::with_port(endpoint, RootPort::new(false))
-    }
-
-    fn with_port(endpoint: Arc<dyn Endpoint>, port: RootPort) -> Self {
+    /// Returns a root complex out of reset: no bus numbers, no windows. Where its root port does not
+    /// support `ari_forwarding`, device numbers above 0 on the secondary bus are out of reach.
+    pub fn new(endpoint: Arc<dyn Endpoint>, ari_forwarding: bool) -> Self {
         let ranges = MemoryRanges {
             below_4g: 0xc000_0000..0xf000_0000,
             above_4g: 0x80_0000_0000..0x100_0000_0000,
         };
-        Self { port: Mutex::new(port), ranges, endpoint }
+        Self { port: Mutex::new(RootPort::new(ari_forwarding)), ranges, endpoint }
     }
 
-    /// The memory addresses that reach bus 0.
+    /// Returns the memory addresses that reach bus 0.
     pub fn memory_ranges(&self) -> MemoryRanges {
         self.ranges.clone()
     }
@@ -84,7 +76,7 @@ impl RootComplex {
                 None => false,
             };
             if !answered {
-                piece.fill(NOBODY);
+                piece.fill(UNCLAIMED);
             }
         }
     }
@@ -110,14 +102,14 @@ impl RootComplex {
 
     /// Reads memory at any address and length; what nobody answers reads all ones.
     pub fn mem_read(&self, address: u64, data: &mut [u8]) {
-        // Beyond the last address there is nobody.
-        data.fill(NOBODY);
+        // Nobody answers beyond the last address.
+        data.fill(UNCLAIMED);
         for (address, piece) in pieces(address, data.len(), PAGE) {
             let Some(piece) = data.get_mut(piece) else { continue };
             if self.routes_memory(address)
                 && !self.completed(self.endpoint.mem_read(address, piece))
             {
-                piece.fill(NOBODY);
+                piece.fill(UNCLAIMED);
             }
         }
     }
@@ -127,14 +119,15 @@ impl RootComplex {
         for (address, piece) in pieces(address, data.len(), PAGE) {
             let Some(piece) = data.get(piece) else { continue };
             if self.routes_memory(address) {
-                // A posted request: whether it was claimed, nobody learns.
+                // Nobody learns whether a posted request was claimed.
                 let _ = self.endpoint.mem_write(address, piece);
             }
         }
     }
 
     fn route_config(&self, target: RoutingId, offset: u64) -> Option<ConfigRoute> {
-        let offset = u16::try_from(offset).ok().filter(|offset| *offset < CONFIG_SIZE)?;
+        let offset =
+            u16::try_from(offset).ok().filter(|offset| usize::from(*offset) < CONFIG_SIZE)?;
         if target == ROOT_PORT {
             Some(ConfigRoute::Port(offset))
         } else if target.bus() == ROOT_PORT.bus() {
@@ -144,13 +137,13 @@ impl RootComplex {
         }
     }
 
-    /// Whether a memory request goes downstream. The windows end on MiB boundaries, so what holds
+    /// Returns whether a memory request goes downstream. The windows end on MiB boundaries, so what holds
     /// for a piece's first byte holds for all of it.
     fn routes_memory(&self, address: u64) -> bool {
         self.ranges.contain(address) && self.port().routes_memory(address)
     }
 
-    /// Takes note of how a non-posted request ended.
+    /// Notes how a non-posted request ended.
     fn completed(&self, claimed: bool) -> bool {
         if !claimed {
             self.port().master_abort();
@@ -158,7 +151,7 @@ impl RootComplex {
         claimed
     }
 
-    /// The port's registers are whole after every access, so a panic elsewhere does not matter.
+    /// Locks the port. Its registers are whole after every access, so a panic elsewhere does not matter.
     fn port(&self) -> MutexGuard<'_, RootPort> {
         self.port.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -170,7 +163,7 @@ impl fmt::Debug for RootComplex {
     }
 }
 
-/// Who a configuration request on bus 0 is for, and the register's offset.
+/// The receiver of a configuration request on bus 0, and the register's offset.
 enum ConfigRoute {
     Port(u16),
     Downstream(ConfigType, u16),

@@ -5,15 +5,17 @@ mod registers;
 use std::ops::RangeInclusive;
 
 use manifold_pci::RoutingId;
+use manifold_pci::registers::{Bank, high, in_high, in_low, low};
+use manifold_pci::spec::{express, header, power};
 
 use crate::ConfigType;
-use crate::spec::{bridge, express, header, power};
-use registers::{EXPRESS, POWER, Registers};
+use crate::spec::{bridge, port};
+use registers::{EXPRESS, POWER};
 
 /// The root port's registers and what follows from them.
 #[derive(Clone, Debug)]
 pub(crate) struct RootPort {
-    registers: Registers,
+    registers: Bank,
 }
 
 /// What a write asks of the link.
@@ -26,9 +28,9 @@ pub(crate) enum LinkEvent {
 }
 
 impl RootPort {
-    /// The port out of reset: no bus numbers, no windows.
+    /// Returns a port out of reset: no bus numbers, no windows.
     pub(crate) fn new(ari_forwarding: bool) -> Self {
-        Self { registers: Registers::new(ari_forwarding) }
+        Self { registers: registers::registers(ari_forwarding) }
     }
 
     pub(crate) fn read(&self, offset: u16, data: &mut [u8]) {
@@ -37,26 +39,25 @@ impl RootPort {
 
     pub(crate) fn write(&mut self, offset: u16, data: &[u8]) -> LinkEvent {
         let was_in_reset = self.in_reset();
-        let power = self.registers.u16(POWER + power::CONTROL);
-        self.registers.write(offset, data);
-        if !matches!(self.power_state(), power::D0 | power::D3_HOT) {
-            // A state the port does not have: the write is discarded (section 7.5.2.2).
-            self.registers.set_u16(POWER + power::CONTROL, power);
+        let power = self.registers.get(POWER + power::PMCSR);
+        self.registers.write_bytes(offset, data);
+        if !matches!(self.power_state(), power::PMCSR_D0 | power::PMCSR_D3HOT) {
+            // A write of a state the port does not have is discarded (section 7.5.2.2).
+            self.registers.set(POWER + power::PMCSR, u32::MAX, power);
         }
         if self.in_reset() && !was_in_reset { LinkEvent::HotReset } else { LinkEvent::Nothing }
     }
 
     /// Notes that a request sent downstream came back as Unsupported Request.
     pub(crate) fn master_abort(&mut self) {
-        let status = self.registers.u16(bridge::SECONDARY_STATUS);
-        self.registers.set_u16(bridge::SECONDARY_STATUS, status | header::STATUS_MASTER_ABORT);
+        let abort = in_high(bridge::STATUS_MASTER_ABORT);
+        self.registers.set(bridge::SECONDARY_STATUS, abort, abort);
     }
 
-    /// How a configuration request for a bus other than 0 goes downstream (section 7.3.3); `None`:
-    /// not at all.
+    /// Returns how a configuration request for a bus other than 0 goes downstream (section 7.3.3); `None`
+    /// where it does not.
     pub(crate) fn route_config(&self, target: RoutingId) -> Option<ConfigType> {
-        let secondary = self.registers.u8(bridge::SECONDARY_BUS);
-        let subordinate = self.registers.u8(bridge::SUBORDINATE_BUS);
+        let [_, secondary, subordinate, _] = self.registers.get(bridge::PRIMARY_BUS).to_le_bytes();
         if !self.link_up() || !(secondary..=subordinate).contains(&target.bus()) {
             return None;
         }
@@ -68,57 +69,54 @@ impl RootPort {
         (target.device() == 0 || self.ari_forwarding()).then_some(ConfigType::Type0)
     }
 
-    /// Whether a memory request at `address` goes downstream.
+    /// Returns whether a memory request at `address` goes downstream.
     pub(crate) fn routes_memory(&self, address: u64) -> bool {
         self.link_up()
-            && self.registers.u16(header::COMMAND) & header::COMMAND_MEMORY != 0
+            && self.registers.get(header::COMMAND) & in_low(header::COMMAND_MEMORY) != 0
             && (self.memory_window().contains(&address)
                 || self.prefetchable_window().contains(&address))
     }
 
-    /// The memory window; empty where base is above limit.
+    /// Returns the memory window; empty where base is above limit.
     fn memory_window(&self) -> RangeInclusive<u64> {
-        self.window(bridge::MEMORY_BASE, 0, bridge::MEMORY_LIMIT, 0)
+        self.window(bridge::MEMORY_BASE, 0, 0)
     }
 
-    /// The prefetchable memory window.
+    /// Returns the prefetchable memory window; empty where base is above limit.
     fn prefetchable_window(&self) -> RangeInclusive<u64> {
-        let base_upper = self.registers.u32(bridge::PREFETCHABLE_BASE_UPPER);
-        let limit_upper = self.registers.u32(bridge::PREFETCHABLE_LIMIT_UPPER);
-        self.window(bridge::PREFETCHABLE_BASE, base_upper, bridge::PREFETCHABLE_LIMIT, limit_upper)
+        let base_upper = self.registers.get(bridge::PREFETCHABLE_BASE_UPPER);
+        let limit_upper = self.registers.get(bridge::PREFETCHABLE_LIMIT_UPPER);
+        self.window(bridge::PREFETCHABLE_BASE, base_upper, limit_upper)
     }
 
-    fn window(
-        &self,
-        base: u16,
-        base_upper: u32,
-        limit: u16,
-        limit_upper: u32,
-    ) -> RangeInclusive<u64> {
+    /// Returns the window whose base register is at `base`, with the limit register after it.
+    fn window(&self, base: u16, base_upper: u32, limit_upper: u32) -> RangeInclusive<u64> {
         let address = |register, upper| {
-            let lower = self.registers.u16(register) & bridge::WINDOW_ADDRESS;
+            let lower = register & bridge::WINDOW_ADDRESS;
             u64::from(upper) << 32 | u64::from(lower) << 16
         };
-        address(base, base_upper)..=address(limit, limit_upper) | (bridge::WINDOW_UNIT - 1)
+        let pair = self.registers.get(base);
+        let limit = address(high(pair), limit_upper) | (bridge::WINDOW_UNIT - 1);
+        address(low(pair), base_upper)..=limit
     }
 
     fn ari_forwarding(&self) -> bool {
-        self.registers.u16(EXPRESS + express::DEVICE_CONTROL_2) & express::ARI_FORWARDING_ENABLE
-            != 0
+        let control = self.registers.get(EXPRESS + express::DEVICE_CONTROL_2);
+        control & in_low(port::ARI_FORWARDING_ENABLE) != 0
     }
 
     fn in_reset(&self) -> bool {
-        self.registers.u16(bridge::CONTROL) & bridge::CONTROL_RESET != 0
+        self.registers.get(bridge::CONTROL) & in_high(bridge::CONTROL_RESET) != 0
     }
 
     fn power_state(&self) -> u16 {
-        self.registers.u16(POWER + power::CONTROL) & power::CONTROL_STATE
+        low(self.registers.get(POWER + power::PMCSR)) & power::PMCSR_STATE
     }
 
-    /// Requests pass: the link is not in reset, and the port is in D0; in D3hot a bridge answers
+    /// Returns whether requests pass: the link is not in reset and the port is in D0. In D3hot a bridge answers
     /// for the far side with Unsupported Request (section 5.3.1.4.1).
     fn link_up(&self) -> bool {
-        !self.in_reset() && self.power_state() == power::D0
+        !self.in_reset() && self.power_state() == power::PMCSR_D0
     }
 }
 
@@ -207,12 +205,12 @@ mod tests {
         write(&mut port, bridge::CONTROL, [0]);
         assert!(port.route_config(rid("01:00.0")).is_some());
 
-        write(&mut port, POWER + power::CONTROL, [0x03]);
+        write(&mut port, POWER + power::PMCSR, [0x03]);
         assert_eq!(port.route_config(rid("01:00.0")), None);
         // D1 is a state the port does not have: it stays where it is.
-        write(&mut port, POWER + power::CONTROL, [0x01]);
+        write(&mut port, POWER + power::PMCSR, [0x01]);
         assert_eq!(port.route_config(rid("01:00.0")), None);
-        write(&mut port, POWER + power::CONTROL, [0x00]);
+        write(&mut port, POWER + power::PMCSR, [0x00]);
         assert!(port.route_config(rid("01:00.0")).is_some());
     }
 
@@ -252,20 +250,20 @@ mod tests {
                 for (at, byte) in (u32::from(offset)..).zip(&data) {
                     if let Ok(at) = u16::try_from(at)
                         // Unlike other fields, a power state is taken or left as a whole register.
-                        && at & !1 != POWER + power::CONTROL
+                        && at & !1 != POWER + power::PMCSR
                     {
                         let _ = bytewise.write(at, &[*byte]);
                     }
                 }
                 prop_assert_eq!(read(&whole, 0), port_identity());
-                prop_assert_eq!(read(&whole, header::CLASS), [0x04, 0x06]);
+                prop_assert_eq!(read(&whole, header::CLASS_REVISION + 2), [0x04, 0x06]);
             }
             let mut data = [0; 16];
             whole.read(at, &mut data);
             for (at, byte) in (u32::from(at)..).zip(data) {
                 match u16::try_from(at) {
                     Ok(at) if at < 4096 => {
-                        if at & !1 != POWER + power::CONTROL {
+                        if at & !1 != POWER + power::PMCSR {
                             prop_assert_eq!(read(&bytewise, at), [byte], "{:#x}", at);
                         }
                     }

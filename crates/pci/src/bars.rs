@@ -1,15 +1,24 @@
-//! Base address registers (PCIe Base 5.0, section 7.5.1.2.1): six in the header, six VF BARs in
+//! Base address registers (PCIe Base 6.0, section 7.5.1.2.1): six in the header, six VF BARs in
 //! the SR-IOV capability, six virtual ones in front of a VMM.
 
 use crate::registers::Write;
 use crate::spec::header;
 use crate::{BarSpec, Error};
 
-/// Smallest memory BAR here. The standard allows 128 bytes; below a page functions could not be
+/// Size of the smallest memory BAR in bytes. The standard allows 128 bytes; below a page functions could not be
 /// told apart by an MMU.
 const MIN_SIZE: u64 = 4096;
-/// Largest BAR of 32 bits: the top bit alone is writable.
+/// Size of the largest 32-bit BAR in bytes, of which the top bit alone is writable.
 const MAX_SIZE_32: u64 = 1 << 31;
+
+/// A BAR as software programmed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bar {
+    /// The address in the register; 0 until software places it.
+    pub address: u64,
+    /// Bytes decoded.
+    pub size: u64,
+}
 
 /// The base address registers of one function, or of its VFs.
 ///
@@ -19,18 +28,18 @@ const MAX_SIZE_32: u64 = 1 << 31;
 #[derive(Clone, Debug)]
 pub(crate) struct Bars {
     specs: [Option<BarSpec>; 6],
-    /// What software wrote, hardwired bits included; they are taken off on the way out.
+    /// Values as software wrote them. Hardwired bits are taken off when they are read.
     written: [u32; 6],
 }
 
-/// What one of the six registers is.
+/// The part of a BAR that one of the six registers holds.
 enum Half {
     Low(BarSpec),
     High(BarSpec),
 }
 
 impl Bars {
-    /// From specs that are checked here: sizes, and places for upper halves.
+    /// Returns the registers of these specs, whose sizes and places for upper halves it checks.
     pub(crate) fn new(specs: &[Option<BarSpec>; 6]) -> Result<Self, Error> {
         for (index, spec) in specs.iter().enumerate() {
             let Some(BarSpec { size, width64, .. }) = *spec else { continue };
@@ -44,12 +53,12 @@ impl Bars {
         Ok(Self { specs: *specs, written: [0; 6] })
     }
 
-    /// The bytes decoded by the BAR of this index, if there is one.
+    /// Returns the bytes decoded by the BAR of this index, if there is one.
     pub(crate) fn size(&self, index: usize, granule: u64) -> Option<u64> {
         Some(self.spec(index)?.size.max(granule))
     }
 
-    /// The address in the BAR of this index, if there is one.
+    /// Returns the address in the BAR of this index, if there is one.
     pub(crate) fn address(&self, index: usize, granule: u64) -> Option<u64> {
         let spec = self.spec(index)?;
         let high = if spec.width64 { self.read(index + 1, granule) } else { 0 };
@@ -77,14 +86,14 @@ impl Bars {
         }
     }
 
-    /// Software writes one of the six registers.
+    /// Carries out software's write to one of the six registers.
     pub(crate) fn write(&mut self, index: usize, write: Write) {
         if let Some(written) = self.written.get_mut(index) {
             *written = write.over(*written);
         }
     }
 
-    /// A reset: no BAR has an address.
+    /// Resets the registers: no BAR has an address.
     pub(crate) fn reset(&mut self) {
         self.written = [0; 6];
     }

@@ -1,4 +1,4 @@
-//! Configuration space as text that `lspci -F FILE` reads, and with what Linux knows filled in.
+//! Writes configuration space as text that `lspci -F FILE` reads, and fills in what Linux knows.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use crate::registers::Write;
 use crate::spec::header;
 use crate::{CONFIG_SIZE, ConfigSpace, FunctionSpec, RoutingId, SriovView};
 
-/// One function as `lspci -xxxx` prints it: a line with routing ID and title, 256 lines of 16 bytes,
+/// Returns one function as `lspci -xxxx` prints it: a line with routing ID and title, 256 lines of 16 bytes,
 /// an empty line. Functions follow each other in a file.
 pub fn lspci(rid: RoutingId, title: &str, space: &[u8; CONFIG_SIZE]) -> String {
     let mut text = String::with_capacity(256 * 54 + 64);
@@ -25,7 +25,7 @@ pub fn lspci(rid: RoutingId, title: &str, space: &[u8; CONFIG_SIZE]) -> String {
     text
 }
 
-/// A VF's configuration space with what a Linux host adds to it: the IDs that Linux derives from the
+/// Returns a VF's configuration space with what a Linux host adds to it: the IDs that Linux derives from the
 /// PF, the BARs where the PF's VF BARs put them, and memory decoding where VF MSE enables it.
 ///
 /// On such a host `lspci` takes these from sysfs, because the VF's own registers lack them. A dump

@@ -1,4 +1,4 @@
-//! What can be wrong with a function's description or name.
+//! Faults of a function's description or name.
 
 /// A description of a function that no configuration space can be built from, or a name of none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! What a configuration access did that someone beside the register has to act on.
+//! Changes by a configuration access that someone beside the register has to act on.
 
 use crate::PowerState;
 
@@ -30,7 +30,7 @@ pub enum Event {
         /// Function Mask.
         masked: bool,
     },
-    /// VF Enable changed: so many VFs exist from now on, or none do any more.
+    /// VF Enable changed: `num_vfs` VFs exist from now on, or none do any more.
     VfEnable {
         /// VF Enable.
         enabled: bool,
@@ -59,17 +59,17 @@ pub enum Event {
 pub struct Events(Vec<Event>);
 
 impl Events {
-    /// Whether nothing happened that anyone has to act on.
+    /// Returns whether nothing happened that anyone has to act on.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The events, oldest first.
+    /// Returns the events, oldest first.
     pub fn iter(&self) -> std::slice::Iter<'_, Event> {
         self.0.iter()
     }
 
-    /// Whether this event is among them.
+    /// Returns whether this event is among them.
     pub fn contains(&self, event: &Event) -> bool {
         self.0.contains(event)
     }

@@ -1,4 +1,4 @@
-//! What a function is: its name in the adapter and the facts its configuration space is built from.
+//! A function's name in the adapter, and the facts its configuration space is built from.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use crate::Error;
 
 /// A function of the adapter: the physical function or one virtual function.
 ///
-/// Displayed and parsed as `pf`, `vf0`, `vf1` and so on. VF indices start at 0 here and on the
-/// command line; PCIe Base 5.0 (section 9.2.1.2) counts from VF 1.
+/// A name is displayed and parsed as `pf`, `vf0`, `vf1` and so on. VF indices start at 0 here and on the
+/// command line; PCIe Base 6.0 (section 9.2.1.2) counts from VF 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FunctionId {
     /// The physical function.
@@ -46,7 +46,7 @@ impl FromStr for FunctionId {
             return Ok(Self::Pf);
         }
         let digits = text.strip_prefix("vf").ok_or_else(invalid)?;
-        // One spelling a function: no sign, no leading zeros.
+        // A function has one spelling, without sign and leading zeros.
         let canonical = digits.bytes().all(|b| b.is_ascii_digit())
             && (digits == "0" || !digits.starts_with('0'));
         match digits.parse() {
@@ -56,10 +56,10 @@ impl FromStr for FunctionId {
     }
 }
 
-/// The most virtual functions one physical function here can have.
+/// Largest number of virtual functions that one physical function can have.
 pub const MAX_VFS: u16 = 256;
 
-/// The identification registers of a type 0 header (PCIe Base 5.0, sections 7.5.1.1 and 7.5.1.2).
+/// The identification registers of a type 0 header (PCIe Base 6.0, sections 7.5.1.1 and 7.5.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Vendor ID.
@@ -76,7 +76,7 @@ pub struct Identity {
     pub subsystem_id: u16,
 }
 
-/// One memory base address register (PCIe Base 5.0, section 7.5.1.2.1).
+/// One memory base address register (PCIe Base 6.0, section 7.5.1.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BarSpec {
     /// Bytes decoded: a power of two, at least 4096; at most 2 GiB for a 32-bit BAR.
@@ -87,7 +87,7 @@ pub struct BarSpec {
     pub prefetchable: bool,
 }
 
-/// Where a function's MSI-X table and pending bit array are (PCIe Base 5.0, section 7.7.2).
+/// The places of a function's MSI-X table and pending bit array (PCIe Base 6.0, section 7.7.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MsixSpec {
     /// Number of vectors, 1 to 2048.
@@ -103,18 +103,18 @@ pub struct MsixSpec {
 }
 
 impl MsixSpec {
-    /// Bytes the table occupies: 16 for each vector.
+    /// Returns the table's length in bytes: 16 for each vector.
     pub fn table_size(&self) -> u32 {
         u32::from(self.vectors) * 16
     }
 
-    /// Bytes the pending bit array occupies: one bit for each vector, in quadwords.
+    /// Returns the pending bit array's length in bytes: one bit for each vector, in quadwords.
     pub fn pba_size(&self) -> u32 {
         u32::from(self.vectors).div_ceil(64) * 8
     }
 }
 
-/// A vendor-specific capability (ID 09h; PCIe Base 5.0, section 7.9.4), such as virtio's.
+/// A vendor-specific capability (ID 09h; PCIe Base 6.0, section 7.9.4), such as virtio's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VendorCapability {
     /// The bytes after capability ID and next pointer. The first is the capability's length,
@@ -124,7 +124,7 @@ pub struct VendorCapability {
     pub writable: Vec<u8>,
 }
 
-/// What a function's configuration space is built from.
+/// The facts that a function's configuration space is built from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionSpec {
     /// Identification registers. A VF's are what software that knows the PF takes it for; its own
@@ -133,15 +133,15 @@ pub struct FunctionSpec {
     /// Memory BARs. A 64-bit BAR leaves the next place `None`. A VF's are decoded through the VF
     /// BARs of the PF and read zero on the bus.
     pub bars: [Option<BarSpec>; 6],
-    /// MSI-X.
+    /// Places of the MSI-X structures.
     pub msix: MsixSpec,
     /// Vendor-specific capabilities, in the order of the list.
     pub vendor: Vec<VendorCapability>,
-    /// Device Serial Number, as an EUI-64 (PCIe Base 5.0, section 7.9.3). PF only.
+    /// Device Serial Number, as an EUI-64 (PCIe Base 6.0, section 7.9.3). PF only.
     pub serial: u64,
 }
 
-/// What a PF's SR-IOV capability is built from (PCIe Base 5.0, section 9.3.3).
+/// The facts that a PF's SR-IOV capability is built from (PCIe Base 6.0, section 9.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SriovSpec {
     /// TotalVFs, 1 to 256. InitialVFs is the same, as VF migration is not supported.

@@ -1,12 +1,12 @@
-//! What a PCIe function is: configuration space, capabilities, BARs, MSI-X and SR-IOV.
+//! Models a PCIe function: configuration space, capabilities, BARs, MSI-X and SR-IOV.
 //!
 //! A PF's configuration space has every register of an SR-IOV endpoint, bit by bit as the PCI
-//! Express Base Specification (revision 5.0) has it; a VF's has what the standard leaves a VF.
+//! Express Base Specification has it (PCIe Base 6.0); a VF's has what the standard leaves a VF.
 //! Software that drives such hardware (a root complex, Linux's `drivers/pci/iov.c`, `lspci`) finds
 //! what it expects and gets the effects it is owed. The same function seen through Linux's vfio-pci,
 //! as a VMM sees it, is [`Passthrough`].
 //!
-//! What it is not: no I/O, no threads, no knowledge of Ethernet or virtio. It does not route
+//! The crate has no I/O, no threads and no knowledge of Ethernet or virtio. It does not route
 //! requests (`fabric` does), hold guest memory (`dma`), or know what is behind a BAR: that is a
 //! [`DeviceModel`]'s. A write changes registers and answers with [`Events`]; the owner of the
 //! function acts on them.
@@ -43,19 +43,17 @@ pub mod dump;
 mod error;
 mod event;
 mod function;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
 mod model;
 mod msix;
 mod passthrough;
 mod power;
-mod registers;
+pub mod registers;
 mod routing_id;
 pub mod spec;
 
+pub use bars::Bar;
 pub use capability::{SriovView, VfBar};
-pub use config::{Bar, ConfigSpace, ErrorMessage, Reset, UncorrectableError};
+pub use config::ConfigSpace;
 pub use error::Error;
 pub use event::{Event, Events};
 pub use function::{
@@ -65,7 +63,13 @@ pub use model::DeviceModel;
 pub use msix::{MsiSink, Msix, Vector};
 pub use passthrough::Passthrough;
 pub use power::PowerState;
+pub use registers::Reset;
 pub use routing_id::RoutingId;
+pub use spec::CONFIG_SIZE;
 
-/// Bytes in a function's configuration space (PCIe Base 5.0, section 7.2).
-pub const CONFIG_SIZE: usize = 4096;
+// Unit tests and integration tests share the functions they work on.
+#[cfg(test)]
+extern crate self as manifold_pci;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod test_functions;

@@ -1,14 +1,14 @@
-//! The seam between a function's PCIe side and the device behind it.
+//! The interface between a function's PCIe side and the device behind it.
 
 use crate::FunctionSpec;
 
-/// What is behind a function's BARs and vendor-specific capabilities: one device model.
+/// A device model: what is behind a function's BARs and vendor-specific capabilities.
 ///
 /// The PCIe core knows devices through this trait alone. Whoever owns the function routes accesses
 /// here and acts on the [`Events`](crate::Events) of its configuration space; register state of the
 /// standard (BARs, MSI-X table, power state) never reaches the model.
 pub trait DeviceModel: Send {
-    /// What the function's configuration space is built from. The same for the model's whole life.
+    /// Returns the facts that configuration space is built from. They never change in a model's life.
     fn spec(&self) -> FunctionSpec;
 
     /// Reads from a BAR. Ranges of the MSI-X table and pending bit array never get here. Bytes the
@@ -29,10 +29,10 @@ pub trait DeviceModel: Send {
     /// what is writable. `offset` counts from the capability's ID byte.
     fn config_write(&mut self, _capability: usize, _offset: u8, _data: &[u8]) {}
 
-    /// Back to the state after power-on (FLR, VF Enable cleared, VMM gone). When it returns all
+    /// Returns to the state after power-on (FLR, VF Enable cleared, VMM gone). When it returns, all
     /// queues are stopped and nothing touches the function's DMA domain any more.
     fn reset(&mut self);
 
-    /// The function may (or may no longer) send memory requests.
+    /// Tells whether the function may send memory requests from now on.
     fn bus_master_changed(&mut self, _on: bool) {}
 }

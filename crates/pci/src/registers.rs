@@ -1,11 +1,21 @@
-//! A dword of registers: what each bit lets software do, and what each reset does to it.
+//! Declared registers: what each bit lets software do, and what each reset does to it.
 
-use crate::Reset;
+use crate::spec::CONFIG_SIZE;
+
+/// A reset that reaches a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// Function-level reset (PCIe Base 6.0, section 6.6.2). Sticky bits survive it, as do those that
+    /// belong to the link rather than to the function.
+    Flr,
+    /// Conventional hot reset (section 6.6.1), as from the port above. Sticky bits survive it.
+    Conventional,
+}
 
 /// A write to one dword of configuration space.
 ///
 /// A configuration request addresses one dword and names the bytes it means with byte enables
-/// (PCIe Base 5.0, section 2.2.5); an access of any size at any alignment is a sequence of these.
+/// (PCIe Base 6.0, section 2.2.5); an access of any size at any alignment is a sequence of these.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Write {
     value: u32,
@@ -13,7 +23,7 @@ pub(crate) struct Write {
 }
 
 impl Write {
-    /// A write of some bytes of a dword, `first` being the first byte's place (0 to 3).
+    /// Returns a write of some bytes of a dword, `first` being the first byte's place (0 to 3).
     pub(crate) fn bytes(first: usize, data: &[u8]) -> Self {
         let (mut value, mut enables) = ([0; 4], [0; 4]);
         for ((value, enable), byte) in value.iter_mut().zip(&mut enables).skip(first).zip(data) {
@@ -23,32 +33,32 @@ impl Write {
         Self { value: u32::from_le_bytes(value), enables: u32::from_le_bytes(enables) }
     }
 
-    /// A write of all four bytes.
+    /// Returns a write of all four bytes.
     pub(crate) fn dword(value: u32) -> Self {
         Self { value, enables: u32::MAX }
     }
 
-    /// The same write, reaching only the bits in `mask`.
+    /// Returns this write, reaching only the bits in `mask`.
     pub(crate) fn only(self, mask: u32) -> Self {
         Self { value: self.value, enables: self.enables & mask }
     }
 
-    /// `old` with the bits this write reaches replaced.
+    /// Returns `old` with the bits replaced that this write reaches.
     pub(crate) fn over(self, old: u32) -> u32 {
         old & !self.enables | self.value & self.enables
     }
 
-    /// The bits written as one.
+    /// Returns the bits that are written as one.
     pub(crate) fn ones(self) -> u32 {
         self.value & self.enables
     }
 
-    /// Whether the write reaches no bit at all.
+    /// Returns whether the write reaches no bit at all.
     pub(crate) fn is_empty(self) -> bool {
         self.enables == 0
     }
 
-    /// The bytes written: the first one's place in the dword, and how many.
+    /// Returns the place of the first byte written in the dword, and the number of bytes.
     pub(crate) fn span(self) -> (u16, u8) {
         let enabled = self.enables.to_le_bytes().map(|byte| byte != 0);
         let first = enabled.iter().position(|&on| on).unwrap_or(0);
@@ -58,13 +68,10 @@ impl Write {
 }
 
 /// Splits an access of any size and alignment into dwords: (dword's offset, first byte in the
-/// dword, range of the access's bytes).
-pub(crate) fn dwords(
-    offset: u16,
-    len: usize,
-) -> impl Iterator<Item = (u16, usize, std::ops::Range<usize>)> {
+/// dword, range of the access's bytes). Bytes beyond the space are in none.
+fn dwords(offset: u16, len: usize) -> impl Iterator<Item = (u16, usize, std::ops::Range<usize>)> {
     let end = usize::from(offset) + len;
-    let end = end.min(crate::CONFIG_SIZE);
+    let end = end.min(CONFIG_SIZE);
     let mut at = usize::from(offset);
     std::iter::from_fn(move || {
         if at >= end {
@@ -79,11 +86,32 @@ pub(crate) fn dwords(
     })
 }
 
-/// A dword of registers. Every bit has one of the types of PCIe Base 5.0, section 7.4: read-only
+/// Fills `data` from dwords. Bytes beyond configuration space are ones.
+pub(crate) fn read_dwords(offset: u16, data: &mut [u8], read: impl Fn(u16) -> u32) {
+    data.fill(0xff);
+    for (dword, first, range) in dwords(offset, data.len()) {
+        let bytes = read(dword).to_le_bytes();
+        if let Some(place) = data.get_mut(range) {
+            for (place, byte) in place.iter_mut().zip(bytes.iter().skip(first)) {
+                *place = *byte;
+            }
+        }
+    }
+}
+
+/// Returns the dwords that a write of any size and alignment consists of, lowest first, each with its
+/// offset. Bytes beyond configuration space are dropped.
+pub(crate) fn writes(offset: u16, data: &[u8]) -> impl Iterator<Item = (u16, Write)> {
+    dwords(offset, data.len()).filter_map(move |(dword, first, range)| {
+        Some((dword, Write::bytes(first, data.get(range)?)))
+    })
+}
+
+/// A dword of registers. Every bit has one of the types of PCIe Base 6.0, section 7.4: read-only
 /// unless `writable` (RW) or `clearable` (RW1C) says otherwise, and sticky (ROS, RWS, RW1CS) where
 /// `sticky` does.
 #[derive(Clone, Debug)]
-pub(crate) struct Register {
+pub struct Register {
     value: u32,
     initial: u32,
     writable: u32,
@@ -93,57 +121,57 @@ pub(crate) struct Register {
 }
 
 impl Register {
-    /// Read-only bits of this value.
-    pub(crate) const fn new(initial: u32) -> Self {
+    /// Returns a register whose bits are all read-only and have this value.
+    pub const fn new(initial: u32) -> Self {
         Self { value: initial, initial, writable: 0, clearable: 0, sticky: 0, flr_exempt: 0 }
     }
 
-    /// Two 16-bit registers sharing the dword.
-    pub(crate) const fn pair(low: u16, high: u16) -> Self {
+    /// Returns two 16-bit registers that share the dword.
+    pub const fn pair(low: u16, high: u16) -> Self {
         Self::new(halves(low, high))
     }
 
-    /// Bits that software writes (RW).
-    pub(crate) const fn writable(mut self, mask: u32) -> Self {
+    /// Names the bits that software writes (RW).
+    pub const fn writable(mut self, mask: u32) -> Self {
         self.writable = mask;
         self
     }
 
-    /// Bits that software clears by writing one (RW1C).
-    pub(crate) const fn clearable(mut self, mask: u32) -> Self {
+    /// Names the bits that software clears by writing one (RW1C).
+    pub const fn clearable(mut self, mask: u32) -> Self {
         self.clearable = mask;
         self
     }
 
-    /// Bits that neither FLR nor hot reset changes.
+    /// Names the bits that neither FLR nor hot reset changes.
     pub(crate) const fn sticky(mut self, mask: u32) -> Self {
         self.sticky = mask;
         self
     }
 
-    /// Bits that FLR leaves alone because they belong to the link (section 6.6.2).
+    /// Names the bits that FLR leaves alone because they belong to the link (section 6.6.2).
     pub(crate) const fn flr_exempt(mut self, mask: u32) -> Self {
         self.flr_exempt = mask;
         self
     }
 
-    /// What a read returns.
+    /// Returns the register's value.
     pub(crate) fn get(&self) -> u32 {
         self.value
     }
 
-    /// The device itself sets the bits in `mask`, whatever software may do.
-    pub(crate) fn set(&mut self, mask: u32, value: u32) {
+    /// Sets the bits in `mask`, whatever software may do.
+    fn set(&mut self, mask: u32, value: u32) {
         self.value = self.value & !mask | value & mask;
     }
 
-    /// Software writes.
+    /// Carries out software's write, as each bit allows.
     pub(crate) fn write(&mut self, write: Write) {
         self.value = write.only(self.writable).over(self.value);
         self.value &= !(write.ones() & self.clearable);
     }
 
-    /// A reset reaches the register.
+    /// Resets the register.
     pub(crate) fn reset(&mut self, kind: Reset) {
         let kept = match kind {
             Reset::Flr => self.sticky | self.flr_exempt,
@@ -153,78 +181,90 @@ impl Register {
     }
 }
 
-/// Two 16-bit registers as the dword they share.
-pub(crate) const fn halves(low: u16, high: u16) -> u32 {
+/// Returns two 16-bit registers as the dword they share.
+pub const fn halves(low: u16, high: u16) -> u32 {
     let ([a, b], [c, d]) = (low.to_le_bytes(), high.to_le_bytes());
     u32::from_le_bytes([a, b, c, d])
 }
 
-/// The lower 16-bit register of a dword.
-pub(crate) const fn low(dword: u32) -> u16 {
+/// Returns the lower 16-bit register of a dword.
+pub const fn low(dword: u32) -> u16 {
     let [a, b, ..] = dword.to_le_bytes();
     u16::from_le_bytes([a, b])
 }
 
-/// The upper 16-bit register of a dword.
-pub(crate) const fn high(dword: u32) -> u16 {
+/// Returns the upper 16-bit register of a dword.
+pub const fn high(dword: u32) -> u16 {
     let [.., c, d] = dword.to_le_bytes();
     u16::from_le_bytes([c, d])
 }
 
-/// A mask for the upper 16-bit register of a dword.
-pub(crate) const fn in_high(mask: u16) -> u32 {
+/// Returns a mask for the upper 16-bit register of a dword.
+pub const fn in_high(mask: u16) -> u32 {
     halves(0, mask)
 }
 
-/// A mask for the lower 16-bit register of a dword.
-pub(crate) const fn in_low(mask: u16) -> u32 {
+/// Returns a mask for the lower 16-bit register of a dword.
+pub const fn in_low(mask: u16) -> u32 {
     halves(mask, 0)
 }
 
 /// The registers of one structure, by byte offset. Dwords without a register are reserved: they read
 /// zero and drop writes.
 #[derive(Clone, Debug)]
-pub(crate) struct Bank(Box<[Register]>);
+pub struct Bank(Box<[Register]>);
 
 impl Bank {
-    /// `size` bytes (rounded up to dwords) of reserved registers.
-    pub(crate) fn new(size: u16) -> Self {
+    /// Returns `size` bytes (rounded up to dwords) of reserved registers.
+    pub fn new(size: u16) -> Self {
         Self(vec![Register::new(0); usize::from(size).div_ceil(4)].into())
     }
 
-    /// The same with this register at `offset`, the first byte of a dword or its lower half.
-    pub(crate) fn with(mut self, offset: u16, register: Register) -> Self {
+    /// Adds a register at `offset`, the first byte of a dword or its lower half.
+    pub fn with(mut self, offset: u16, register: Register) -> Self {
         if let Some(place) = self.0.get_mut(usize::from(offset / 4)) {
             *place = register;
         }
         self
     }
 
-    /// Bytes, in whole dwords.
+    /// Returns the length in bytes, whole dwords.
     pub(crate) fn size(&self) -> u16 {
         (self.0.len() * 4) as u16
     }
 
-    /// What a read of the dword around `offset` returns.
-    pub(crate) fn get(&self, offset: u16) -> u32 {
+    /// Returns the value of the dword around `offset`.
+    pub fn get(&self, offset: u16) -> u32 {
         self.0.get(usize::from(offset / 4)).map_or(0, Register::get)
     }
 
-    /// The device itself sets the bits in `mask` of the dword around `offset`.
-    pub(crate) fn set(&mut self, offset: u16, mask: u32, value: u32) {
+    /// Reads at any offset and length. Bytes beyond configuration space read as ones.
+    pub fn read(&self, offset: u16, data: &mut [u8]) {
+        read_dwords(offset, data, |dword| self.get(dword));
+    }
+
+    /// Carries out software's write at any offset and length, as each bit allows.
+    pub fn write_bytes(&mut self, offset: u16, data: &[u8]) {
+        for (dword, write) in writes(offset, data) {
+            self.write(dword, write);
+        }
+    }
+
+    /// Sets the bits in `mask` of the dword around `offset`, whatever software may do.
+    pub fn set(&mut self, offset: u16, mask: u32, value: u32) {
         if let Some(register) = self.0.get_mut(usize::from(offset / 4)) {
             register.set(mask, value);
         }
     }
 
-    /// Software writes the dword around `offset`.
+    /// Carries out software's write to the dword around `offset`.
     pub(crate) fn write(&mut self, offset: u16, write: Write) {
         if let Some(register) = self.0.get_mut(usize::from(offset / 4)) {
             register.write(write);
         }
     }
 
-    /// A reset reaches all registers.
+    /// Resets all registers.
     pub(crate) fn reset(&mut self, kind: Reset) {
         for register in &mut self.0 {
             register.reset(kind);
@@ -256,8 +296,7 @@ mod tests {
 
     #[test]
     fn resets_keep_what_they_must() {
-        let mut register = one_of_each();
-        register.set(u32::MAX, 0);
+        let mut register = Register { value: 0, ..one_of_each() };
         let mut after_flr = register.clone();
         after_flr.reset(Reset::Flr);
         assert_eq!(after_flr.get(), 0x1110_1000, "sticky and link bits survive FLR");
@@ -292,7 +331,7 @@ mod tests {
                 prop_assert!(dword % 4 == 0 && first + range.len() <= 4 && !range.is_empty());
                 at += range.len();
             }
-            let end = (usize::from(offset) + len).min(crate::CONFIG_SIZE);
+            let end = (usize::from(offset) + len).min(CONFIG_SIZE);
             prop_assert_eq!(at, end.max(usize::from(offset)));
         }
 

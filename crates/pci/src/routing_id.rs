@@ -1,15 +1,15 @@
-//! Routing IDs: the 16-bit name a function has on the fabric.
+//! Routing IDs, the 16-bit names that functions have on the fabric.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::Error;
 
-/// The identity of a requester or completer (PCIe Base 5.0, section 2.2.4.2).
+/// The identity of a requester or completer (PCIe Base 6.0, section 2.2.4.2).
 ///
 /// Bits 15:8 are the bus number. The lower eight bits are a device number (7:3) and a function
 /// number (2:0), or, for a function of an ARI device, one function number of eight bits; the two
-/// readings name the same function. Displayed and parsed as `bus:device.function` in hexadecimal,
+/// readings name the same function. It is displayed and parsed as `bus:device.function` in hexadecimal,
 /// as `lspci` writes it.
 ///
 /// ```
@@ -22,7 +22,7 @@ use crate::Error;
 pub struct RoutingId(u16);
 
 impl RoutingId {
-    /// The routing ID of a bus, a device (0 to 31) and a function (0 to 7); `None` where a number
+    /// Returns the routing ID of a bus, a device (0 to 31) and a function (0 to 7); `None` where a number
     /// is out of range.
     pub const fn new(bus: u8, device: u8, function: u8) -> Option<Self> {
         if device > 31 || function > 7 {
@@ -31,37 +31,37 @@ impl RoutingId {
         Some(Self::from_raw(u16::from_be_bytes([bus, device << 3 | function])))
     }
 
-    /// The routing ID as it travels in a TLP: bus in bits 15:8, device and function in 7:0.
+    /// Returns the routing ID as it travels in a TLP: bus in bits 15:8, device and function in 7:0.
     pub const fn from_raw(raw: u16) -> Self {
         Self(raw)
     }
 
-    /// The 16 bits as they travel in a TLP.
+    /// Returns the 16 bits as they travel in a TLP.
     pub const fn raw(self) -> u16 {
         self.0
     }
 
-    /// The bus number.
+    /// Returns the bus number.
     pub const fn bus(self) -> u8 {
         self.0.to_be_bytes()[0]
     }
 
-    /// The device number, 0 to 31.
+    /// Returns the device number, 0 to 31.
     pub const fn device(self) -> u8 {
         self.ari_function() >> 3
     }
 
-    /// The function number, 0 to 7.
+    /// Returns the function number, 0 to 7.
     pub const fn function(self) -> u8 {
         self.ari_function() & 7
     }
 
-    /// The function number as an ARI device counts, 0 to 255 (PCIe Base 5.0, section 6.13).
+    /// Returns the function number as an ARI device counts, 0 to 255 (PCIe Base 6.0, section 6.13).
     pub const fn ari_function(self) -> u8 {
         self.0.to_be_bytes()[1]
     }
 
-    /// The routing ID `offset` places further, carrying into the bus number as First VF Offset and
+    /// Returns the routing ID `offset` places further, carrying into the bus number as First VF Offset and
     /// VF Stride do; `None` beyond bus 255.
     pub const fn checked_add(self, offset: u16) -> Option<Self> {
         match self.0.checked_add(offset) {
@@ -97,7 +97,7 @@ fn parse(text: &str) -> Option<RoutingId> {
     RoutingId::new(hex(bus)?, hex(device)?, hex(function)?)
 }
 
-/// `from_str_radix` alone would take a sign.
+/// Parses hexadecimal digits. `from_str_radix` alone would take a sign.
 fn hex(digits: &str) -> Option<u8> {
     if digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         u8::from_str_radix(digits, 16).ok()

@@ -4,60 +4,13 @@
 
 use std::process::Command;
 
+use common::{extended_capability, function_spec, sriov_spec};
 use manifold_pci::spec::{header, sriov};
-use manifold_pci::{
-    BarSpec, ConfigSpace, FunctionSpec, Identity, MsixSpec, Passthrough, RoutingId, SriovSpec,
-    VendorCapability, dump,
-};
+use manifold_pci::{ConfigSpace, Passthrough, RoutingId, dump};
+
+mod common;
 
 const VFS: u16 = 256;
-
-/// A network function with the vendor-specific capabilities of virtio 1.3 (section 4.1.4).
-fn function() -> FunctionSpec {
-    let bar = Some(BarSpec { size: 0x4000, width64: true, prefetchable: true });
-    let virtio = |kind: u8, bar: u8, offset: u32, length: u32, more: &[u8]| {
-        let mut body = vec![16 + more.len() as u8, kind, bar, 0, 0, 0];
-        body.extend(offset.to_le_bytes());
-        body.extend(length.to_le_bytes());
-        body.extend(more);
-        VendorCapability { writable: vec![if kind == 5 { 0xff } else { 0 }; body.len()], body }
-    };
-    FunctionSpec {
-        identity: Identity {
-            vendor_id: 0x1af4,
-            device_id: 0x1041,
-            revision: 1,
-            class_code: 0x02_0000,
-            subsystem_vendor_id: 0x1af4,
-            subsystem_id: 0x1100,
-        },
-        bars: [bar, None, bar, None, None, None],
-        msix: MsixSpec {
-            vectors: 10,
-            table_bar: 2,
-            table_offset: 0,
-            pba_bar: 2,
-            pba_offset: 0x2000,
-        },
-        vendor: vec![
-            virtio(1, 0, 0, 0x40, &[]),
-            virtio(2, 0, 0x1000, 0x400, &4_u32.to_le_bytes()),
-            virtio(3, 0, 0x2000, 1, &[]),
-            virtio(4, 0, 0x3000, 0x18, &[]),
-            virtio(5, 0, 0, 0, &[0; 4]),
-        ],
-        serial: 0x5254_00ff_fe12_3456,
-    }
-}
-
-fn sriov() -> SriovSpec {
-    SriovSpec {
-        total_vfs: VFS,
-        vf_device_id: 0x1041,
-        vf_bars: function().bars,
-        supported_page_sizes: sriov::REQUIRED_PAGE_SIZES,
-    }
-}
 
 /// Software that knows configuration space by its registers alone.
 struct Software<'a>(&'a mut ConfigSpace);
@@ -83,29 +36,10 @@ impl Software<'_> {
         let _ = self.0.write(offset, &value.to_le_bytes());
     }
 
-    /// What Linux does in `pci_find_ext_capability`, down to giving up.
-    fn extended_capability(&self, id: u16) -> Option<u16> {
-        let mut at = 0x100;
-        for _ in 0..960 {
-            let header = self.read32(at);
-            if header == 0 {
-                return None;
-            }
-            if header as u16 == id {
-                return Some(at);
-            }
-            at = (header >> 20) as u16 & 0xffc;
-            if at < 0x100 {
-                return None;
-            }
-        }
-        None
-    }
-
-    /// The steps of Linux's `sriov_init` and `sriov_enable` (drivers/pci/iov.c) that touch
+    /// Takes the steps of Linux's `sriov_init` and `sriov_enable` (drivers/pci/iov.c) that touch
     /// registers, with its checks. Returns First VF Offset and VF Stride.
     fn enable_vfs(&mut self, ari: bool, num_vfs: u16) -> (u16, u16) {
-        let cap = self.extended_capability(sriov::ID).expect("an SR-IOV capability");
+        let cap = extended_capability(self.0, sriov::ID).expect("an SR-IOV capability");
         assert_eq!(self.read16(cap + sriov::CONTROL), 0);
         let mut control = if ari { sriov::CONTROL_ARI } else { 0 };
         self.write16(cap + sriov::CONTROL, control);
@@ -151,9 +85,9 @@ impl Software<'_> {
     }
 }
 
-/// A PF that firmware and a driver brought up, with all VFs enabled.
+/// Returns a PF that firmware and a driver brought up, with all VFs enabled.
 fn enabled_pf(ari: bool) -> ConfigSpace {
-    let mut pf = ConfigSpace::physical(&function(), Some(&sriov())).unwrap();
+    let mut pf = ConfigSpace::physical(&function_spec(), Some(&sriov_spec())).unwrap();
     let mut software = Software(&mut pf);
     software.write32(header::BAR0, 0xf000_0000);
     software.write32(header::BAR0 + 8, 0xf000_4000);
@@ -173,12 +107,12 @@ fn lspci(dump: &str) -> Vec<String> {
         .arg("-F")
         .arg(&file)
         .arg("-vvv")
-        // Where Debian has it, also for a user whose PATH lacks it.
+        // Debian has lspci where an ordinary user's PATH does not look.
         .env("PATH", format!("{}:/usr/sbin:/usr/bin", std::env::var("PATH").unwrap_or_default()))
         .output()
         .expect("this test needs lspci: install pciutils");
     let complaints = String::from_utf8_lossy(&output.stderr);
-    // It looks for the kernel's modules, which a container lacks; nothing to do with the dump.
+    // lspci looks for the kernel's modules, which a container lacks and the dump does not need.
     let complaints: Vec<_> = complaints.lines().filter(|line| !line.contains("libkmod")).collect();
     assert!(output.status.success() && complaints.is_empty(), "lspci: {complaints:?}");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -186,7 +120,7 @@ fn lspci(dump: &str) -> Vec<String> {
     functions.into_iter().map(str::to_owned).collect()
 }
 
-/// Nothing that lspci could not follow or decode.
+/// Checks that lspci could follow and decode everything.
 ///
 /// `named`: the function has its Vendor ID, by which lspci decodes vendor-specific capabilities.
 /// Even then pciutils does not know virtio's configuration access capability, which virtio 1.3
@@ -204,7 +138,7 @@ fn assert_decoded(text: &str, named: bool) {
     }
 }
 
-/// The capabilities lspci lists, by what follows the offset, with the offset.
+/// Returns the capabilities lspci lists, by what follows the offset, with the offset.
 fn capabilities(text: &str) -> Vec<(&str, &str)> {
     text.lines()
         .filter_map(|line| line.trim().strip_prefix("Capabilities: [")?.split_once("] "))
@@ -302,8 +236,8 @@ fn all_257_functions_as_linux_shows_them() {
         let view = pf.sriov().unwrap();
         let mut text = dump::lspci(rid(PF), "PF", &pf.to_bytes());
         for vf in 0..VFS {
-            let space = ConfigSpace::virtual_function(&function()).unwrap();
-            let bytes = dump::vf_as_linux_shows(&space, &function(), &view, vf);
+            let space = ConfigSpace::virtual_function(&function_spec()).unwrap();
+            let bytes = dump::vf_as_linux_shows(&space, &function_spec(), &view, vf);
             text += &dump::lspci(view.vf_routing_id(rid(PF), vf).unwrap(), "VF", &bytes);
         }
         let functions = lspci(&text);
@@ -336,7 +270,7 @@ fn all_257_functions_as_linux_shows_them() {
 
 #[test]
 fn a_vf_on_the_bus() {
-    let vf = ConfigSpace::virtual_function(&function()).unwrap();
+    let vf = ConfigSpace::virtual_function(&function_spec()).unwrap();
     for place in ["01:00.1", "02:00.0"] {
         let functions = lspci(&dump::lspci(rid(place), "VF", &vf.to_bytes()));
         let [text] = &functions[..] else { panic!("{functions:?}") };
@@ -349,9 +283,9 @@ fn a_vf_on_the_bus() {
 #[test]
 fn functions_as_a_vmm_sees_them() {
     let pf = enabled_pf(true);
-    let vf = ConfigSpace::virtual_function(&function()).unwrap();
+    let vf = ConfigSpace::virtual_function(&function_spec()).unwrap();
     for (space, serial) in [(&pf, true), (&vf, false)] {
-        let mut view = Passthrough::new(space, &function());
+        let mut view = Passthrough::new(space, &function_spec());
         let functions = lspci(&dump::lspci(rid("00:05.0"), "VM", &view.to_bytes(space)));
         let [text] = &functions[..] else { panic!("{functions:?}") };
         assert_decoded(text, true);
@@ -361,7 +295,7 @@ fn functions_as_a_vmm_sees_them() {
         assert_eq!(names.last(), Some(&"Access Control Services"));
         assert_lines(text, &["Region 0: Memory at <unassigned> (64-bit, prefetchable)"]);
 
-        let mut scratch = ConfigSpace::virtual_function(&function()).unwrap();
+        let mut scratch = ConfigSpace::virtual_function(&function_spec()).unwrap();
         let _ = view.write(&mut scratch, header::BAR0, &0xfe00_0000_u32.to_le_bytes());
         let functions = lspci(&dump::lspci(rid("00:05.0"), "VM", &view.to_bytes(space)));
         assert_lines(&functions[0], &["Region 0: Memory at fe000000 (64-bit, prefetchable)"]);

@@ -1,8 +1,12 @@
-//! Sizing and programming BARs, a function's own and VF BARs: the registers are the same.
+//! Sizes and programs BARs. A function's own and VF BARs have the same registers.
+
+use manifold_pci::spec::header::{BAR_FLAGS, BAR_IO, BAR_PREFETCHABLE, BAR_TYPE, BAR_WIDTH64};
 
 use super::function::Function;
 use crate::Error;
-use crate::spec::bar;
+
+/// Number of base address registers that a function has, and of VF BARs that a PF has.
+pub(super) const COUNT: usize = 6;
 
 /// A memory BAR as sizing found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,17 +19,17 @@ pub(super) struct Bar {
 
 /// Sizes the six BARs whose registers begin at `first`: writes all ones, reads back which bits stay
 /// zero, restores (section 7.5.1.2.1). Memory decoding must be off.
-pub(super) fn size(function: Function<'_>, first: u16) -> Result<[Option<Bar>; bar::COUNT], Error> {
-    let mut bars = [None; bar::COUNT];
+pub(super) fn size(function: Function<'_>, first: u16) -> Result<[Option<Bar>; COUNT], Error> {
+    let mut bars = [None; COUNT];
     let mut places = bars.iter_mut().zip((first..).step_by(4));
     while let Some((place, offset)) = places.next() {
         let lower = probe(function, offset);
-        if lower & bar::IO != 0 || lower == 0 {
+        if lower & BAR_IO != 0 || lower == 0 {
             // An I/O BAR stays unplaced: nothing here decodes I/O addresses.
             continue;
         }
-        let width64 = lower & bar::TYPE == bar::TYPE_64;
-        let address_bits = u64::from(lower & !bar::FLAGS);
+        let width64 = lower & BAR_TYPE == BAR_WIDTH64;
+        let address_bits = u64::from(lower & !BAR_FLAGS);
         let mask = if width64 {
             let upper = places.next().map_or(0, |(_, offset)| probe(function, offset));
             u64::from(upper) << 32 | address_bits
@@ -35,7 +39,7 @@ pub(super) fn size(function: Function<'_>, first: u16) -> Result<[Option<Bar>; b
         };
         let size = (!mask).checked_add(1).filter(|size| size.is_power_of_two());
         let size = size.ok_or(Error::InvalidBar { routing_id: function.id, offset, mask })?;
-        let prefetchable = lower & bar::PREFETCHABLE != 0;
+        let prefetchable = lower & BAR_PREFETCHABLE != 0;
         *place = Some(Bar { size, width64, prefetchable });
     }
     Ok(bars)

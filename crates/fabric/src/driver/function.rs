@@ -1,11 +1,16 @@
 //! A function through the eyes of software: registers by offset, capabilities by walking the lists.
 
-use manifold_pci::RoutingId;
+use manifold_pci::spec::{header, list};
+use manifold_pci::{CONFIG_SIZE, RoutingId};
 
-use crate::spec::{CONFIG_SIZE, capability, header};
 use crate::{Error, RootComplex};
 
-/// A place in the fabric to read from and write to; nobody need be there.
+/// Capabilities that fit a 256-byte space; more hops than this are a loop.
+const MAX_CAPABILITIES: usize = 48;
+/// Extended capabilities that fit configuration space; more hops than this are a loop.
+const MAX_EXTENDED: usize = 960;
+
+/// A routing ID whose registers software reads and writes. No function need be there.
 #[derive(Clone, Copy)]
 pub(super) struct Function<'a> {
     root: &'a RootComplex,
@@ -79,28 +84,28 @@ impl<'a> Function<'a> {
         Error::NotTaken { routing_id: self.id, register, written, read }
     }
 
-    /// Whether a function answers here that has a Vendor ID; a VF does not (section 9.3.4.1.1).
+    /// Returns whether a function answers here that has a Vendor ID; a VF does not (section 9.3.4).
     pub(super) fn exists(self) -> bool {
         self.read_u16(header::VENDOR_ID) != 0xffff
     }
 
-    /// Whether anything answers here: all ones are no header type. A VF shows itself so.
+    /// Returns whether anything answers here, a VF included: all ones are no header type.
     pub(super) fn answers(self) -> bool {
         self.read_u8(header::HEADER_TYPE) != 0xff
     }
 
-    /// The layout of the header.
+    /// Returns the layout of the header.
     pub(super) fn header_type(self) -> u8 {
         self.read_u8(header::HEADER_TYPE) & header::HEADER_TYPE_LAYOUT
     }
 
-    /// Where the capability `id` is, if the function has it.
+    /// Returns where the capability `id` is, if the function has it.
     pub(super) fn find_capability(self, id: u8) -> Result<Option<u16>, Error> {
         if self.read_u16(header::STATUS) & header::STATUS_CAPABILITIES == 0 {
             return Ok(None);
         }
         let mut pointer = header::CAPABILITIES;
-        for _ in 0..=capability::MAX {
+        for _ in 0..=MAX_CAPABILITIES {
             // The two low bits are reserved (section 7.5.1.1.11).
             let offset = u16::from(self.read_u8(pointer) & !3);
             if offset < header::SIZE {
@@ -109,20 +114,23 @@ impl<'a> Function<'a> {
             if self.read_u8(offset) == id {
                 return Ok(Some(offset));
             }
-            pointer = offset + capability::NEXT;
+            pointer = offset + list::NEXT;
         }
         Err(Error::CapabilityLoop(self.id))
     }
 
-    /// As [`Function::find_capability`], where the function is of no use without it.
+    /// Returns where the capability `id` is.
+    ///
+    /// # Errors
+    /// [`Error::NoCapability`] where the function lacks it.
     pub(super) fn capability(self, id: u8, name: &'static str) -> Result<u16, Error> {
         self.find_capability(id)?.ok_or(Error::NoCapability { routing_id: self.id, name })
     }
 
-    /// Where the extended capability `id` is, if the function has it.
+    /// Returns where the extended capability `id` is, if the function has it.
     pub(super) fn find_extended(self, id: u16) -> Result<Option<u16>, Error> {
-        let mut offset = capability::EXTENDED;
-        for _ in 0..=capability::MAX_EXTENDED {
+        let mut offset = list::EXTENDED;
+        for _ in 0..=MAX_EXTENDED {
             // Bits 15:0 ID, 19:16 version, 31:20 next (section 7.6.3).
             let value = self.read_u32(offset);
             if matches!(value, 0 | u32::MAX) {
@@ -131,8 +139,8 @@ impl<'a> Function<'a> {
             if value as u16 == id {
                 return Ok(Some(offset));
             }
-            offset = (value >> 20) as u16 & !3;
-            if !(capability::EXTENDED..CONFIG_SIZE).contains(&offset) {
+            offset = (value >> list::EXTENDED_NEXT_SHIFT) as u16 & !3;
+            if !(list::EXTENDED..CONFIG_SIZE as u16).contains(&offset) {
                 return Ok(None);
             }
         }

@@ -2,30 +2,32 @@
 
 use std::ops::Range;
 
+use manifold_pci::spec::header;
+
 use super::function::Function;
-use crate::spec::{bridge, header};
+use crate::spec::bridge;
 use crate::{Error, MemoryRanges};
 
 /// Something that needs addresses: a BAR, or the aperture of a VF BAR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Need {
-    /// Bytes.
+    /// Length in bytes.
     pub(super) len: u64,
-    /// A power of two.
+    /// Alignment in bytes, a power of two.
     pub(super) align: u64,
-    /// May be above 4 GiB: 64 bits wide and prefetchable. A bridge has no 64-bit window for what
+    /// It may be above 4 GiB, as it is 64 bits wide and prefetchable. A bridge has no 64-bit window for what
     /// is not prefetchable (section 7.5.1.3.8).
     pub(super) high: bool,
 }
 
-/// Where everything went.
+/// Addresses that were given to all needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Placement {
     /// The addresses, in the order of the needs.
     pub(super) addresses: Vec<u64>,
-    /// What the memory window must cover; empty: nothing.
+    /// Addresses that the memory window must cover; empty for none.
     pub(super) low: Range<u64>,
-    /// What the prefetchable window must cover; empty: nothing.
+    /// Addresses that the prefetchable window must cover; empty for none.
     pub(super) high: Range<u64>,
 }
 
@@ -35,7 +37,7 @@ pub(super) fn place(needs: &[Need], ranges: &MemoryRanges) -> Result<Placement, 
     let mut fill = |high: bool, range: &Range<u64>, name| {
         let mut here: Vec<_> =
             needs.iter().zip(&mut addresses).filter(|(need, _)| need.high == high).collect();
-        // Largest alignment first: hardly a gap.
+        // The largest alignment comes first, so that there is hardly a gap.
         here.sort_by_key(|(need, _)| std::cmp::Reverse(need.align));
         let needed = here.iter().fold(0_u64, |sum, (need, _)| sum.saturating_add(need.len));
         let out_of_addresses = || Error::OutOfAddresses {
@@ -71,7 +73,7 @@ pub(super) fn open_windows(port: Function<'_>, placement: &Placement) {
     port.write_u32(bridge::PREFETCHABLE_LIMIT_UPPER, (high.limit >> 32) as u32);
 }
 
-/// Base and limit, in whole units, of the window that covers a range. For an empty range the base
+/// Returns the window that covers a range, in whole units. For an empty range the base
 /// is above the limit, which lets nothing through.
 fn window(range: &Range<u64>) -> Window {
     let unit = |address| address & !(bridge::WINDOW_UNIT - 1);

@@ -1,205 +1,115 @@
-//! The root port's registers: which exist, what they hold out of reset, which bits take writes.
+//! Declares the root port's registers: what they hold out of reset, and which bits take writes.
 
-use crate::spec::{CONFIG_SIZE, NOBODY, bridge, express, header, power};
+use manifold_pci::registers::{Bank, Register, halves, in_high, in_low};
+use manifold_pci::spec::{express, header, list, power};
 
-/// Where the capabilities are.
+use crate::spec::{bridge, port};
+
+/// Offset of the PCI Express capability.
 pub(super) const EXPRESS: u16 = 0x40;
+/// Offset of the power management capability.
 pub(super) const POWER: u16 = 0x80;
 
-/// Bytes of registers; what lies beyond, up to 4 KiB, reads zero: no extended capability.
-const SIZE: usize = 256;
+/// Bytes that hold registers. What lies beyond, up to 4 KiB, reads zero: no extended capability.
+const SIZE: u16 = 256;
 
 /// The port's identity: what QEMU calls a generic root port, which every `pci.ids` knows.
 const VENDOR_ID: u16 = 0x1b36;
 const DEVICE_ID: u16 = 0x000c;
 
-/// One register's initial value and the bits that software can write, or clear by writing one.
-#[derive(Clone, Copy)]
-struct Register {
-    offset: u16,
-    bytes: u8,
-    value: u32,
-    writable: u32,
-    clearable: u32,
-}
+const COMMAND: u16 = header::COMMAND_MEMORY
+    | header::COMMAND_BUS_MASTER
+    | header::COMMAND_PARITY
+    | header::COMMAND_SERR
+    | header::COMMAND_INTX_DISABLE;
+const DEVICE_CONTROL: u16 = express::DEVICE_CONTROL_CORRECTABLE
+    | express::DEVICE_CONTROL_NON_FATAL
+    | express::DEVICE_CONTROL_FATAL
+    | express::DEVICE_CONTROL_UNSUPPORTED_REQUEST
+    | express::DEVICE_CONTROL_PAYLOAD;
+const LINK: u16 = express::LINK_SPEED_5_0 | express::LINK_WIDTH_X16;
+/// Link Control: Common Clock Configuration and Extended Synch.
+const LINK_CONTROL: u16 = 1 << 6 | 1 << 7;
+/// Link Control 2: Target Link Speed.
+const LINK_CONTROL_2: u16 = 0xf;
 
-const fn fixed(offset: u16, bytes: u8, value: u32) -> Register {
-    Register { offset, bytes, value, writable: 0, clearable: 0 }
-}
-
-const fn writable(offset: u16, bytes: u8, writable: u32) -> Register {
-    Register { offset, bytes, value: 0, writable, clearable: 0 }
-}
-
-const fn clearable(offset: u16, value: u16, bits: u16) -> Register {
-    Register { offset, bytes: 2, value: value as u32, writable: 0, clearable: bits as u32 }
-}
-
-/// Everything that is not zero and read-only.
-const REGISTERS: &[Register] = &[
-    fixed(header::VENDOR_ID, 2, VENDOR_ID as u32),
-    fixed(header::DEVICE_ID, 2, DEVICE_ID as u32),
-    writable(
-        header::COMMAND,
-        2,
-        (header::COMMAND_MEMORY | header::COMMAND_BUS_MASTER | header::COMMAND_OTHER) as u32,
-    ),
-    clearable(header::STATUS, header::STATUS_CAPABILITIES, header::STATUS_CLEARABLE),
-    fixed(header::CLASS, 2, header::CLASS_BRIDGE as u32),
-    writable(header::CACHE_LINE_SIZE, 1, 0xff),
-    fixed(header::HEADER_TYPE, 1, header::HEADER_TYPE_1 as u32),
-    writable(bridge::PRIMARY_BUS, 1, 0xff),
-    writable(bridge::SECONDARY_BUS, 1, 0xff),
-    writable(bridge::SUBORDINATE_BUS, 1, 0xff),
-    clearable(bridge::SECONDARY_STATUS, 0, header::STATUS_CLEARABLE),
-    writable(bridge::MEMORY_BASE, 2, bridge::WINDOW_ADDRESS as u32),
-    writable(bridge::MEMORY_LIMIT, 2, bridge::WINDOW_ADDRESS as u32),
-    prefetchable(bridge::PREFETCHABLE_BASE),
-    prefetchable(bridge::PREFETCHABLE_LIMIT),
-    writable(bridge::PREFETCHABLE_BASE_UPPER, 4, u32::MAX),
-    writable(bridge::PREFETCHABLE_LIMIT_UPPER, 4, u32::MAX),
-    fixed(header::CAPABILITIES, 1, EXPRESS as u32),
-    writable(header::INTERRUPT_LINE, 1, 0xff),
-    writable(bridge::CONTROL, 2, (bridge::CONTROL_OTHER | bridge::CONTROL_RESET) as u32),
-    fixed(EXPRESS, 1, express::ID as u32),
-    fixed(EXPRESS + 1, 1, POWER as u32),
-    fixed(
-        EXPRESS + express::CAPABILITIES,
-        2,
-        (express::CAPABILITIES_VERSION | express::TYPE_ROOT_PORT) as u32,
-    ),
-    fixed(EXPRESS + express::DEVICE_CAPABILITIES, 4, express::DEVICE_CAPABILITIES_VALUE),
-    writable(EXPRESS + express::DEVICE_CONTROL, 2, express::DEVICE_CONTROL_WRITABLE as u32),
-    clearable(EXPRESS + express::DEVICE_STATUS, 0, express::DEVICE_STATUS_CLEARABLE),
-    fixed(
-        EXPRESS + express::LINK_CAPABILITIES,
-        4,
-        express::LINK_SPEED_AND_WIDTH as u32 | express::LINK_ASPM_OPTIONALITY,
-    ),
-    writable(EXPRESS + express::LINK_CONTROL, 2, express::LINK_CONTROL_WRITABLE as u32),
-    fixed(EXPRESS + express::LINK_STATUS, 2, express::LINK_SPEED_AND_WIDTH as u32),
-    writable(EXPRESS + express::ROOT_CONTROL, 2, express::ROOT_CONTROL_WRITABLE as u32),
-    fixed(EXPRESS + express::LINK_CAPABILITIES_2, 4, express::LINK_SPEEDS),
-    Register {
-        offset: EXPRESS + express::LINK_CONTROL_2,
-        bytes: 2,
-        value: 2,
-        writable: express::LINK_CONTROL_2_TARGET as u32,
-        clearable: 0,
-    },
-    fixed(POWER, 1, power::ID as u32),
-    fixed(POWER + power::CAPABILITIES, 2, power::CAPABILITIES_VERSION as u32),
-    Register {
-        offset: POWER + power::CONTROL,
-        bytes: 2,
-        value: power::CONTROL_NO_SOFT_RESET as u32,
-        writable: power::CONTROL_STATE as u32,
-        clearable: 0,
-    },
-];
-
-const fn prefetchable(offset: u16) -> Register {
-    Register {
-        offset,
-        bytes: 2,
-        value: bridge::PREFETCHABLE_64 as u32,
-        writable: bridge::WINDOW_ADDRESS as u32,
-        clearable: 0,
+/// Returns the registers out of reset.
+pub(super) fn registers(ari_forwarding: bool) -> Bank {
+    let window = halves(bridge::WINDOW_ADDRESS, bridge::WINDOW_ADDRESS);
+    let prefetchable = halves(bridge::PREFETCHABLE_64, bridge::PREFETCHABLE_64);
+    let control = bridge::CONTROL_ERRORS | bridge::CONTROL_RESET;
+    let bank = Bank::new(SIZE)
+        .with(header::VENDOR_ID, Register::pair(VENDOR_ID, DEVICE_ID))
+        .with(
+            header::COMMAND,
+            Register::pair(0, header::STATUS_CAPABILITIES)
+                .writable(in_low(COMMAND))
+                .clearable(in_high(header::STATUS_CLEARABLE)),
+        )
+        .with(header::CLASS_REVISION, Register::new(bridge::CLASS_CODE << 8))
+        .with(header::CACHE_LINE_SIZE, Register::pair(0, bridge::HEADER_TYPE.into()).writable(0xff))
+        .with(bridge::PRIMARY_BUS, Register::new(0).writable(0xff_ffff))
+        .with(bridge::IO_WINDOW, Register::new(0).clearable(in_high(header::STATUS_CLEARABLE)))
+        .with(bridge::MEMORY_BASE, Register::new(0).writable(window))
+        .with(bridge::PREFETCHABLE_BASE, Register::new(prefetchable).writable(window))
+        .with(bridge::PREFETCHABLE_BASE_UPPER, Register::new(0).writable(u32::MAX))
+        .with(bridge::PREFETCHABLE_LIMIT_UPPER, Register::new(0).writable(u32::MAX))
+        .with(header::CAPABILITIES, Register::new(EXPRESS.into()))
+        .with(header::INTERRUPT_LINE, Register::new(0).writable(0xff | in_high(control)))
+        .with(
+            EXPRESS,
+            Register::pair(
+                u16::from(express::ID) | POWER << (8 * list::NEXT),
+                express::CAPABILITIES_VERSION | port::TYPE_ROOT_PORT,
+            ),
+        )
+        .with(
+            EXPRESS + express::DEVICE_CAPABILITIES,
+            Register::new(
+                express::DEVICE_CAPABILITIES_PAYLOAD_256
+                    | express::DEVICE_CAPABILITIES_ROLE_BASED_ERRORS,
+            ),
+        )
+        .with(
+            EXPRESS + express::DEVICE_CONTROL,
+            Register::new(0)
+                .writable(in_low(DEVICE_CONTROL))
+                .clearable(in_high(express::DEVICE_STATUS_CLEARABLE)),
+        )
+        .with(
+            EXPRESS + express::LINK_CAPABILITIES,
+            Register::new(u32::from(LINK) | express::LINK_CAPABILITIES_ASPM_OPTIONALITY),
+        )
+        .with(
+            EXPRESS + express::LINK_CONTROL,
+            Register::pair(0, LINK).writable(in_low(LINK_CONTROL)),
+        )
+        .with(
+            EXPRESS + port::ROOT_CONTROL,
+            Register::new(0).writable(in_low(port::ROOT_CONTROL_WRITABLE)),
+        )
+        .with(
+            EXPRESS + express::LINK_CAPABILITIES_2,
+            Register::new(express::LINK_CAPABILITIES_2_SPEEDS),
+        )
+        .with(
+            EXPRESS + express::LINK_CONTROL_2,
+            Register::pair(express::LINK_SPEED_5_0, 0).writable(in_low(LINK_CONTROL_2)),
+        )
+        .with(POWER, Register::pair(power::ID.into(), power::PMC_VERSION))
+        .with(
+            POWER + power::PMCSR,
+            Register::pair(power::PMCSR_NO_SOFT_RESET, 0).writable(in_low(power::PMCSR_STATE)),
+        );
+    if !ari_forwarding {
+        return bank;
     }
-}
-
-/// 4 KiB of registers: values, and what a write does to each bit.
-#[derive(Clone, Debug)]
-pub(super) struct Registers {
-    value: [u8; SIZE],
-    writable: [u8; SIZE],
-    clearable: [u8; SIZE],
-}
-
-impl Registers {
-    /// The registers out of reset.
-    pub(super) fn new(ari_forwarding: bool) -> Self {
-        let zero = [0; SIZE];
-        let mut registers = Self { value: zero, writable: zero, clearable: zero };
-        for register in REGISTERS {
-            registers.define(register);
-        }
-        if ari_forwarding {
-            registers.define(&fixed(
-                EXPRESS + express::DEVICE_CAPABILITIES_2,
-                4,
-                express::ARI_FORWARDING_SUPPORTED,
-            ));
-            registers.define(&writable(
-                EXPRESS + express::DEVICE_CONTROL_2,
-                2,
-                express::ARI_FORWARDING_ENABLE.into(),
-            ));
-        }
-        registers
-    }
-
-    fn define(&mut self, register: &Register) {
-        let bytes =
-            register.value.to_le_bytes().into_iter().zip(
-                register.writable.to_le_bytes().into_iter().zip(register.clearable.to_le_bytes()),
-            );
-        let places = usize::from(register.offset)..;
-        for (at, (value, (writable, clearable))) in places.zip(bytes).take(register.bytes.into()) {
-            set(&mut self.value, at, value);
-            set(&mut self.writable, at, writable);
-            set(&mut self.clearable, at, clearable);
-        }
-    }
-
-    /// Reads at any offset and length. Bytes without a register read zero, bytes beyond the space
-    /// all ones.
-    pub(super) fn read(&self, offset: u16, data: &mut [u8]) {
-        for (at, byte) in (usize::from(offset)..).zip(data) {
-            let beyond = if at < CONFIG_SIZE.into() { 0 } else { NOBODY };
-            *byte = self.value.get(at).copied().unwrap_or(beyond);
-        }
-    }
-
-    /// Writes at any offset and length, as each bit allows.
-    pub(super) fn write(&mut self, offset: u16, data: &[u8]) {
-        for (at, byte) in (usize::from(offset)..).zip(data) {
-            if let (Some(value), Some(writable), Some(clearable)) =
-                (self.value.get_mut(at), self.writable.get(at), self.clearable.get(at))
-            {
-                *value = (*value & !writable | byte & writable) & !(byte & clearable);
-            }
-        }
-    }
-
-    /// Sets a register of the hardware's own will.
-    pub(super) fn set_u16(&mut self, offset: u16, value: u16) {
-        for (at, byte) in (usize::from(offset)..).zip(value.to_le_bytes()) {
-            set(&mut self.value, at, byte);
-        }
-    }
-
-    pub(super) fn u8(&self, offset: u16) -> u8 {
-        u8::from_le_bytes(self.bytes(offset))
-    }
-
-    pub(super) fn u16(&self, offset: u16) -> u16 {
-        u16::from_le_bytes(self.bytes(offset))
-    }
-
-    pub(super) fn u32(&self, offset: u16) -> u32 {
-        u32::from_le_bytes(self.bytes(offset))
-    }
-
-    fn bytes<const N: usize>(&self, offset: u16) -> [u8; N] {
-        let mut bytes = [0; N];
-        self.read(offset, &mut bytes);
-        bytes
-    }
-}
-
-fn set(bytes: &mut [u8; SIZE], at: usize, value: u8) {
-    if let Some(byte) = bytes.get_mut(at) {
-        *byte = value;
-    }
+    bank.with(
+        EXPRESS + express::DEVICE_CAPABILITIES_2,
+        Register::new(port::ARI_FORWARDING_SUPPORTED),
+    )
+    .with(
+        EXPRESS + express::DEVICE_CONTROL_2,
+        Register::new(0).writable(in_low(port::ARI_FORWARDING_ENABLE)),
+    )
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use manifold_fabric::{BarInfo, Clock, ConfigType, Endpoint, Error, PfDriver, RootComplex};
 use manifold_pci::{ConfigSpace, RoutingId};
 
-use crate::mock::{BARS, IDENTITY, Machine, Mock, function_spec, rid};
+use crate::mock::{BARS, Machine, Mock, function_spec, rid};
 
 const ROOT_PORT: &str = "00:01.0";
 
@@ -15,7 +15,7 @@ fn the_pf_is_found_and_described() {
     let machine = Machine::new(256, true);
     let info = machine.driver.info();
     assert_eq!(info.routing_id, rid("01:00.0"));
-    assert_eq!(info.identity, IDENTITY);
+    assert_eq!(info.identity, function_spec().identity);
     assert_eq!((info.total_vfs, info.vf_device_id), (256, 0x1041));
     assert!(info.ari);
     // VF 255, with offset and stride 1, is at 02:00.0.
@@ -122,7 +122,7 @@ fn vfs_left_enabled_are_disabled_first_with_a_second_to_go() {
 
     let (clock, root) = (machine.mock.clock(), Arc::clone(&machine.root));
     let start = clock.now();
-    let mut driver = PfDriver::probe_with_clock(root, Box::new(clock.clone())).unwrap();
+    let mut driver = PfDriver::probe(root, Box::new(clock.clone())).unwrap();
     assert!(driver.vfs().is_empty());
     assert_eq!(machine.mock.state.lock().unwrap().vfs.len(), 0);
     assert!((clock.now() - start).as_secs() >= 1);
@@ -286,8 +286,8 @@ fn probe(endpoint: Raw) -> Result<PfDriver, Error> {
 
 fn probe_keeping(endpoint: Raw) -> (Result<PfDriver, Error>, Arc<RootComplex>) {
     let clock = Mock::new(1).clock();
-    let root = Arc::new(RootComplex::new(Arc::new(endpoint)));
-    (PfDriver::probe_with_clock(Arc::clone(&root), Box::new(clock)), root)
+    let root = Arc::new(RootComplex::new(Arc::new(endpoint), true));
+    (PfDriver::probe(Arc::clone(&root), Box::new(clock)), root)
 }
 
 /// A function 0 of bytes, read-only where nothing else is said.

@@ -124,7 +124,7 @@ proptest! {
         clock.pass(std::time::Duration::from_secs(2));
         let root = std::sync::Arc::clone(&machine.root);
         let mut driver =
-            manifold_fabric::PfDriver::probe_with_clock(root, Box::new(clock)).unwrap();
+            manifold_fabric::PfDriver::probe(root, Box::new(clock)).unwrap();
         prop_assert_eq!(driver.enable(256).unwrap().len(), 256);
     }
 }

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // the helpers of tests
 
+mod decode;
 mod enumeration;
+#[path = "../../../pci/tests/common/mod.rs"]
+mod function;
 mod hostile;
 mod mock;
 mod vfs;

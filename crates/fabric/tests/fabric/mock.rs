@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use manifold_fabric::decode::Decoder;
 use manifold_fabric::{Clock, ConfigType, Endpoint, PfDriver, RootComplex};
+use manifold_pci::spec::sriov;
 use manifold_pci::{
-    BarSpec, ConfigSpace, Event, FunctionId, FunctionSpec, Identity, MsixSpec, Reset, RoutingId,
-    SriovSpec,
+    BarSpec, ConfigSpace, Event, FunctionId, FunctionSpec, MsixSpec, Reset, RoutingId, SriovSpec,
 };
+
+use crate::function;
 
 pub(crate) const WIDE: BarSpec = BarSpec { size: 0x4000, width64: true, prefetchable: true };
 pub(crate) const MSIX: BarSpec = BarSpec { size: 0x1000, width64: true, prefetchable: false };
@@ -20,22 +22,11 @@ pub(crate) const SMALL: BarSpec = BarSpec { size: 0x2000, width64: false, prefet
 pub(crate) const BARS: [Option<BarSpec>; 6] =
     [Some(WIDE), None, Some(MSIX), None, Some(SMALL), None];
 
-pub(crate) const IDENTITY: Identity = Identity {
-    vendor_id: 0x1af4,
-    device_id: 0x1041,
-    revision: 1,
-    class_code: 0x02_0000,
-    subsystem_vendor_id: 0x1af4,
-    subsystem_id: 0x1100,
-};
-
 pub(crate) fn function_spec() -> FunctionSpec {
     FunctionSpec {
-        identity: IDENTITY,
         bars: BARS,
         msix: MsixSpec { vectors: 4, table_bar: 2, table_offset: 0, pba_bar: 2, pba_offset: 0x800 },
-        vendor: Vec::new(),
-        serial: 0x0200_00ff_fe00_0001,
+        ..function::function_spec()
     }
 }
 
@@ -92,12 +83,7 @@ pub(crate) struct Mock {
 
 impl Mock {
     pub(crate) fn new(total_vfs: u16) -> Arc<Self> {
-        let sriov = SriovSpec {
-            total_vfs,
-            vf_device_id: 0x1041,
-            vf_bars: BARS,
-            supported_page_sizes: 0x553,
-        };
+        let sriov = SriovSpec { total_vfs, vf_bars: BARS, ..function::sriov_spec() };
         let pf = ConfigSpace::physical(&function_spec(), Some(&sriov)).unwrap();
         let state = State {
             pf,
@@ -111,7 +97,7 @@ impl Mock {
             hot_resets: 0,
             violations: Vec::new(),
         };
-        let sriov = find_sriov(&state.pf);
+        let sriov = function::extended_capability(&state.pf, sriov::ID).unwrap();
         Arc::new(Self { state: Mutex::new(state), clock: TestClock::new(), sriov })
     }
 
@@ -125,17 +111,19 @@ impl Mock {
     }
 
     fn watch_pf(&self, state: &mut State, offset: u16, write: Option<&[u8]>) {
-        let inside = (self.sriov..self.sriov + 0x40).contains(&offset);
+        let inside = (self.sriov..self.sriov + sriov::SIZE).contains(&offset);
         let settling = state.disabled.is_some_and(|at| self.clock.now() < at + DISABLE_TIME);
         let view = state.pf.sriov().unwrap();
         match write {
             None if inside && settling => {
                 state.violations.push("SR-IOV capability read within 1 s of clearing VF Enable");
             }
-            Some(_) if offset == self.sriov + 0x10 && view.vf_enable => {
+            Some(_) if offset == self.sriov + sriov::NUM_VFS && view.vf_enable => {
                 state.violations.push("NumVFs written while VF Enable is set");
             }
-            Some([control, ..]) if offset == self.sriov + 8 && control & 1 != 0 && settling => {
+            Some([control, ..])
+                if offset == self.sriov + sriov::CONTROL && control & 1 != 0 && settling =>
+            {
                 state.violations.push("VF Enable set within 1 s of clearing it");
             }
             _ => {}
@@ -164,18 +152,6 @@ impl Mock {
 
 const ENABLE_TIME: Duration = Duration::from_millis(100);
 const DISABLE_TIME: Duration = Duration::from_secs(1);
-
-fn find_sriov(space: &ConfigSpace) -> u16 {
-    let bytes = space.to_bytes();
-    let mut at = 0x100;
-    loop {
-        let header = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-        if header & 0xffff == 0x10 {
-            return at as u16;
-        }
-        at = header as usize >> 20;
-    }
-}
 
 impl Endpoint for Mock {
     fn config_read(
@@ -266,13 +242,9 @@ impl Machine {
     pub(crate) fn new(total_vfs: u16, ari: bool) -> Self {
         let mock = Mock::new(total_vfs);
         let endpoint = Arc::clone(&mock) as Arc<dyn Endpoint>;
-        let root = Arc::new(if ari {
-            RootComplex::new(endpoint)
-        } else {
-            RootComplex::without_ari_forwarding(endpoint)
-        });
+        let root = Arc::new(RootComplex::new(endpoint, ari));
         let clock = Box::new(mock.clock());
-        let driver = PfDriver::probe_with_clock(Arc::clone(&root), clock).unwrap();
+        let driver = PfDriver::probe(Arc::clone(&root), clock).unwrap();
         Self { mock, root, driver }
     }
 

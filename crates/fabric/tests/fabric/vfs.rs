@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use manifold_fabric::{Clock, Error, PfDriver, VfInfo};
+use manifold_fabric::{Clock, Error, PfDriver, SystemClock, VfInfo};
 use manifold_pci::RoutingId;
 use proptest::prelude::*;
 
@@ -182,7 +182,7 @@ fn hot_reset_takes_the_vfs_and_the_pfs_registers() {
 #[test]
 fn the_machines_own_clock_counts_too() {
     let Machine { root, .. } = Machine::new(2, true);
-    let mut driver = PfDriver::probe(root).unwrap();
+    let mut driver = PfDriver::probe(root, Box::new(SystemClock)).unwrap();
     let start = std::time::Instant::now();
     // By the device's clock no time passes, so its VFs answer at once; by ours 100 ms must.
     assert_eq!(driver.enable(2).unwrap().len(), 2);

@@ -1,10 +1,10 @@
-//! PCI Express capability of an endpoint (PCIe Base 5.0, section 7.5.3).
+//! The PCI Express capability of an endpoint (PCIe Base 6.0, section 7.5.3).
 
-use super::{Capability, CapabilityId, Request, Role};
-use crate::registers::{Bank, Register, Write, halves, in_high, in_low, low};
+use super::structure::{Capability, Request, Role, Structure, structure};
+use crate::registers::{Register, Write, halves, in_high, in_low, low};
 use crate::spec::express::*;
 
-/// An endpoint behind a 5.0 GT/s x16 link, with function-level reset.
+/// The PCI Express capability of an endpoint behind a 5.0 GT/s x16 link, with function-level reset.
 ///
 /// In a VF, Device Control is reserved but for Initiate FLR, since the PF's governs it
 /// (section 9.3.5). The standard reserves a VF's Link Status and Link Control 2 as well; here they
@@ -12,16 +12,7 @@ use crate::spec::express::*;
 /// "unknown".
 #[derive(Debug)]
 pub(crate) struct Express {
-    bank: Bank,
-}
-
-/// What the error reporting rules need of Device Control.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ErrorReporting {
-    pub(crate) correctable: bool,
-    pub(crate) non_fatal: bool,
-    pub(crate) fatal: bool,
-    pub(crate) unsupported_request: bool,
+    structure: Structure,
 }
 
 impl Express {
@@ -47,7 +38,7 @@ impl Express {
             ),
             Role::Virtual => (device, device_2, link_control, link_control_2),
         };
-        let bank = Bank::new(SIZE)
+        let structure = Structure::standard(ID, SIZE)
             .with(CAPABILITIES, Register::new(in_high(CAPABILITIES_VERSION)))
             .with(
                 DEVICE_CAPABILITIES,
@@ -68,7 +59,7 @@ impl Express {
             .with(DEVICE_CONTROL_2, device_2)
             .with(LINK_CAPABILITIES_2, Register::new(LINK_CAPABILITIES_2_SPEEDS))
             .with(LINK_CONTROL_2, link_control_2);
-        Self { bank }
+        Self { structure }
     }
 
     fn initial_device_control(role: Role) -> u16 {
@@ -82,29 +73,9 @@ impl Express {
             Role::Virtual => 0,
         }
     }
-
-    pub(crate) fn error_reporting(&self) -> ErrorReporting {
-        let control = low(self.bank.get(DEVICE_CONTROL));
-        ErrorReporting {
-            correctable: control & DEVICE_CONTROL_CORRECTABLE != 0,
-            non_fatal: control & DEVICE_CONTROL_NON_FATAL != 0,
-            fatal: control & DEVICE_CONTROL_FATAL != 0,
-            unsupported_request: control & DEVICE_CONTROL_UNSUPPORTED_REQUEST != 0,
-        }
-    }
-
-    /// Sets bits of Device Status.
-    pub(crate) fn record(&mut self, status: u16) {
-        self.bank.set(DEVICE_CONTROL, in_high(status), in_high(status));
-    }
-
-    #[cfg(test)]
-    fn status(&self) -> u16 {
-        crate::registers::high(self.bank.get(DEVICE_CONTROL))
-    }
 }
 
-/// What software can write in a PF's Device Control, Initiate FLR aside.
+/// Bits that software can write in a PF's Device Control, Initiate FLR aside.
 const DEVICE_CONTROL_WRITABLE: u16 = DEVICE_CONTROL_CORRECTABLE
     | DEVICE_CONTROL_NON_FATAL
     | DEVICE_CONTROL_FATAL
@@ -116,14 +87,10 @@ const DEVICE_CONTROL_WRITABLE: u16 = DEVICE_CONTROL_CORRECTABLE
     | DEVICE_CONTROL_READ_REQUEST;
 
 impl Capability for Express {
-    fn id(&self) -> CapabilityId {
-        CapabilityId::Standard(ID)
-    }
-
-    super::bank!();
+    structure!();
 
     fn write(&mut self, offset: u16, write: Write) -> Request {
-        self.bank.write(offset, write);
+        self.structure.write(offset, write);
         if offset == DEVICE_CONTROL && low(write.ones()) & DEVICE_CONTROL_FLR != 0 {
             Request::FunctionLevelReset
         } else {
@@ -157,9 +124,8 @@ mod tests {
     }
 
     #[test]
-    fn a_vf_has_flr_and_status_and_nothing_else_to_write() {
+    fn a_vf_has_flr_and_nothing_else_to_write() {
         let mut express = Express::new(Role::Virtual);
-        express.record(DEVICE_STATUS_UNSUPPORTED_REQUEST | DEVICE_STATUS_CORRECTABLE);
         let before: Vec<u32> = (0..SIZE).step_by(4).map(|at| express.read(at)).collect();
         for offset in (0..SIZE).step_by(4) {
             let request = express.write(offset, Write::bytes(0, &[0xff, 0xff, 0x00, 0x00]));
@@ -167,7 +133,5 @@ mod tests {
         }
         let after: Vec<u32> = (0..SIZE).step_by(4).map(|at| express.read(at)).collect();
         assert_eq!(before, after);
-        express.write(DEVICE_CONTROL, Write::bytes(2, &[0x01]));
-        assert_eq!(express.status(), DEVICE_STATUS_UNSUPPORTED_REQUEST);
     }
 }

@@ -1,22 +1,22 @@
-//! MSI-X capability: where the table is, and Message Control (PCIe Base 5.0, section 7.7.2).
+//! The MSI-X capability says where the table is, and has Message Control (PCIe Base 6.0, section 7.7.2).
 
-use super::{Capability, CapabilityId};
+use super::structure::{Capability, Structure, structure};
 use crate::MsixSpec;
-use crate::registers::{Bank, Register, high, in_high};
+use crate::registers::{Register, high, in_high};
 use crate::spec::msix;
 
-/// The registers in configuration space; the vectors themselves are [`Msix`](crate::Msix).
+/// MSI-X's registers in configuration space. The vectors themselves are [`Msix`](crate::Msix).
 #[derive(Debug)]
 pub(crate) struct MsixControl {
-    bank: Bank,
+    structure: Structure,
 }
 
 impl MsixControl {
-    /// From a spec that was found valid.
+    /// Returns the registers of a spec that was found valid.
     pub(crate) fn new(spec: &MsixSpec) -> Self {
         let last = spec.vectors.saturating_sub(1) & msix::CONTROL_TABLE_SIZE;
         let place = |bar: u8, offset: u32| Register::new(offset & !msix::BIR | u32::from(bar));
-        let bank = Bank::new(msix::SIZE)
+        let structure = Structure::standard(msix::ID, msix::SIZE)
             .with(
                 msix::CONTROL,
                 Register::new(in_high(last))
@@ -24,22 +24,18 @@ impl MsixControl {
             )
             .with(msix::TABLE, place(spec.table_bar, spec.table_offset))
             .with(msix::PBA, place(spec.pba_bar, spec.pba_offset));
-        Self { bank }
+        Self { structure }
     }
 
     pub(crate) fn enabled(&self) -> bool {
-        high(self.bank.get(msix::CONTROL)) & msix::CONTROL_ENABLE != 0
+        high(self.structure.read(msix::CONTROL)) & msix::CONTROL_ENABLE != 0
     }
 
     pub(crate) fn masked(&self) -> bool {
-        high(self.bank.get(msix::CONTROL)) & msix::CONTROL_MASK != 0
+        high(self.structure.read(msix::CONTROL)) & msix::CONTROL_MASK != 0
     }
 }
 
 impl Capability for MsixControl {
-    fn id(&self) -> CapabilityId {
-        CapabilityId::Standard(msix::ID)
-    }
-
-    super::bank!();
+    structure!();
 }

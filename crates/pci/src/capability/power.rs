@@ -1,30 +1,31 @@
-//! Power management (PCIe Base 5.0, section 7.5.2).
+//! Power management (PCIe Base 6.0, section 7.5.2).
 
-use super::{Capability, CapabilityId, Request};
+use super::structure::{Capability, Request, Structure, structure};
 use crate::PowerState;
-use crate::registers::{Bank, Register, Write, in_high, in_low};
+use crate::registers::{Register, Write, in_high, in_low};
 use crate::spec::power;
 
-/// D0 and D3hot, without PME. No_Soft_Reset is set: the way back from D3hot keeps all registers.
+/// The power management capability of a function with D0 and D3hot and without PME. No_Soft_Reset
+/// is set, so the way back from D3hot keeps all registers.
 #[derive(Debug)]
 pub(crate) struct PowerManagement {
-    bank: Bank,
+    structure: Structure,
 }
 
 impl PowerManagement {
     pub(crate) fn new() -> Self {
-        let bank = Bank::new(power::SIZE)
+        let structure = Structure::standard(power::ID, power::SIZE)
             .with(power::PMC, Register::new(in_high(power::PMC_VERSION)))
             .with(
                 power::PMCSR,
                 Register::new(in_low(power::PMCSR_NO_SOFT_RESET))
                     .writable(in_low(power::PMCSR_STATE)),
             );
-        Self { bank }
+        Self { structure }
     }
 
     pub(crate) fn state(&self) -> PowerState {
-        match self.bank.get(power::PMCSR) & in_low(power::PMCSR_STATE) {
+        match self.structure.read(power::PMCSR) & in_low(power::PMCSR_STATE) {
             0 => PowerState::D0,
             _ => PowerState::D3Hot,
         }
@@ -32,18 +33,14 @@ impl PowerManagement {
 }
 
 impl Capability for PowerManagement {
-    fn id(&self) -> CapabilityId {
-        CapabilityId::Standard(power::ID)
-    }
-
-    super::bank!();
+    structure!();
 
     fn write(&mut self, offset: u16, write: Write) -> Request {
         // A write of a state that is not supported is completed and discarded (section 7.5.2.2).
         let state = in_low(power::PMCSR_STATE);
-        let asked = write.over(self.bank.get(offset)) & state;
+        let asked = write.over(self.structure.read(offset)) & state;
         let supported = asked == 0 || asked == in_low(power::PMCSR_D3HOT);
-        self.bank.write(offset, if supported { write } else { write.only(!state) });
+        self.structure.write(offset, if supported { write } else { write.only(!state) });
         Request::Nothing
     }
 }

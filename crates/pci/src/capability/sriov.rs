@@ -1,23 +1,24 @@
-//! Single Root I/O Virtualization (PCIe Base 5.0, section 9.3.3).
+//! Single Root I/O Virtualization (PCIe Base 6.0, section 9.3.3).
 
-use super::{Capability, CapabilityId, Request};
+use super::structure::{Capability, Request, Structure, structure};
 use crate::bars::Bars;
-use crate::registers::{Bank, Register, Write, halves, high, in_high, in_low, low};
+use crate::registers::{Register, Write, halves, high, in_high, in_low, low};
 use crate::spec::sriov::*;
 use crate::{Error, MAX_VFS, Reset, RoutingId, SriovSpec};
 
-/// Through these registers, and nothing else, VFs come to be, get their addresses and vanish.
+/// The SR-IOV capability. Through its registers, and nothing else, VFs come to be, get their
+/// addresses and vanish.
 ///
 /// Where the standard calls the outcome of a write undefined, the write is dropped: NumVFs, System
 /// Page Size and ARI Capable Hierarchy do not change while VF Enable is set, and VF Enable is not
 /// set while NumVFs is 0 or above TotalVFs. VFs do not migrate.
 #[derive(Debug)]
 pub(crate) struct Sriov {
-    bank: Bank,
+    structure: Structure,
     vf_bars: Bars,
 }
 
-/// A VF BAR as it is programmed.
+/// A VF BAR as software programmed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VfBar {
     /// Address of the aperture, which is the address of VF 0's BAR.
@@ -27,16 +28,16 @@ pub struct VfBar {
     pub size: u64,
 }
 
-/// The SR-IOV capability as it is programmed.
+/// The SR-IOV capability as software programmed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SriovView {
     /// TotalVFs.
     pub total_vfs: u16,
-    /// NumVFs. In 1..=`total_vfs` with `vf_enable` set; whatever software wrote without.
+    /// NumVFs: 1 to `total_vfs` while `vf_enable` is set, otherwise whatever software wrote.
     pub num_vfs: u16,
     /// VF Enable: the VFs exist.
     pub vf_enable: bool,
-    /// VF MSE, the register's bit.
+    /// VF MSE as the register has it.
     pub vf_mse: bool,
     /// VFs answer memory requests: VF Enable and VF MSE are set, and the PF is in D0.
     pub vf_memory: bool,
@@ -53,12 +54,12 @@ pub struct SriovView {
 }
 
 impl SriovView {
-    /// The VF BAR of this index, if there is one.
+    /// Returns the VF BAR of this index, if there is one.
     pub fn vf_bar(&self, index: usize) -> Option<VfBar> {
         self.vf_bars.get(index).copied().flatten()
     }
 
-    /// The routing ID of a VF that exists (index from 0), given the PF's (section 9.2.1.2).
+    /// Returns the routing ID of a VF that exists (index from 0), given the PF's (section 9.2.1.2).
     pub fn vf_routing_id(&self, pf: RoutingId, vf: u16) -> Option<RoutingId> {
         if !self.vf_enable || vf >= self.num_vfs {
             return None;
@@ -66,14 +67,14 @@ impl SriovView {
         pf.checked_add(self.first_vf_offset)?.checked_add(self.vf_stride.checked_mul(vf)?)
     }
 
-    /// The index of the VF that exists at a routing ID, given the PF's.
+    /// Returns the index of the VF that exists at a routing ID, given the PF's.
     pub fn vf_at(&self, pf: RoutingId, rid: RoutingId) -> Option<u16> {
         let first = pf.checked_add(self.first_vf_offset)?;
         let vf = rid.raw().checked_sub(first.raw())?.checked_div(self.vf_stride)?;
         (self.vf_routing_id(pf, vf) == Some(rid)).then_some(vf)
     }
 
-    /// Where a VF's BAR is, whether or not the VF exists; `None` if there is no such BAR or the
+    /// Returns where a VF's BAR is, whether or not the VF exists; `None` if there is no such BAR or the
     /// address does not fit 64 bits.
     pub fn vf_bar_address(&self, index: usize, vf: u16) -> Option<u64> {
         let bar = self.vf_bar(index)?;
@@ -81,7 +82,7 @@ impl SriovView {
     }
 }
 
-/// First VF Offset and VF Stride. In an ARI hierarchy VFs follow the PF, function by function and
+/// Returns First VF Offset and VF Stride. In an ARI hierarchy VFs follow the PF, function by function and
 /// on to the next buses. Without ARI a bus below a port holds one device, so VFs start on the bus
 /// after the PF's, which the function captures through its bus numbers (section 9.2.1.2).
 const fn layout(ari: bool) -> (u16, u16) {
@@ -89,7 +90,7 @@ const fn layout(ari: bool) -> (u16, u16) {
 }
 
 impl Sriov {
-    /// The capability, checked.
+    /// Returns the capability of a spec that it checks.
     pub(crate) fn new(spec: &SriovSpec) -> Result<Self, Error> {
         if spec.total_vfs == 0 || spec.total_vfs > MAX_VFS {
             return Err(Error::TotalVfs(spec.total_vfs));
@@ -97,7 +98,7 @@ impl Sriov {
         if spec.supported_page_sizes & REQUIRED_PAGE_SIZES != REQUIRED_PAGE_SIZES {
             return Err(Error::PageSizes(spec.supported_page_sizes));
         }
-        let bank = Bank::new(SIZE)
+        let structure = Structure::extended(ID, VERSION, SIZE)
             .with(CAPABILITIES, Register::new(CAPABILITIES_ARI_PRESERVED))
             .with(CONTROL, Register::new(0).writable(in_low(CONTROL_WRITABLE)))
             .with(INITIAL_VFS, Register::pair(spec.total_vfs, spec.total_vfs))
@@ -106,10 +107,11 @@ impl Sriov {
             .with(VF_DEVICE_ID & !3, Register::new(in_high(spec.vf_device_id)))
             .with(SUPPORTED_PAGE_SIZES, Register::new(spec.supported_page_sizes))
             .with(SYSTEM_PAGE_SIZE, Register::new(1).writable(spec.supported_page_sizes));
-        Ok(Self { bank, vf_bars: Bars::new(&spec.vf_bars)? })
+        Ok(Self { structure, vf_bars: Bars::new(&spec.vf_bars)? })
     }
 
-    /// The state, with VFs decoding memory only where the PF itself could (`pf_on`: it is in D0).
+    /// Returns the state. VFs decode memory only where the PF itself could, so where it is in D0
+    /// (`pf_on`).
     pub(crate) fn view(&self, pf_on: bool) -> SriovView {
         let control = self.control();
         let has = |bit| control & bit != 0;
@@ -135,7 +137,7 @@ impl Sriov {
     }
 
     fn control(&self) -> u16 {
-        low(self.bank.get(CONTROL))
+        low(self.structure.read(CONTROL))
     }
 
     fn vf_enable(&self) -> bool {
@@ -143,16 +145,17 @@ impl Sriov {
     }
 
     fn total_vfs(&self) -> u16 {
-        high(self.bank.get(TOTAL_VFS))
+        high(self.structure.read(TOTAL_VFS))
     }
 
     fn num_vfs(&self) -> u16 {
-        low(self.bank.get(NUM_VFS))
+        low(self.structure.read(NUM_VFS))
     }
 
-    /// In bytes. The register keeps what software wrote; anything but one bit means the default.
+    /// Returns System Page Size in bytes. The register keeps what software wrote; anything but one bit
+    /// means the default.
     fn system_page_size(&self) -> u64 {
-        let register = self.bank.get(SYSTEM_PAGE_SIZE);
+        let register = self.structure.read(SYSTEM_PAGE_SIZE);
         let unit = if register.is_power_of_two() { register } else { 1 };
         u64::from(unit) << 12
     }
@@ -164,23 +167,19 @@ impl Sriov {
         } else if !(1..=self.total_vfs()).contains(&self.num_vfs()) {
             reach &= !CONTROL_VF_ENABLE;
         }
-        self.bank.write(CONTROL, write.only(in_low(reach)));
+        self.structure.write(CONTROL, write.only(in_low(reach)));
     }
 }
 
 const CONTROL_WRITABLE: u16 = CONTROL_VF_ENABLE | CONTROL_VF_MSE | CONTROL_ARI;
 
-/// The VF BAR whose register is at `offset`.
+/// Returns the VF BAR whose register is at `offset`.
 fn vf_bar_index(offset: u16) -> Option<usize> {
     (VF_BAR0..=VF_BAR5).contains(&offset).then(|| usize::from((offset - VF_BAR0) / 4))
 }
 
 impl Capability for Sriov {
-    fn id(&self) -> CapabilityId {
-        CapabilityId::Extended { id: ID, version: VERSION }
-    }
-
-    super::bank!();
+    structure!();
 
     fn read(&self, offset: u16) -> u32 {
         if let Some(index) = vf_bar_index(offset) {
@@ -190,7 +189,7 @@ impl Capability for Sriov {
             let (first, stride) = layout(self.control() & CONTROL_ARI != 0);
             return halves(first, stride);
         }
-        self.bank.get(offset)
+        self.structure.read(offset)
     }
 
     fn write(&mut self, offset: u16, write: Write) -> Request {
@@ -199,14 +198,14 @@ impl Capability for Sriov {
             NUM_VFS | SYSTEM_PAGE_SIZE if self.vf_enable() => {}
             _ => match vf_bar_index(offset) {
                 Some(index) => self.vf_bars.write(index, write),
-                None => self.bank.write(offset, write),
+                None => return self.structure.write(offset, write),
             },
         }
         Request::Nothing
     }
 
     fn reset(&mut self, kind: Reset) {
-        self.bank.reset(kind);
+        self.structure.reset(kind);
         self.vf_bars.reset();
     }
 }
@@ -261,7 +260,7 @@ mod tests {
         let view = sriov.view(true);
         assert_eq!((view.num_vfs, view.ari, view.system_page_size), (4, false, 4096));
 
-        // One write that clears VF Enable leaves ARI Capable Hierarchy alone still.
+        // The write that clears VF Enable still leaves ARI Capable Hierarchy alone.
         write16(&mut sriov, CONTROL, CONTROL_ARI);
         assert!(!sriov.view(true).vf_enable && !sriov.view(true).ari);
         write16(&mut sriov, CONTROL, CONTROL_ARI);

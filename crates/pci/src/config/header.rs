@@ -1,12 +1,12 @@
-//! The type 0 header (PCIe Base 5.0, sections 7.5.1.1 and 7.5.1.2; of a VF, section 9.3.4).
+//! The type 0 header (PCIe Base 6.0, sections 7.5.1.1 and 7.5.1.2; of a VF, section 9.3.4).
 
-use crate::bars::Bars;
+use crate::bars::{Bar, Bars};
 use crate::capability::Role;
-use crate::registers::{Bank, Register, Write, in_high, in_low, low};
+use crate::registers::{Bank, Register, Reset, Write, in_high, in_low, low};
 use crate::spec::header::*;
-use crate::{Bar, Error, FunctionSpec, Reset};
+use crate::{Error, FunctionSpec};
 
-/// The first 64 bytes.
+/// The first 64 bytes of configuration space.
 ///
 /// There is no I/O space, no expansion ROM and no INTx. A VF's IDs read FFFFh (software derives them
 /// from the PF's and from VF Device ID), its BARs read zero and of its Command register only Bus
@@ -15,12 +15,12 @@ use crate::{Bar, Error, FunctionSpec, Reset};
 pub(super) struct Header {
     role: Role,
     bank: Bank,
-    /// Implemented in the header of a PF only.
+    /// The BARs, which only a PF has in its header.
     bars: Bars,
 }
 
 impl Header {
-    /// `first_capability` is what the Capabilities Pointer says.
+    /// Returns the header of a function. `first_capability` is what the Capabilities Pointer says.
     pub(super) fn new(
         spec: &FunctionSpec,
         role: Role,
@@ -73,7 +73,7 @@ impl Header {
         self.bars.reset();
     }
 
-    /// The BARs, or what a VF's would be if they were here.
+    /// Returns the BARs, or what a VF's would be if they were here.
     pub(super) fn bars(&self) -> &Bars {
         &self.bars
     }
@@ -82,14 +82,9 @@ impl Header {
         bar_index(offset).filter(|_| self.role == Role::Physical)
     }
 
-    /// Whether a bit of the Command register is set.
+    /// Returns whether a bit of the Command register is set.
     pub(super) fn command(&self, bit: u16) -> bool {
         low(self.bank.get(COMMAND)) & bit != 0
-    }
-
-    /// Sets bits of the Status register.
-    pub(super) fn record(&mut self, status: u16) {
-        self.bank.set(COMMAND, in_high(status), in_high(status));
     }
 
     pub(super) fn bar(&self, index: usize) -> Option<Bar> {
@@ -103,7 +98,7 @@ impl Header {
 const COMMAND_PHYSICAL: u16 =
     COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_PARITY | COMMAND_SERR | COMMAND_INTX_DISABLE;
 
-/// The BAR whose register is at `offset`.
+/// Returns the BAR whose register is at `offset`.
 pub(crate) fn bar_index(offset: u16) -> Option<usize> {
     (BAR0..BAR5 + 4).contains(&offset).then(|| usize::from((offset - BAR0) / 4))
 }

@@ -1,11 +1,12 @@
-//! The function's capabilities, where they are, and how they are linked.
+//! Places the function's capabilities and links them.
 
 use crate::capability::*;
+use crate::registers::Reset;
 use crate::spec::list::*;
 use crate::spec::{header, vendor};
-use crate::{Error, FunctionSpec, Reset, SriovSpec};
+use crate::{Error, FunctionSpec, SriovSpec};
 
-/// Which of a function's capabilities.
+/// One of a function's capabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Power,
@@ -22,21 +23,21 @@ pub(crate) enum Kind {
 /// The capabilities a function has.
 #[derive(Debug)]
 pub(super) struct Capabilities {
-    /// Not in a VF: its power state follows the PF's.
+    /// Power management. A VF has none, because its power state follows the PF's.
     pub(super) power: Option<PowerManagement>,
     pub(super) msix: MsixControl,
     pub(super) express: Express,
-    pub(super) vendor: Vec<Vendor>,
-    pub(super) aer: AdvancedErrorReporting,
-    /// Not in a VF: it is the adapter's.
-    pub(super) serial: Option<SerialNumber>,
-    pub(super) ari: AlternativeRoutingId,
-    pub(super) acs: AccessControl,
+    pub(super) vendor: Vec<Structure>,
+    pub(super) aer: Structure,
+    /// Device Serial Number. A VF has none, because it is the adapter's.
+    pub(super) serial: Option<Structure>,
+    pub(super) ari: Structure,
+    pub(super) acs: Structure,
     pub(super) sriov: Option<Sriov>,
 }
 
 impl Capabilities {
-    /// From a spec whose MSI-X and vendor parts were found valid.
+    /// Returns the capabilities of a spec whose MSI-X and vendor parts were found valid.
     pub(super) fn new(
         spec: &FunctionSpec,
         role: Role,
@@ -47,11 +48,11 @@ impl Capabilities {
             power: physical.then(PowerManagement::new),
             msix: MsixControl::new(&spec.msix),
             express: Express::new(role),
-            vendor: spec.vendor.iter().map(Vendor::new).collect(),
-            aer: AdvancedErrorReporting::new(role),
-            serial: physical.then(|| SerialNumber::new(spec.serial)),
-            ari: AlternativeRoutingId::new(),
-            acs: AccessControl::new(),
+            vendor: spec.vendor.iter().map(vendor_specific).collect(),
+            aer: advanced_error_reporting(role),
+            serial: physical.then(|| serial_number(spec.serial)),
+            ari: alternative_routing_id(),
+            acs: access_control(),
             sriov: sriov.map(Sriov::new).transpose()?,
         })
     }
@@ -84,7 +85,7 @@ impl Capabilities {
         })
     }
 
-    /// All there could be, in the order of the lists. Every function has AER, so the extended list
+    /// Returns all capabilities there could be, in the order of the lists. Every function has AER, so the extended list
     /// starts at 100h as it must.
     fn order(&self) -> impl Iterator<Item = Kind> {
         [Kind::Power, Kind::Msix, Kind::Express]
@@ -123,7 +124,7 @@ impl Placed {
         (self.offset..self.offset + self.size).contains(&offset)
     }
 
-    /// The bits of the first dword that belong to the list: ID, version, next pointer. The others
+    /// Returns the bits of the first dword that belong to the list: ID, version, next pointer. The others
     /// are the capability's.
     pub(crate) fn list_bits(&self) -> u32 {
         match self.id {
@@ -132,7 +133,7 @@ impl Placed {
         }
     }
 
-    /// Those bits, with `next` (0 for none) the place of the next capability.
+    /// Returns the value of the list's bits, with `next` (0 for none) the place of the next capability.
     pub(crate) fn list_header(&self, next: u16) -> u32 {
         match self.id {
             CapabilityId::Standard(id) => u32::from(id) | u32::from(next) << (8 * NEXT),
@@ -161,7 +162,7 @@ impl List {
         let mut placed = Vec::new();
         for kind in capabilities.order() {
             let Some(capability) = capabilities.get(kind) else { continue };
-            let (id, size) = (capability.id(), capability.bank().size());
+            let (id, size) = (capability.structure().id(), capability.structure().size());
             let next = match id {
                 CapabilityId::Standard(_) => &mut standard,
                 CapabilityId::Extended { .. } => &mut extended,
@@ -178,24 +179,24 @@ impl List {
         Ok(Self(placed))
     }
 
-    /// The capability that a byte belongs to.
+    /// Returns the capability that a byte belongs to.
     pub(crate) fn at(&self, offset: u16) -> Option<&Placed> {
         let after = self.0.partition_point(|placed| placed.offset <= offset);
         self.0.get(after.checked_sub(1)?).filter(|placed| placed.contains(offset))
     }
 
-    /// Where this capability is.
+    /// Returns where this capability is.
     pub(crate) fn offset(&self, kind: Kind) -> Option<u16> {
         self.0.iter().find(|placed| placed.kind == kind).map(|placed| placed.offset)
     }
 
-    /// What the Capabilities Pointer says.
+    /// Returns what the Capabilities Pointer says.
     pub(crate) fn first(&self) -> u8 {
         // Standard capabilities are below 100h.
         self.0.first().map_or(0, |placed| placed.offset as u8)
     }
 
-    /// What the next pointer of a capability says, if only those that `shown` says yes to are in
+    /// Returns what the next pointer of a capability says, if only those that `shown` accepts are in
     /// the list.
     pub(crate) fn next(&self, of: &Placed, shown: impl Fn(Kind) -> bool) -> u16 {
         self.0
@@ -207,8 +208,7 @@ impl List {
     }
 }
 
-/// A vendor-specific capability has at least its length byte, which must be right, and a mask of
-/// the body's length.
+/// Checks that each vendor-specific capability has a right length byte and a mask as long as its body.
 pub(super) fn check_vendor(spec: &FunctionSpec) -> Result<(), Error> {
     for (index, capability) in spec.vendor.iter().enumerate() {
         let length = capability.body.len() + usize::from(vendor::LENGTH);

@@ -1,11 +1,9 @@
-//! A function's 4 KiB configuration space as the bus sees it.
+//! Puts a function's header and capabilities together.
 
-mod errors;
 mod header;
 mod list;
 mod state;
 
-pub use errors::{ErrorMessage, UncorrectableError};
 pub(crate) use header::bar_index;
 pub(crate) use list::{Kind, List, Placed};
 
@@ -13,37 +11,18 @@ use header::Header;
 use list::Capabilities;
 use state::State;
 
-use crate::bars::Bars;
+use crate::bars::{Bar, Bars};
 use crate::capability::{Request, Role};
-use crate::registers::{Write, dwords};
+use crate::registers::{Reset, Write, read_dwords, writes};
 use crate::spec;
 use crate::{
     CONFIG_SIZE, Error, Event, Events, FunctionSpec, Msix, MsixSpec, PowerState, SriovSpec,
     SriovView,
 };
 
-/// A reset that reaches a function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reset {
-    /// Function-level reset (PCIe Base 5.0, section 6.6.2): sticky bits survive, and what belongs to
-    /// the link rather than to the function.
-    Flr,
-    /// Conventional hot reset (section 6.6.1), as from the port above: sticky bits survive.
-    Conventional,
-}
-
-/// A BAR as it is programmed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bar {
-    /// The address in the register; 0 until software places it.
-    pub address: u64,
-    /// Bytes decoded.
-    pub size: u64,
-}
-
 /// One function's 4 KiB configuration space as the bus sees it.
 ///
-/// A register file: it has no idea of devices and performs no I/O. A write answers with the
+/// It is a register file, which has no idea of devices and performs no I/O. A write answers with the
 /// [`Events`] that others have to act on. The one thing it drives itself is the function's [`Msix`],
 /// since Message Control, Bus Master Enable and the resets are its own.
 #[derive(Debug)]
@@ -56,19 +35,19 @@ pub struct ConfigSpace {
 }
 
 impl ConfigSpace {
-    /// A physical function: with an SR-IOV capability, or (an ordinary endpoint) without.
+    /// Returns a physical function with an SR-IOV capability, or an ordinary endpoint without.
     ///
     /// # Errors
-    /// What is wrong with the specs.
+    /// Names what is wrong with the specs.
     pub fn physical(spec: &FunctionSpec, sriov: Option<&SriovSpec>) -> Result<Self, Error> {
         Self::new(spec, Role::Physical, sriov)
     }
 
-    /// A virtual function: IDs FFFFh, BARs zero, no Memory Space Enable, no SR-IOV capability
-    /// (PCIe Base 5.0, sections 9.3.4 to 9.3.7).
+    /// Returns a virtual function: IDs FFFFh, BARs zero, no Memory Space Enable, no SR-IOV capability
+    /// (PCIe Base 6.0, sections 9.3.4 to 9.3.7).
     ///
     /// # Errors
-    /// What is wrong with the spec.
+    /// Names what is wrong with the spec.
     pub fn virtual_function(spec: &FunctionSpec) -> Result<Self, Error> {
         Self::new(spec, Role::Virtual, None)
     }
@@ -92,15 +71,13 @@ impl ConfigSpace {
     /// Writes at any alignment, lowest dword first. Bytes beyond the space are dropped.
     pub fn write(&mut self, offset: u16, data: &[u8]) -> Events {
         let mut events = Events::default();
-        for (dword, first, range) in dwords(offset, data.len()) {
-            if let Some(bytes) = data.get(range) {
-                self.write_dword(dword, Write::bytes(first, bytes), &mut events);
-            }
+        for (dword, write) in writes(offset, data) {
+            self.write_dword(dword, write, &mut events);
         }
         events
     }
 
-    /// Resets all registers and the MSI-X table. Says what that changed; the reset itself is no
+    /// Resets all registers and the MSI-X table, and returns what that changed. The reset itself is no
     /// event to whoever called for it.
     pub fn reset(&mut self, kind: Reset) -> Events {
         let mut events = Events::default();
@@ -108,56 +85,56 @@ impl ConfigSpace {
         events
     }
 
-    /// The function may send memory requests, MSI-X messages among them: Bus Master Enable is set
+    /// Returns whether the function may send memory requests, MSI-X included: Bus Master Enable is set
     /// and it is in D0.
     pub fn bus_master(&self) -> bool {
         self.header.command(spec::header::COMMAND_BUS_MASTER) && self.on()
     }
 
-    /// The function answers memory requests to its own BARs: Memory Space Enable is set and it is in
-    /// D0. Always false for a VF, whose memory [`SriovView::vf_memory`] governs.
+    /// Returns whether the function answers memory requests to its own BARs: Memory Space Enable is set
+    /// and it is in D0. Always false for a VF, whose memory [`SriovView::vf_memory`] governs.
     pub fn memory_enable(&self) -> bool {
         self.header.command(spec::header::COMMAND_MEMORY) && self.on()
     }
 
-    /// The BAR of this index as programmed, if there is one. None for a VF: its addresses come from
+    /// Returns the BAR of this index as programmed, if there is one. None for a VF: its addresses come from
     /// the PF's VF BARs.
     pub fn bar(&self, index: usize) -> Option<Bar> {
         self.header.bar(index)
     }
 
-    /// The address in the BAR of this index, if there is one.
+    /// Returns the address in the BAR of this index, if there is one.
     pub fn bar_address(&self, index: usize) -> Option<u64> {
         self.bar(index).map(|bar| bar.address)
     }
 
-    /// The power state. A VF has no register for it and is in D0.
+    /// Returns the power state. A VF has no register for it and is in D0.
     pub fn power_state(&self) -> PowerState {
         self.capabilities.power.as_ref().map_or(PowerState::D0, |power| power.state())
     }
 
-    /// The function's MSI-X vectors. Message Control, Bus Master Enable and resets of this space act
-    /// on them without anyone's help.
+    /// Returns the function's MSI-X vectors. Message Control, Bus Master Enable and resets of this space act
+    /// on them by themselves.
     pub fn msix(&self) -> &Msix {
         &self.msix
     }
 
-    /// MSI-X Enable.
+    /// Returns MSI-X Enable.
     pub fn msix_enabled(&self) -> bool {
         self.capabilities.msix.enabled()
     }
 
-    /// MSI-X Function Mask.
+    /// Returns MSI-X Function Mask.
     pub fn msix_masked(&self) -> bool {
         self.capabilities.msix.masked()
     }
 
-    /// Where the vendor-specific capability of this index (into [`FunctionSpec::vendor`]) is.
+    /// Returns where the vendor-specific capability of this index (into [`FunctionSpec::vendor`]) is.
     pub fn vendor_capability_offset(&self, index: usize) -> Option<u16> {
         self.list.offset(Kind::Vendor(index))
     }
 
-    /// The vendor-specific capability that a byte of the space belongs to, and the byte's offset
+    /// Returns the vendor-specific capability that a byte of the space belongs to, and the byte's offset
     /// counted from the capability's ID.
     pub fn vendor_capability_at(&self, offset: u16) -> Option<(usize, u8)> {
         let placed = self.list.at(offset)?;
@@ -167,12 +144,12 @@ impl ConfigSpace {
         }
     }
 
-    /// The SR-IOV capability as programmed; none for a VF or an ordinary endpoint.
+    /// Returns the SR-IOV capability as programmed; none for a VF or an ordinary endpoint.
     pub fn sriov(&self) -> Option<SriovView> {
         self.capabilities.sriov.as_ref().map(|sriov| sriov.view(self.on()))
     }
 
-    /// The whole space as it reads now.
+    /// Returns the whole space as it reads now.
     pub fn to_bytes(&self) -> Box<[u8; CONFIG_SIZE]> {
         let mut bytes = Box::new([0; CONFIG_SIZE]);
         self.read(0, bytes.as_mut_slice());
@@ -183,7 +160,7 @@ impl ConfigSpace {
         self.role
     }
 
-    /// The BARs, or what a VF's would be if they were in its header.
+    /// Returns the BARs, or what a VF's would be if they were in its header.
     pub(crate) fn bars(&self) -> &Bars {
         self.header.bars()
     }
@@ -260,7 +237,7 @@ impl ConfigSpace {
         }
     }
 
-    /// Makes known what changed.
+    /// Tells the vectors and the caller what changed since `before`.
     fn settle(&self, before: &State, events: &mut Events) {
         let now = self.state();
         if (before.msix_enabled, before.msix_masked) != (now.msix_enabled, now.msix_masked) {
@@ -273,20 +250,7 @@ impl ConfigSpace {
     }
 }
 
-/// Fills `data` from dwords; bytes beyond configuration space are ones.
-pub(crate) fn read_dwords(offset: u16, data: &mut [u8], read: impl Fn(u16) -> u32) {
-    data.fill(0xff);
-    for (dword, first, range) in dwords(offset, data.len()) {
-        let bytes = read(dword).to_le_bytes();
-        if let Some(place) = data.get_mut(range) {
-            for (place, byte) in place.iter_mut().zip(bytes.iter().skip(first)) {
-                *place = *byte;
-            }
-        }
-    }
-}
-
-/// Table and pending bit array must be inside BARs and apart from each other.
+/// Checks that table and pending bit array are inside BARs and apart from each other.
 fn check_msix(spec: &FunctionSpec) -> Result<(), Error> {
     let MsixSpec { table_bar, table_offset, pba_bar, pba_offset, .. } = spec.msix;
     let placed = |structure, bar: u8, offset: u32, size: u32| {

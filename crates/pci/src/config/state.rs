@@ -1,8 +1,8 @@
-//! From registers to events: what of a configuration space others act on, and how it changed.
+//! Derives events from registers: compares the state that others act on before and after an access.
 
 use crate::{Event, Events, PowerState, SriovView};
 
-/// What a function's registers amount to for everyone beside them.
+/// The part of a function's registers that others act on.
 ///
 /// Events are not raised where registers are written but found by comparing this before and after,
 /// so no path (an access of any shape, FLR, a hot reset, a change of power state) can forget one.
@@ -20,7 +20,7 @@ pub(super) struct State {
 impl State {
     /// Adds the events that lead from `self` to `now`.
     ///
-    /// What goes away goes before what comes: a function that moves its BARs and enables decoding
+    /// Events that take something away come first: a function that moves its BARs and enables decoding
     /// by one write decodes the new address.
     pub(super) fn events(&self, now: &Self, events: &mut Events) {
         if self.bus_master && !now.bus_master {

@@ -1,4 +1,4 @@
-//! MSI-X vectors: table, pending bits, and raising (PCIe Base 5.0, sections 6.1.4 and 7.7.2).
+//! MSI-X vectors with their table and pending bits (PCIe Base 6.0, sections 6.1.4 and 7.7.2).
 //!
 //! ```text
 //!   guest or host                          worker thread
@@ -35,14 +35,14 @@ pub use vector::{MsiSink, Vector};
 pub struct Msix(Arc<Shared>);
 
 struct Shared {
-    /// What holds for the whole function. Locked before any vector, so that two changes cannot
+    /// State of the whole function. Locked before any vector, so that two changes cannot
     /// reach the vectors in different orders.
     gate: Mutex<Gate>,
     cells: Box<[Arc<Cell>]>,
 }
 
 impl Msix {
-    /// So many vectors, all masked, with MSI-X disabled.
+    /// Returns `vectors` vectors, all masked, with MSI-X disabled.
     ///
     /// # Errors
     /// [`Error::MsixVectors`] unless there are 1 to 2048.
@@ -55,12 +55,12 @@ impl Msix {
         Ok(Self(Arc::new(Shared { gate: Mutex::new(gate), cells })))
     }
 
-    /// Number of vectors, 1 to 2048.
+    /// Returns the number of vectors, 1 to 2048.
     pub fn vectors(&self) -> u16 {
         self.0.cells.len() as u16
     }
 
-    /// The vector of this number, for whoever raises it.
+    /// Returns the vector of this number, for whoever raises it.
     pub fn vector(&self, number: u16) -> Option<Vector> {
         self.0.cells.get(usize::from(number)).cloned().map(Vector)
     }
@@ -105,7 +105,7 @@ impl Msix {
         }
     }
 
-    /// MSI-X Enable and Function Mask, as Message Control has them. Done by
+    /// Sets MSI-X Enable and Function Mask, as Message Control has them. This is done by
     /// [`ConfigSpace`](crate::ConfigSpace) for its own vectors.
     pub fn set_control(&self, enabled: bool, masked: bool) {
         self.change(|gate| {
@@ -114,14 +114,14 @@ impl Msix {
         });
     }
 
-    /// Whether the function may send messages at all: Bus Master Enable. On to begin with. Done by
+    /// Sets Bus Master Enable, without which no message is sent. It is on to begin with. This is done by
     /// [`ConfigSpace`](crate::ConfigSpace) for its own vectors.
     pub fn set_bus_master(&self, on: bool) {
         self.change(|gate| gate.bus_master = on);
     }
 
-    /// A reset of the function: table entries as after power-on (masked, zero), nothing pending.
-    /// Sinks and host control are the host's and stay. Done by [`ConfigSpace`](crate::ConfigSpace)
+    /// Resets the vectors: table entries as after power-on (masked, zero), nothing pending.
+    /// Sinks and host control are the host's and stay. This is done by [`ConfigSpace`](crate::ConfigSpace)
     /// for its own vectors.
     pub fn reset(&self) {
         for cell in &self.0.cells {
@@ -137,7 +137,7 @@ impl Msix {
         }
     }
 
-    /// The parts of table entries that an access touches.
+    /// Returns the parts of table entries that an access touches.
     fn pieces(&self, offset: u64, len: usize) -> impl Iterator<Item = (&Arc<Cell>, Piece)> {
         let table = self.0.cells.len() as u64 * spec::ENTRY_SIZE;
         let mut at = offset;
@@ -161,11 +161,11 @@ impl Msix {
 
 /// One dword of a table entry as an access touches it.
 struct Piece {
-    /// Which of the entry's four dwords.
+    /// Index of the dword in its entry, 0 to 3.
     register: u8,
-    /// The first byte in it.
+    /// The first byte accessed, counted from the dword's start.
     first: usize,
-    /// The bytes of the access.
+    /// Place of the dword's bytes in the access.
     range: std::ops::Range<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! One vector: its table entry, its pending bit, and when a message may go.
+//! One vector with its table entry and pending bit, which decides when a message is sent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::registers::Write;
 use crate::spec::msix as spec;
 
-/// Where a message goes: an eventfd of a VMM, a write to memory.
+/// Receiver of messages, such as an eventfd of a VMM or a write to memory.
 pub trait MsiSink: Send + Sync {
     /// Takes one message: the address and the data of the vector's table entry, which mean nothing
     /// under host control.
@@ -41,8 +41,8 @@ impl Vector {
         }
     }
 
-    /// Where messages go from now on, starting with a pending one. When this returns, the sink before is in
-    /// use no more.
+    /// Sets where messages go from now on, starting with a pending one. When this returns, the sink
+    /// before is not used any more.
     pub fn set_sink(&self, sink: Option<Arc<dyn MsiSink>>) {
         self.0.change(|state| state.sink = sink);
     }
@@ -62,7 +62,7 @@ impl Vector {
         self.0.change(|state| state.control = Control::Guest);
     }
 
-    /// Whether a message is pending: the vector's bit in the pending bit array.
+    /// Returns whether a message is pending: the vector's bit in the pending bit array.
     pub fn pending(&self) -> bool {
         self.0.pending()
     }
@@ -82,7 +82,7 @@ impl fmt::Debug for Vector {
     }
 }
 
-/// What holds for all vectors of a function.
+/// State of a function that holds for all its vectors.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gate {
     pub(super) enabled: bool,
@@ -107,17 +107,17 @@ struct State {
     sink: Option<Arc<dyn MsiSink>>,
 }
 
-/// Who says whether the vector may send.
+/// The side that decides whether the vector may send.
 #[derive(Clone, Copy, Debug)]
 enum Control {
-    /// The function's own registers.
+    /// The function's own registers decide.
     Guest,
-    /// A host that has the function passed through.
+    /// A host that passes the function through decides.
     Host { masked: bool },
 }
 
 impl State {
-    /// Whether an interrupt of this vector has any effect.
+    /// Returns whether an interrupt of this vector has any effect.
     fn signals(&self) -> bool {
         match self.control {
             Control::Guest => self.gate.enabled,
@@ -132,7 +132,7 @@ impl State {
         }
     }
 
-    /// One of the entry's four dwords (sections 7.7.2.5 to 7.7.2.8).
+    /// Returns one of the entry's four dwords (sections 7.7.2.5 to 7.7.2.8).
     fn register(&self, register: u8) -> u32 {
         match register {
             0 => self.address as u32,
@@ -145,7 +145,7 @@ impl State {
     /// Sends what is pending if nothing stands against it any more.
     fn settle(&mut self) {
         if !self.signals() {
-            // What a disabled function wanted to say is not for whoever enables it next.
+            // A message of a disabled function is not for whoever enables it next.
             self.pending = false;
         }
         if !self.pending || self.masked() || !self.gate.bus_master {

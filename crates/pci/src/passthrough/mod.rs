@@ -1,13 +1,13 @@
-//! A function as Linux's vfio-pci presents it to a VMM.
+//! Presents a function to a VMM as Linux's vfio-pci does.
 
 use crate::bars::Bars;
 use crate::capability::Role;
-use crate::config::{Kind, Placed, bar_index, read_dwords};
-use crate::registers::{Write, dwords, halves, in_high, in_low};
+use crate::config::{Kind, Placed, bar_index};
+use crate::registers::{Reset, Write, halves, in_high, in_low, read_dwords, writes};
 use crate::spec::{aer, express, header, msix, power};
-use crate::{CONFIG_SIZE, ConfigSpace, Event, Events, FunctionSpec, Reset};
+use crate::{CONFIG_SIZE, ConfigSpace, Event, Events, FunctionSpec};
 
-/// How Linux's vfio-pci presents a function to a VMM.
+/// A function as Linux's vfio-pci presents it to a VMM.
 ///
 /// Some registers are virtual: they belong to this view and never reach the function. Of the others
 /// a few can be written; the rest is read-only. As in `drivers/vfio/pci/vfio_pci_config.c`:
@@ -35,11 +35,11 @@ pub struct Passthrough {
     /// Virtual bits of Device Control.
     device_control: u32,
     is_vf: bool,
-    /// What the registers held when the VMM opened the device.
+    /// Registers as they were when the VMM opened the device.
     found: Saved,
 }
 
-/// Registers that survive a reset by way of the host: dword, bits of it, and their value.
+/// Registers that the host restores after a reset: offset of the dword, bits of it, and their value.
 type Saved = Vec<(u16, u32, u32)>;
 
 /// Command bits that are virtual whatever the function is.
@@ -48,7 +48,7 @@ const DEVICE_CONTROL_VIRTUAL: u16 =
     express::DEVICE_CONTROL_PAYLOAD | express::DEVICE_CONTROL_READ_REQUEST;
 
 impl Passthrough {
-    /// The view of a function whose device model has this spec, as a VMM finds it on opening the
+    /// Returns the view of a function whose device model has this spec, as a VMM finds it on opening the
     /// device.
     pub fn new(space: &ConfigSpace, spec: &FunctionSpec) -> Self {
         let is_vf = space.role() == Role::Virtual;
@@ -77,10 +77,8 @@ impl Passthrough {
     /// Writes at any alignment, lowest dword first. Bytes beyond the space are dropped.
     pub fn write(&mut self, space: &mut ConfigSpace, offset: u16, data: &[u8]) -> Events {
         let mut events = Events::default();
-        for (dword, first, range) in dwords(offset, data.len()) {
-            if let Some(bytes) = data.get(range) {
-                self.write_dword(space, dword, Write::bytes(first, bytes), &mut events);
-            }
+        for (dword, write) in writes(offset, data) {
+            self.write_dword(space, dword, write, &mut events);
         }
         events
     }
@@ -92,13 +90,13 @@ impl Passthrough {
         reset_to(space, &now)
     }
 
-    /// The VMM has closed the device: resets the function and gives it back to the host with its
+    /// Resets the function after the VMM has closed the device, and gives it back to the host with its
     /// registers as [`new`](Self::new) found them. The next VMM gets a view of its own.
     pub fn close(&self, space: &mut ConfigSpace) -> Events {
         reset_to(space, &self.found)
     }
 
-    /// Whether the VMM has the function answer memory requests: Memory Space Enable as it reads
+    /// Returns whether the VMM has the function answer memory requests: Memory Space Enable as it reads
     /// here, and the function in D0.
     pub fn memory_enable(&self, space: &ConfigSpace) -> bool {
         if self.is_vf {
@@ -108,12 +106,12 @@ impl Passthrough {
         }
     }
 
-    /// The address the VMM put in the BAR of this index, if there is one.
+    /// Returns the address the VMM put in the BAR of this index, if there is one.
     pub fn bar_address(&self, index: usize) -> Option<u64> {
         self.bars.address(index, 1)
     }
 
-    /// The whole space as it reads now.
+    /// Returns the whole space as it reads now.
     pub fn to_bytes(&self, space: &ConfigSpace) -> Box<[u8; CONFIG_SIZE]> {
         let mut bytes = Box::new([0; CONFIG_SIZE]);
         self.read(space, 0, bytes.as_mut_slice());
@@ -202,17 +200,17 @@ impl Passthrough {
 /// Interrupt Line, which the VMM may use as it likes, and Interrupt Pin, which is zero.
 const INTERRUPT_VIRTUAL: u32 = 0xffff;
 
-/// `real` with the bits in `mask` taken from `virtual_bits`.
+/// Returns `real` with the bits in `mask` taken from `virtual_bits`.
 fn merge(real: u32, virtual_bits: u32, mask: u32) -> u32 {
     real & !mask | virtual_bits & mask
 }
 
-/// Whether the VMM sees the capability at all.
+/// Returns whether the VMM sees the capability at all.
 fn shown(kind: Kind) -> bool {
     !matches!(kind, Kind::Sriov | Kind::AlternativeRoutingId)
 }
 
-/// The bits of a capability's dword through which a write reaches the function.
+/// Returns the bits of a capability's dword through which a write reaches the function.
 fn writable(kind: Kind, at: u16) -> u32 {
     match (kind, at) {
         (Kind::Power, power::PMCSR) => !0,
@@ -243,7 +241,7 @@ fn reset_to(space: &mut ConfigSpace, saved: &Saved) -> Events {
     events
 }
 
-/// What Linux saves before a reset and restores after it (`pci_save_state`), in the order of
+/// Returns what Linux saves before a reset and restores after it (`pci_save_state`), in the order of
 /// restoring: addresses before the Command register lets the function use them.
 fn saved(space: &ConfigSpace) -> Saved {
     let capability = |kind, at| Some(space.list().offset(kind)? + at);

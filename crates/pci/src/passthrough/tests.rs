@@ -1,8 +1,8 @@
 use super::*;
-use crate::fuzzing::{function_spec, sriov_spec};
 use crate::spec::sriov;
+use crate::test_functions::{function_spec, sriov_spec};
 
-/// A PF whose host has placed it and enabled three VFs.
+/// Returns a PF whose host has placed it and enabled three VFs.
 fn pf() -> (ConfigSpace, Passthrough) {
     let spec = function_spec();
     let mut space = ConfigSpace::physical(&spec, Some(&sriov_spec())).unwrap();
@@ -122,10 +122,6 @@ fn a_reset_leaves_vfs_and_restores_what_linux_restores() {
         write(&mut space, &mut view, header::BAR0, &[0, 0, 0, 0xe0]);
         let control = at(&space, Kind::Msix, msix::CONTROL);
         write(&mut space, &mut view, control, &[0x00, 0x80]);
-        let device_status = at(&space, Kind::Express, express::DEVICE_STATUS);
-        let _ = space
-            .record_error(crate::UncorrectableError::UnsupportedRequest, [0x0400_0001, 0, 0, 0]);
-        assert_ne!(read16(&space, &view, device_status), 0);
         space.msix().table_write(0, &[0xff; 16]);
 
         let device_control = at(&space, Kind::Express, express::DEVICE_CONTROL);
@@ -151,7 +147,6 @@ fn a_reset_leaves_vfs_and_restores_what_linux_restores() {
             ]
         );
         assert_eq!(read16(&space, &view, device_control), before);
-        assert_eq!(read16(&space, &view, device_status), 0, "it was a reset");
         let mut entry = [0; 16];
         space.msix().table_read(0, &mut entry);
         assert_eq!(entry, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);

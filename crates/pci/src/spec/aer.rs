@@ -69,7 +69,5 @@ pub const CORRECTABLE: u32 = 1 << 0 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 12 | ADVIS
 
 /// Advanced Error Capabilities and Control (section 7.8.4.7).
 pub const CONTROL: u16 = 0x18;
-/// Advanced Error Capabilities and Control: First Error Pointer.
-pub const CONTROL_FIRST_ERROR: u32 = 0x1f;
 /// Header Log, four dwords (section 7.8.4.8).
 pub const HEADER_LOG: u16 = 0x1c;

@@ -48,14 +48,6 @@ pub const DEVICE_CONTROL_FLR: u16 = 1 << 15;
 
 /// Device Status, 16 bits (section 7.5.3.5).
 pub const DEVICE_STATUS: u16 = 0x0a;
-/// Device Status: Correctable Error Detected.
-pub const DEVICE_STATUS_CORRECTABLE: u16 = 1 << 0;
-/// Device Status: Non-Fatal Error Detected.
-pub const DEVICE_STATUS_NON_FATAL: u16 = 1 << 1;
-/// Device Status: Fatal Error Detected.
-pub const DEVICE_STATUS_FATAL: u16 = 1 << 2;
-/// Device Status: Unsupported Request Detected.
-pub const DEVICE_STATUS_UNSUPPORTED_REQUEST: u16 = 1 << 3;
 /// Device Status: all bits that software clears by writing one.
 pub const DEVICE_STATUS_CLEARABLE: u16 = 0xf;
 

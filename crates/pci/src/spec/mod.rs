@@ -1,12 +1,14 @@
 //! The registers of a PCIe endpoint, as the standard numbers them.
 //!
 //! Offsets are in bytes, from the start of configuration space ([`header`]) or of the capability.
-//! Section numbers are those of the PCI Express Base Specification, revision 5.0. Masks and bits are
-//! in the register's own width. Nothing here behaves; [`ConfigSpace`](crate::ConfigSpace) does.
+//! Sections are those of PCIe Base 6.0. Masks and bits are in the register's own width. Nothing here behaves; [`ConfigSpace`](crate::ConfigSpace) does.
 
 pub mod aer;
 pub mod express;
 pub mod sriov;
+
+/// Bytes in a function's configuration space (section 7.2).
+pub const CONFIG_SIZE: usize = 4096;
 
 /// The type 0 configuration space header (sections 7.5.1.1 and 7.5.1.2).
 pub mod header {
@@ -30,22 +32,24 @@ pub mod header {
     pub const STATUS: u16 = 0x06;
     /// Status: Capabilities List, always set.
     pub const STATUS_CAPABILITIES: u16 = 1 << 4;
-    /// Status: Signaled Target Abort.
-    pub const STATUS_SIGNALED_TARGET_ABORT: u16 = 1 << 11;
-    /// Status: Signaled System Error.
-    pub const STATUS_SIGNALED_SYSTEM_ERROR: u16 = 1 << 14;
-    /// Status: Detected Parity Error.
-    pub const STATUS_DETECTED_PARITY_ERROR: u16 = 1 << 15;
     /// Status: all bits that software clears by writing one.
     pub const STATUS_CLEARABLE: u16 = 0xf900;
     /// Revision ID in 7:0 and Class Code in 31:8.
     pub const CLASS_REVISION: u16 = 0x08;
     /// Cache Line Size, Latency Timer, Header Type and BIST, a byte each.
     pub const CACHE_LINE_SIZE: u16 = 0x0c;
+    /// Header Type, 8 bits: 0 for an endpoint.
+    pub const HEADER_TYPE: u16 = 0x0e;
+    /// Header Type: the bits of the layout, without Multi-Function Device.
+    pub const HEADER_TYPE_LAYOUT: u8 = 0x7f;
     /// The first of six base address registers (section 7.5.1.2.1).
     pub const BAR0: u16 = 0x10;
     /// The last of six base address registers.
     pub const BAR5: u16 = 0x24;
+    /// BAR: the address is an I/O address.
+    pub const BAR_IO: u32 = 1 << 0;
+    /// BAR: the bits of the memory type.
+    pub const BAR_TYPE: u32 = 0b11 << 1;
     /// BAR: memory type of 64 bits.
     pub const BAR_WIDTH64: u32 = 0b10 << 1;
     /// BAR: prefetchable.
@@ -88,6 +92,8 @@ pub mod power {
     pub const PMCSR: u16 = 0x04;
     /// PMCSR: PowerState.
     pub const PMCSR_STATE: u16 = 0b11;
+    /// PMCSR: the value of PowerState for D0.
+    pub const PMCSR_D0: u16 = 0b00;
     /// PMCSR: the value of PowerState for D3hot.
     pub const PMCSR_D3HOT: u16 = 0b11;
     /// PMCSR: No_Soft_Reset.
@@ -130,7 +136,7 @@ pub mod vendor {
     pub const LENGTH: u16 = 0x02;
 }
 
-/// Access Control Services (section 7.7.8).
+/// Access Control Services (section 7.7.11).
 pub mod acs {
     /// Extended capability ID.
     pub const ID: u16 = 0x000d;
@@ -142,7 +148,7 @@ pub mod acs {
     pub const CAPABILITY: u16 = 0x04;
 }
 
-/// Alternative Routing-ID Interpretation (section 7.8.7).
+/// Alternative Routing-ID Interpretation (section 7.8.8).
 pub mod ari {
     /// Extended capability ID.
     pub const ID: u16 = 0x000e;

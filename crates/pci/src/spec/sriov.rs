@@ -29,8 +29,6 @@ pub const INITIAL_VFS: u16 = 0x0c;
 pub const TOTAL_VFS: u16 = 0x0e;
 /// NumVFs, 16 bits (section 9.3.3.7).
 pub const NUM_VFS: u16 = 0x10;
-/// Function Dependency Link, 8 bits (section 9.3.3.8).
-pub const FUNCTION_DEPENDENCY_LINK: u16 = 0x12;
 /// First VF Offset, 16 bits (section 9.3.3.9).
 pub const FIRST_VF_OFFSET: u16 = 0x14;
 /// VF Stride, 16 bits (section 9.3.3.10).
@@ -48,5 +46,3 @@ pub const SYSTEM_PAGE_SIZE: u16 = 0x20;
 pub const VF_BAR0: u16 = 0x24;
 /// The last of six VF BARs.
 pub const VF_BAR5: u16 = 0x38;
-/// VF Migration State Array Offset (section 9.3.3.15): zero, as VFs do not migrate.
-pub const VF_MIGRATION_STATE: u16 = 0x3c;
