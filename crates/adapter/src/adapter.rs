@@ -11,17 +11,19 @@ use manifold_pci::{CONFIG_SIZE, ConfigSpace, FunctionId};
 use manifold_port::Tap;
 use manifold_vfio_user as vfio_user;
 use manifold_vhost_user as vhost_user;
-use manifold_virtio::net::feature_names;
 use parking_lot::Mutex;
 
 use crate::Error;
 use crate::attachment::Attachment;
 use crate::config::{Config, Uplink};
 use crate::device::Device;
-use crate::function::{Factory, Function};
+use crate::factory::Factory;
+use crate::function::Function;
 use crate::info::{AdapterInfo, BarInfo, DmaInfo, FunctionInfo};
+use crate::model::ModelFactory;
 use crate::switch::{Switch, empty_table};
-use crate::vhost::VhostAttachment;
+use crate::vhost::{self, VhostAttachment};
+use crate::virtio_net::VirtioNet;
 
 /// Whose eyes a configuration space is seen with. They differ for VFs only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +58,22 @@ struct Sockets {
 }
 
 impl Adapter {
-    /// Builds the adapter, lets the PF driver enumerate it, and serves the PF's socket. No VF is enabled.
+    /// Starts an adapter of virtio network devices; see [`Adapter::with_models`].
+    ///
+    /// # Errors
+    /// Those of [`Adapter::with_models`].
+    pub fn start(config: Config) -> Result<Self, Error> {
+        let models = Box::new(VirtioNet::new(&config));
+        Self::with_models(config, models)
+    }
+
+    /// Builds an adapter with device models from `models`, lets the PF driver enumerate it, and serves the PF's sockets.
+    /// No VF is enabled.
     ///
     /// # Errors
     /// When `config` is out of range, the uplink cannot be opened, a socket is in use, or the system is out of
     /// resources. Nothing is left behind then.
-    pub fn start(config: Config) -> Result<Self, Error> {
+    pub fn with_models(config: Config, models: Box<dyn ModelFactory>) -> Result<Self, Error> {
         config.check()?;
         let datapath = Arc::new(Datapath::start(&empty_table(), &config.workers)?);
         let uplink = match &config.uplink {
@@ -72,6 +84,7 @@ impl Adapter {
         datapath.set_uplink(uplink)?;
         let factory = Factory {
             config: config.clone(),
+            models,
             datapath: Arc::clone(&datapath),
             switch: Arc::new(switch),
         };
@@ -186,14 +199,11 @@ impl Adapter {
                 (vf.routing_id, vf.bars)
             }
         };
-        let (state, link_up, mac) =
-            function.with_model(|model| (model.state(), model.link_up(), model.filters().mac));
+        let (driver, link_up, mac, mtu) =
+            function.with_model(|nic| (nic.driver(), nic.link_up(), nic.mac(), nic.mtu()));
         let holder = function.holder();
-        let told = holder.as_ref().and_then(|holder| holder.status.as_ref());
-        let (device_status, features, failure) = match told {
-            Some(told) => (told.get(), told.features(), told.failure()),
-            None => (state.status, state.features, state.failure),
-        };
+        let status = holder.as_ref().and_then(|holder| holder.status.as_deref());
+        let driver = status.map_or(driver, vhost::driver);
         Some(FunctionInfo {
             id,
             routing_id,
@@ -202,15 +212,18 @@ impl Adapter {
             socket: self.socket_path(id),
             vhost_socket: self.vhost_socket_path(id),
             mac,
-            mtu: self.config.mtu,
+            mtu,
             link_up,
             attached: holder.map(|holder| holder.info),
-            device_status,
-            features: feature_names(features).collect(),
-            failure,
+            driver,
             counters: function.counters.total(),
             dma: DmaInfo { stats: function.domain.stats(), faults: function.domain.faults() },
         })
+    }
+
+    /// Returns the host's side of the bus, for a program that drives functions as a host's kernel would.
+    pub fn root_complex(&self) -> Arc<RootComplex> {
+        Arc::clone(self.host.lock().driver.root())
     }
 
     /// What each worker has done.

@@ -22,7 +22,7 @@ pub enum Error {
     Pci(#[from] manifold_pci::Error),
     /// A device model cannot be built.
     #[error(transparent)]
-    Virtio(#[from] manifold_virtio::Error),
+    Model(Box<dyn std::error::Error + Send + Sync>),
     /// The data path refused or failed.
     #[error(transparent)]
     Datapath(#[from] manifold_datapath::Error),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use manifold_datapath::PairSnapshot;
 use manifold_dma::{FaultReport, Stats};
-use manifold_pci::{FunctionId, Identity, RoutingId};
+use manifold_pci::{DriverReport, FunctionId, Identity, RoutingId};
 
 use crate::Uplink;
 
@@ -113,12 +113,8 @@ pub struct FunctionInfo {
     pub link_up: bool,
     /// Who is attached.
     pub attached: Option<PeerInfo>,
-    /// The driver's device status register (virtio 1.3, 2.1); over vhost-user what the VMM tells of it.
-    pub device_status: u8,
-    /// The features in use (virtio 1.3, 2.2), by name; none before the driver has accepted some.
-    pub features: Vec<&'static str>,
-    /// Why the device needs a reset, if it does.
-    pub failure: Option<String>,
+    /// How far the driver has come; over vhost-user what the VMM tells of it.
+    pub driver: DriverReport,
     /// Counters, summed over the queue pairs.
     pub counters: PairSnapshot,
     /// The DMA domain.

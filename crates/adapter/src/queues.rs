@@ -34,8 +34,8 @@ impl Queues {
     }
 
     /// The transmit queues' doorbells, with the queues' virtio numbers.
-    pub(crate) fn doorbells(&self) -> impl Iterator<Item = (u16, &Kick)> {
-        (1u16..).step_by(2).zip(&self.kicks)
+    pub(crate) fn doorbells(&self) -> impl Iterator<Item = (u16, Kick)> {
+        (1u16..).step_by(2).zip(self.kicks.iter().cloned())
     }
 
     fn tell(&self, what: &str, result: Result<(), manifold_datapath::Error>) {

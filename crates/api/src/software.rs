@@ -146,9 +146,9 @@ fn function(info: FunctionInfo) -> types::Function {
             pid: peer.pid,
         }),
         driver: types::DriverStatus {
-            features: info.features.into_iter().map(str::to_owned).collect(),
-            failure: info.failure,
-            ..types::DriverStatus::from(info.device_status)
+            features: info.driver.features.into_iter().map(str::to_owned).collect(),
+            failure: info.driver.failure,
+            ..types::DriverStatus::from(info.driver.status)
         },
         counters: types::Counters {
             rx_frames: info.counters.rx.frames,
