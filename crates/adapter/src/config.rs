@@ -1,21 +1,51 @@
 //! What an adapter is started with.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use manifold_eswitch::MacAddr;
-use manifold_pci::FunctionId;
+use manifold_pci::{FunctionId, MAX_VFS};
 
 use crate::Error;
 
-/// What the adapter's port is connected to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the adapter's port is connected to. Its text form is `none` or `tap:NAME`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Uplink {
     /// Nothing; frames for nobody known are dropped.
     #[default]
     None,
     /// A TAP interface of this name, made if it does not exist.
     Tap(String),
+}
+
+impl fmt::Display for Uplink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Tap(name) => write!(f, "tap:{name}"),
+        }
+    }
+}
+
+impl FromStr for Uplink {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text.split_once(':') {
+            None if text == "none" => Ok(Self::None),
+            Some(("tap", name)) if is_interface_name(name) => Ok(Self::Tap(name.to_owned())),
+            Some(("tap", name)) => Err(Error::InterfaceName(name.to_owned())),
+            _ => Err(Error::UnknownUplink(text.to_owned())),
+        }
+    }
+}
+
+/// Returns `true` for a name that Linux's dev_valid_name() takes; IFNAMSIZ is 16 with the final NUL.
+fn is_interface_name(name: &str) -> bool {
+    let bad = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
+    (1..=15).contains(&name.len()) && name != "." && name != ".." && !name.contains(bad)
 }
 
 /// How to build an adapter.
@@ -44,7 +74,7 @@ impl Config {
     /// 256 VFs, MTU 1500, four queue pairs of 256 descriptors, no uplink, one worker.
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
         Config {
-            total_vfs: 256,
+            total_vfs: MAX_VFS,
             mtu: 1500,
             queue_pairs: 4,
             queue_size: 256,
@@ -57,7 +87,7 @@ impl Config {
 
     /// Checks what no lower layer checks.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if !(1..=256).contains(&self.total_vfs) {
+        if !(1..=MAX_VFS).contains(&self.total_vfs) {
             return Err(Error::TotalVfs(self.total_vfs));
         }
         if let Some(mac) = self.base_mac
@@ -101,6 +131,20 @@ pub(crate) fn serial(mac: [u8; 6]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn uplinks_are_read_as_they_are_written() {
+        for text in ["none", "tap:tap0", "tap:a23456789012345"] {
+            assert_eq!(text.parse::<Uplink>().unwrap().to_string(), text);
+        }
+        for text in ["", "tap", "tap0", "None", "none:", "af_xdp:eth0", " none"] {
+            assert!(matches!(text.parse::<Uplink>(), Err(Error::UnknownUplink(_))), "{text}");
+        }
+        for name in ["", ".", "..", "a/b", "a b", "a:b", "a\tb", "a\0b", "a234567890123456"] {
+            let uplink = format!("tap:{name}").parse::<Uplink>();
+            assert!(matches!(uplink, Err(Error::InterfaceName(bad)) if bad == name), "{name}");
+        }
+    }
 
     #[test]
     fn addresses_count_up_from_the_pf() {

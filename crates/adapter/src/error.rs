@@ -14,6 +14,14 @@ pub enum Error {
          02:00:00:00:00:00"
     )]
     BaseMac(MacAddr),
+    /// The text names no uplink.
+    #[error("unknown uplink \"{0}\": use `none` or `tap:NAME`")]
+    UnknownUplink(String),
+    /// Linux does not accept this name for a network interface.
+    #[error(
+        "\"{0}\" is no interface name: 1 to 15 bytes, without `/`, `:` or white space, and not `.` or `..`"
+    )]
+    InterfaceName(String),
     /// The PF driver refused or failed.
     #[error(transparent)]
     Fabric(#[from] manifold_fabric::Error),

@@ -1,7 +1,7 @@
 //! The client: typed calls to a daemon's `api.sock`.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -90,11 +90,6 @@ impl Client {
         Self { socket: socket.into() }
     }
 
-    /// The socket it uses.
-    pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-
     /// The adapter as a whole.
     ///
     /// # Errors
@@ -157,14 +152,6 @@ impl Client {
     /// See [`Error`].
     pub async fn disable_vfs(&self) -> Result<VfsDisabled, Error> {
         self.call(Method::DELETE, "/v1/vfs", None::<&()>).await
-    }
-
-    /// The OpenAPI document of the interface.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn openapi(&self) -> Result<serde_json::Value, Error> {
-        self.get("/v1/openapi.json").await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {

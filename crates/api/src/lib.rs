@@ -40,5 +40,5 @@ pub mod types;
 pub use backend::Backend;
 pub use client::{Client, Error};
 pub use problem::{Code, Problem};
-pub use server::{openapi, router, serve};
+pub use server::serve;
 pub use software::Software;

@@ -42,13 +42,8 @@ fn described() -> OpenApiRouter<Arc<dyn Backend>> {
         .routes(routes!(get_vfs, enable_vfs, disable_vfs))
 }
 
-/// The OpenAPI document of the interface, as `GET /v1/openapi.json` returns it.
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    described().split_for_parts().1
-}
-
-/// The interface as an `axum` router.
-pub fn router(backend: Arc<dyn Backend>) -> Router {
+/// Returns the interface as a router, its OpenAPI document at `GET /v1/openapi.json`.
+fn router(backend: Arc<dyn Backend>) -> Router {
     let (router, document) = described().split_for_parts();
     router
         .route("/v1/openapi.json", routing::get(async move || Json(document)))

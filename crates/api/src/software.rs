@@ -34,10 +34,7 @@ impl Backend for Software {
             num_vfs: info.num_vfs,
             first_vf_offset: info.first_vf_offset,
             vf_stride: info.vf_stride,
-            uplink: match info.uplink {
-                manifold_adapter::Uplink::None => types::Uplink::None,
-                manifold_adapter::Uplink::Tap(name) => types::Uplink::Tap(name),
-            },
+            uplink: info.uplink,
             mtu: info.mtu,
             queue_pairs: info.queue_pairs,
             run_dir: info.run_dir,
@@ -135,7 +132,7 @@ fn function(info: FunctionInfo) -> types::Function {
         bars: info.bars.into_iter().map(bar).collect(),
         socket: info.socket,
         vhost_socket: info.vhost_socket,
-        mac: types::MacAddress(info.mac),
+        mac: types::MacAddr(info.mac),
         mtu: info.mtu,
         link: if info.link_up { types::Link::Up } else { types::Link::Down },
         attached: info.attached.map(|peer| types::Peer {

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
+pub use manifold_adapter::Uplink;
+pub use manifold_eswitch::MacAddr;
 use manifold_pci::{CONFIG_SIZE, FunctionId, RoutingId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -47,62 +48,6 @@ pub struct Adapter {
     pub run_dir: PathBuf,
 }
 
-/// What the port is connected to. Text form: `none` or `tap:NAME`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub enum Uplink {
-    /// Nothing: frames for the port are dropped.
-    #[default]
-    None,
-    /// A TAP interface of the host.
-    Tap(String),
-}
-
-impl fmt::Display for Uplink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("none"),
-            Self::Tap(name) => write!(f, "tap:{name}"),
-        }
-    }
-}
-
-/// A text that names no uplink.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UplinkError {
-    /// Neither `none` nor `tap:NAME`.
-    #[error("unknown uplink \"{0}\": use `none` or `tap:NAME`")]
-    Unknown(String),
-    /// Not a name Linux accepts for a network interface.
-    #[error(
-        "\"{0}\" is no interface name: 1 to 15 bytes, without `/`, `:` or white space, and not `.` or `..`"
-    )]
-    InterfaceName(String),
-}
-
-impl FromStr for Uplink {
-    type Err = UplinkError;
-
-    fn from_str(text: &str) -> Result<Self, UplinkError> {
-        match text.split_once(':') {
-            None if text == "none" => Ok(Self::None),
-            Some(("tap", name)) => {
-                // The rules of dev_valid_name() in Linux; IFNAMSIZ is 16 with the final NUL.
-                let bad = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
-                if name.is_empty()
-                    || name.len() > 15
-                    || name == "."
-                    || name == ".."
-                    || name.contains(bad)
-                {
-                    return Err(UplinkError::InterfaceName(name.to_owned()));
-                }
-                Ok(Self::Tap(name.to_owned()))
-            }
-            _ => Err(UplinkError::Unknown(text.to_owned())),
-        }
-    }
-}
-
 /// One PCIe function of the adapter: the PF or a VF.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Function {
@@ -127,7 +72,7 @@ pub struct Function {
     /// MAC address.
     #[serde(with = "text::display")]
     #[schema(value_type = String, example = "02:00:00:00:00:01")]
-    pub mac: MacAddress,
+    pub mac: MacAddr,
     /// Largest IP packet it offers to carry, in bytes.
     pub mtu: u16,
     /// Whether the function has link.
@@ -439,46 +384,6 @@ pub struct VfsDisabled {
     #[serde(with = "text::display_list")]
     #[schema(value_type = Vec<String>, example = json!(["vf0"]))]
     pub detached: Vec<FunctionId>,
-}
-
-/// An Ethernet MAC address. Text form: six pairs of hexadecimal digits, `:` between them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct MacAddress(pub [u8; 6]);
-
-impl fmt::Display for MacAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-/// A text that is no MAC address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "\"{0}\" is no MAC address: write six pairs of hexadecimal digits, as in 02:00:00:00:00:01"
-)]
-pub struct MacAddressError(String);
-
-impl FromStr for MacAddress {
-    type Err = MacAddressError;
-
-    fn from_str(text: &str) -> Result<Self, MacAddressError> {
-        let error = || MacAddressError(text.to_owned());
-        let mut bytes = [0; 6];
-        let mut pairs = text.split(':');
-        for byte in &mut bytes {
-            let pair = pairs.next().ok_or_else(error)?;
-            // from_str_radix alone would take "+1".
-            if pair.len() != 2 || !pair.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-                return Err(error());
-            }
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| error())?;
-        }
-        if pairs.next().is_some() {
-            return Err(error());
-        }
-        Ok(Self(bytes))
-    }
 }
 
 #[cfg(test)]
