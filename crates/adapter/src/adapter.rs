@@ -25,33 +25,33 @@ use crate::switch::{Switch, empty_table};
 use crate::vhost::{self, VhostAttachment};
 use crate::virtio_net::VirtioNet;
 
-/// Whose eyes a configuration space is seen with. They differ for VFs only.
+/// The reader for whom a configuration space is shown. Readers see a difference in VFs only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
-    /// The bus: a VF's IDs are FFFFh and its BARs zero.
+    /// A reader on the bus sees a VF's IDs as FFFFh and its BARs as zero.
     Bus,
-    /// A Linux host: a VF's IDs, BARs and memory decoding are filled in from the PF.
+    /// A user of a Linux host sees a VF's IDs, BARs and memory decoding filled in from the PF.
     Linux,
 }
 
-/// A running adapter. Dropping it disconnects every VMM, removes the sockets and stops the workers.
+/// A running adapter. Dropping the adapter disconnects every VMM, removes the sockets and stops the workers.
 pub struct Adapter {
     config: Config,
     device: Arc<Device>,
     host: Mutex<Host>,
     vfio_user: vfio_user::Server,
     vhost_user: vhost_user::Server,
-    /// Last, so that queues are stopped while workers still run.
+    /// The field comes last, so that queues are stopped while workers still run.
     datapath: Arc<Datapath>,
 }
 
-/// The host side: what the hypervisor's kernel and its VFIO are on real hardware.
+/// The host side, which is the hypervisor's kernel and its VFIO on real hardware.
 struct Host {
     driver: PfDriver,
     sockets: BTreeMap<FunctionId, Sockets>,
 }
 
-/// Where a function can be attached to. Dropped, they are closed.
+/// The sockets on which a function can be attached. They close when they are dropped.
 struct Sockets {
     _vfio_user: vfio_user::Endpoint,
     _vhost_user: vhost_user::Endpoint,
@@ -118,8 +118,8 @@ impl Adapter {
         Ok(())
     }
 
-    /// Disables all VFs; VMMs that hold one are disconnected. Says how many there were, and how many of them were
-    /// attached.
+    /// Disables all VFs and disconnects the VMMs that hold one. Returns how many VFs there were, and how many of them
+    /// were attached.
     pub fn disable_vfs(&self) -> (u16, u16) {
         let mut host = self.host.lock();
         let vfs = host.driver.vfs().len() as u16;
@@ -158,7 +158,7 @@ impl Adapter {
         self.config.run_dir.join(format!("{id}.vhost.sock"))
     }
 
-    /// The adapter as a whole.
+    /// Describes the adapter as a whole.
     pub fn info(&self) -> AdapterInfo {
         let host = self.host.lock();
         let pf = host.driver.info().routing_id;
@@ -177,13 +177,13 @@ impl Adapter {
         }
     }
 
-    /// All functions: the PF, then the VFs in order.
+    /// Describes all functions: the PF, then the VFs in order.
     pub fn functions(&self) -> Vec<FunctionInfo> {
         let host = self.host.lock();
         self.device.functions().iter().filter_map(|f| self.describe(&host, f)).collect()
     }
 
-    /// One function, if it exists now.
+    /// Describes one function, if it exists now.
     pub fn function(&self, id: FunctionId) -> Option<FunctionInfo> {
         let host = self.host.lock();
         self.describe(&host, &*self.device.function(id)?)
@@ -226,12 +226,12 @@ impl Adapter {
         Arc::clone(self.host.lock().driver.root())
     }
 
-    /// What each worker has done.
+    /// Returns what each worker has done.
     pub fn workers(&self) -> Vec<WorkerSnapshot> {
         self.datapath.workers()
     }
 
-    /// A function's configuration space, if it exists now.
+    /// Returns a function's configuration space, if the function exists now.
     pub fn config_space(&self, id: FunctionId, view: View) -> Option<Box<[u8; CONFIG_SIZE]>> {
         let function = self.device.function(id)?;
         match (view, id) {
@@ -258,7 +258,7 @@ impl Drop for Adapter {
     }
 }
 
-/// Opens the uplink. What would make it lose frames is the administrator's to change, so it is only told.
+/// Opens the uplink. A setting of the interface that would lose frames gets a warning: it is the administrator's to change.
 fn open_tap(name: &str, mtu: u16) -> Result<Tap, Error> {
     let tap = Tap::open(name)?;
     if matches!(tap.is_up(), Ok(false)) {

@@ -1,4 +1,4 @@
-//! What an adapter is started with.
+//! The settings that an adapter is started with.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,7 +13,7 @@ use crate::Error;
 /// What the adapter's port is connected to. Its text form is `none` or `tap:NAME`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Uplink {
-    /// Nothing; frames for nobody known are dropped.
+    /// The port is not connected; frames for nobody known are dropped.
     #[default]
     None,
     /// A TAP interface of this name, made if it does not exist.
@@ -48,7 +48,7 @@ fn is_interface_name(name: &str) -> bool {
     (1..=15).contains(&name.len()) && name != "." && name != ".." && !name.contains(bad)
 }
 
-/// How to build an adapter.
+/// The settings of an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// TotalVFs, 1 to 256.
@@ -59,19 +59,19 @@ pub struct Config {
     pub queue_pairs: u16,
     /// Largest queue offered, in descriptors: a power of two, 2 to 1,024.
     pub queue_size: u16,
-    /// MAC address of the PF; VF n has it plus n + 1. `None`: a locally administered one that stays the same for the same
-    /// machine and folder.
+    /// MAC address of the PF; VF n has it plus n + 1. `None` stands for a locally administered address that stays the
+    /// same for the same machine and folder.
     pub base_mac: Option<[u8; 6]>,
     /// Folder for the sockets; it must exist.
     pub run_dir: PathBuf,
     /// What the port is connected to.
     pub uplink: Uplink,
-    /// The threads that move frames, 1 to 64: each pinned to the processor of this number, or left to the system.
+    /// The threads that move frames, 1 to 64. Each is pinned to the processor of this number, or left to the system.
     pub workers: Vec<Option<usize>>,
 }
 
 impl Config {
-    /// 256 VFs, MTU 1500, four queue pairs of 256 descriptors, no uplink, one worker.
+    /// Returns the usual settings: 256 VFs, MTU 1500, four queue pairs of 256 descriptors, no uplink, one worker.
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
         Config {
             total_vfs: MAX_VFS,
@@ -85,7 +85,7 @@ impl Config {
         }
     }
 
-    /// Checks what no lower layer checks.
+    /// Checks the settings that no lower layer checks.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if !(1..=MAX_VFS).contains(&self.total_vfs) {
             return Err(Error::TotalVfs(self.total_vfs));
@@ -98,7 +98,7 @@ impl Config {
         Ok(())
     }
 
-    /// The PF's address.
+    /// Returns the PF's MAC address.
     pub(crate) fn base_mac(&self) -> [u8; 6] {
         self.base_mac.unwrap_or_else(|| {
             let mut hasher = DefaultHasher::new();
@@ -110,7 +110,7 @@ impl Config {
     }
 }
 
-/// A function's address, given the PF's: counted on in the last two bytes.
+/// Returns a function's MAC address: the PF's (`base`) plus the function's index, in the last two bytes.
 pub(crate) fn function_mac(base: [u8; 6], id: FunctionId) -> [u8; 6] {
     let index = u16::try_from(id.index()).unwrap_or(u16::MAX);
     mac_plus(base, index).unwrap_or(base)
@@ -122,7 +122,7 @@ fn mac_plus(base: [u8; 6], n: u16) -> Option<[u8; 6]> {
     Some([a, b, c, d, e, f])
 }
 
-/// The EUI-64 made from an EUI-48, for the Device Serial Number capability.
+/// Returns the EUI-64 made from an EUI-48, for the Device Serial Number capability.
 pub(crate) fn serial(mac: [u8; 6]) -> u64 {
     let [a, b, c, d, e, f] = mac;
     u64::from_be_bytes([a, b, c, 0xff, 0xfe, d, e, f])

@@ -15,14 +15,14 @@ pub(crate) struct Device {
     factory: Factory,
     pf: Arc<Function>,
     vfs: RwLock<Vec<Arc<Function>>>,
-    /// What the PF's registers make the device decode; rebuilt when they change.
+    /// The requests that the device decodes, as the PF's registers say; rebuilt when they change.
     decoder: RwLock<Decoder>,
-    /// Held while the VFs change, so that two writes to VF Enable take effect one after the other.
+    /// The lock is held while the VFs change, so that two writes to VF Enable take effect one after the other.
     changing: Mutex<()>,
 }
 
 impl Device {
-    /// A device out of reset: a PF on bus 0, as long as no configuration write has told it its bus.
+    /// Builds a device out of reset. Its PF is on bus 0 until a configuration write tells it its bus.
     pub(crate) fn new(factory: Factory) -> Result<Self, crate::Error> {
         let pf = factory.pf()?;
         factory.switch.add([(pf.id, pf.mac)]);
@@ -36,7 +36,7 @@ impl Device {
         })
     }
 
-    /// The function, if it exists now.
+    /// Returns the function, if it exists now.
     pub(crate) fn function(&self, id: FunctionId) -> Option<Arc<Function>> {
         match id {
             FunctionId::Pf => Some(Arc::clone(&self.pf)),
@@ -44,7 +44,7 @@ impl Device {
         }
     }
 
-    /// All functions that exist now: the PF, then the VFs in order.
+    /// Returns all functions that exist now: the PF, then the VFs in order.
     pub(crate) fn functions(&self) -> Vec<Arc<Function>> {
         std::iter::once(&self.pf).chain(self.vfs.read().iter()).cloned().collect()
     }

@@ -5,7 +5,7 @@ use manifold_eswitch::MacAddr;
 /// Why the adapter could not be started or could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// TotalVFs out of range.
+    /// TotalVFs is out of range.
     #[error("total VFs {0} is out of range: choose 1 to 256")]
     TotalVfs(u16),
     /// The base MAC address cannot be a station's, or the VFs' addresses would overflow its last two bytes.
@@ -45,7 +45,7 @@ pub enum Error {
         /// What went wrong.
         source: manifold_socket::Error,
     },
-    /// Out of file descriptors or memory.
+    /// The system is out of file descriptors or memory.
     #[error("the adapter is out of resources: {0}")]
     Io(#[from] std::io::Error),
 }

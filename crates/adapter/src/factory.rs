@@ -13,7 +13,7 @@ use crate::function::Function;
 use crate::model::{ModelFactory, Resources};
 use crate::switch::Switch;
 
-/// What functions are made from.
+/// The parts that all functions are made from.
 pub(crate) struct Factory {
     pub(crate) config: Config,
     pub(crate) models: Box<dyn ModelFactory>,
@@ -71,7 +71,7 @@ impl Factory {
         };
         let mac = resources.mac;
         let model = self.models.build(resources).map_err(Error::Model)?;
-        // Last, so that a function that cannot be made leaves nothing behind.
+        // This step comes last, so that a function that cannot be made leaves nothing behind.
         self.datapath.add_function(id, &domain, &counters)?;
         Ok(Arc::new(Function::new(id, mac, spec, space, model, domain, counters)))
     }

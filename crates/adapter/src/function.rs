@@ -27,18 +27,18 @@ pub(crate) struct Function {
     pub(crate) msix: Msix,
     pub(crate) doorbells: Vec<Doorbell>,
     pub(crate) virtqueues: Option<Virtqueues>,
-    /// The VMM that is attached: one at a time, whatever the protocol.
+    /// The VMM that is attached. There is one at a time, whatever the protocol.
     holder: Mutex<Option<Holder>>,
-    /// False once the function has ceased to exist, although a VMM may still hold its socket.
+    /// The flag is false once the function has ceased to exist, although a VMM may still hold its socket.
     present: AtomicBool,
     registers: Mutex<Registers>,
 }
 
-/// A VMM that has a function.
+/// The VMM that is attached to a function.
 #[derive(Clone, Debug)]
 pub(crate) struct Holder {
     pub(crate) info: PeerInfo,
-    /// The device status register, where the VMM keeps it.
+    /// The driver's progress, where the VMM keeps the registers (vhost-user).
     pub(crate) status: Option<Arc<DeviceStatus>>,
 }
 
@@ -103,14 +103,14 @@ impl Function {
         }
     }
 
-    /// Whether the function still exists on the bus.
+    /// Returns `true` while the function exists on the bus.
     pub(crate) fn is_present(&self) -> bool {
         self.present.load(Ordering::Acquire)
     }
 
-    /// The registers of a function that exists, for a write. A request that comes in while the function is removed is
-    /// either done before or not at all: its number may soon be another function's, and the workers and the switch know
-    /// functions by number.
+    /// Locks the registers for a write, if the function exists. A write that comes in while the function is removed is
+    /// either done before or not at all: another function may soon have the same number, and the workers and the switch
+    /// know functions by number.
     fn live_registers(&self) -> Option<MutexGuard<'_, Registers>> {
         let registers = self.registers.lock();
         self.is_present().then_some(registers)
@@ -131,7 +131,7 @@ impl Function {
         }
     }
 
-    /// Writes configuration space. What concerns VFs is for the caller to act on.
+    /// Writes configuration space. The caller acts on the returned events that concern VFs.
     pub(crate) fn config_write(&self, from: Requester, offset: u16, data: &[u8]) -> Events {
         let Some(mut registers) = self.live_registers() else { return Events::default() };
         let Registers { space, view, .. } = &mut *registers;
@@ -166,8 +166,7 @@ impl Function {
         }
     }
 
-    /// Resets the function as VFIO_DEVICE_RESET does: its device and registers, not what belongs to the PF's SR-IOV
-    /// capability.
+    /// Resets the function as VFIO_DEVICE_RESET does: the device and its registers, but not the PF's SR-IOV capability.
     pub(crate) fn reset_by_vmm(&self) {
         let mut registers = self.registers.lock();
         registers.model.reset();
@@ -176,7 +175,7 @@ impl Function {
         self.act(&mut registers, &events, 0, &[]);
     }
 
-    /// Conventional reset of the function, from the bus.
+    /// Resets the function conventionally, from the bus.
     pub(crate) fn hot_reset(&self) -> Events {
         let mut registers = self.registers.lock();
         registers.model.reset();
@@ -185,7 +184,7 @@ impl Function {
         events
     }
 
-    /// The function ceases to exist: its queues stop, and it answers nobody any more.
+    /// Ends the function's existence: its queues stop, and it answers nobody any more.
     pub(crate) fn remove(&self) {
         self.present.store(false, Ordering::Release);
         let mut registers = self.registers.lock();
@@ -195,24 +194,24 @@ impl Function {
         self.domain.unmap_all();
     }
 
-    /// Gives the function to a VMM, or says who has it.
+    /// Gives the function to a VMM, or returns the one that has it.
     pub(crate) fn claim(&self, holder: Holder) -> Result<(), Holder> {
-        let mut place = self.holder.lock();
-        match &*place {
+        let mut present = self.holder.lock();
+        match &*present {
             Some(present) => Err(present.clone()),
             None => {
-                *place = Some(holder);
+                *present = Some(holder);
                 Ok(())
             }
         }
     }
 
-    /// The VMM that had the function does not have it any more.
+    /// Takes the function from the VMM that has it.
     pub(crate) fn unclaim(&self) {
         *self.holder.lock() = None;
     }
 
-    /// The VMM that has the function.
+    /// Returns the VMM that has the function.
     pub(crate) fn holder(&self) -> Option<Holder> {
         self.holder.lock().clone()
     }
@@ -223,11 +222,11 @@ impl Function {
         self.config_read(Requester::Vmm, COMMAND, &mut command);
         let others = u16::from_le_bytes(command) & !COMMAND_BUS_MASTER;
         let command = others | if on { COMMAND_BUS_MASTER } else { 0 };
-        // Nothing of it concerns VFs.
+        // None of the events concerns VFs.
         let _ = self.config_write(Requester::Vmm, COMMAND, &command.to_le_bytes());
     }
 
-    /// A VMM takes the function: it finds it as after a reset, and sees a plain endpoint.
+    /// Prepares the function for a VMM, which finds it as after a reset and sees a plain endpoint.
     pub(crate) fn take(&self) {
         self.reset_by_vmm();
         let mut registers = self.registers.lock();
@@ -236,7 +235,7 @@ impl Function {
         model.offer_sr_iov(false);
     }
 
-    /// The VMM is gone: everything it set up goes with it.
+    /// Clears everything that a VMM set up, after the VMM has gone.
     pub(crate) fn release(&self) {
         let mut registers = self.registers.lock();
         let Registers { space, view, model } = &mut *registers;
@@ -254,7 +253,7 @@ impl Function {
         self.domain.unmap_all();
     }
 
-    /// What the PF's registers say, for decoding requests.
+    /// Looks at the configuration space.
     pub(crate) fn with_space<T>(&self, look: impl FnOnce(&ConfigSpace) -> T) -> T {
         look(&self.registers.lock().space)
     }
@@ -280,7 +279,7 @@ impl Function {
         for event in events {
             match *event {
                 Event::BusMaster(on) => {
-                    // Off: queues stop first, so that none of them faults.
+                    // When it is cleared, queues stop first, so that none of them faults.
                     if on {
                         self.domain.set_bus_master(true);
                     }
@@ -299,7 +298,7 @@ impl Function {
                     let bytes = bytes.get(..usize::from(len)).unwrap_or(bytes);
                     registers.model.config_write(capability, at, bytes);
                 }
-                // The registers' own business, or the adapter's.
+                // Other events concern the registers alone, or the adapter.
                 _ => {}
             }
         }

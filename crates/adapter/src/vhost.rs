@@ -114,7 +114,7 @@ impl VhostAttachment {
 
 impl Device for VhostAttachment {
     fn offer(&self) -> Offer {
-        // Who attaches to a function without virtqueues is refused right after this.
+        // A VMM that attaches to a function without virtqueues is refused right after this.
         let (features, pairs) = match self.function.virtqueues {
             Some(Virtqueues { features, pairs, .. }) => (features, pairs),
             None => (0, 0),
@@ -174,8 +174,6 @@ impl Device for VhostAttachment {
             self.unserved.lock().insert(ring, setup.position);
             return Ok(());
         }
-        let pair = ring / 2;
-        let role = if ring.is_multiple_of(2) { Role::Rx(pair) } else { Role::Tx(pair) };
         let Position { next_available, next_used } = setup.position;
         let queue = QueueSetup {
             index: ring,
@@ -190,7 +188,7 @@ impl Device for VhostAttachment {
             events: Arc::new(Line { ring, function: self.function.id, lines: setup.lines }),
         };
         let inflight = setup.inflight.map(|part| track(&part)).transpose()?;
-        self.queues()?.serve(role, queue, setup.kick.map(Kick::from_fd), inflight)?;
+        self.queues()?.serve(Role::of(ring), queue, setup.kick.map(Kick::from_fd), inflight)?;
         Ok(())
     }
 
@@ -225,7 +223,7 @@ impl Device for VhostAttachment {
     }
 }
 
-/// What a VMM tells of the driver, whose registers it keeps.
+/// Returns how far a driver has come by what the VMM says, which keeps its registers.
 pub(crate) fn driver(status: &DeviceStatus) -> DriverReport {
     DriverReport {
         status: status.get(),
