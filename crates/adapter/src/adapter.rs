@@ -61,7 +61,7 @@ impl Adapter {
     /// Starts an adapter of virtio network devices; see [`Adapter::with_models`].
     ///
     /// # Errors
-    /// Those of [`Adapter::with_models`].
+    /// See [`Adapter::with_models`].
     pub fn start(config: Config) -> Result<Self, Error> {
         let models = Box::new(VirtioNet::new(&config));
         Self::with_models(config, models)

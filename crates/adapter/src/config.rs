@@ -10,7 +10,7 @@ use manifold_pci::{FunctionId, MAX_VFS};
 
 use crate::Error;
 
-/// What the adapter's port is connected to. Its text form is `none` or `tap:NAME`.
+/// The interface that the adapter's port is connected to. Its text form is `none` or `tap:NAME`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Uplink {
     /// The port is not connected; frames for nobody known are dropped.
@@ -64,7 +64,7 @@ pub struct Config {
     pub base_mac: Option<[u8; 6]>,
     /// Folder for the sockets; it must exist.
     pub run_dir: PathBuf,
-    /// What the port is connected to.
+    /// Interface that the port is connected to.
     pub uplink: Uplink,
     /// The threads that move frames, 1 to 64. Each is pinned to the processor of this number, or left to the system.
     pub workers: Vec<Option<usize>>,

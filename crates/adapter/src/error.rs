@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use manifold_eswitch::MacAddr;
 
-/// Why the adapter could not be started or could not do what it was asked.
+/// The reason why the adapter could not start, or could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// TotalVFs is out of range.
@@ -42,7 +42,7 @@ pub enum Error {
     Socket {
         /// The socket's path.
         path: PathBuf,
-        /// What went wrong.
+        /// Error of the socket.
         source: manifold_socket::Error,
     },
     /// The system is out of file descriptors or memory.

@@ -1,4 +1,5 @@
-//! The seam between functions and device models: what a model is built from, and what it hands over.
+//! The seam between functions and device models: what a model is built from, and what it hands over. It is explained in
+//! `docs/device-model.md`.
 //!
 //! A function holds its model as `dyn` [`Nic`]. The PF and its VFs may have different models, and the choice is made when
 //! an adapter starts, so a type parameter would run through every type here and end nowhere. The price is one indirect
@@ -31,7 +32,7 @@ pub trait ModelFactory: Send + Sync {
     fn build(&self, resources: Resources) -> Result<Model, Box<dyn Error + Send + Sync>>;
 }
 
-/// What a function lends its device model.
+/// The parts of a function that its device model may use.
 pub struct Resources {
     /// The function.
     pub id: FunctionId,
@@ -59,7 +60,7 @@ pub struct Model {
     pub(crate) nic: Box<dyn Nic>,
     /// Registers that a VMM may replace by eventfds.
     pub(crate) doorbells: Vec<Doorbell>,
-    /// What vhost-user attaches; `None` for a model without virtqueues, which can be attached over vfio-user only.
+    /// Queues that vhost-user attaches; `None` for a model without virtqueues, which can be attached over vfio-user only.
     pub(crate) virtqueues: Option<Virtqueues>,
 }
 

@@ -17,7 +17,7 @@ pub struct Software {
 }
 
 impl Software {
-    /// The API's side of `adapter`.
+    /// Makes `adapter` a backend of the API.
     pub fn new(adapter: Arc<Adapter>) -> Self {
         Self { adapter }
     }
@@ -106,7 +106,7 @@ impl Backend for Software {
     }
 
     fn disable_vfs(&self) -> Result<types::VfsDisabled, Problem> {
-        // Who attaches between these two calls is disconnected without being named.
+        // A VMM that attaches between these two calls is disconnected without being named.
         let holds = |f: &FunctionInfo| f.attached.is_some() && f.id != FunctionId::Pf;
         let functions = self.adapter.functions();
         let detached = functions.iter().filter(|f| holds(f)).map(|f| f.id).collect();
