@@ -11,57 +11,69 @@ use manifold_pci::{CONFIG_SIZE, ConfigSpace, FunctionId};
 use manifold_port::Tap;
 use manifold_vfio_user as vfio_user;
 use manifold_vhost_user as vhost_user;
-use manifold_virtio::net::feature_names;
 use parking_lot::Mutex;
 
 use crate::Error;
 use crate::attachment::Attachment;
 use crate::config::{Config, Uplink};
 use crate::device::Device;
-use crate::function::{Factory, Function};
+use crate::factory::Factory;
+use crate::function::Function;
 use crate::info::{AdapterInfo, BarInfo, DmaInfo, FunctionInfo};
+use crate::model::ModelFactory;
 use crate::switch::{Switch, empty_table};
-use crate::vhost::VhostAttachment;
+use crate::vhost::{self, VhostAttachment};
+use crate::virtio_net::VirtioNet;
 
-/// Whose eyes a configuration space is seen with. They differ for VFs only.
+/// The reader for whom a configuration space is shown. Readers see a difference in VFs only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
-    /// The bus: a VF's IDs are FFFFh and its BARs zero.
+    /// A reader on the bus sees a VF's IDs as FFFFh and its BARs as zero.
     Bus,
-    /// A Linux host: a VF's IDs, BARs and memory decoding are filled in from the PF.
+    /// A user of a Linux host sees a VF's IDs, BARs and memory decoding filled in from the PF.
     Linux,
 }
 
-/// A running adapter. Dropping it disconnects every VMM, removes the sockets and stops the workers.
+/// A running adapter. Dropping the adapter disconnects every VMM, removes the sockets and stops the workers.
 pub struct Adapter {
     config: Config,
     device: Arc<Device>,
     host: Mutex<Host>,
     vfio_user: vfio_user::Server,
     vhost_user: vhost_user::Server,
-    /// Last, so that queues are stopped while workers still run.
+    /// The field comes last, so that queues are stopped while workers still run.
     datapath: Arc<Datapath>,
 }
 
-/// The host side: what the hypervisor's kernel and its VFIO are on real hardware.
+/// The host side, which is the hypervisor's kernel and its VFIO on real hardware.
 struct Host {
     driver: PfDriver,
     sockets: BTreeMap<FunctionId, Sockets>,
 }
 
-/// Where a function can be attached to. Dropped, they are closed.
+/// The sockets on which a function can be attached. They close when they are dropped.
 struct Sockets {
     _vfio_user: vfio_user::Endpoint,
     _vhost_user: vhost_user::Endpoint,
 }
 
 impl Adapter {
-    /// Builds the adapter, lets the PF driver enumerate it, and serves the PF's socket. No VF is enabled.
+    /// Starts an adapter of virtio network devices; see [`Adapter::with_models`].
+    ///
+    /// # Errors
+    /// See [`Adapter::with_models`].
+    pub fn start(config: Config) -> Result<Self, Error> {
+        let models = Box::new(VirtioNet::new(&config));
+        Self::with_models(config, models)
+    }
+
+    /// Builds an adapter with device models from `models`, lets the PF driver enumerate it, and serves the PF's sockets.
+    /// No VF is enabled.
     ///
     /// # Errors
     /// When `config` is out of range, the uplink cannot be opened, a socket is in use, or the system is out of
     /// resources. Nothing is left behind then.
-    pub fn start(config: Config) -> Result<Self, Error> {
+    pub fn with_models(config: Config, models: Box<dyn ModelFactory>) -> Result<Self, Error> {
         config.check()?;
         let datapath = Arc::new(Datapath::start(&empty_table(), &config.workers)?);
         let uplink = match &config.uplink {
@@ -72,6 +84,7 @@ impl Adapter {
         datapath.set_uplink(uplink)?;
         let factory = Factory {
             config: config.clone(),
+            models,
             datapath: Arc::clone(&datapath),
             switch: Arc::new(switch),
         };
@@ -105,8 +118,8 @@ impl Adapter {
         Ok(())
     }
 
-    /// Disables all VFs; VMMs that hold one are disconnected. Says how many there were, and how many of them were
-    /// attached.
+    /// Disables all VFs and disconnects the VMMs that hold one. Returns how many VFs there were, and how many of them
+    /// were attached.
     pub fn disable_vfs(&self) -> (u16, u16) {
         let mut host = self.host.lock();
         let vfs = host.driver.vfs().len() as u16;
@@ -145,7 +158,7 @@ impl Adapter {
         self.config.run_dir.join(format!("{id}.vhost.sock"))
     }
 
-    /// The adapter as a whole.
+    /// Describes the adapter as a whole.
     pub fn info(&self) -> AdapterInfo {
         let host = self.host.lock();
         let pf = host.driver.info().routing_id;
@@ -164,13 +177,13 @@ impl Adapter {
         }
     }
 
-    /// All functions: the PF, then the VFs in order.
+    /// Describes all functions: the PF, then the VFs in order.
     pub fn functions(&self) -> Vec<FunctionInfo> {
         let host = self.host.lock();
         self.device.functions().iter().filter_map(|f| self.describe(&host, f)).collect()
     }
 
-    /// One function, if it exists now.
+    /// Describes one function, if it exists now.
     pub fn function(&self, id: FunctionId) -> Option<FunctionInfo> {
         let host = self.host.lock();
         self.describe(&host, &*self.device.function(id)?)
@@ -186,14 +199,11 @@ impl Adapter {
                 (vf.routing_id, vf.bars)
             }
         };
-        let (state, link_up, mac) = function
-            .with_model(|model| (model.state(), model.link_up(), model.filters().mac.octets()));
+        let (driver, link_up, mac, mtu) =
+            function.with_model(|nic| (nic.driver(), nic.link_up(), nic.mac(), nic.mtu()));
         let holder = function.holder();
-        let told = holder.as_ref().and_then(|holder| holder.status.as_ref());
-        let (device_status, features, failure) = match told {
-            Some(told) => (told.get(), told.features(), told.failure()),
-            None => (state.status, state.features, state.failure),
-        };
+        let status = holder.as_ref().and_then(|holder| holder.status.as_deref());
+        let driver = status.map_or(driver, vhost::driver);
         Some(FunctionInfo {
             id,
             routing_id,
@@ -202,23 +212,26 @@ impl Adapter {
             socket: self.socket_path(id),
             vhost_socket: self.vhost_socket_path(id),
             mac,
-            mtu: self.config.mtu,
+            mtu,
             link_up,
             attached: holder.map(|holder| holder.info),
-            device_status,
-            features: feature_names(features).collect(),
-            failure,
+            driver,
             counters: function.counters.total(),
             dma: DmaInfo { stats: function.domain.stats(), faults: function.domain.faults() },
         })
     }
 
-    /// What each worker has done.
+    /// Returns the host's side of the bus, for a program that drives functions as a host's kernel would.
+    pub fn root_complex(&self) -> Arc<RootComplex> {
+        Arc::clone(self.host.lock().driver.root())
+    }
+
+    /// Returns what each worker has done.
     pub fn workers(&self) -> Vec<WorkerSnapshot> {
         self.datapath.workers()
     }
 
-    /// A function's configuration space, if it exists now.
+    /// Returns a function's configuration space, if the function exists now.
     pub fn config_space(&self, id: FunctionId, view: View) -> Option<Box<[u8; CONFIG_SIZE]>> {
         let function = self.device.function(id)?;
         match (view, id) {
@@ -245,7 +258,7 @@ impl Drop for Adapter {
     }
 }
 
-/// Opens the uplink. What would make it lose frames is the administrator's to change, so it is only told.
+/// Opens the uplink. A setting of the interface that would lose frames gets a warning: it is the administrator's to change.
 fn open_tap(name: &str, mtu: u16) -> Result<Tap, Error> {
     let tap = Tap::open(name)?;
     if matches!(tap.is_up(), Ok(false)) {

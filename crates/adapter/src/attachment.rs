@@ -9,12 +9,12 @@ use manifold_vfio_user::{
     Device, DeviceInfo, Disconnect, DmaLimits, DmaMap, DmaMemory, Errno, IoFd, IrqAction, IrqData,
     IrqInfo, Peer, RegionInfo, SetIrqs, spec,
 };
-use manifold_virtio::transport::layout;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::AsFd;
 
-use crate::function::{Function, Holder, Path};
+use crate::function::{Function, Holder, Requester};
 use crate::info::{PeerInfo, Protocol};
 use crate::interrupt::EventFd;
+use crate::model::Doorbell;
 
 /// One function as a vfio-user device.
 pub(crate) struct Attachment {
@@ -79,7 +79,7 @@ impl Device for Attachment {
             data.fill(0xff);
         } else if region == spec::PCI_CONFIG_REGION {
             let offset = u16::try_from(offset).map_err(|_| Errno::INVAL)?;
-            self.function.config_read(Path::Vmm, offset, data);
+            self.function.config_read(Requester::Vmm, offset, data);
         } else {
             let bar = u8::try_from(region).map_err(|_| Errno::INVAL)?;
             self.function.bar_read(bar, offset, data);
@@ -94,7 +94,7 @@ impl Device for Attachment {
         if region == spec::PCI_CONFIG_REGION {
             let offset = u16::try_from(offset).map_err(|_| Errno::INVAL)?;
             // A VMM reaches nothing that concerns VFs, so there is nothing more to act on.
-            let _ = self.function.config_write(Path::Vmm, offset, data);
+            let _ = self.function.config_write(Requester::Vmm, offset, data);
         } else {
             let bar = u8::try_from(region).map_err(|_| Errno::INVAL)?;
             self.function.bar_write(bar, offset, data);
@@ -103,15 +103,16 @@ impl Device for Attachment {
     }
 
     fn region_io_fds(&self, region: u32) -> Result<Vec<IoFd>, Errno> {
-        if region != u32::from(layout::BAR) || self.gone() {
+        if self.gone() {
             return Ok(Vec::new());
         }
-        let doorbell = |(queue, kick): (u16, &manifold_datapath::Kick)| {
-            let fd: OwnedFd = kick.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
-            let offset = layout::doorbell_offset(queue);
-            Ok(IoFd { offset, size: 0, datamatch: None, fd: Arc::new(fd) })
+        let doorbells = self.function.doorbells.iter();
+        let doorbells = doorbells.filter(|doorbell| u32::from(doorbell.bar) == region);
+        let eventfd = |doorbell: &Doorbell| {
+            let fd = doorbell.kick.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
+            Ok(IoFd { offset: doorbell.offset, size: 0, datamatch: None, fd: Arc::new(fd) })
         };
-        self.function.queues.doorbells().map(doorbell).collect()
+        doorbells.map(eventfd).collect()
     }
 
     fn set_irqs(&self, request: SetIrqs) -> Result<(), Errno> {

@@ -1,24 +1,54 @@
-//! What an adapter is started with.
+//! The settings that an adapter is started with.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use manifold_eswitch::MacAddr;
-use manifold_pci::FunctionId;
+use manifold_pci::{FunctionId, MAX_VFS};
 
 use crate::Error;
 
-/// What the adapter's port is connected to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The interface that the adapter's port is connected to. Its text form is `none` or `tap:NAME`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Uplink {
-    /// Nothing; frames for nobody known are dropped.
+    /// The port is not connected; frames for nobody known are dropped.
     #[default]
     None,
     /// A TAP interface of this name, made if it does not exist.
     Tap(String),
 }
 
-/// How to build an adapter.
+impl fmt::Display for Uplink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Tap(name) => write!(f, "tap:{name}"),
+        }
+    }
+}
+
+impl FromStr for Uplink {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text.split_once(':') {
+            None if text == "none" => Ok(Self::None),
+            Some(("tap", name)) if is_interface_name(name) => Ok(Self::Tap(name.to_owned())),
+            Some(("tap", name)) => Err(Error::InterfaceName(name.to_owned())),
+            _ => Err(Error::UnknownUplink(text.to_owned())),
+        }
+    }
+}
+
+/// Returns `true` for a name that Linux's dev_valid_name() takes; IFNAMSIZ is 16 with the final NUL.
+fn is_interface_name(name: &str) -> bool {
+    let bad = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
+    (1..=15).contains(&name.len()) && name != "." && name != ".." && !name.contains(bad)
+}
+
+/// The settings of an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// TotalVFs, 1 to 256.
@@ -29,22 +59,22 @@ pub struct Config {
     pub queue_pairs: u16,
     /// Largest queue offered, in descriptors: a power of two, 2 to 1,024.
     pub queue_size: u16,
-    /// MAC address of the PF; VF n has it plus n + 1. `None`: a locally administered one that stays the same for the same
-    /// machine and folder.
+    /// MAC address of the PF; VF n has it plus n + 1. `None` stands for a locally administered address that stays the
+    /// same for the same machine and folder.
     pub base_mac: Option<[u8; 6]>,
     /// Folder for the sockets; it must exist.
     pub run_dir: PathBuf,
-    /// What the port is connected to.
+    /// Interface that the port is connected to.
     pub uplink: Uplink,
-    /// The threads that move frames, 1 to 64: each pinned to the processor of this number, or left to the system.
+    /// The threads that move frames, 1 to 64. Each is pinned to the processor of this number, or left to the system.
     pub workers: Vec<Option<usize>>,
 }
 
 impl Config {
-    /// 256 VFs, MTU 1500, four queue pairs of 256 descriptors, no uplink, one worker.
+    /// Returns the usual settings: 256 VFs, MTU 1500, four queue pairs of 256 descriptors, no uplink, one worker.
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
         Config {
-            total_vfs: 256,
+            total_vfs: MAX_VFS,
             mtu: 1500,
             queue_pairs: 4,
             queue_size: 256,
@@ -55,9 +85,9 @@ impl Config {
         }
     }
 
-    /// Checks what no lower layer checks.
+    /// Checks the settings that no lower layer checks.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if !(1..=256).contains(&self.total_vfs) {
+        if !(1..=MAX_VFS).contains(&self.total_vfs) {
             return Err(Error::TotalVfs(self.total_vfs));
         }
         if let Some(mac) = self.base_mac
@@ -68,7 +98,7 @@ impl Config {
         Ok(())
     }
 
-    /// The PF's address.
+    /// Returns the PF's MAC address.
     pub(crate) fn base_mac(&self) -> [u8; 6] {
         self.base_mac.unwrap_or_else(|| {
             let mut hasher = DefaultHasher::new();
@@ -80,7 +110,7 @@ impl Config {
     }
 }
 
-/// A function's address, given the PF's: counted on in the last two bytes.
+/// Returns a function's MAC address: the PF's (`base`) plus the function's index, in the last two bytes.
 pub(crate) fn function_mac(base: [u8; 6], id: FunctionId) -> [u8; 6] {
     let index = u16::try_from(id.index()).unwrap_or(u16::MAX);
     mac_plus(base, index).unwrap_or(base)
@@ -92,7 +122,7 @@ fn mac_plus(base: [u8; 6], n: u16) -> Option<[u8; 6]> {
     Some([a, b, c, d, e, f])
 }
 
-/// The EUI-64 made from an EUI-48, for the Device Serial Number capability.
+/// Returns the EUI-64 made from an EUI-48, for the Device Serial Number capability.
 pub(crate) fn serial(mac: [u8; 6]) -> u64 {
     let [a, b, c, d, e, f] = mac;
     u64::from_be_bytes([a, b, c, 0xff, 0xfe, d, e, f])
@@ -101,6 +131,20 @@ pub(crate) fn serial(mac: [u8; 6]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn uplinks_are_read_as_they_are_written() {
+        for text in ["none", "tap:tap0", "tap:a23456789012345"] {
+            assert_eq!(text.parse::<Uplink>().unwrap().to_string(), text);
+        }
+        for text in ["", "tap", "tap0", "None", "none:", "af_xdp:eth0", " none"] {
+            assert!(matches!(text.parse::<Uplink>(), Err(Error::UnknownUplink(_))), "{text}");
+        }
+        for name in ["", ".", "..", "a/b", "a b", "a:b", "a\tb", "a\0b", "a234567890123456"] {
+            let uplink = format!("tap:{name}").parse::<Uplink>();
+            assert!(matches!(uplink, Err(Error::InterfaceName(bad)) if bad == name), "{name}");
+        }
+    }
 
     #[test]
     fn addresses_count_up_from_the_pf() {

@@ -7,24 +7,25 @@ use manifold_fabric::{ConfigType, Endpoint};
 use manifold_pci::{Event, Events, FunctionId, RoutingId};
 use parking_lot::{Mutex, RwLock};
 
-use crate::function::{Factory, Function, Path};
+use crate::factory::Factory;
+use crate::function::{Function, Requester};
 
 /// The device at the end of the root port's link. VFs come and go with the PF's VF Enable.
 pub(crate) struct Device {
     factory: Factory,
     pf: Arc<Function>,
     vfs: RwLock<Vec<Arc<Function>>>,
-    /// What the PF's registers make the device decode; rebuilt when they change.
+    /// The requests that the device decodes, as the PF's registers say; rebuilt when they change.
     decoder: RwLock<Decoder>,
-    /// Held while the VFs change, so that two writes to VF Enable take effect one after the other.
+    /// The lock is held while the VFs change, so that two writes to VF Enable take effect one after the other.
     changing: Mutex<()>,
 }
 
 impl Device {
-    /// A device out of reset: a PF on bus 0, as long as no configuration write has told it its bus.
+    /// Builds a device out of reset. Its PF is on bus 0 until a configuration write tells it its bus.
     pub(crate) fn new(factory: Factory) -> Result<Self, crate::Error> {
         let pf = factory.pf()?;
-        factory.switch.add([(FunctionId::Pf, factory.mac(FunctionId::Pf))]);
+        factory.switch.add([(pf.id, pf.mac)]);
         let decoder = pf.with_space(|space| Decoder::new(RoutingId::from_raw(0), space));
         Ok(Device {
             factory,
@@ -35,7 +36,7 @@ impl Device {
         })
     }
 
-    /// The function, if it exists now.
+    /// Returns the function, if it exists now.
     pub(crate) fn function(&self, id: FunctionId) -> Option<Arc<Function>> {
         match id {
             FunctionId::Pf => Some(Arc::clone(&self.pf)),
@@ -43,7 +44,7 @@ impl Device {
         }
     }
 
-    /// All functions that exist now: the PF, then the VFs in order.
+    /// Returns all functions that exist now: the PF, then the VFs in order.
     pub(crate) fn functions(&self) -> Vec<Arc<Function>> {
         std::iter::once(&self.pf).chain(self.vfs.read().iter()).cloned().collect()
     }
@@ -89,7 +90,7 @@ impl Device {
                 }
             }
         }
-        self.factory.switch.add(vfs.iter().map(|vf| (vf.id, self.factory.mac(vf.id))));
+        self.factory.switch.add(vfs.iter().map(|vf| (vf.id, vf.mac)));
         *self.vfs.write() = vfs;
     }
 
@@ -109,7 +110,7 @@ impl Endpoint for Device {
     ) -> bool {
         let id = self.decoder.read().function_at(kind, target);
         let Some(function) = id.and_then(|id| self.function(id)) else { return false };
-        function.config_read(Path::Bus, offset, data);
+        function.config_read(Requester::Host, offset, data);
         true
     }
 
@@ -120,7 +121,7 @@ impl Endpoint for Device {
             // A Type 0 write tells the device its bus number (PCIe Base 6.0, 2.2.6.2).
             self.decode_from(RoutingId::from_raw(u16::from_be_bytes([target.bus(), 0])));
         }
-        let events = function.config_write(Path::Bus, offset, data);
+        let events = function.config_write(Requester::Host, offset, data);
         self.act(function.id, &events);
         true
     }

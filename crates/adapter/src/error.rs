@@ -2,10 +2,10 @@ use std::path::PathBuf;
 
 use manifold_eswitch::MacAddr;
 
-/// Why the adapter could not be started or could not do what it was asked.
+/// The reason why the adapter could not start, or could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// TotalVFs out of range.
+    /// TotalVFs is out of range.
     #[error("total VFs {0} is out of range: choose 1 to 256")]
     TotalVfs(u16),
     /// The base MAC address cannot be a station's, or the VFs' addresses would overflow its last two bytes.
@@ -14,6 +14,14 @@ pub enum Error {
          02:00:00:00:00:00"
     )]
     BaseMac(MacAddr),
+    /// The text names no uplink.
+    #[error("unknown uplink \"{0}\": use `none` or `tap:NAME`")]
+    UnknownUplink(String),
+    /// Linux does not accept this name for a network interface.
+    #[error(
+        "\"{0}\" is no interface name: 1 to 15 bytes, without `/`, `:` or white space, and not `.` or `..`"
+    )]
+    InterfaceName(String),
     /// The PF driver refused or failed.
     #[error(transparent)]
     Fabric(#[from] manifold_fabric::Error),
@@ -22,7 +30,7 @@ pub enum Error {
     Pci(#[from] manifold_pci::Error),
     /// A device model cannot be built.
     #[error(transparent)]
-    Virtio(#[from] manifold_virtio::Error),
+    Model(Box<dyn std::error::Error + Send + Sync>),
     /// The data path refused or failed.
     #[error(transparent)]
     Datapath(#[from] manifold_datapath::Error),
@@ -34,10 +42,10 @@ pub enum Error {
     Socket {
         /// The socket's path.
         path: PathBuf,
-        /// What went wrong.
+        /// Error of the socket.
         source: manifold_socket::Error,
     },
-    /// Out of file descriptors or memory.
+    /// The system is out of file descriptors or memory.
     #[error("the adapter is out of resources: {0}")]
     Io(#[from] std::io::Error),
 }

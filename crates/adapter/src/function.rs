@@ -4,135 +4,41 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use manifold_datapath::{Datapath, FunctionCounters};
+use manifold_datapath::FunctionCounters;
 use manifold_dma::Domain;
+use manifold_pci::spec::header::{COMMAND, COMMAND_BUS_MASTER};
 use manifold_pci::{
-    ConfigSpace, DeviceModel, Event, Events, FunctionId, FunctionSpec, Msix, Passthrough, Reset,
-    SriovSpec,
+    ConfigSpace, Event, Events, FunctionId, FunctionSpec, Msix, Nic, Passthrough, Reset,
 };
 use manifold_vhost_user::DeviceStatus;
-use manifold_virtio::net::{NetConfig, NetDevice};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::Error;
-use crate::config::{Config, function_mac, serial};
 use crate::info::PeerInfo;
-use crate::queues::Queues;
-use crate::switch::Switch;
-
-/// What functions are made from.
-pub(crate) struct Factory {
-    pub(crate) config: Config,
-    pub(crate) datapath: Arc<Datapath>,
-    pub(crate) switch: Arc<Switch>,
-}
-
-impl Factory {
-    pub(crate) fn mac(&self, id: FunctionId) -> [u8; 6] {
-        function_mac(self.config.base_mac(), id)
-    }
-
-    fn net_config(&self, id: FunctionId) -> NetConfig {
-        let mac = self.mac(id);
-        let mut net = NetConfig::new(id.to_string(), mac);
-        net.mtu = self.config.mtu;
-        net.queue_pairs = self.config.queue_pairs;
-        net.queue_size = self.config.queue_size;
-        net.serial = serial(mac);
-        net.sr_iov = id == FunctionId::Pf;
-        net
-    }
-
-    /// The PF, with TotalVFs as configured.
-    pub(crate) fn pf(&self) -> Result<Arc<Function>, Error> {
-        let net = self.net_config(FunctionId::Pf);
-        let spec = net.function_spec();
-        let sriov = SriovSpec {
-            total_vfs: self.config.total_vfs,
-            vf_device_id: spec.identity.device_id,
-            vf_bars: spec.bars,
-            supported_page_sizes: SUPPORTED_PAGE_SIZES,
-        };
-        let space = ConfigSpace::physical(&spec, Some(&sriov))?;
-        self.function(FunctionId::Pf, net, spec, space)
-    }
-
-    /// A VF.
-    pub(crate) fn vf(&self, index: u16) -> Result<Arc<Function>, Error> {
-        let id = FunctionId::Vf(index);
-        let net = self.net_config(id);
-        let spec = net.function_spec();
-        let space = ConfigSpace::virtual_function(&spec)?;
-        self.function(id, net, spec, space)
-    }
-
-    fn function(
-        &self,
-        id: FunctionId,
-        net: NetConfig,
-        spec: FunctionSpec,
-        space: ConfigSpace,
-    ) -> Result<Arc<Function>, Error> {
-        let domain = Domain::new(id.to_string());
-        let counters = FunctionCounters::new(self.config.queue_pairs);
-        let queues = Arc::new(Queues::new(
-            id,
-            self.config.queue_pairs,
-            Arc::clone(&self.datapath),
-            Arc::clone(&self.switch),
-            counters.clone(),
-        )?);
-        let msix = space.msix().clone();
-        let host = Arc::clone(&queues) as Arc<_>;
-        let model = NetDevice::new(net.clone(), Arc::clone(&domain), &msix, host)?;
-        let view = Passthrough::new(&space, &spec);
-        // Last, so that a function that cannot be made leaves nothing behind.
-        self.datapath.add_function(id, &domain, &counters)?;
-        Ok(Arc::new(Function {
-            id,
-            spec,
-            net,
-            domain,
-            counters,
-            queues,
-            msix,
-            present: AtomicBool::new(true),
-            holder: Mutex::new(None),
-            registers: Mutex::new(Registers { space, view, model }),
-        }))
-    }
-}
-
-/// Supported Page Sizes: 4 KiB, 8 KiB, 64 KiB, 256 KiB, 1 MiB and 4 MiB, which every SR-IOV device must support (PCIe
-/// Base 6.0, 9.3.3.12).
-const SUPPORTED_PAGE_SIZES: u32 = 0x553;
-
-/// The Command register, and Bus Master Enable in it (PCIe Base 6.0, 7.5.1.1.3).
-const COMMAND: u16 = 0x04;
-const BUS_MASTER: u8 = 0x04;
+use crate::model::{Doorbell, Model, Virtqueues};
 
 /// A PCIe function of the adapter.
 pub(crate) struct Function {
     pub(crate) id: FunctionId,
+    /// The MAC address that the PF assigned.
+    pub(crate) mac: [u8; 6],
     pub(crate) spec: FunctionSpec,
     pub(crate) domain: Arc<Domain>,
     pub(crate) counters: FunctionCounters,
-    pub(crate) queues: Arc<Queues>,
     pub(crate) msix: Msix,
-    /// What the device model is made with.
-    pub(crate) net: NetConfig,
-    /// Who is attached: one VMM at a time, whatever the protocol.
+    pub(crate) doorbells: Vec<Doorbell>,
+    pub(crate) virtqueues: Option<Virtqueues>,
+    /// The VMM that is attached. There is one at a time, whatever the protocol.
     holder: Mutex<Option<Holder>>,
-    /// False once the function has ceased to exist, although a VMM may still hold its socket.
+    /// The flag is false once the function has ceased to exist, although a VMM may still hold its socket.
     present: AtomicBool,
     registers: Mutex<Registers>,
 }
 
-/// A VMM that has a function.
+/// The VMM that is attached to a function.
 #[derive(Clone, Debug)]
 pub(crate) struct Holder {
     pub(crate) info: PeerInfo,
-    /// The device status register, where the VMM keeps it.
+    /// The driver's progress, where the VMM keeps the registers (vhost-user).
     pub(crate) status: Option<Arc<DeviceStatus>>,
 }
 
@@ -149,15 +55,15 @@ impl fmt::Display for Holder {
 struct Registers {
     space: ConfigSpace,
     view: Passthrough,
-    model: NetDevice,
+    model: Box<dyn Nic>,
 }
 
-/// Which way a configuration access comes.
+/// The sender of a configuration request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Path {
-    /// Over the bus, from the host.
-    Bus,
-    /// From a VMM, through what vfio-pci lets it see and do.
+pub(crate) enum Requester {
+    /// The host, over the bus.
+    Host,
+    /// A VMM, through what vfio-pci lets it see and do.
     Vmm,
 }
 
@@ -168,21 +74,50 @@ enum MsixPart {
 }
 
 impl Function {
-    /// Whether the function still exists on the bus.
+    /// Puts a function together; nothing reaches it yet.
+    pub(crate) fn new(
+        id: FunctionId,
+        mac: [u8; 6],
+        spec: FunctionSpec,
+        space: ConfigSpace,
+        model: Model,
+        domain: Arc<Domain>,
+        counters: FunctionCounters,
+    ) -> Self {
+        let Model { nic, doorbells, virtqueues } = model;
+        let (msix, view) = (space.msix().clone(), Passthrough::new(&space, &spec));
+        let registers = Mutex::new(Registers { space, view, model: nic });
+        let (present, holder) = (AtomicBool::new(true), Mutex::new(None));
+        Function {
+            id,
+            mac,
+            spec,
+            domain,
+            counters,
+            msix,
+            doorbells,
+            virtqueues,
+            holder,
+            present,
+            registers,
+        }
+    }
+
+    /// Returns `true` while the function exists on the bus.
     pub(crate) fn is_present(&self) -> bool {
         self.present.load(Ordering::Acquire)
     }
 
-    /// The registers of a function that exists, for a write. A request that comes in while the function is removed is
-    /// either done before or not at all: its number may soon be another function's, and the workers and the switch know
-    /// functions by number.
+    /// Locks the registers for a write, if the function exists. A write that comes in while the function is removed is
+    /// either done before or not at all: another function may soon have the same number, and the workers and the switch
+    /// know functions by number.
     fn live_registers(&self) -> Option<MutexGuard<'_, Registers>> {
         let registers = self.registers.lock();
         self.is_present().then_some(registers)
     }
 
     /// Reads configuration space.
-    pub(crate) fn config_read(&self, path: Path, offset: u16, data: &mut [u8]) {
+    pub(crate) fn config_read(&self, from: Requester, offset: u16, data: &mut [u8]) {
         let mut registers = self.registers.lock();
         let Registers { space, view, model } = &mut *registers;
         if let Some((capability, at)) = space.vendor_capability_at(offset)
@@ -190,19 +125,19 @@ impl Function {
         {
             return;
         }
-        match path {
-            Path::Bus => space.read(offset, data),
-            Path::Vmm => view.read(space, offset, data),
+        match from {
+            Requester::Host => space.read(offset, data),
+            Requester::Vmm => view.read(space, offset, data),
         }
     }
 
-    /// Writes configuration space. What concerns VFs is for the caller to act on.
-    pub(crate) fn config_write(&self, path: Path, offset: u16, data: &[u8]) -> Events {
+    /// Writes configuration space. The caller acts on the returned events that concern VFs.
+    pub(crate) fn config_write(&self, from: Requester, offset: u16, data: &[u8]) -> Events {
         let Some(mut registers) = self.live_registers() else { return Events::default() };
         let Registers { space, view, .. } = &mut *registers;
-        let events = match path {
-            Path::Bus => space.write(offset, data),
-            Path::Vmm => view.write(space, offset, data),
+        let events = match from {
+            Requester::Host => space.write(offset, data),
+            Requester::Vmm => view.write(space, offset, data),
         };
         self.act(&mut registers, &events, offset, data);
         events
@@ -231,8 +166,7 @@ impl Function {
         }
     }
 
-    /// Resets the function as VFIO_DEVICE_RESET does: its device and registers, not what belongs to the PF's SR-IOV
-    /// capability.
+    /// Resets the function as VFIO_DEVICE_RESET does: the device and its registers, but not the PF's SR-IOV capability.
     pub(crate) fn reset_by_vmm(&self) {
         let mut registers = self.registers.lock();
         registers.model.reset();
@@ -241,7 +175,7 @@ impl Function {
         self.act(&mut registers, &events, 0, &[]);
     }
 
-    /// Conventional reset of the function, from the bus.
+    /// Resets the function conventionally, from the bus.
     pub(crate) fn hot_reset(&self) -> Events {
         let mut registers = self.registers.lock();
         registers.model.reset();
@@ -250,7 +184,7 @@ impl Function {
         events
     }
 
-    /// The function ceases to exist: its queues stop, and it answers nobody any more.
+    /// Ends the function's existence: its queues stop, and it answers nobody any more.
     pub(crate) fn remove(&self) {
         self.present.store(false, Ordering::Release);
         let mut registers = self.registers.lock();
@@ -260,24 +194,24 @@ impl Function {
         self.domain.unmap_all();
     }
 
-    /// Gives the function to a VMM, or says who has it.
+    /// Gives the function to a VMM, or returns the one that has it.
     pub(crate) fn claim(&self, holder: Holder) -> Result<(), Holder> {
-        let mut place = self.holder.lock();
-        match &*place {
+        let mut present = self.holder.lock();
+        match &*present {
             Some(present) => Err(present.clone()),
             None => {
-                *place = Some(holder);
+                *present = Some(holder);
                 Ok(())
             }
         }
     }
 
-    /// The VMM that had the function does not have it any more.
+    /// Takes the function from the VMM that has it.
     pub(crate) fn unclaim(&self) {
         *self.holder.lock() = None;
     }
 
-    /// The VMM that has the function.
+    /// Returns the VMM that has the function.
     pub(crate) fn holder(&self) -> Option<Holder> {
         self.holder.lock().clone()
     }
@@ -285,13 +219,14 @@ impl Function {
     /// Sets or clears Bus Master Enable, for a VMM that keeps no such register.
     pub(crate) fn set_bus_master(&self, on: bool) {
         let mut command = [0; 2];
-        self.config_read(Path::Vmm, COMMAND, &mut command);
-        command[0] = command[0] & !BUS_MASTER | if on { BUS_MASTER } else { 0 };
-        // Nothing of it concerns VFs.
-        let _ = self.config_write(Path::Vmm, COMMAND, &command);
+        self.config_read(Requester::Vmm, COMMAND, &mut command);
+        let others = u16::from_le_bytes(command) & !COMMAND_BUS_MASTER;
+        let command = others | if on { COMMAND_BUS_MASTER } else { 0 };
+        // None of the events concerns VFs.
+        let _ = self.config_write(Requester::Vmm, COMMAND, &command.to_le_bytes());
     }
 
-    /// A VMM takes the function: it finds it as after a reset, and sees a plain endpoint.
+    /// Prepares the function for a VMM, which finds it as after a reset and sees a plain endpoint.
     pub(crate) fn take(&self) {
         self.reset_by_vmm();
         let mut registers = self.registers.lock();
@@ -300,7 +235,7 @@ impl Function {
         model.offer_sr_iov(false);
     }
 
-    /// The VMM is gone: everything it set up goes with it.
+    /// Clears everything that a VMM set up, after the VMM has gone.
     pub(crate) fn release(&self) {
         let mut registers = self.registers.lock();
         let Registers { space, view, model } = &mut *registers;
@@ -318,14 +253,14 @@ impl Function {
         self.domain.unmap_all();
     }
 
-    /// What the PF's registers say, for decoding requests.
+    /// Looks at the configuration space.
     pub(crate) fn with_space<T>(&self, look: impl FnOnce(&ConfigSpace) -> T) -> T {
         look(&self.registers.lock().space)
     }
 
     /// Looks at the device model.
-    pub(crate) fn with_model<T>(&self, look: impl FnOnce(&NetDevice) -> T) -> T {
-        look(&self.registers.lock().model)
+    pub(crate) fn with_model<T>(&self, look: impl FnOnce(&dyn Nic) -> T) -> T {
+        look(&*self.registers.lock().model)
     }
 
     fn msix_part(&self, bar: u8, offset: u64) -> Option<MsixPart> {
@@ -344,7 +279,7 @@ impl Function {
         for event in events {
             match *event {
                 Event::BusMaster(on) => {
-                    // Off: queues stop first, so that none of them faults.
+                    // When it is cleared, queues stop first, so that none of them faults.
                     if on {
                         self.domain.set_bus_master(true);
                     }
@@ -363,7 +298,7 @@ impl Function {
                     let bytes = bytes.get(..usize::from(len)).unwrap_or(bytes);
                     registers.model.config_write(capability, at, bytes);
                 }
-                // The registers' own business, or the adapter's.
+                // Other events concern the registers alone, or the adapter.
                 _ => {}
             }
         }
@@ -372,10 +307,14 @@ impl Function {
 
 #[cfg(test)]
 mod tests {
+    use manifold_datapath::Datapath;
     use manifold_virtio::transport::layout;
 
     use super::*;
-    use crate::switch::empty_table;
+    use crate::config::Config;
+    use crate::factory::Factory;
+    use crate::switch::{Switch, empty_table};
+    use crate::virtio_net::VirtioNet;
 
     /// Offset of `device_status` (virtio 1.3, 4.1.4.3); the common configuration comes first in its BAR.
     const DEVICE_STATUS: u64 = 0x14;
@@ -384,10 +323,12 @@ mod tests {
     fn a_function_that_was_removed_takes_no_writes() {
         let datapath = Arc::new(Datapath::start(&empty_table(), &[None]).unwrap());
         let switch = Arc::new(Switch::new(Arc::clone(&datapath), 1500, false));
-        let factory = Factory { config: Config::new("/tmp"), datapath, switch };
+        let config = Config::new("/tmp");
+        let models = Box::new(VirtioNet::new(&config));
+        let factory = Factory { config, models, datapath, switch };
         let vf = factory.vf(0).unwrap();
         let state = |vf: &Function| {
-            (vf.with_space(ConfigSpace::bus_master), vf.with_model(|model| model.state().status))
+            (vf.with_space(ConfigSpace::bus_master), vf.with_model(|model| model.driver().status))
         };
         let write = |vf: &Function| {
             vf.set_bus_master(true);
@@ -396,7 +337,7 @@ mod tests {
         write(&vf);
         assert_eq!(state(&vf), (true, 1));
         vf.remove();
-        let _ = vf.config_write(Path::Bus, COMMAND, &[0, 0]);
+        let _ = vf.config_write(Requester::Host, COMMAND, &[0, 0]);
         assert_eq!(state(&vf), (true, 0));
         vf.release();
         write(&vf);

@@ -1,11 +1,11 @@
-//! What an adapter tells about itself.
+//! The state of an adapter and its functions, as management sees it.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use manifold_datapath::PairSnapshot;
 use manifold_dma::{FaultReport, Stats};
-use manifold_pci::{FunctionId, Identity, RoutingId};
+use manifold_pci::{DriverReport, FunctionId, Identity, RoutingId};
 
 use crate::Uplink;
 
@@ -16,13 +16,13 @@ pub struct AdapterInfo {
     pub pf: RoutingId,
     /// TotalVFs.
     pub total_vfs: u16,
-    /// VFs that are enabled.
+    /// Number of VFs that are enabled.
     pub num_vfs: u16,
     /// First VF Offset.
     pub first_vf_offset: u16,
     /// VF Stride.
     pub vf_stride: u16,
-    /// What the port is connected to.
+    /// The interface that the port is connected to.
     pub uplink: Uplink,
     /// MTU offered to drivers, in bytes.
     pub mtu: u16,
@@ -35,24 +35,24 @@ pub struct AdapterInfo {
 /// One BAR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BarInfo {
-    /// 0 to 5.
+    /// Number of the BAR, 0 to 5.
     pub index: u8,
-    /// Where the PF driver placed it.
+    /// Address at which the PF driver placed it.
     pub address: u64,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Takes two registers.
+    /// `true` for a 64-bit BAR, which takes two registers.
     pub width64: bool,
-    /// Reads have no side effects.
+    /// `true` when reads have no side effects.
     pub prefetchable: bool,
 }
 
-/// How a VMM is attached.
+/// The protocol by which a VMM is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// The whole PCIe function.
+    /// The VMM has the whole PCIe function.
     VfioUser,
-    /// Its queues.
+    /// The VMM has the function's queues, and registers of its own.
     VhostUser,
 }
 
@@ -65,41 +65,41 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Who is attached to a function.
+/// The VMM that is attached to a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerInfo {
-    /// How.
+    /// Protocol that the VMM speaks.
     pub protocol: Protocol,
-    /// The process, where the kernel can tell.
+    /// ID of its process, where the kernel can tell.
     pub pid: Option<u32>,
 }
 
 impl PeerInfo {
-    /// `pid` is 0 where the kernel cannot tell.
+    /// Describes a VMM; `pid` is 0 where the kernel cannot tell.
     pub(crate) fn new(protocol: Protocol, pid: i32) -> Self {
         PeerInfo { protocol, pid: u32::try_from(pid).ok().filter(|pid| *pid != 0) }
     }
 }
 
-/// A function's DMA domain.
+/// The state of a function's DMA domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DmaInfo {
-    /// Mappings and bytes.
+    /// Number of mappings, and their bytes.
     pub stats: Stats,
-    /// Faults.
+    /// Faults since the function exists.
     pub faults: FaultReport,
 }
 
-/// One function.
+/// The state of one function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionInfo {
-    /// Which.
+    /// Name of the function.
     pub id: FunctionId,
-    /// Its routing ID.
+    /// Routing ID.
     pub routing_id: RoutingId,
-    /// Its IDs, as Linux shows them.
+    /// IDs, as Linux shows them.
     pub identity: Identity,
-    /// Its BARs; a VF's are its shares of the apertures.
+    /// BARs; those of a VF are its shares of the apertures.
     pub bars: Vec<BarInfo>,
     /// The vfio-user socket.
     pub socket: PathBuf,
@@ -109,16 +109,12 @@ pub struct FunctionInfo {
     pub mac: [u8; 6],
     /// MTU offered, in bytes.
     pub mtu: u16,
-    /// Whether the link is up.
+    /// `true` while the link is up.
     pub link_up: bool,
-    /// Who is attached.
+    /// VMM that is attached.
     pub attached: Option<PeerInfo>,
-    /// The driver's device status register (virtio 1.3, 2.1); over vhost-user what the VMM tells of it.
-    pub device_status: u8,
-    /// The features in use (virtio 1.3, 2.2), by name; none before the driver has accepted some.
-    pub features: Vec<&'static str>,
-    /// Why the device needs a reset, if it does.
-    pub failure: Option<String>,
+    /// Progress of the driver; over vhost-user as the VMM reports it.
+    pub driver: DriverReport,
     /// Counters, summed over the queue pairs.
     pub counters: PairSnapshot,
     /// The DMA domain.

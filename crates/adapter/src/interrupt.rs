@@ -10,7 +10,7 @@ use manifold_pci::MsiSink;
 pub(crate) struct EventFd(manifold_socket::EventFd);
 
 impl EventFd {
-    /// Takes the descriptor over.
+    /// Takes ownership of the descriptor.
     ///
     /// # Errors
     /// When it is not an eventfd.

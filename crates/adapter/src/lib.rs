@@ -1,7 +1,9 @@
 //! The adapter: every part of Manifold put together.
 //!
 //! What it is: one PF and up to 256 VFs with their configuration spaces, device models, DMA domains and queues; the host
-//! side that drives them (root complex and PF driver); the sockets on which VMMs attach; the switch's policies.
+//! side that drives them (root complex and PF driver); the sockets on which VMMs attach; the switch's policies. Device
+//! models are behind a trait: `model` says what they get, `virtio_net` is the one that the product has, and
+//! `docs/device-model.md` shows how another is added.
 //!
 //! What it is not: a command line or an API (those are above it), and none of the mechanisms (those are below).
 //!
@@ -12,13 +14,13 @@
 //!   VMM <--vfio-user--> Attachment ------------------------> Function
 //!                    (what vfio-pci does: DMA maps,          configuration space, MSI-X, device model,
 //!                     eventfds, reset)                       DMA domain, counters
-//!   VMM <--vhost-user-> VhostAttachment -------------------> Function: DMA domain, counters
+//!   VMM <--vhost-user-> VhostAttachment -------------------> Function: DMA domain, counters, virtqueues if it has any
 //!                    (memory, queues, eventfds)               |
 //!                                            Queues (start, stop, kick) --> Datapath workers
 //!                                            Switch (policies -> Table) --/
 //! ```
 //!
-//! Locks, in the order they are taken: [`Adapter`]'s driver, a function's registers, the switch's policies, a domain's
+//! Locks are taken in this order: [`Adapter`]'s driver, a function's registers, the switch's policies, a domain's
 //! mappings. Workers take none of them.
 
 #![forbid(unsafe_code)]
@@ -28,14 +30,18 @@ mod attachment;
 mod config;
 mod device;
 mod error;
+mod factory;
 mod function;
 mod info;
 mod interrupt;
+mod model;
 mod queues;
 mod switch;
 mod vhost;
+mod virtio_net;
 
 pub use adapter::{Adapter, View};
 pub use config::{Config, Uplink};
 pub use error::Error;
 pub use info::{AdapterInfo, BarInfo, DmaInfo, FunctionInfo, PeerInfo, Protocol};
+pub use model::{Model, ModelFactory, Resources};

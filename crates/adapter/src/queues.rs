@@ -16,7 +16,7 @@ pub(crate) struct Queues {
     function: FunctionId,
     datapath: Arc<Datapath>,
     switch: Arc<Switch>,
-    /// Doorbells of the transmit queues, by pair. They live as long as the function, so a VMM can hold on to them.
+    /// Doorbells of the transmit queues, by pair. They live as long as the function, so that a VMM can keep them.
     kicks: Vec<Kick>,
     counters: FunctionCounters,
 }
@@ -33,24 +33,26 @@ impl Queues {
         Ok(Queues { function, datapath, switch, kicks, counters })
     }
 
-    /// The transmit queues' doorbells, with the queues' virtio numbers.
-    pub(crate) fn doorbells(&self) -> impl Iterator<Item = (u16, &Kick)> {
-        (1u16..).step_by(2).zip(&self.kicks)
+    /// Returns the transmit queues' doorbells, with the queues' virtio numbers.
+    pub(crate) fn doorbells(&self) -> impl Iterator<Item = (u16, Kick)> {
+        (1u16..).step_by(2).zip(self.kicks.iter().cloned())
     }
 
-    fn tell(&self, what: &str, result: Result<(), manifold_datapath::Error>) {
+    fn log_failure(&self, what: &str, result: Result<(), manifold_datapath::Error>) {
         if let Err(error) = result {
             tracing::error!(function = %self.function, %error, "{what} cannot be changed");
         }
     }
 
-    fn place(index: u16) -> (u16, Direction) {
-        let direction =
-            if index.is_multiple_of(2) { Direction::Receive } else { Direction::Transmit };
-        (index / 2, direction)
+    fn pair(role: Role) -> (u16, Direction) {
+        match role {
+            Role::Rx(pair) => (pair, Direction::Receive),
+            Role::Tx(pair) => (pair, Direction::Transmit),
+        }
     }
 
-    /// Serves a queue, woken by `kick`, or else by the doorbell of its pair. What it has taken is recorded in `inflight`.
+    /// Starts to serve a queue, woken by `kick` or else by the doorbell of its pair. Chains in flight are recorded in
+    /// `inflight`.
     ///
     /// # Errors
     /// When the ring is not usable or there is no such pair.
@@ -61,10 +63,7 @@ impl Queues {
         kick: Option<Kick>,
         inflight: Option<Inflight>,
     ) -> Result<(), QueueError> {
-        let (pair, direction) = match role {
-            Role::Rx(pair) => (pair, Direction::Receive),
-            Role::Tx(pair) => (pair, Direction::Transmit),
-        };
+        let (pair, direction) = Self::pair(role);
         let Some(own) = self.kicks.get(usize::from(pair)) else {
             return Err(QueueError::Unserved(format!("there is no queue pair {pair}")));
         };
@@ -93,16 +92,16 @@ impl QueueHost for Queues {
     }
 
     fn stop(&self, index: u16) -> QueueState {
-        let (pair, direction) = Self::place(index);
+        let (pair, direction) = Self::pair(Role::of(index));
         match self.datapath.stop_queue(self.function, pair, direction) {
             Ok(state) => state.unwrap_or_default(),
-            // Without a worker nothing touches the queue either.
+            // There is no worker, so nothing touches the queue either.
             Err(_) => QueueState::default(),
         }
     }
 
     fn notify(&self, index: u16) {
-        if let (pair, Direction::Transmit) = Self::place(index)
+        if let Role::Tx(pair) = Role::of(index)
             && let Some(kick) = self.kicks.get(usize::from(pair))
         {
             self.datapath.kick(kick);
@@ -114,41 +113,35 @@ impl QueueHost for Queues {
     }
 
     fn steering_changed(&self, steering: &Steering) {
-        self.tell("steering", self.datapath.set_steering(self.function, steering));
+        self.log_failure("steering", self.datapath.set_steering(self.function, steering));
     }
 
     fn offloads_changed(&self, offloads: u64) {
-        self.tell("offloads", self.datapath.set_offloads(self.function, offloads));
+        self.log_failure("offloads", self.datapath.set_offloads(self.function, offloads));
     }
 
     fn coalescing_changed(&self, index: u16, coalescing: Coalescing) {
-        let (pair, direction) = Self::place(index);
+        let (pair, direction) = Self::pair(Role::of(index));
         let result = self.datapath.set_coalescing(self.function, pair, direction, coalescing);
-        self.tell("coalescing", result);
+        self.log_failure("coalescing", result);
     }
 
     fn statistics(&self, index: u16) -> QueueStatistics {
-        let (pair, direction) = Self::place(index);
+        let (pair, direction) = Self::pair(Role::of(index));
         let Some(counters) = self.counters.pairs().nth(pair.into()) else {
             return QueueStatistics::default();
         };
-        let way = match direction {
-            Direction::Receive => counters.rx,
-            Direction::Transmit => counters.tx,
-        };
-        let dropped = |reasons: &[DropCause]| reasons.iter().map(|r| counters.dropped(*r)).sum();
-        let (overruns, malformed) = match direction {
-            Direction::Receive => (dropped(&[DropCause::NoReceiveBuffer]), 0),
-            Direction::Transmit => (0, dropped(&[DropCause::BadNetHeader])),
+        let (passed, notifications, overruns, malformed) = match direction {
+            Direction::Receive => (counters.rx, 0, counters.dropped(DropCause::NoReceiveBuffer), 0),
+            Direction::Transmit => {
+                (counters.tx, counters.notifications, 0, counters.dropped(DropCause::BadNetHeader))
+            }
         };
         QueueStatistics {
-            packets: way.frames,
-            bytes: way.bytes,
-            interrupts: way.interrupts,
-            notifications: match direction {
-                Direction::Receive => 0,
-                Direction::Transmit => counters.notifications,
-            },
+            packets: passed.frames,
+            bytes: passed.bytes,
+            interrupts: passed.interrupts,
+            notifications,
             drops: counters
                 .drops
                 .iter()
@@ -157,9 +150,9 @@ impl QueueHost for Queues {
                 .sum(),
             overruns,
             malformed,
-            partial_checksums: way.partial,
-            gso_packets: way.gso_frames,
-            gso_bytes: way.gso_bytes,
+            partial_checksums: passed.partial,
+            gso_packets: passed.gso_frames,
+            gso_bytes: passed.gso_bytes,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The switch's policies: from what each function may and wants to receive to the workers' forwarding table.
+//! The switch's policies: each function's filters, limited by what the PF allows it, become the workers' forwarding table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use manifold_eswitch::{Filters, MacAddr, Policy, Table, TableBuilder};
 use manifold_pci::FunctionId;
 use parking_lot::Mutex;
 
-/// The Ethernet header, on top of the MTU; the switch allows for a VLAN tag by itself.
+/// Bytes of an Ethernet header, which come on top of the MTU. The switch allows for a VLAN tag by itself.
 const FRAME_OVERHEAD: u32 = 14;
 
-/// Every function's policy. A change builds a new table and hands it to the workers before it returns.
+/// The policies of all functions. A change builds a new table and hands it to the workers before it returns.
 pub(crate) struct Switch {
     datapath: Arc<Datapath>,
     max_frame_len: u32,
@@ -22,8 +22,9 @@ pub(crate) struct Switch {
 struct State {
     policies: BTreeMap<FunctionId, Policy>,
     uplink: bool,
-    /// Functions whose claim to another's address has been told: a driver can make as many as it likes.
-    told: BTreeSet<FunctionId>,
+    /// Functions whose claim to another's address has been logged. There is one warning for each, as a driver can make as
+    /// many claims as it likes.
+    warned: BTreeSet<FunctionId>,
 }
 
 impl Switch {
@@ -35,7 +36,7 @@ impl Switch {
         }
     }
 
-    /// Functions come into being, each with the address the PF gives it.
+    /// Adds functions, each with the address the PF assigns to it.
     pub(crate) fn add(&self, functions: impl IntoIterator<Item = (FunctionId, [u8; 6])>) {
         let mut state = self.state.lock();
         for (id, mac) in functions {
@@ -44,15 +45,15 @@ impl Switch {
         self.publish(&mut state);
     }
 
-    /// Functions cease to exist.
+    /// Removes the functions that are gone.
     pub(crate) fn remove(&self, gone: impl Fn(FunctionId) -> bool) {
         let mut state = self.state.lock();
         state.policies.retain(|id, _| !gone(*id));
-        state.told.retain(|id| !gone(*id));
+        state.warned.retain(|id| !gone(*id));
         self.publish(&mut state);
     }
 
-    /// A function's driver changed what it wants to receive.
+    /// Replaces the filters that a function's driver asks for.
     pub(crate) fn set_filters(&self, id: FunctionId, filters: &Filters) {
         let mut state = self.state.lock();
         let Some(policy) = state.policies.get_mut(&id) else { return };
@@ -66,7 +67,7 @@ impl Switch {
     fn publish(&self, state: &mut State) {
         let table = build(state, self.max_frame_len);
         for conflict in table.conflicts() {
-            if state.told.insert(conflict.refused) {
+            if state.warned.insert(conflict.refused) {
                 tracing::warn!(
                     mac = %conflict.mac, owner = %conflict.owner, refused = %conflict.refused,
                     "two functions claim one MAC address"
@@ -88,13 +89,14 @@ fn build(state: &State, max_frame_len: u32) -> Table {
     builder.build()
 }
 
-/// The table of an adapter without functions.
+/// Returns the table of an adapter without functions.
 pub(crate) fn empty_table() -> Arc<Table> {
     Arc::new(TableBuilder::new().build())
 }
 
-/// What the PF lets a function receive of what it asks for. A VF is not trusted (as other adapters say): it gets no unicast
-/// frames but its own, so promiscuous mode shows it every multicast frame and every VLAN, and no more.
+/// Limits the filters a driver asked for to those that the PF lets its function have. A VF is not trusted (as other
+/// adapters say): it gets no unicast frames but its own, so promiscuous mode shows it every multicast frame and every VLAN,
+/// and no more.
 fn limit(asked: Filters, id: FunctionId) -> Filters {
     if id == FunctionId::Pf {
         return asked;
@@ -121,19 +123,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_to_anothers_address_is_told_once() {
+    fn a_claim_to_anothers_address_is_logged_once() {
         let datapath = Arc::new(Datapath::start(&empty_table(), &[None]).unwrap());
         let switch = Switch::new(datapath, 1500, false);
         let mac = |last| [2, 0, 0, 0, 0, last];
         switch.add([(Vf(0), mac(0)), (Vf(1), mac(1))]);
-        let told = || switch.state.lock().told.iter().copied().collect::<Vec<_>>();
-        assert_eq!(told(), []);
+        let warned = || switch.state.lock().warned.iter().copied().collect::<Vec<_>>();
+        assert_eq!(warned(), []);
         for own in [false, true, false] {
             switch.set_filters(Vf(1), &Filters::new(mac(u8::from(own))));
-            assert_eq!(told(), [Vf(1)]);
+            assert_eq!(warned(), [Vf(1)]);
         }
         switch.remove(|id| id == Vf(1));
-        assert_eq!(told(), []);
+        assert_eq!(warned(), []);
     }
 }
 
@@ -147,7 +149,7 @@ mod trust_tests {
     const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 2];
     const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 3];
 
-    /// Who gets a frame from `SENDER` when `id` asks for everything.
+    /// Returns who gets a frame from `SENDER` when `id` asks for everything.
     fn receivers(id: FunctionId, destination: [u8; 6]) -> Vec<FunctionId> {
         let (other, sender) = (FunctionId::Vf(8), FunctionId::Vf(9));
         let mut greedy = Filters::new(OWN);

@@ -16,10 +16,11 @@ use std::sync::Arc;
 
 use manifold_datapath::Kick;
 use manifold_dma::{Backing, PAGE_SIZE, Permissions, SharedMemory};
+use manifold_pci::DriverReport;
 use manifold_vhost_user::{
     Device, DeviceStatus, Disconnect, Failure, Offer, Peer, Position, Region, RingLines, RingSetup,
 };
-use manifold_virtio::net::{Filters, NetConfig, QueueHost, Role, Steering};
+use manifold_virtio::net::{Filters, QueueHost, Role, Steering, feature_names};
 use manifold_virtio::ring::{Inflight, MAX_QUEUE_SIZE, QueueAddresses, is_in_use};
 use manifold_virtio::spec::feature as common;
 use manifold_virtio::spec::net::feature;
@@ -29,6 +30,8 @@ use rustix::fd::OwnedFd;
 
 use crate::function::{Function, Holder};
 use crate::info::{PeerInfo, Protocol};
+use crate::model::Virtqueues;
+use crate::queues::Queues;
 
 /// Of a function's features, those that concern the queues and what is in them. The rest is the VMM's, which keeps the
 /// control queue and the configuration.
@@ -56,6 +59,10 @@ enum Refused {
     Held(Holder),
     #[error("the function has been disabled")]
     Gone,
+    #[error(
+        "the function's device model has no virtqueues: attach to its vfio-user socket instead"
+    )]
+    NoVirtqueues,
     #[error("the driver is a legacy one (VIRTIO_F_VERSION_1 was not negotiated)")]
     Legacy,
     #[error("the adapter's MTU is {0}: set host_mtu to that or less, or `manifold serve --mtu`")]
@@ -87,15 +94,28 @@ impl VhostAttachment {
             && is_in_use(&self.function.domain, setup.descriptors, setup.size)
     }
 
-    fn net(&self) -> &NetConfig {
-        &self.function.net
+    fn queues(&self) -> Result<&Queues, Refused> {
+        let virtqueues = self.function.virtqueues.as_ref();
+        virtqueues.map(|virtqueues| &*virtqueues.queues).ok_or(Refused::NoVirtqueues)
+    }
+
+    /// Sets what the function receives, of multicast all or nothing.
+    fn set_filters(&self, all_multicast: bool) {
+        if let Ok(queues) = self.queues() {
+            let filters = Filters { all_multicast, ..Filters::new(self.function.mac) };
+            queues.filters_changed(&filters);
+        }
     }
 }
 
 impl Device for VhostAttachment {
     fn offer(&self) -> Offer {
-        let pairs = self.net().queue_pairs;
-        let mut features = (self.net().offer | common::VERSION_1) & DATA_PATH;
+        // A VMM that attaches to a function without virtqueues is refused right after this.
+        let (features, pairs) = match self.function.virtqueues {
+            Some(Virtqueues { features, pairs, .. }) => (features, pairs),
+            None => (0, 0),
+        };
+        let mut features = features & DATA_PATH;
         if pairs == 1 {
             features &= !feature::MQ;
         }
@@ -106,18 +126,18 @@ impl Device for VhostAttachment {
         if !self.function.is_present() {
             return Err(Refused::Gone.into());
         }
+        self.queues()?;
         let info = PeerInfo::new(Protocol::VhostUser, peer.pid);
         let holder = Holder { info, status: Some(status) };
         self.function.claim(holder).map_err(Refused::Held)?;
         self.function.take();
         self.function.set_bus_master(true);
-        let filters = Filters { all_multicast: true, ..Filters::new(self.net().mac) };
-        self.function.queues.filters_changed(&filters);
+        self.set_filters(true);
         Ok(())
     }
 
     fn detached(&self, _: &Disconnect) {
-        self.function.queues.filters_changed(&Filters::new(self.net().mac));
+        self.set_filters(false);
         self.function.release();
         self.function.unclaim();
     }
@@ -150,8 +170,6 @@ impl Device for VhostAttachment {
             self.unserved.lock().insert(ring, setup.position);
             return Ok(());
         }
-        let pair = ring / 2;
-        let role = if ring.is_multiple_of(2) { Role::Rx(pair) } else { Role::Tx(pair) };
         let queue = QueueSetup {
             index: ring,
             addresses: QueueAddresses {
@@ -165,7 +183,7 @@ impl Device for VhostAttachment {
             events: Arc::new(Line { ring, function: self.function.id, lines: setup.lines }),
         };
         let inflight = setup.inflight.map(|part| track(&part)).transpose()?;
-        self.function.queues.serve(role, queue, setup.kick.map(Kick::from_fd), inflight)?;
+        self.queues()?.serve(Role::of(ring), queue, setup.kick.map(Kick::from_fd), inflight)?;
         Ok(())
     }
 
@@ -173,12 +191,15 @@ impl Device for VhostAttachment {
         if let Some(position) = self.unserved.lock().remove(&ring) {
             return position;
         }
-        let QueueState { next_avail, next_used } = self.function.queues.stop(ring);
+        let stop = |queues: &Queues| queues.stop(ring);
+        let QueueState { next_avail, next_used } = self.queues().map(stop).unwrap_or_default();
         Position { next_available: next_avail, next_used }
     }
 
     fn use_pairs(&self, pairs: u16) {
-        self.function.queues.steering_changed(&Steering { pairs, ..Steering::default() });
+        if let Ok(queues) = self.queues() {
+            queues.steering_changed(&Steering { pairs, ..Steering::default() });
+        }
     }
 
     fn announce(&self, mac: [u8; 6]) {
@@ -192,7 +213,7 @@ impl Device for VhostAttachment {
     }
 
     fn set_mtu(&self, mtu: u16) -> Result<(), Failure> {
-        let offered = self.net().mtu;
+        let offered = self.function.with_model(|nic| nic.mtu());
         if mtu > offered { Err(Refused::Mtu(offered).into()) } else { Ok(()) }
     }
 }
@@ -200,6 +221,15 @@ impl Device for VhostAttachment {
 /// Where a ring is, in the words of the data path.
 fn state(Position { next_available, next_used }: Position) -> QueueState {
     QueueState { next_avail: next_available, next_used }
+}
+
+/// Returns how far a driver has come by what the VMM says, which keeps its registers.
+pub(crate) fn driver(status: &DeviceStatus) -> DriverReport {
+    DriverReport {
+        status: status.get(),
+        features: feature_names(status.features()).collect(),
+        failure: status.failure(),
+    }
 }
 
 /// A ring's part of the file in which the VMM keeps what is in flight.

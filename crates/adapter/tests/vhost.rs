@@ -44,7 +44,7 @@ fn frames_pass_between_functions_and_count_as_ever() {
     assert_eq!(info(0).dma.stats.mappings, 1);
     a.start_pair(0);
     b.start_pair(0);
-    assert_eq!(info(0).device_status, 15);
+    assert_eq!(info(0).driver.status, 15);
 
     for n in 0..600_u16 {
         b.provide(0);
@@ -73,7 +73,7 @@ fn frames_pass_between_functions_and_count_as_ever() {
     eventually("detached", || info(0).attached.is_none() && info(1).attached.is_none());
     assert_eq!(info(0).dma.stats.mappings, 0);
     assert_eq!(info(0).dma.faults.count, 0);
-    assert_eq!(info(0).device_status, 0);
+    assert_eq!(info(0).driver.status, 0);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_function_has_one_attachment_whatever_the_protocol() {
     // The PF can be had just so.
     let mut pf = Client::attach(&adapter.function(Pf).unwrap().vhost_socket);
     pf.start_pair(0);
-    assert_eq!(adapter.function(Pf).unwrap().device_status, 15);
+    assert_eq!(adapter.function(Pf).unwrap().driver.status, 15);
     // A function that is disabled is taken away.
     let vf = Client::attach(&info().vhost_socket);
     eventually("attached", || info().attached.is_some());
@@ -187,7 +187,7 @@ fn protocol_features_are_there_and_a_reset_works() {
     assert!(offered.contains(needed), "{offered:?}");
     client.start_pair(0);
     client.frontend.reset_device().unwrap();
-    assert_eq!(adapter.function(Vf(0)).unwrap().device_status, 0);
+    assert_eq!(adapter.function(Vf(0)).unwrap().driver.status, 0);
     client.start_pair(0);
 }
 
@@ -199,11 +199,11 @@ fn a_ring_that_breaks_the_rules_harms_only_itself() {
     let mut bad = Client::attach(&info(0).vhost_socket);
     bad.start_pair(0);
     bad.break_ring(1);
-    eventually("needs reset", || info(0).device_status & 64 != 0);
+    eventually("needs reset", || info(0).driver.status & 64 != 0);
     assert!(bad.failed(1));
-    let reason = info(0).failure.expect("no reason is given");
+    let reason = info(0).driver.failure.expect("no reason is given");
     assert!(reason.starts_with("queue 1: "), "{reason}");
-    assert!(info(0).features.contains(&"VERSION_1"), "{:?}", info(0).features);
+    assert!(info(0).driver.features.contains(&"VERSION_1"), "{:?}", info(0).driver.features);
     let mut a = Client::attach(&info(1).vhost_socket);
     let mut b = Client::attach(&info(2).vhost_socket);
     a.start_pair(0);
@@ -214,10 +214,10 @@ fn a_ring_that_breaks_the_rules_harms_only_itself() {
     assert_eq!(b.receive(0), sent);
     // After a reset it works.
     bad.frontend.reset_device().unwrap();
-    assert_eq!((info(0).failure, info(0).features.len()), (None, 0));
+    assert_eq!((info(0).driver.failure, info(0).driver.features.len()), (None, 0));
     bad.mend();
     bad.start_pair(0);
-    assert_eq!(info(0).device_status, 15);
+    assert_eq!(info(0).driver.status, 15);
     b.provide(0);
     bad.send(0, &frame(info(2).mac, info(0).mac, b"mended"));
     assert!(b.receive(0).ends_with(b"mended"));

@@ -1,7 +1,7 @@
-//! The client: typed calls to a daemon's `api.sock`.
+//! The client makes typed calls to a daemon's `api.sock`.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -17,48 +17,48 @@ use tokio::net::UnixStream;
 use crate::problem::Problem;
 use crate::types::{Adapter, ConfigSpace, EnableVfs, Function, Vfs, VfsDisabled, View, Worker};
 
-/// How long a call may take. Enabling 256 VFs stays far below it.
+/// Longest time that a call may take. Enabling 256 VFs stays far below it.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// More than any answer: 257 functions are about half a megabyte.
+/// Most bytes of an answer that are read. A list of 257 functions has about half a megabyte.
 const LARGEST_ANSWER: usize = 64 << 20;
 
-/// Why a call did not succeed.
+/// The reason why a call did not succeed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No daemon listens there.
+    /// No daemon listens on the socket.
     #[error("no daemon answers at {}: start one with `manifold serve`, or name its folder with `--run-dir`", .socket.display())]
     NotRunning {
-        /// The socket that was tried.
+        /// Path of the socket.
         socket: PathBuf,
     },
     /// The socket is there, but not for this user.
     #[error("no permission to use {}: run as the user who started the daemon", .socket.display())]
     NotPermitted {
-        /// The socket that was tried.
+        /// Path of the socket.
         socket: PathBuf,
     },
     /// Connecting failed for another reason.
     #[error("cannot connect to {}", .socket.display())]
     Connect {
-        /// The socket that was tried.
+        /// Path of the socket.
         socket: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// The daemon hung up, or what it sent was not HTTP.
     #[error("the daemon at {} hung up during the call", .socket.display())]
     Transport {
-        /// The socket in use.
+        /// Path of the socket.
         socket: PathBuf,
-        /// What went wrong.
+        /// Error of the connection.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// No answer within half a minute.
+    /// The daemon did not answer within half a minute.
     #[error("the daemon at {} did not answer within {} s", .socket.display(), DEADLINE.as_secs())]
     Deadline {
-        /// The socket in use.
+        /// Path of the socket.
         socket: PathBuf,
     },
     /// The answer is not what this client understands.
@@ -68,9 +68,9 @@ pub enum Error {
     Answer {
         /// Method and path.
         call: String,
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
-        /// Where reading it failed.
+        /// Place at which reading it failed.
         source: serde_json::Error,
     },
     /// The daemon refused, and says why.
@@ -78,32 +78,27 @@ pub enum Error {
     Refused(Problem),
 }
 
-/// A daemon, by its `api.sock`. Every call makes a connection of its own.
+/// A client of one daemon. Every call makes a connection of its own.
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
 }
 
 impl Client {
-    /// A client of the daemon that listens on `socket`. Nothing is sent yet.
+    /// Makes a client of the daemon that listens on `socket`. Nothing is sent yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into() }
     }
 
-    /// The socket it uses.
-    pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-
-    /// The adapter as a whole.
+    /// Describes the adapter as a whole.
     ///
     /// # Errors
-    /// See [`Error`]; so for every call.
+    /// See [`Error`].
     pub async fn adapter(&self) -> Result<Adapter, Error> {
         self.get("/v1/adapter").await
     }
 
-    /// The threads that move frames, and where their time goes.
+    /// Lists the threads that move frames, and where their time goes.
     ///
     /// # Errors
     /// See [`Error`].
@@ -111,7 +106,7 @@ impl Client {
         self.get("/v1/workers").await
     }
 
-    /// The functions there are: the PF, then the VFs by index.
+    /// Lists the functions: the PF, then the VFs by index.
     ///
     /// # Errors
     /// See [`Error`].
@@ -119,7 +114,7 @@ impl Client {
         self.get("/v1/functions").await
     }
 
-    /// One function.
+    /// Describes one function.
     ///
     /// # Errors
     /// See [`Error`].
@@ -127,7 +122,7 @@ impl Client {
         self.get(&format!("/v1/functions/{id}")).await
     }
 
-    /// A function's configuration space.
+    /// Returns a function's configuration space.
     ///
     /// # Errors
     /// See [`Error`].
@@ -135,7 +130,7 @@ impl Client {
         self.get(&format!("/v1/functions/{id}/config?view={view}")).await
     }
 
-    /// The VFs there are.
+    /// Lists the VFs.
     ///
     /// # Errors
     /// See [`Error`].
@@ -157,14 +152,6 @@ impl Client {
     /// See [`Error`].
     pub async fn disable_vfs(&self) -> Result<VfsDisabled, Error> {
         self.call(Method::DELETE, "/v1/vfs", None::<&()>).await
-    }
-
-    /// The OpenAPI document of the interface.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn openapi(&self) -> Result<serde_json::Value, Error> {
-        self.get("/v1/openapi.json").await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {

@@ -25,7 +25,7 @@
 //! | `DELETE /v1/vfs`                             | [`types::VfsDisabled`] |
 //! | `GET /v1/openapi.json`                       | the OpenAPI document |
 //!
-//! What is refused is answered with a [`Problem`] and the HTTP status of its [`Code`].
+//! A request that is refused is answered with a [`Problem`] and the HTTP status of its [`Code`].
 
 #![forbid(unsafe_code)]
 
@@ -40,5 +40,5 @@ pub mod types;
 pub use backend::Backend;
 pub use client::{Client, Error};
 pub use problem::{Code, Problem};
-pub use server::{openapi, router, serve};
+pub use server::serve;
 pub use software::Software;

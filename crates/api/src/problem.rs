@@ -1,4 +1,4 @@
-//! Errors as the API tells them: one JSON object, with the HTTP status that fits.
+//! Errors of the API. Each is one JSON object, with the HTTP status that fits.
 
 use std::fmt;
 
@@ -9,18 +9,18 @@ use manifold_pci::FunctionId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Why a request was refused, and what to do about it.
+/// The reason why a request was refused, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// For programs: which problem this is.
+    /// Kind of problem, for programs.
     pub code: Code,
-    /// For people: what is wrong, with the value that was wrong.
+    /// Text for people that says what is wrong, with the value that was wrong.
     pub message: String,
-    /// For people: what to do next; `null` where there is nothing better than trying again.
+    /// Text for people that says what to do next; `null` where there is nothing better than trying again.
     pub hint: Option<String>,
 }
 
-/// Which problem a [`Problem`] is. Its text form never changes once released.
+/// The kind of a [`Problem`]. Its text form never changes once released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
@@ -40,13 +40,13 @@ pub enum Code {
     Internal,
     /// The daemon is shutting down (503).
     ShuttingDown,
-    /// A code of a daemon newer than this client.
+    /// The code comes from a daemon newer than this client.
     #[serde(other)]
     Unknown,
 }
 
 impl Code {
-    /// The HTTP status of a response that carries this problem.
+    /// Returns the HTTP status of a response that carries this problem.
     pub fn status(self) -> StatusCode {
         match self {
             Self::BadRequest | Self::VfCountOutOfRange => StatusCode::BAD_REQUEST,
@@ -60,19 +60,19 @@ impl Code {
 }
 
 impl Problem {
-    /// A problem without a hint.
+    /// Makes a problem without a hint.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), hint: None }
     }
 
-    /// The same problem with what to do about it.
+    /// Adds a hint: what to do about the problem.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// `count` VFs cannot be enabled, because 1 to `total_vfs` can.
+    /// Reports that `count` VFs cannot be enabled, because 1 to `total_vfs` can.
     pub fn vf_count_out_of_range(count: u32, total_vfs: u16) -> Self {
         let problem = Self::new(
             Code::VfCountOutOfRange,
@@ -89,7 +89,7 @@ impl Problem {
         }
     }
 
-    /// VFs are enabled already, so NumVFs is locked.
+    /// Reports that VFs are enabled already, so that NumVFs is locked.
     pub fn vfs_already_enabled(num_vfs: usize, wanted: u32) -> Self {
         Self::new(
             Code::VfsAlreadyEnabled,
@@ -104,7 +104,7 @@ impl Problem {
         ))
     }
 
-    /// The adapter has no function `id` while `num_vfs` VFs are enabled.
+    /// Reports that the adapter has no function `id` while `num_vfs` VFs are enabled.
     pub fn no_such_function(id: FunctionId, num_vfs: u16) -> Self {
         let problem = match num_vfs {
             0 => {

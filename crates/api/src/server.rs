@@ -1,4 +1,4 @@
-//! The server: the REST interface of one [`Backend`].
+//! The server gives one [`Backend`] a REST interface.
 
 use std::io;
 use std::sync::Arc;
@@ -42,13 +42,8 @@ fn described() -> OpenApiRouter<Arc<dyn Backend>> {
         .routes(routes!(get_vfs, enable_vfs, disable_vfs))
 }
 
-/// The OpenAPI document of the interface, as `GET /v1/openapi.json` returns it.
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    described().split_for_parts().1
-}
-
-/// The interface as an `axum` router.
-pub fn router(backend: Arc<dyn Backend>) -> Router {
+/// Returns the interface as a router, its OpenAPI document at `GET /v1/openapi.json`.
+fn router(backend: Arc<dyn Backend>) -> Router {
     let (router, document) = described().split_for_parts();
     router
         .route("/v1/openapi.json", routing::get(async move || Json(document)))
@@ -60,7 +55,7 @@ pub fn router(backend: Arc<dyn Backend>) -> Router {
 /// Serves `backend` on `listener` until `stop` completes and the requests under way are answered.
 ///
 /// # Errors
-/// What accepting connections ran into.
+/// When connections cannot be accepted.
 pub async fn serve(
     listener: UnixListener,
     backend: Arc<dyn Backend>,
@@ -69,7 +64,7 @@ pub async fn serve(
     axum::serve(listener, router(backend)).with_graceful_shutdown(stop).await
 }
 
-/// The adapter as a whole.
+/// Describes the adapter as a whole.
 #[utoipa::path(get, path = "/v1/adapter", tag = "adapter", responses(
     (status = OK, body = Adapter),
     (status = INTERNAL_SERVER_ERROR, body = Problem),
@@ -78,7 +73,7 @@ async fn get_adapter(State(backend): Shared) -> Result<Json<Adapter>, Problem> {
     blocking(move || Ok(backend.adapter())).await
 }
 
-/// The threads that move frames, and where their time goes.
+/// Lists the threads that move frames, and where their time goes.
 #[utoipa::path(get, path = "/v1/workers", tag = "adapter", responses(
     (status = OK, body = Vec<Worker>),
     (status = INTERNAL_SERVER_ERROR, body = Problem),
@@ -87,7 +82,7 @@ async fn list_workers(State(backend): Shared) -> Result<Json<Vec<Worker>>, Probl
     blocking(move || Ok(backend.workers())).await
 }
 
-/// The functions there are: the PF, then the VFs by index.
+/// Lists the functions: the PF, then the VFs by index.
 #[utoipa::path(get, path = "/v1/functions", tag = "functions", responses(
     (status = OK, body = Vec<Function>),
     (status = INTERNAL_SERVER_ERROR, body = Problem),
@@ -96,7 +91,7 @@ async fn list_functions(State(backend): Shared) -> Result<Json<Vec<Function>>, P
     blocking(move || Ok(backend.functions())).await
 }
 
-/// One function.
+/// Describes one function.
 #[utoipa::path(get, path = "/v1/functions/{id}", tag = "functions",
     params(("id" = String, Path, description = "`pf`, `vf0` ... `vf255`")),
     responses(
@@ -112,7 +107,7 @@ async fn get_function(
     blocking(move || backend.function(id).ok_or_else(|| missing(&*backend, id))).await
 }
 
-/// A function's configuration space.
+/// Returns a function's configuration space.
 #[utoipa::path(get, path = "/v1/functions/{id}/config", tag = "functions",
     params(("id" = String, Path, description = "`pf`, `vf0` ... `vf255`"), ConfigQuery),
     responses(
@@ -135,7 +130,7 @@ async fn get_config(
     .await
 }
 
-/// The VFs there are.
+/// Lists the VFs.
 #[utoipa::path(get, path = "/v1/vfs", tag = "vfs", responses(
     (status = OK, body = Vfs),
     (status = INTERNAL_SERVER_ERROR, body = Problem),
@@ -144,7 +139,7 @@ async fn get_vfs(State(backend): Shared) -> Result<Json<Vfs>, Problem> {
     blocking(move || Ok(vfs(&*backend))).await
 }
 
-/// Enable VFs, through the PF's SR-IOV capability.
+/// Enables VFs, through the PF's SR-IOV capability.
 #[utoipa::path(post, path = "/v1/vfs", tag = "vfs", request_body = EnableVfs, responses(
     (status = CREATED, description = "The VFs exist, each with a socket to attach to", body = Vfs),
     (status = BAD_REQUEST, description = "The count is not 1 to TotalVFs", body = Problem),
@@ -164,7 +159,7 @@ async fn enable_vfs(
     Ok((StatusCode::CREATED, enabled))
 }
 
-/// Disable all VFs. Machines that use one lose it, as when hardware is pulled out.
+/// Disables all VFs. A machine that uses one loses it, as when hardware is pulled out.
 #[utoipa::path(delete, path = "/v1/vfs", tag = "vfs", responses(
     (status = OK, body = VfsDisabled),
     (status = INTERNAL_SERVER_ERROR, description = "The PF refused", body = Problem),
@@ -187,7 +182,7 @@ fn vfs(backend: &dyn Backend) -> Vfs {
     let total_vfs = backend.adapter().total_vfs;
     let is_vf = |function: &Function| matches!(function.id, FunctionId::Vf(_));
     let vfs: Vec<Function> = backend.functions().into_iter().filter(is_vf).collect();
-    // At most 256, so the count fits.
+    // There are at most 256 VFs, so the count fits.
     let num_vfs = u16::try_from(vfs.len()).unwrap_or(u16::MAX);
     Vfs { total_vfs, num_vfs, vfs }
 }

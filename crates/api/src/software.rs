@@ -17,7 +17,7 @@ pub struct Software {
 }
 
 impl Software {
-    /// The API's side of `adapter`.
+    /// Makes `adapter` a backend of the API.
     pub fn new(adapter: Arc<Adapter>) -> Self {
         Self { adapter }
     }
@@ -34,10 +34,7 @@ impl Backend for Software {
             num_vfs: info.num_vfs,
             first_vf_offset: info.first_vf_offset,
             vf_stride: info.vf_stride,
-            uplink: match info.uplink {
-                manifold_adapter::Uplink::None => types::Uplink::None,
-                manifold_adapter::Uplink::Tap(name) => types::Uplink::Tap(name),
-            },
+            uplink: info.uplink,
             mtu: info.mtu,
             queue_pairs: info.queue_pairs,
             run_dir: info.run_dir,
@@ -109,7 +106,7 @@ impl Backend for Software {
     }
 
     fn disable_vfs(&self) -> Result<types::VfsDisabled, Problem> {
-        // Who attaches between these two calls is disconnected without being named.
+        // A VMM that attaches between these two calls is disconnected without being named.
         let holds = |f: &FunctionInfo| f.attached.is_some() && f.id != FunctionId::Pf;
         let functions = self.adapter.functions();
         let detached = functions.iter().filter(|f| holds(f)).map(|f| f.id).collect();
@@ -135,7 +132,7 @@ fn function(info: FunctionInfo) -> types::Function {
         bars: info.bars.into_iter().map(bar).collect(),
         socket: info.socket,
         vhost_socket: info.vhost_socket,
-        mac: types::MacAddress(info.mac),
+        mac: types::MacAddr(info.mac),
         mtu: info.mtu,
         link: if info.link_up { types::Link::Up } else { types::Link::Down },
         attached: info.attached.map(|peer| types::Peer {
@@ -146,9 +143,9 @@ fn function(info: FunctionInfo) -> types::Function {
             pid: peer.pid,
         }),
         driver: types::DriverStatus {
-            features: info.features.into_iter().map(str::to_owned).collect(),
-            failure: info.failure,
-            ..types::DriverStatus::from(info.device_status)
+            features: info.driver.features.into_iter().map(str::to_owned).collect(),
+            failure: info.driver.failure,
+            ..types::DriverStatus::from(info.driver.status)
         },
         counters: types::Counters {
             rx_frames: info.counters.rx.frames,

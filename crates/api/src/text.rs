@@ -1,6 +1,6 @@
-//! Serde helpers: values that JSON carries as text.
+//! Serde helpers for values that JSON carries as text.
 
-/// A value written with its `Display` and read with its `FromStr`.
+/// Writes a value with its `Display` and reads it with its `FromStr`.
 pub(crate) mod display {
     use std::fmt::Display;
     use std::str::FromStr;
@@ -25,7 +25,7 @@ pub(crate) mod display {
     }
 }
 
-/// A list of such values.
+/// Writes a list of values with their `Display` and reads it with their `FromStr`.
 pub(crate) mod display_list {
     use std::fmt::Display;
     use std::str::FromStr;
@@ -53,7 +53,7 @@ pub(crate) mod display_list {
     }
 }
 
-/// The 4096 bytes of a configuration space as 8192 hexadecimal digits.
+/// Writes the 4096 bytes of a configuration space as 8192 hexadecimal digits, and reads them.
 pub(crate) mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de};
 

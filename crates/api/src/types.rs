@@ -1,4 +1,4 @@
-//! What the API carries: one type per JSON object, each with its OpenAPI schema.
+//! The types of the API: one for each JSON object, with its OpenAPI schema.
 //!
 //! Field names follow the words of the PCIe and virtio specifications; `bdf` is a routing ID
 //! written as `bus:device.function`, as `lspci` does. Counts of bytes are bytes, addresses are
@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
+pub use manifold_adapter::Uplink;
+pub use manifold_eswitch::MacAddr;
 use manifold_pci::{CONFIG_SIZE, FunctionId, RoutingId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -20,21 +21,21 @@ use crate::text;
 pub struct Adapter {
     /// Version of the daemon.
     pub version: String,
-    /// The daemon's process ID.
+    /// Process ID of the daemon.
     pub pid: u32,
     /// Routing ID of the PF.
     #[serde(with = "text::display")]
     #[schema(value_type = String, example = "01:00.0")]
     pub bdf: RoutingId,
-    /// TotalVFs of the SR-IOV capability: how many VFs can be enabled, 1 to 256.
+    /// TotalVFs of the SR-IOV capability: number of VFs that can be enabled, 1 to 256.
     pub total_vfs: u16,
-    /// VFs enabled now; 0 while VF Enable is clear.
+    /// Number of VFs enabled now; 0 while VF Enable is clear.
     pub num_vfs: u16,
     /// First VF Offset: the routing ID of VF 0 minus the PF's.
     pub first_vf_offset: u16,
     /// VF Stride: the routing ID of each VF minus the one before it.
     pub vf_stride: u16,
-    /// What the port is connected to.
+    /// Interface that the port is connected to: `none` or `tap:NAME`.
     #[serde(with = "text::display")]
     #[schema(value_type = String, example = "tap:tap0")]
     pub uplink: Uplink,
@@ -47,102 +48,46 @@ pub struct Adapter {
     pub run_dir: PathBuf,
 }
 
-/// What the port is connected to. Text form: `none` or `tap:NAME`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub enum Uplink {
-    /// Nothing: frames for the port are dropped.
-    #[default]
-    None,
-    /// A TAP interface of the host.
-    Tap(String),
-}
-
-impl fmt::Display for Uplink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("none"),
-            Self::Tap(name) => write!(f, "tap:{name}"),
-        }
-    }
-}
-
-/// A text that names no uplink.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UplinkError {
-    /// Neither `none` nor `tap:NAME`.
-    #[error("unknown uplink \"{0}\": use `none` or `tap:NAME`")]
-    Unknown(String),
-    /// Not a name Linux accepts for a network interface.
-    #[error(
-        "\"{0}\" is no interface name: 1 to 15 bytes, without `/`, `:` or white space, and not `.` or `..`"
-    )]
-    InterfaceName(String),
-}
-
-impl FromStr for Uplink {
-    type Err = UplinkError;
-
-    fn from_str(text: &str) -> Result<Self, UplinkError> {
-        match text.split_once(':') {
-            None if text == "none" => Ok(Self::None),
-            Some(("tap", name)) => {
-                // The rules of dev_valid_name() in Linux; IFNAMSIZ is 16 with the final NUL.
-                let bad = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
-                if name.is_empty()
-                    || name.len() > 15
-                    || name == "."
-                    || name == ".."
-                    || name.contains(bad)
-                {
-                    return Err(UplinkError::InterfaceName(name.to_owned()));
-                }
-                Ok(Self::Tap(name.to_owned()))
-            }
-            _ => Err(UplinkError::Unknown(text.to_owned())),
-        }
-    }
-}
-
 /// One PCIe function of the adapter: the PF or a VF.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Function {
-    /// Its name: `pf`, `vf0` ... `vf255`.
+    /// Name of the function: `pf`, `vf0` ... `vf255`.
     #[serde(with = "text::display")]
     #[schema(value_type = String, example = "vf0")]
     pub id: FunctionId,
-    /// Its routing ID.
+    /// Routing ID of the function.
     #[serde(with = "text::display")]
     #[schema(value_type = String, example = "01:00.1")]
     pub bdf: RoutingId,
-    /// The IDs that drivers match, as Linux shows them for this function.
+    /// IDs that drivers match, as Linux shows them for this function.
     pub identity: Identity,
-    /// Its BARs; for a VF its share of each VF BAR aperture.
+    /// BARs of the function; for a VF its share of each VF BAR aperture.
     pub bars: Vec<Bar>,
-    /// The vfio-user socket a VMM connects to.
+    /// Path of the vfio-user socket, to which a VMM connects.
     #[schema(value_type = String)]
     pub socket: PathBuf,
-    /// The vhost-user socket a VMM can connect to instead.
+    /// Path of the vhost-user socket, to which a VMM can connect instead.
     #[schema(value_type = String)]
     pub vhost_socket: PathBuf,
-    /// MAC address.
+    /// MAC address in use.
     #[serde(with = "text::display")]
     #[schema(value_type = String, example = "02:00:00:00:00:01")]
-    pub mac: MacAddress,
-    /// Largest IP packet it offers to carry, in bytes.
+    pub mac: MacAddr,
+    /// Largest IP packet that the function offers to carry, in bytes.
     pub mtu: u16,
-    /// Whether the function has link.
+    /// Link state of the function.
     pub link: Link,
-    /// Who is connected to it; `null` while nobody is.
+    /// VMM that is attached; `null` while none is.
     pub attached: Option<Peer>,
-    /// How far the driver in the machine has come.
+    /// Progress of the driver in the machine.
     pub driver: DriverStatus,
     /// Frames that passed through the function's queues.
     pub counters: Counters,
-    /// The function's DMA domain.
+    /// DMA domain of the function.
     pub dma: Dma,
 }
 
-/// The IDs of a function (PCI Local Bus 3.0, section 6.2.1).
+/// The IDs of a function (PCIe Base 6.0, sections 7.5.1.1 and 7.5.1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Identity {
     /// Vendor ID.
@@ -162,15 +107,15 @@ pub struct Identity {
 /// One BAR of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Bar {
-    /// Which of the six, 0 to 5.
+    /// Number of the BAR, 0 to 5.
     pub index: u8,
-    /// Where the PF's driver has placed it on the bus.
+    /// Address at which the PF's driver has placed it on the bus.
     pub address: u64,
-    /// Its size, in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Whether it takes a 64-bit address (and so two of the six registers).
+    /// `true` for a BAR of a 64-bit address, which takes two of the six registers.
     pub width64: bool,
-    /// Whether reads have no side effects.
+    /// `true` when reads have no side effects.
     pub prefetchable: bool,
 }
 
@@ -180,18 +125,18 @@ pub struct Bar {
 pub enum Link {
     /// The function has link.
     Up,
-    /// It has none.
+    /// The function has no link.
     Down,
 }
 
-/// How a VMM is attached to a function.
+/// The protocol by which a VMM is attached to a function.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
-    /// vfio-user: the whole PCIe function.
+    /// The VMM has the whole PCIe function (vfio-user).
     #[default]
     VfioUser,
-    /// vhost-user: its queues; the VMM has a virtio-net device of its own.
+    /// The VMM has the function's queues and a virtio-net device of its own (vhost-user).
     VhostUser,
 }
 
@@ -207,28 +152,28 @@ impl fmt::Display for Protocol {
 /// A client connected to a function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Peer {
-    /// The protocol it speaks.
+    /// Protocol that the client speaks.
     pub protocol: Protocol,
-    /// Its process ID, where the kernel told.
+    /// Process ID of the client, where the kernel can tell.
     pub pid: Option<u32>,
 }
 
-/// What the driver and the device have come to (Virtual I/O Device 1.3, sections 2.1 and 2.2).
+/// The progress of a function's driver (virtio 1.3, sections 2.1 and 2.2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DriverStatus {
-    /// The device status register, which the driver writes.
+    /// Device status register, which the driver writes.
     pub device_status: u8,
-    /// What it amounts to.
+    /// Meaning of the device status.
     pub state: DriverState,
-    /// The features in use, named as in the standard but without its prefixes; none before they are negotiated.
+    /// Features in use, named as in the standard but without its prefixes; none before they are negotiated.
     #[schema(example = json!(["CSUM", "MRG_RXBUF", "EVENT_IDX", "VERSION_1", "RING_PACKED"]))]
     pub features: Vec<String>,
-    /// Why the device needs a reset; `null` while it does not.
+    /// Reason why the device needs a reset; `null` while it does not.
     #[schema(example = "queue 1: descriptor 300 is beyond the queue's size, 256")]
     pub failure: Option<String>,
 }
 
-/// How far a driver has come.
+/// The stages of a driver's progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DriverState {
@@ -261,16 +206,16 @@ impl From<u8> for DriverStatus {
     }
 }
 
-/// Frames and bytes since the function exists. `rx` is what its driver received.
+/// Frames and bytes since the function exists. `rx` counts what its driver received.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Counters {
     /// Frames delivered to the driver.
     pub rx_frames: u64,
-    /// Bytes of them.
+    /// Bytes of the frames delivered.
     pub rx_bytes: u64,
     /// Frames the driver sent.
     pub tx_frames: u64,
-    /// Bytes of them.
+    /// Bytes of the frames sent.
     pub tx_bytes: u64,
     /// Frames delivered whose checksum the driver takes as good or completes itself.
     pub rx_partial_checksums: u64,
@@ -286,24 +231,24 @@ pub struct Counters {
     pub drops: Vec<Drops>,
 }
 
-/// Frames dropped for one reason.
+/// The number of frames dropped for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Drops {
-    /// The reason.
-    #[schema(example = "no_receive_buffer")]
+    /// Name of the reason.
+    #[schema(example = "no_buffer")]
     pub reason: String,
-    /// How many.
+    /// Number of frames.
     pub frames: u64,
 }
 
 /// A thread that moves frames. Cycles are those of the time-stamp counter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Worker {
-    /// Its number, from 0.
+    /// Number of the worker, from 0.
     pub worker: usize,
-    /// The processor it is pinned to.
+    /// Processor to which it is pinned; `null` when it is not.
     pub core: Option<usize>,
-    /// Queue pairs it serves.
+    /// Number of queue pairs that it serves.
     pub queue_pairs: usize,
     /// Frames taken from transmit queues and the uplink.
     pub frames: u64,
@@ -313,13 +258,13 @@ pub struct Worker {
     pub busy_cycles: u64,
     /// Cycles of rounds that found nothing to do; none pass while it sleeps.
     pub idle_cycles: u64,
-    /// Times it went to sleep.
+    /// Number of times it went to sleep.
     pub sleeps: u64,
     /// Cycles per second.
     pub frequency_hz: u64,
-    /// Frames that were timed by stage: those of one burst in 256.
+    /// Frames that were timed by stage, which are those of one burst in 256.
     pub sampled_frames: u64,
-    /// Cycles these took, by stage.
+    /// Cycles that the sampled frames took, by stage.
     #[schema(example = json!({"take": 100, "copy": 200}))]
     pub stages: BTreeMap<String, u64>,
 }
@@ -327,13 +272,13 @@ pub struct Worker {
 /// A function's DMA domain: the memory its requests may reach.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Dma {
-    /// Mappings in the domain.
+    /// Number of mappings in the domain.
     pub mappings: u64,
-    /// Bytes they cover.
+    /// Bytes that the mappings cover.
     pub bytes: u64,
     /// Requests that ended in a fault since the domain exists.
     pub faults: u64,
-    /// The latest of them, oldest first.
+    /// Latest faults, oldest first.
     pub recent_faults: Vec<DmaFault>,
 }
 
@@ -344,14 +289,14 @@ pub struct DmaFault {
     pub iova: u64,
     /// Length of the request, in bytes.
     pub len: u64,
-    /// Which way the data would have gone.
+    /// Direction in which the data would have gone.
     pub direction: Direction,
-    /// Why it was refused.
+    /// Reason why it was refused.
     #[schema(example = "not mapped")]
     pub reason: String,
 }
 
-/// Which way a DMA request moves data.
+/// The direction in which a DMA request moves data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
@@ -361,14 +306,14 @@ pub enum Direction {
     Write,
 }
 
-/// How to look at a configuration space.
+/// The reader for whom a configuration space is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum View {
-    /// As Linux shows the function: a VF's IDs filled in by the kernel.
+    /// A user of Linux sees a VF's IDs and BARs filled in by the kernel.
     #[default]
     Linux,
-    /// As configuration reads on the bus return it: a VF's IDs read FFFFh and its BARs zero.
+    /// A reader on the bus sees a VF's IDs as FFFFh and its BARs as zero.
     Bus,
 }
 
@@ -385,7 +330,7 @@ impl fmt::Display for View {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ConfigQuery {
-    /// How to look at the configuration space; `linux` where it is left out.
+    /// View of the configuration space; `linux` where it is left out.
     #[serde(default)]
     #[param(inline)]
     pub view: View,
@@ -394,17 +339,17 @@ pub struct ConfigQuery {
 /// A function's configuration space.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConfigSpace {
-    /// The function.
+    /// Name of the function.
     #[serde(with = "text::display")]
     #[schema(value_type = String, example = "vf0")]
     pub id: FunctionId,
-    /// Its routing ID.
+    /// Routing ID of the function.
     #[serde(with = "text::display")]
     #[schema(value_type = String, example = "01:00.1")]
     pub bdf: RoutingId,
-    /// The view that was asked for.
+    /// View that was asked for.
     pub view: View,
-    /// The 4096 bytes, as 8192 hexadecimal digits.
+    /// All 4096 bytes, as 8192 hexadecimal digits.
     #[serde(with = "text::hex")]
     #[schema(value_type = String, min_length = 8192, max_length = 8192)]
     pub bytes: Box<[u8; CONFIG_SIZE]>,
@@ -413,11 +358,11 @@ pub struct ConfigSpace {
 /// The adapter's VFs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Vfs {
-    /// TotalVFs: how many can be enabled.
+    /// TotalVFs: number of VFs that can be enabled.
     pub total_vfs: u16,
-    /// How many are.
+    /// Number of VFs that are enabled.
     pub num_vfs: u16,
-    /// Each of them, by index.
+    /// All VFs, by index.
     pub vfs: Vec<Function>,
 }
 
@@ -425,7 +370,7 @@ pub struct Vfs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnableVfs {
-    /// NumVFs: how many VFs to enable, 1 to TotalVFs.
+    /// NumVFs: number of VFs to enable, 1 to TotalVFs.
     #[schema(minimum = 1, maximum = 256)]
     pub count: u32,
 }
@@ -433,52 +378,12 @@ pub struct EnableVfs {
 /// Answer to `DELETE /v1/vfs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VfsDisabled {
-    /// How many VFs there were.
+    /// Number of VFs there were.
     pub disabled: u16,
-    /// Those that a VMM was attached to, and that its machine has now lost.
+    /// VFs that a VMM was attached to, and that its machine has now lost.
     #[serde(with = "text::display_list")]
     #[schema(value_type = Vec<String>, example = json!(["vf0"]))]
     pub detached: Vec<FunctionId>,
-}
-
-/// An Ethernet MAC address. Text form: six pairs of hexadecimal digits, `:` between them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct MacAddress(pub [u8; 6]);
-
-impl fmt::Display for MacAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-/// A text that is no MAC address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "\"{0}\" is no MAC address: write six pairs of hexadecimal digits, as in 02:00:00:00:00:01"
-)]
-pub struct MacAddressError(String);
-
-impl FromStr for MacAddress {
-    type Err = MacAddressError;
-
-    fn from_str(text: &str) -> Result<Self, MacAddressError> {
-        let error = || MacAddressError(text.to_owned());
-        let mut bytes = [0; 6];
-        let mut pairs = text.split(':');
-        for byte in &mut bytes {
-            let pair = pairs.next().ok_or_else(error)?;
-            // from_str_radix alone would take "+1".
-            if pair.len() != 2 || !pair.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-                return Err(error());
-            }
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| error())?;
-        }
-        if pairs.next().is_some() {
-            return Err(error());
-        }
-        Ok(Self(bytes))
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use manifold_api::types::{MacAddress, Uplink};
+use manifold_api::types::{MacAddr, Uplink};
 use manifold_pci::{FunctionId, MAX_VFS};
 
 use crate::config::Cores;
@@ -153,7 +153,7 @@ pub(crate) struct SettingsArgs {
 
     /// The PF's MAC address; VF n has this one plus n + 1 [default: a local address]
     #[arg(long, value_name = "MAC")]
-    pub(crate) base_mac: Option<MacAddress>,
+    pub(crate) base_mac: Option<MacAddr>,
 }
 
 /// Enable, disable and look at virtual functions.

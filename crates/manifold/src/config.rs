@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use manifold_api::types::{MacAddress, Uplink};
+use manifold_api::types::{MacAddr, Uplink};
 use manifold_pci::MAX_VFS;
 use serde::Deserialize;
 
@@ -27,7 +27,7 @@ struct File {
     #[serde(default, deserialize_with = "from_text")]
     cores: Option<Cores>,
     #[serde(default, deserialize_with = "from_text")]
-    base_mac: Option<MacAddress>,
+    base_mac: Option<MacAddr>,
 }
 
 /// The most workers an adapter has.
@@ -83,7 +83,7 @@ pub(crate) struct Settings {
     pub(crate) queue_size: Option<u16>,
     /// The workers: pinned, or not.
     pub(crate) workers: Option<Vec<Option<usize>>>,
-    pub(crate) base_mac: Option<MacAddress>,
+    pub(crate) base_mac: Option<MacAddr>,
 }
 
 impl Default for Settings {
@@ -112,10 +112,7 @@ impl Settings {
             queue_size: self.queue_size.unwrap_or(default.queue_size),
             workers: self.workers.clone().unwrap_or(default.workers),
             base_mac: self.base_mac.map(|mac| mac.0),
-            uplink: match &self.uplink {
-                Uplink::None => manifold_adapter::Uplink::None,
-                Uplink::Tap(name) => manifold_adapter::Uplink::Tap(name.clone()),
-            },
+            uplink: self.uplink.clone(),
             ..default
         }
     }
@@ -234,7 +231,7 @@ mod tests {
             queue_pairs: Some(2),
             queue_size: Some(64),
             workers: Some(vec![Some(1), Some(4), Some(5)]),
-            base_mac: Some(MacAddress([2, 0, 0, 0, 1, 0])),
+            base_mac: Some(MacAddr([2, 0, 0, 0, 1, 0])),
         };
         assert_eq!(settings, from_file);
         let flags = SettingsArgs {

@@ -59,7 +59,7 @@ pub use event::{Event, Events};
 pub use function::{
     BarSpec, FunctionId, FunctionSpec, Identity, MAX_VFS, MsixSpec, SriovSpec, VendorCapability,
 };
-pub use model::DeviceModel;
+pub use model::{DeviceModel, DriverReport, Nic};
 pub use msix::{MsiSink, Msix, Vector};
 pub use passthrough::Passthrough;
 pub use power::PowerState;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::{MAC, Rig, config, drive_to_features_ok};
 use manifold_dma::Domain;
-use manifold_pci::{DeviceModel, Msix};
+use manifold_pci::{DeviceModel, Msix, Nic};
 use manifold_virtio::Error;
 use manifold_virtio::net::{NetConfig, NetDevice, PLAIN, SPEED_UNKNOWN, SUPPORTED};
 use manifold_virtio::spec::net::{config as net_config, feature as net_feature};

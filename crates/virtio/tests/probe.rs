@@ -84,9 +84,7 @@ fn live() -> (Rig, Vec<QueueMemory>, Control) {
 
 #[test]
 fn capabilities_describe_the_layout() {
-    let rig = Rig::new(config());
-    let spec = rig.device.spec();
-    assert_eq!(spec, config().function_spec(), "known before the device is");
+    let spec = config().function_spec();
     let identity = spec.identity;
     assert_eq!((identity.vendor_id, identity.device_id), (0x1af4, 0x1041));
     assert_eq!(identity.class_code, 0x02_0000);

@@ -3,41 +3,6 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn uplinks_are_read_as_they_are_written() {
-    for text in ["none", "tap:tap0", "tap:a23456789012345"] {
-        assert_eq!(text.parse::<Uplink>().unwrap().to_string(), text);
-    }
-}
-
-#[test]
-fn what_is_no_uplink_is_refused() {
-    for text in ["", "tap", "tap0", "None", "none:", "af_xdp:eth0", " none"] {
-        assert_eq!(text.parse::<Uplink>(), Err(UplinkError::Unknown(text.to_owned())), "{text}");
-    }
-    for name in ["", ".", "..", "a/b", "a b", "a:b", "a\tb", "a\0b", "a234567890123456"] {
-        let text = format!("tap:{name}");
-        assert_eq!(text.parse::<Uplink>(), Err(UplinkError::InterfaceName(name.to_owned())));
-    }
-}
-
-#[test]
-fn what_is_no_mac_address_is_refused() {
-    for text in [
-        "",
-        "02:00:00:00:00",
-        "02:00:00:00:00:01:02",
-        "02:00:00:00:00:1",
-        "02:00:00:00:00:001",
-        "+2:00:00:00:00:01",
-        "02-00-00-00-00-01",
-        "0g:00:00:00:00:01",
-        "02:00:00:00:00:01 ",
-    ] {
-        assert!(text.parse::<MacAddress>().is_err(), "{text}");
-    }
-}
-
-#[test]
 fn the_driver_state_follows_the_status_register() {
     let state = |status: u8| DriverStatus::from(status).state;
     assert_eq!(state(0), DriverState::Reset);
@@ -65,12 +30,6 @@ fn a_configuration_space_of_another_length_or_alphabet_is_refused() {
 }
 
 proptest! {
-    #[test]
-    fn mac_addresses_are_read_as_they_are_written(bytes: [u8; 6]) {
-        let mac = MacAddress(bytes);
-        prop_assert_eq!(mac.to_string().parse::<MacAddress>(), Ok(mac));
-    }
-
     #[test]
     fn configuration_spaces_survive_json(seed: u8) {
         let mut bytes = Box::new([0; CONFIG_SIZE]);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use manifold_api::types::{
-    Adapter, Counters, Dma, DriverStatus, Function, Identity, Link, MacAddress, Peer, Protocol,
+    Adapter, Counters, Dma, DriverStatus, Function, Identity, Link, MacAddr, Peer, Protocol,
     Uplink, VfsDisabled, View, Worker,
 };
 use manifold_api::{Backend, Problem};
@@ -86,11 +86,7 @@ impl Backend for Fake {
     }
 
     fn function(&self, id: FunctionId) -> Option<Function> {
-        let index = match id {
-            FunctionId::Pf => 0,
-            FunctionId::Vf(index) if index < self.num_vfs() => index + 1,
-            FunctionId::Vf(_) => return None,
-        };
+        let index = u16::try_from(id.index()).ok().filter(|index| *index <= self.num_vfs())?;
         let [high, low] = index.to_be_bytes();
         let peer = Peer { protocol: Protocol::VhostUser, pid: Some(4242) };
         Some(Function {
@@ -107,7 +103,7 @@ impl Backend for Fake {
             bars: Vec::new(),
             socket: format!("/run/manifold/{id}.sock").into(),
             vhost_socket: format!("/run/manifold/{id}.vhost.sock").into(),
-            mac: MacAddress([2, 0, 0, 0, high, low]),
+            mac: MacAddr([2, 0, 0, 0, high, low]),
             mtu: 9000,
             link: Link::Up,
             attached: (id == FunctionId::Vf(0)).then_some(peer),

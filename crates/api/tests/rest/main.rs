@@ -148,8 +148,10 @@ async fn whatever_is_refused_is_a_problem_with_the_right_status() {
 
 #[tokio::test]
 async fn the_document_describes_every_path() {
-    let (_dir, client) = serve(Fake::new(MAX_VFS));
-    let document = client.openapi().await.unwrap();
+    let (dir, _) = serve(Fake::new(MAX_VFS));
+    let request = "GET /v1/openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let (status, document) = raw(&dir.path().join("api.sock"), request).await;
+    assert_eq!(status, 200);
     let paths = document["paths"].as_object().unwrap();
     let mut described: Vec<String> = Vec::new();
     for (path, methods) in paths {
@@ -174,7 +176,6 @@ async fn the_document_describes_every_path() {
     for schema in ["Adapter", "Function", "Vfs", "Problem", "ConfigSpace", "EnableVfs"] {
         assert!(document["components"]["schemas"].get(schema).is_some(), "{schema}");
     }
-    assert_eq!(document, serde_json::to_value(manifold_api::openapi()).unwrap());
 }
 
 #[tokio::test]

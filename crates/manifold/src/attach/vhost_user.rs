@@ -1,6 +1,6 @@
 //! The queues of a function, over vhost-user: the VMM has a virtio-net device of its own in front of them.
 
-use manifold_api::types::{Adapter, Function, MacAddress};
+use manifold_api::types::{Adapter, Function, MacAddr};
 
 use super::{LIBVIRT_MEMORY, MACHINE, Recipe, SHARED, plain, qemu_memory, utf8, xml_escape};
 use crate::cli::Vmm;
@@ -16,7 +16,7 @@ pub(super) struct Nic<'a> {
     name: String,
     socket: &'a str,
     /// The address that the function receives; a machine with another one would hear nothing.
-    mac: MacAddress,
+    mac: MacAddr,
     queue_pairs: u16,
     mtu: u16,
 }
@@ -121,7 +121,7 @@ mod tests {
         Nic {
             name: "manifold-vf0".to_owned(),
             socket,
-            mac: MacAddress([2, 0, 0, 0, 0, 1]),
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
             queue_pairs: 4,
             mtu: 1500,
         }

@@ -6,6 +6,7 @@ mod control_queue;
 mod features;
 mod host;
 mod names;
+mod nic;
 mod settings;
 mod steering;
 
@@ -49,8 +50,8 @@ impl VirtioPci<Net> {
         host: Arc<dyn QueueHost>,
     ) -> Result<Self, Error> {
         config.check()?;
-        let (name, serial) = (config.name.clone(), config.serial);
-        Ok(VirtioPci::with_device(Net::new(config, domain, host), name, serial, msix))
+        let name = config.name.clone();
+        Ok(VirtioPci::with_device(Net::new(config, domain, host), name, msix))
     }
 
     /// Sets the link up or down, and tells the driver.
@@ -58,11 +59,6 @@ impl VirtioPci<Net> {
         if std::mem::replace(&mut self.device.link_up, up) != up {
             self.notify_config();
         }
-    }
-
-    /// Returns whether the link is up.
-    pub fn link_up(&self) -> bool {
-        self.device.link_up
     }
 
     /// Asks the driver to announce itself to the network (5.1.6.5.4). False when it cannot be asked: it is not live or
@@ -75,12 +71,6 @@ impl VirtioPci<Net> {
             self.notify_config();
         }
         able
-    }
-
-    /// Offers VIRTIO_F_SR_IOV to the next driver, or does not: a guest that is given the physical function does not see
-    /// the SR-IOV capability, and so shall not see the feature. The device must be reset.
-    pub fn offer_sr_iov(&mut self, offer: bool) {
-        self.device.config.sr_iov = offer;
     }
 
     /// Returns the filters in force.

@@ -22,7 +22,7 @@ mod shared_status;
 
 use std::sync::Arc;
 
-use manifold_pci::{DeviceModel, FunctionSpec, Msix};
+use manifold_pci::{DeviceModel, Msix};
 
 use crate::ring::QueueAddresses;
 pub use device::{DeviceFacts, VirtioDevice};
@@ -38,7 +38,6 @@ pub struct VirtioPci<D> {
     pub(crate) device: D,
     facts: DeviceFacts,
     shared: Arc<SharedStatus>,
-    serial: u64,
     selectors: Selectors,
     /// Values that the driver wrote to `driver_feature`, by `driver_feature_select`.
     driver_features: [u32; 4],
@@ -86,7 +85,7 @@ pub struct DeviceState {
 impl<D: VirtioDevice> VirtioPci<D> {
     /// Makes a function named `name` (in logs) that holds `device`, as after power-on: Bus Master Enable is clear. `msix` are
     /// the vectors of its configuration space.
-    pub fn with_device(device: D, name: impl Into<String>, serial: u64, msix: &Msix) -> Self {
+    pub fn with_device(device: D, name: impl Into<String>, msix: &Msix) -> Self {
         let facts = device.facts();
         let shared = SharedStatus::new(name.into(), facts.queues, layout::vectors(&facts), msix);
         let mut config = vec![0; facts.config_size.into()];
@@ -95,7 +94,6 @@ impl<D: VirtioDevice> VirtioPci<D> {
             device,
             facts,
             shared: Arc::new(shared),
-            serial,
             selectors: Selectors::default(),
             driver_features: [0; 4],
             features: 0,
@@ -142,10 +140,6 @@ impl<D: VirtioDevice> VirtioPci<D> {
 }
 
 impl<D: VirtioDevice> DeviceModel for VirtioPci<D> {
-    fn spec(&self) -> FunctionSpec {
-        layout::function_spec(&self.facts, self.serial)
-    }
-
     fn read(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
         data.fill(0);
         if bar != layout::BAR {
