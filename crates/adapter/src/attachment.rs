@@ -19,13 +19,13 @@ use crate::interrupt::EventFd;
 /// One function as a vfio-user device.
 pub(crate) struct Attachment {
     function: Arc<Function>,
-    /// Whether this VMM's first mistake has been told. It can make as many as it likes.
-    told: AtomicBool,
+    /// Set once a refused mapping of this VMM has been logged. It can make as many as it likes.
+    is_refusal_logged: AtomicBool,
 }
 
 impl Attachment {
     pub(crate) fn new(function: Arc<Function>) -> Self {
-        Attachment { function, told: AtomicBool::new(false) }
+        Attachment { function, is_refusal_logged: AtomicBool::new(false) }
     }
 
     fn bar_size(&self, region: u32) -> Option<u64> {
@@ -180,7 +180,7 @@ impl Device for Attachment {
             DmaMemory::NotShared => Backing::NotShared,
         };
         self.function.domain.map(map.iova, map.size, permissions, backing).map_err(|error| {
-            if !self.told.swap(true, Ordering::Relaxed) {
+            if !self.is_refusal_logged.swap(true, Ordering::Relaxed) {
                 tracing::warn!(function = %self.function.id, %error, "DMA mapping refused");
             }
             errno(&error)
@@ -217,7 +217,7 @@ impl Device for Attachment {
             Errno::BUSY
         })?;
         self.function.take();
-        self.told.store(false, Ordering::Relaxed);
+        self.is_refusal_logged.store(false, Ordering::Relaxed);
         Ok(())
     }
 

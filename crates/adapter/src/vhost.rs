@@ -4,7 +4,7 @@
 //!   vhost-user session ──► VhostAttachment ──► Domain   map and unmap the VMM's memory regions
 //!                               │         ├──► Queues   serve and stop rings, steer to pairs
 //!                               │         └──► Switch   the function's filters
-//!   call, err eventfds ◄── Line (QueueEvents)
+//!   call, err eventfds ◄── RingEvents (QueueEvents)
 //! ```
 //!
 //! The guest's control queue ends in the VMM, which keeps to itself what the guest wants to receive. So the function
@@ -17,7 +17,8 @@ use std::sync::Arc;
 use manifold_datapath::Kick;
 use manifold_dma::{Backing, PAGE_SIZE, Permissions, SharedMemory};
 use manifold_vhost_user::{
-    Device, DeviceStatus, Disconnect, Failure, Offer, Peer, Position, Region, RingLines, RingSetup,
+    Capabilities, Device, DeviceStatus, Disconnect, Failure, Peer, Position, Region, RingFds,
+    RingSetup,
 };
 use manifold_virtio::net::{Filters, NetConfig, QueueHost, Role, Steering};
 use manifold_virtio::ring::{Inflight, MAX_QUEUE_SIZE, QueueAddresses};
@@ -68,9 +69,6 @@ enum Refused {
     UnderWay,
 }
 
-/// The wrap counter in a packed ring's position; alone, where a ring begins.
-const WRAP: u16 = 1 << 15;
-
 /// One function as a vhost-user device.
 pub(crate) struct VhostAttachment {
     function: Arc<Function>,
@@ -87,7 +85,7 @@ impl VhostAttachment {
     fn is_lost(&self, setup: &RingSetup) -> bool {
         setup.features & common::RING_PACKED != 0
             && setup.inflight.is_none()
-            && setup.position == (Position { next_available: WRAP, next_used: WRAP })
+            && setup.position == Position::start(true)
             && stale::is_under_way(&self.function.domain, setup.descriptors, setup.size)
     }
 
@@ -97,13 +95,13 @@ impl VhostAttachment {
 }
 
 impl Device for VhostAttachment {
-    fn offer(&self) -> Offer {
+    fn capabilities(&self) -> Capabilities {
         let pairs = self.net().queue_pairs;
         let mut features = (self.net().offer | common::VERSION_1) & DATA_PATH;
         if pairs == 1 {
             features &= !feature::MQ;
         }
-        Offer { features, rings: 2 * pairs, max_ring_size: MAX_QUEUE_SIZE }
+        Capabilities { features, rings: 2 * pairs, max_ring_size: MAX_QUEUE_SIZE }
     }
 
     fn attached(&self, peer: &Peer, status: Arc<DeviceStatus>) -> Result<(), Failure> {
@@ -150,7 +148,7 @@ impl Device for VhostAttachment {
             // Told like this, VMM and people learn why; refused, the VMM would only try again.
             let reason = Refused::UnderWay;
             tracing::warn!(function = %self.function.id, ring, %reason, "a ring is not served");
-            setup.lines.fail(&format_args!("queue {ring}: {reason}"));
+            setup.fds.fail(&format_args!("queue {ring}: {reason}"));
             self.unserved.lock().insert(ring, setup.position);
             return Ok(());
         }
@@ -167,7 +165,7 @@ impl Device for VhostAttachment {
             },
             features: setup.features,
             resume: Some(QueueState { next_avail: next_available, next_used }),
-            events: Arc::new(Line { ring, function: self.function.id, lines: setup.lines }),
+            events: Arc::new(RingEvents { ring, function: self.function.id, fds: setup.fds }),
         };
         let inflight = setup.inflight.map(|part| track(&part)).transpose()?;
         self.function.queues.serve(role, queue, setup.kick.map(Kick::from_fd), inflight)?;
@@ -209,21 +207,21 @@ fn track(part: &manifold_vhost_user::Inflight) -> Result<Inflight, Failure> {
     Ok(Inflight::new(Arc::new(memory), usize::try_from(within)?))
 }
 
-/// A ring's way back to its VMM.
-struct Line {
+/// Events of a ring, on their way to its VMM.
+struct RingEvents {
     ring: u16,
     function: manifold_pci::FunctionId,
-    lines: Arc<RingLines>,
+    fds: Arc<RingFds>,
 }
 
-impl QueueEvents for Line {
+impl QueueEvents for RingEvents {
     fn interrupt(&self) {
-        self.lines.interrupt();
+        self.fds.interrupt();
     }
 
     fn fail(&self, reason: &dyn fmt::Display) {
         // A guest can get here as often as it likes: no louder than debug.
         tracing::debug!(function = %self.function, ring = self.ring, %reason, "device needs a reset");
-        self.lines.fail(&format_args!("queue {}: {reason}", self.ring));
+        self.fds.fail(&format_args!("queue {}: {reason}", self.ring));
     }
 }

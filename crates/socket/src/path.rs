@@ -54,6 +54,10 @@ impl Listener {
         Ok(listener)
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn fd(&self) -> &OwnedFd {
         &self.fd
     }

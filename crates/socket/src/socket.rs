@@ -14,7 +14,7 @@ use rustix::net::{
 };
 
 use crate::Errno;
-use crate::assemble::{Assembler, Broken, Header, SCM_MAX_FDS};
+use crate::message::{Assembler, Broken, Header, SCM_MAX_FDS};
 
 const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(SCM_MAX_FDS));
 
@@ -237,7 +237,7 @@ pub(crate) mod tests {
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    use crate::assemble::MAX_HEADER;
+    use crate::message::MAX_HEADER;
 
     /// A header that says how long the message is, and nothing else.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::session::Disconnect;
+use manifold_socket::{Disconnect, Peer};
+
 use crate::{Errno, spec};
 
 /// A device that a client attaches to, one socket each.
@@ -16,7 +17,7 @@ use crate::{Errno, spec};
 /// `detached` has returned.
 ///
 /// An `Err` becomes an error reply with that errno and leaves the connection as it is.
-pub trait Device: Send + Sync {
+pub trait Device: Send + Sync + 'static {
     /// How many regions and interrupt types there are. Constant while a client is attached.
     fn info(&self) -> DeviceInfo;
 
@@ -106,20 +107,6 @@ pub trait Device: Send + Sync {
     /// The client is gone, for the reason given. Its mappings and eventfds must be let go of
     /// (vfio-user, "Client Disconnection").
     fn detached(&self, how: &Disconnect);
-}
-
-/// Who is at the other end of a connection, as the kernel says (`SO_PEERCRED`) and as it says
-/// itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Process that connected; 0 where it is not visible from this process's PID namespace.
-    pub pid: i32,
-    /// Its effective user.
-    pub uid: u32,
-    /// Its effective group.
-    pub gid: u32,
-    /// Protocol version agreed on: major, minor.
-    pub version: (u16, u16),
 }
 
 /// Answer to `VFIO_USER_DEVICE_GET_INFO`.

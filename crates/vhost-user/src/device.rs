@@ -3,10 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::Peer;
-use crate::lines::{DeviceStatus, RingLines};
+use manifold_socket::{Disconnect, Peer};
+
 use crate::ring::Position;
-use crate::session::Disconnect;
+use crate::ring_fds::RingFds;
+use crate::status::DeviceStatus;
 
 /// Why a device cannot do what it was asked; the client is refused, the log says why.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -17,8 +18,8 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// [`attached`](Self::attached) and [`detached`](Self::detached) and not before or after. They may take their time:
 /// only this client waits.
 pub trait Device: Send + Sync + 'static {
-    /// What the device has. Read once per client, when it attaches.
-    fn offer(&self) -> Offer;
+    /// Returns what the device has. It is called once per client, when it attaches.
+    fn capabilities(&self) -> Capabilities;
 
     /// A client has said something for the first time. `status` is its device status register, kept up to date while
     /// it is attached.
@@ -46,7 +47,7 @@ pub trait Device: Send + Sync + 'static {
     /// When it cannot be served as it is set up.
     fn start_ring(&self, ring: u16, setup: RingSetup) -> Result<(), Failure>;
 
-    /// Ends serving a ring. On return nothing touches its memory any more, nor its [`RingLines`].
+    /// Ends serving a ring. On return nothing touches its memory any more, nor its [`RingFds`].
     fn stop_ring(&self, ring: u16) -> Position;
 
     /// The driver receives on the first `pairs` pairs of rings, at least one, from now on.
@@ -70,7 +71,7 @@ pub trait Device: Send + Sync + 'static {
 
 /// What a device has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offer {
+pub struct Capabilities {
     /// Virtio's feature bits. VHOST_USER_F_PROTOCOL_FEATURES is added to them.
     pub features: u64,
     /// Rings: 2n to the driver, 2n + 1 from it. At most 256, as messages number them with a byte.
@@ -109,8 +110,8 @@ pub struct RingSetup {
     pub position: Position,
     /// An eventfd that becomes readable when the driver kicks; `None`: it does not, the ring is to be polled.
     pub kick: Option<OwnedFd>,
-    /// The way back to the driver.
-    pub lines: Arc<RingLines>,
+    /// Eventfds towards the driver.
+    pub fds: Arc<RingFds>,
     /// Where what is in flight is tracked, if it is.
     pub inflight: Option<Inflight>,
 }

@@ -15,7 +15,7 @@ const ALIGNMENT: u64 = 64;
 
 /// Why chains in flight cannot be tracked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TrackingError {
+pub(crate) enum TrackingError {
     /// The device does not track.
     #[error("chains in flight of rings of {0} entries are not tracked")]
     Unserved(u16),

@@ -8,7 +8,7 @@ pub(crate) const MAX_REGIONS: usize = 512;
 
 /// Why a region cannot be added or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MemoryError {
+pub(crate) enum MemoryError {
     /// No bytes, or a range that wraps around.
     #[error("a region of {size:#x} bytes at {guest_address:#x} is none")]
     Range {

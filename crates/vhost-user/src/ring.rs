@@ -5,7 +5,8 @@ use std::sync::Arc;
 use manifold_socket::EventFd;
 
 use crate::codec::RingAddresses;
-use crate::lines::{DeviceStatus, RingLines};
+use crate::ring_fds::RingFds;
+use crate::status::DeviceStatus;
 
 /// How far a ring is: what it takes to go on elsewhere. For a packed ring, bit 15 of each is the wrap counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,8 +21,9 @@ impl Position {
     /// The wrap counter's bit.
     const WRAP: u16 = 1 << 15;
 
-    /// Where a ring begins.
-    pub(crate) fn start(packed: bool) -> Self {
+    /// Returns where a ring begins.
+    #[must_use]
+    pub fn start(packed: bool) -> Self {
         let next = if packed { Self::WRAP } else { 0 };
         Self { next_available: next, next_used: next }
     }
@@ -50,7 +52,7 @@ pub(crate) struct Ring {
     pub(crate) base: Option<u32>,
     pub(crate) kick: Kick,
     pub(crate) enabled: bool,
-    pub(crate) lines: Arc<RingLines>,
+    pub(crate) fds: Arc<RingFds>,
     /// Whether the device serves it.
     pub(crate) running: bool,
 }
@@ -75,7 +77,7 @@ impl Ring {
             base: None,
             kick: Kick::Stopped,
             enabled: false,
-            lines: Arc::new(RingLines::new(Arc::clone(status))),
+            fds: Arc::new(RingFds::new(Arc::clone(status))),
             running: false,
         }
     }

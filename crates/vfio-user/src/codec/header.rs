@@ -1,5 +1,7 @@
 //! The header before every message (vfio-user, "Header").
 
+use manifold_socket::MAX_HEADER;
+
 use crate::spec;
 
 /// A command, as numbered in vfio-user, "Commands".
@@ -184,6 +186,18 @@ impl Header {
     #[must_use]
     pub fn payload_size(&self) -> Option<usize> {
         usize::try_from(self.size).ok()?.checked_sub(spec::HEADER_SIZE)
+    }
+}
+
+impl manifold_socket::Header for Header {
+    const SIZE: usize = spec::HEADER_SIZE;
+
+    fn read(bytes: &[u8; MAX_HEADER]) -> Self {
+        Self::decode(bytes)
+    }
+
+    fn payload_len(&self) -> Option<usize> {
+        self.payload_size()
     }
 }
 
