@@ -1,4 +1,5 @@
-//! A function on its vfio-user socket: what Linux's vfio-pci does for a VMM that has the function passed through.
+//! An attachment is a function on its vfio-user socket. It does what Linux's vfio-pci does for a VMM that has the
+//! function passed through.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,13 +34,13 @@ impl Attachment {
         bar.as_ref().map(|bar| bar.size)
     }
 
-    /// A function that has ceased to exist answers as the bus does: with ones, and writes go nowhere.
+    /// Reports whether the function has ceased to exist. It answers as the bus does: with ones, and writes go nowhere.
     fn gone(&self) -> bool {
         !self.function.is_present()
     }
 }
 
-/// The errno that VFIO gives for what cannot be mapped or unmapped.
+/// Returns the errno that VFIO gives for what cannot be mapped or unmapped.
 fn errno(error: &DmaError) -> Errno {
     match error {
         DmaError::Overlap { .. } => Errno::EXIST,

@@ -1,4 +1,4 @@
-//! A function on its vhost-user socket: its queues alone, with the registers kept by the VMM.
+//! An attachment over vhost-user is a function's queues alone, with the registers kept by the VMM.
 //!
 //! ```text
 //!   vhost-user session ──► VhostAttachment ──► Domain   map and unmap the VMM's memory regions
@@ -32,7 +32,7 @@ use crate::function::{Function, Holder};
 use crate::info::{PeerInfo, Protocol};
 use crate::stale;
 
-/// Of a function's features, those that concern the queues and what is in them. The rest is the VMM's, which keeps the
+/// Those of a function's features that concern the queues and what is in them. The rest is the VMM's, which keeps the
 /// control queue and the configuration.
 const DATA_PATH: u64 = common::VERSION_1
     | common::INDIRECT_DESC
@@ -81,7 +81,7 @@ impl VhostAttachment {
         VhostAttachment { function, unserved: Mutex::default() }
     }
 
-    /// A packed ring that goes on, of which the VMM does not know where.
+    /// Reports whether a packed ring goes on of which the VMM does not know where.
     fn is_lost(&self, setup: &RingSetup) -> bool {
         setup.features & common::RING_PACKED != 0
             && setup.inflight.is_none()
@@ -200,7 +200,7 @@ impl Device for VhostAttachment {
     }
 }
 
-/// A ring's part of the file in which the VMM keeps what is in flight.
+/// Maps a ring's part of the file in which the VMM keeps what is in flight.
 fn track(part: &manifold_vhost_user::Inflight) -> Result<Inflight, Failure> {
     let within = part.offset % PAGE_SIZE;
     let memory = SharedMemory::map(&part.file, part.offset - within, within + part.size)?;

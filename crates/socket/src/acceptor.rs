@@ -1,4 +1,4 @@
-//! The thread that accepts clients of all devices and hears them out until their first message has
+//! One thread accepts the clients of all devices and hears them out until their first message has
 //! arrived. Only then is a client given the device, so one that connects and says nothing keeps
 //! nobody away.
 //!
@@ -23,16 +23,16 @@ use crate::protocol::Protocol;
 use crate::service::{Availability, Service, Services};
 use crate::socket::{Received, Socket, timespec};
 
-/// Clients of one device that can be in their handshake at one time.
+/// Number of clients of one device that can be in their handshake at one time.
 const MAX_HANDSHAKES: usize = 8;
 
-/// Events taken at a time.
+/// Number of events that are taken at a time.
 const EVENTS: usize = 64;
 
 pub(crate) struct Acceptor<P: Protocol> {
     poller: Arc<Poller>,
     services: Arc<Services<P>>,
-    /// How long a client has to send its first message.
+    /// Time in which a client must send its first message.
     handshake_timeout: Duration,
     handshakes: HashMap<u64, Handshake<P>>,
 }
@@ -57,7 +57,7 @@ enum Stage {
     Parked,
 }
 
-/// Whether a handshake goes on.
+/// What becomes of a handshake.
 enum Next {
     Continue,
     Drop,
@@ -167,7 +167,7 @@ impl<P: Protocol> Acceptor<P> {
         }
     }
 
-    /// A client's first message has arrived: gives it the device, or tells it why not.
+    /// Gives the device to a client whose first message has arrived, or tells it why not.
     fn claim(&mut self, token: u64) {
         let Some(mut handshake) = self.handshakes.remove(&token) else { return };
         let service = Arc::clone(&handshake.service);
@@ -193,7 +193,7 @@ impl<P: Protocol> Acceptor<P> {
         self.handshakes.insert(token, handshake);
     }
 
-    /// A device may have become free, or was closed.
+    /// Looks again at clients that wait, as a device may have become free or was closed.
     fn retry_parked(&mut self) {
         self.handshakes.retain(|_, handshake| {
             !matches!(handshake.service.availability(), Availability::Closed)
@@ -253,7 +253,7 @@ impl<P: Protocol> Handshake<P> {
             holder,
             "a second client is refused: a function has one client at a time"
         );
-        // A few bytes into an empty socket: if they do not fit, the client is gone.
+        // If a few bytes do not fit into an empty socket, the client is gone.
         let _ = self.socket.try_send(&self.service.protocol().busy(&message.header));
     }
 }

@@ -1,4 +1,4 @@
-//! One client's connection: receive, hand over to the session, send the answer, until it ends.
+//! The loop of one client's connection: receive, hand over to the session, send the answer.
 
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};

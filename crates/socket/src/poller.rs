@@ -1,4 +1,4 @@
-//! The epoll instance of the acceptor, and what wakes it.
+//! The epoll instance that the acceptor waits with, and the eventfd that wakes it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What a protocol supplies: how a client's session begins, and what it makes of messages.
+//! A protocol supplies how a client's session begins, and what it makes of messages.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -10,9 +10,9 @@ use crate::socket::Peer;
 
 /// A protocol that devices are served over.
 pub trait Protocol: Send + Sync + 'static {
-    /// What every message begins with.
+    /// The header of every message.
     type Header: Header;
-    /// What is behind a socket.
+    /// The device behind a socket.
     type Device: ?Sized + Send + Sync + 'static;
     /// One client's side of a connection.
     type Session: Session<Header = Self::Header>;
@@ -22,8 +22,8 @@ pub trait Protocol: Send + Sync + 'static {
     const THREAD: &'static str;
     /// Largest payload of a client's first message in bytes.
     const MAX_FIRST_PAYLOAD: usize;
-    /// Whether the connection of a client that the device refuses stays open for the handshake's
-    /// time: for clients that cannot be told, and would connect again at once.
+    /// Keeps the connection of a client that the device refuses open for the handshake's time. It is
+    /// for clients that cannot be told, and would connect again at once.
     const HOLDS_REFUSED: bool = false;
 
     /// Returns the largest payload of any later message in bytes.
@@ -51,7 +51,7 @@ pub trait Protocol: Send + Sync + 'static {
 
 /// One client's side of a connection: a state machine without I/O.
 pub trait Session {
-    /// What every message begins with.
+    /// The header of every message.
     type Header: Header;
 
     /// Reports whether the device has been given to the client.

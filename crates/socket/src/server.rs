@@ -1,4 +1,4 @@
-//! The server: who listens where.
+//! The server, and the endpoints that it listens on.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -23,12 +23,13 @@ pub struct Config {
     /// Permissions of the socket files. Whoever may write to a function's socket may attach to the
     /// function.
     pub socket_mode: u32,
-    /// How long a client has to send its first message after it connected.
+    /// Time after connecting in which a client must send its first message. A client that the device
+    /// refuses may be held as long.
     pub handshake_timeout: Duration,
 }
 
 impl Default for Config {
-    /// Sockets for the owner only, 5 s.
+    /// Returns settings with sockets for the owner only, and 5 s.
     fn default() -> Self {
         Self { socket_mode: 0o600, handshake_timeout: Duration::from_secs(5) }
     }
@@ -126,13 +127,13 @@ pub struct Endpoint<P: Protocol> {
 }
 
 impl<P: Protocol> Endpoint<P> {
-    /// The socket.
+    /// Returns the path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.service.path()
     }
 
-    /// The client that is attached.
+    /// Returns the client that is attached.
     #[must_use]
     pub fn peer(&self) -> Option<Peer> {
         self.service.peer()

@@ -1,4 +1,4 @@
-//! One device on its socket: who listens, who is attached.
+//! A service is one device on its socket, with its listener and its client.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -19,14 +19,14 @@ use crate::socket::{Peer, Socket};
 /// All services of a server by the token of their listener.
 pub(crate) type Services<P> = Mutex<HashMap<u64, Arc<Service<P>>>>;
 
-/// What an [`Endpoint`](crate::Endpoint) stands for.
+/// One device on its socket; an [`Endpoint`](crate::Endpoint) stands for it.
 pub(crate) struct Service<P: Protocol> {
     slot: ClientSlot,
     path: PathBuf,
     protocol: Arc<P>,
     device: Arc<P::Device>,
     poller: Arc<Poller>,
-    /// How long a client that the device refuses is held, where the protocol holds it.
+    /// Time for which a client that the device refuses is held, where the protocol holds it.
     patience: Duration,
     state: Mutex<State>,
     /// Signalled when the device becomes free.
@@ -48,16 +48,16 @@ struct Client {
     thread_id: ThreadId,
 }
 
-/// Whether a new client can have the device.
+/// What a new client is told of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Availability {
-    /// It can.
+    /// The client can have it.
     Free,
-    /// Soon: the present client is gone, and the device is about to be told.
+    /// The client can have it soon: the present one is gone, and the device is about to be told.
     SoonFree,
-    /// It cannot: the process with this ID has it.
+    /// The process with this ID has it.
     Busy(i32),
-    /// Never again.
+    /// It is not served any more.
     Closed,
 }
 
@@ -128,7 +128,7 @@ impl<P: Protocol> Service<P> {
         }
         join(state.ending.take());
         let (service, connection) = (Arc::clone(self), Arc::clone(&socket));
-        // Linux shows 15 bytes of it.
+        // Linux shows 15 bytes of a thread's name.
         let thread = thread::Builder::new().name(format!("{}-{}", P::THREAD, self.name())).spawn(
             move || {
                 let Service { protocol, slot, patience, .. } = &*service;
@@ -149,7 +149,7 @@ impl<P: Protocol> Service<P> {
         }
     }
 
-    /// The last thing a client's thread does.
+    /// Makes the device free. A client's thread does this last.
     fn release(&self) {
         let mut state = self.state.lock();
         state.ending = state.client.take().and_then(|client| client.thread);
@@ -172,7 +172,7 @@ impl<P: Protocol> Service<P> {
             drop(state);
             return join(Some(thread));
         }
-        // Somebody else joins it.
+        // Another thread joins it.
         while state.client.as_ref().is_some_and(|client| client.thread_id == thread_id) {
             self.released.wait(&mut state);
         }

@@ -20,12 +20,12 @@ impl Header {
         self.flags & flag::NEED_REPLY != 0
     }
 
-    /// Whether it can begin a request at all.
+    /// Reports whether the header can be a request's.
     pub(crate) fn is_request(&self) -> bool {
         self.flags & flag::VERSION_MASK == flag::VERSION && self.flags & flag::REPLY == 0
     }
 
-    /// The header of the answer to a request.
+    /// Returns the header of the answer to a request.
     fn reply(code: u32, size: usize) -> [u8; spec::HEADER_SIZE] {
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         let mut bytes = [0; spec::HEADER_SIZE];

@@ -21,14 +21,14 @@ pub trait Device: Send + Sync + 'static {
     /// Returns what the device has. It is called once per client, when it attaches.
     fn capabilities(&self) -> Capabilities;
 
-    /// A client has said something for the first time. `status` is its device status register, kept up to date while
+    /// Gives the device to a client that has sent its first message. `status` is its device status register, kept up to date while
     /// it is attached.
     ///
     /// # Errors
     /// Why it cannot have the device (another has it); no other method is called for it then.
     fn attached(&self, peer: &Peer, status: Arc<DeviceStatus>) -> Result<(), Failure>;
 
-    /// The client is gone, for the reason given. All rings are stopped already; its memory must be let go of.
+    /// Takes the device from a client that is gone, for the reason given. All rings are stopped already; its memory must be let go of.
     fn detached(&self, how: &Disconnect);
 
     /// Makes a region of the client's memory accessible at its guest address.
@@ -50,19 +50,19 @@ pub trait Device: Send + Sync + 'static {
     /// Ends serving a ring. On return nothing touches its memory any more, nor its [`RingFds`].
     fn stop_ring(&self, ring: u16) -> Position;
 
-    /// The driver receives on the first `pairs` pairs of rings, at least one, from now on.
+    /// Takes note that the driver receives on the first `pairs` pairs of rings, at least one, from now on.
     fn use_pairs(&self, pairs: u16);
 
-    /// The machine has moved here: its address is to be made known to the network.
+    /// Makes the address of a machine that has moved here known to the network.
     fn announce(&self, mac: [u8; 6]);
 
-    /// The client's machine uses this MTU, in bytes.
+    /// Takes note of the MTU of the client's machine in bytes.
     ///
     /// # Errors
     /// When frames of that size cannot be carried.
     fn set_mtu(&self, mtu: u16) -> Result<(), Failure>;
 
-    /// Bytes it takes to track what is in flight in a ring of `size` entries; `None` where the device does not track.
+    /// Returns the bytes it takes to track what is in flight in a ring of `size` entries; `None` where the device does not track.
     fn inflight_size(&self, size: u16, packed: bool) -> Option<u64> {
         let _ = (size, packed);
         None

@@ -28,7 +28,7 @@ impl Position {
         Self { next_available: next, next_used: next }
     }
 
-    /// What SET_VRING_BASE says ("Ring base"). A stopped ring has nothing in flight, so where the message tells one index
+    /// Reads the base of SET_VRING_BASE ("Ring base"). A stopped ring has nothing in flight, so where the message tells one index
     /// only it is both: a split ring's, and a packed ring's of DPDK's virtio-user, which leaves the upper half zero.
     pub(crate) fn from_base(base: u32, packed: bool) -> Self {
         let (low, high) = (base as u16, (base >> 16) as u16);
@@ -36,7 +36,7 @@ impl Position {
         Self { next_available: low, next_used }
     }
 
-    /// What GET_VRING_BASE answers.
+    /// Returns the base that GET_VRING_BASE answers.
     pub(crate) fn to_base(self, packed: bool) -> u32 {
         let high = if packed { u32::from(self.next_used) << 16 } else { 0 };
         high | u32::from(self.next_available)
@@ -48,24 +48,24 @@ impl Position {
 pub(crate) struct Ring {
     pub(crate) size: Option<u16>,
     pub(crate) addresses: Option<RingAddresses>,
-    /// Where it goes on when it is started; `None`: at its beginning.
+    /// Base at which the ring goes on when it is started; `None`: at its beginning.
     pub(crate) base: Option<u32>,
     pub(crate) kick: Kick,
     pub(crate) enabled: bool,
     pub(crate) fds: Arc<RingFds>,
-    /// Whether the device serves it.
+    /// The device serves the ring.
     pub(crate) running: bool,
 }
 
 /// How a ring is kicked. The client starts it by saying so.
 #[derive(Debug, Default)]
 pub(crate) enum Kick {
-    /// Not said: the ring is stopped.
+    /// The client has not said: the ring is stopped.
     #[default]
     Stopped,
-    /// By an eventfd.
+    /// The driver kicks by an eventfd.
     By(EventFd),
-    /// Not at all: it is to be polled.
+    /// The driver does not kick: the ring is to be polled.
     Polled,
 }
 
@@ -82,7 +82,7 @@ impl Ring {
         }
     }
 
-    /// Whether the client has started and enabled it.
+    /// Reports whether the client has started and enabled the ring.
     pub(crate) fn is_wanted(&self) -> bool {
         self.enabled && !matches!(self.kick, Kick::Stopped)
     }

@@ -28,7 +28,7 @@ impl RingFds {
         }
     }
 
-    /// Says that the ring broke the rules, and which, and is not served any more: the device needs a reset.
+    /// Tells the client that the ring broke the rules, for `reason`, and is not served any more: the device needs a reset.
     pub fn fail(&self, reason: &dyn fmt::Display) {
         self.status.fail(reason.to_string());
         if let Some(err) = &*self.err.lock() {

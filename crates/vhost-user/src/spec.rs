@@ -76,7 +76,7 @@ pub const F_RING_PACKED: u64 = 1 << 34;
 /// "No descriptor is attached": in the payload of SET_VRING_KICK, CALL and ERR ("Vring descriptor index").
 pub const NO_FD: u64 = 1 << 8;
 
-/// What the ring's index is in, in the same payload.
+/// Bits of the ring's index in the payload of SET_VRING_KICK, CALL and ERR.
 pub const INDEX_MASK: u64 = 0xff;
 
 /// Device status (virtio 1.3, 2.1): what a device without a register has been told.

@@ -11,26 +11,26 @@ use crate::spec::status;
 #[derive(Debug, Default)]
 pub struct DeviceStatus {
     register: AtomicU8,
-    /// What the driver accepted.
+    /// Virtio's feature bits that the driver accepted.
     features: AtomicU64,
-    /// What made the device need a reset: the first thing since the last one.
+    /// First reason since the last reset why the device needs one.
     failure: Mutex<Option<String>>,
 }
 
 impl DeviceStatus {
-    /// The register.
+    /// Returns the register.
     #[must_use]
     pub fn get(&self) -> u8 {
         self.register.load(Ordering::Acquire)
     }
 
-    /// Virtio's feature bits that the driver accepted; 0 before it did.
+    /// Returns virtio's feature bits that the driver accepted; 0 before it did.
     #[must_use]
     pub fn features(&self) -> u64 {
         self.features.load(Ordering::Acquire)
     }
 
-    /// Why the device needs a reset, if it does.
+    /// Returns why the device needs a reset, if it does.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().clone()
@@ -40,14 +40,14 @@ impl DeviceStatus {
         self.features.store(features, Ordering::Release);
     }
 
-    /// The driver is gone: a reset.
+    /// Resets the register: the driver is gone.
     pub(crate) fn clear(&self) {
         self.register.store(0, Ordering::Release);
         self.features.store(0, Ordering::Release);
         *self.failure.lock() = None;
     }
 
-    /// Whatever the driver says, but that a broken ring needs a reset.
+    /// Sets the register to what the driver says, but that a broken ring needs a reset.
     pub(crate) fn keep_needs_reset(&self, value: u8) {
         let update = |old: u8| Some(value | old & status::NEEDS_RESET);
         // The update never declines.

@@ -168,7 +168,7 @@ impl Session {
     }
 }
 
-/// Not empty, and the last byte has an address.
+/// Checks that a range is not empty and its last byte has an address.
 fn check_range(first: u64, size: u64) -> Result<(), Errno> {
     let last = size.checked_sub(1).and_then(|rest| first.checked_add(rest));
     last.map(drop).ok_or(Errno::INVAL)

@@ -1,4 +1,4 @@
-//! Requests that ask what the device has. `argsz` is how much of the answer the client has room
+//! These requests ask what the device has. `argsz` is how much of the answer the client has room
 //! for (vfio-user, "Message sizes").
 
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl Attached {
 }
 
 impl Session {
-    /// A client with too little room gets the structure without the capability, and the size it
+    /// Answers what a region is. A client with too little room gets the structure without the capability, and the size it
     /// needs. The descriptor comes with every answer that says the region can be mapped.
     pub(super) fn region_info(
         &self,

@@ -1,4 +1,4 @@
-//! The protocol as a state machine: a message in, an answer out. No I/O of its own.
+//! A session is the protocol as a state machine without I/O: a message in, an answer out.
 //!
 //! ```text
 //!   Message ─► Session::receive ─► Answer { bytes, descriptors, whether that was the last }
@@ -77,7 +77,7 @@ fn refuse(answer: &mut Answer, request: &Header, errno: Errno) {
     }
 }
 
-/// The message that tells a client its request failed.
+/// Returns the message that tells a client that its request failed.
 pub(crate) fn error_reply(request: &Header, errno: Errno) -> [u8; spec::HEADER_SIZE] {
     request.error_reply(errno.raw_os_error().unsigned_abs()).encode()
 }
@@ -156,7 +156,7 @@ impl Session {
     /// Largest payload of a first message; capabilities are a few hundred bytes.
     pub(crate) const MAX_VERSION_PAYLOAD: usize = 16 << 10;
 
-    /// Largest payload of any message where transfers are of at most `max_data_xfer_size` bytes.
+    /// Returns the largest payload of any message where transfers are of at most `max_data_xfer_size` bytes.
     pub(crate) fn max_payload(max_data_xfer_size: u32) -> usize {
         // A transfer has 16 bytes before its data. Vectors of booleans and multiple writes fit into
         // the lower bound.
@@ -233,7 +233,7 @@ impl Session {
         Ok(())
     }
 
-    /// This side's limits, and what it grants of what the client proposed.
+    /// Returns this side's limits, and what it grants of what the client proposed.
     fn capabilities(&self, attached: &Attached, theirs: &Capabilities) -> Capabilities {
         let ours = self.device.dma_limits();
         let proposed = theirs.max_dma_maps.unwrap_or(spec::DEFAULT_MAX_DMA_MAPS);

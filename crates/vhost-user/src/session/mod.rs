@@ -1,4 +1,4 @@
-//! The protocol as a state machine: a message in, an answer out. No I/O of its own.
+//! A session is the protocol as a state machine without I/O: a message in, an answer out.
 //!
 //! ```text
 //!   Message ─► Request ─► Session ─► Answer { bytes, descriptors, whether that was the last }

@@ -1,4 +1,4 @@
-//! The requests that are served, one row each, and what they do.
+//! The table of the requests that are served, one row each, and what they do.
 
 use std::os::fd::OwnedFd;
 
@@ -28,29 +28,29 @@ pub(super) struct Row {
 /// What carries a request out. The variant says what the payload is, whether descriptors come with it
 /// and whether it has a reply.
 enum Handler {
-    /// No payload; the reply is a number.
+    /// There is no payload; the reply is a number.
     GetNumber(fn(&Session) -> u64),
-    /// A ring; the reply is its index and its base.
+    /// The payload is a ring; the reply is its index and its base.
     GetRingBase(fn(&mut Session, u32) -> Result<u32, Refusal>),
-    /// An inflight description; the reply is another, with a descriptor.
+    /// The payload is an inflight description; the reply is another, with a descriptor.
     GetInflight(fn(&mut Session, InflightDescription, &mut Answer) -> Done),
-    /// No payload.
+    /// There is no payload.
     Act(fn(&mut Session) -> Done),
-    /// A number.
+    /// The payload is a number.
     Number(fn(&mut Session, u64) -> Done),
-    /// A ring and a number.
+    /// The payload is a ring and a number.
     RingState(fn(&mut Session, u32, u32) -> Done),
-    /// A ring and the addresses of its parts.
+    /// The payload is a ring and the addresses of its parts.
     RingAddresses(fn(&mut Session, u32, RingAddresses) -> Done),
-    /// A ring, and an eventfd if there is one.
+    /// The payload is a ring, with an eventfd if there is one.
     RingFd(fn(&mut Session, u32, Option<EventFd>) -> Done),
-    /// Memory regions, with a descriptor each.
+    /// The payload is memory regions, with a descriptor each.
     Regions(fn(&mut Session, Vec<(RegionDescription, OwnedFd)>) -> Done),
-    /// A memory region, with its descriptor.
+    /// The payload is a memory region, with its descriptor.
     AddRegion(fn(&mut Session, RegionDescription, OwnedFd) -> Done),
-    /// A memory region. Old clients send a descriptor, to be ignored.
+    /// The payload is a memory region. Old clients send a descriptor, to be ignored.
     RemoveRegion(fn(&mut Session, RegionDescription) -> Done),
-    /// An inflight description, with its descriptor.
+    /// The payload is an inflight description, with its descriptor.
     SetInflight(fn(&mut Session, InflightDescription, OwnedFd) -> Done),
 }
 

@@ -1,4 +1,4 @@
-//! Starting and stopping rings.
+//! The session starts and stops rings as the client sets them up.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::ring::{Kick, Position, Ring};
 use crate::spec::{protocol_feature, status};
 
 impl Session {
-    /// The ring of a client's index, with an index that there is.
+    /// Returns the ring of a client's index, with an index that there is.
     fn ring(&mut self, ring: u32) -> Result<(u16, &mut Ring), Refusal> {
         let rings = self.capabilities.rings;
         let missing = Refusal::NoRing { ring, rings };
@@ -24,13 +24,13 @@ impl Session {
         }
     }
 
-    /// The same, for a change that the ring must be stopped for.
+    /// Returns the ring of a client's index for a change that the ring must be stopped for.
     fn stopped_ring(&mut self, ring: u32) -> Result<(u16, &mut Ring), Refusal> {
         let (index, ring) = self.ring(ring)?;
         if ring.running { Err(Refusal::RingInUse(index)) } else { Ok((index, ring)) }
     }
 
-    /// Whether the addresses are in memory, as far as that is known: it may come later.
+    /// Checks that the addresses are in memory. Without memory it passes, which may come later.
     fn check_addresses(&self, addresses: &RingAddresses) -> Result<(), Refusal> {
         if !self.memory.is_empty() {
             self.translate(addresses)?;
@@ -38,7 +38,7 @@ impl Session {
         Ok(())
     }
 
-    /// Guest addresses of the descriptors, the driver's and the device's part.
+    /// Returns the guest addresses of the descriptors, the driver's and the device's part.
     fn translate(&self, addresses: &RingAddresses) -> Result<[u64; 3], Refusal> {
         let RingAddresses { descriptors, used, available } = *addresses;
         let guest = |at| self.memory.guest_address(at).ok_or(Refusal::Address(at));
@@ -129,7 +129,7 @@ impl Session {
         result
     }
 
-    /// The same for all; the first refusal is reported.
+    /// Starts or stops all rings as the client wants it now; the first refusal is reported.
     pub(super) fn settle_all(&mut self) -> Result<(), Refusal> {
         let results = (0..self.capabilities.rings).map(|index| self.settle(index));
         results.fold(Ok(()), Result::and)
@@ -205,7 +205,7 @@ impl Session {
         }
     }
 
-    /// The client stops all rings, or has no more to say.
+    /// Stops all rings, because the client says so or is gone.
     pub(super) fn stop_all(&mut self) {
         self.pause();
         for ring in &mut self.rings {
@@ -214,7 +214,7 @@ impl Session {
         self.use_pairs();
     }
 
-    /// Frames go to the leading pairs that the client has started and enabled.
+    /// Has frames go to the leading pairs that the client has started and enabled.
     fn use_pairs(&mut self) {
         let receive = self.rings.iter().step_by(2);
         let leading = receive.take_while(|ring| ring.is_wanted()).count();
@@ -224,7 +224,7 @@ impl Session {
         }
     }
 
-    /// What the register would say, of a client that does not tell.
+    /// Sets the status register of a client that does not tell it to what its requests amount to.
     fn derive_status(&self) {
         if self.has(protocol_feature::STATUS) {
             return;

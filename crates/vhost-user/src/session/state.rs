@@ -1,4 +1,4 @@
-//! What a session knows of its client.
+//! The state of a session: what it knows of its client.
 
 use std::sync::Arc;
 
