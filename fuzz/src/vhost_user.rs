@@ -180,7 +180,9 @@ impl Client {
         assert_eq!(answer.fds.len(), usize::from(code == request::GET_INFLIGHT_FD));
         let is_asked_for = WITH_REPLY.contains(&code) || flags & flag::NEED_REPLY != 0;
         assert!(is_asked_for, "a reply to {code} that was not asked for");
-        if !WITH_REPLY.contains(&code) {
+        if WITH_REPLY.contains(&code) {
+            assert!(answer.refusal.is_none(), "a refusal in place of the reply to {code}");
+        } else {
             assert_eq!(payload, u64::from(answer.refusal.is_some()).to_ne_bytes());
         }
     }

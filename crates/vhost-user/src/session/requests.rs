@@ -14,7 +14,7 @@ use crate::refusal::Refusal;
 use crate::ring::Kick;
 use crate::spec::{self, protocol_feature as feature, request, status};
 
-type Done = Result<(), Refusal>;
+type Outcome = Result<(), Refusal>;
 
 /// One request.
 pub(super) struct Row {
@@ -33,25 +33,25 @@ enum Handler {
     /// The payload is a ring; the reply is its index and its base.
     GetRingBase(fn(&mut Session, u32) -> Result<u32, Refusal>),
     /// The payload is an inflight description; the reply is another, with a descriptor.
-    GetInflight(fn(&mut Session, InflightDescription, &mut Answer) -> Done),
+    GetInflight(fn(&mut Session, InflightDescription, &mut Answer) -> Outcome),
     /// There is no payload.
-    Act(fn(&mut Session) -> Done),
+    Act(fn(&mut Session) -> Outcome),
     /// The payload is a number.
-    Number(fn(&mut Session, u64) -> Done),
+    Number(fn(&mut Session, u64) -> Outcome),
     /// The payload is a ring and a number.
-    RingState(fn(&mut Session, u32, u32) -> Done),
+    RingState(fn(&mut Session, u32, u32) -> Outcome),
     /// The payload is a ring and the addresses of its parts.
-    RingAddresses(fn(&mut Session, u32, RingAddresses) -> Done),
+    RingAddresses(fn(&mut Session, u32, RingAddresses) -> Outcome),
     /// The payload is a ring, with an eventfd if there is one.
-    RingFd(fn(&mut Session, u32, Option<EventFd>) -> Done),
+    RingFd(fn(&mut Session, u32, Option<EventFd>) -> Outcome),
     /// The payload is memory regions, with a descriptor each.
-    Regions(fn(&mut Session, Vec<(RegionDescription, OwnedFd)>) -> Done),
+    Regions(fn(&mut Session, Vec<(RegionDescription, OwnedFd)>) -> Outcome),
     /// The payload is a memory region, with its descriptor.
-    AddRegion(fn(&mut Session, RegionDescription, OwnedFd) -> Done),
+    AddRegion(fn(&mut Session, RegionDescription, OwnedFd) -> Outcome),
     /// The payload is a memory region. Old clients send a descriptor, to be ignored.
-    RemoveRegion(fn(&mut Session, RegionDescription) -> Done),
+    RemoveRegion(fn(&mut Session, RegionDescription) -> Outcome),
     /// The payload is an inflight description, with its descriptor.
-    SetInflight(fn(&mut Session, InflightDescription, OwnedFd) -> Done),
+    SetInflight(fn(&mut Session, InflightDescription, OwnedFd) -> Outcome),
 }
 
 use Handler::{
@@ -162,7 +162,7 @@ impl Row {
         session: &mut Session,
         mut payload: Payload<'_>,
         answer: &mut Answer,
-    ) -> Done {
+    ) -> Outcome {
         if self.feature & !session.protocol_features != 0 {
             return Err(Refusal::NotNegotiated(self.feature));
         }
@@ -222,7 +222,7 @@ impl Session {
         self.capabilities.features | spec::F_PROTOCOL_FEATURES
     }
 
-    fn set_features(&mut self, features: u64) -> Done {
+    fn set_features(&mut self, features: u64) -> Outcome {
         let unknown = features & !self.features_offered();
         if unknown != 0 {
             return Err(Refusal::Features(unknown));
@@ -242,7 +242,7 @@ impl Session {
         self.settle_all()
     }
 
-    fn set_protocol_features(&mut self, features: u64) -> Done {
+    fn set_protocol_features(&mut self, features: u64) -> Outcome {
         let unknown = features & !self.protocol_offer;
         if unknown != 0 {
             return Err(Refusal::Features(unknown));
@@ -251,7 +251,7 @@ impl Session {
         Ok(())
     }
 
-    fn set_status(&mut self, value: u64) -> Done {
+    fn set_status(&mut self, value: u64) -> Outcome {
         let status =
             u8::try_from(value).map_err(|_| Malformed::Value { what: "device status", value })?;
         if status == 0 {
@@ -263,7 +263,7 @@ impl Session {
 
     /// Sets the device to its state after power-on, but for what the client does not say again: its
     /// memory and the eventfds towards it.
-    fn reset(&mut self) -> Done {
+    fn reset(&mut self) -> Outcome {
         self.stop_all();
         for ring in &mut self.rings {
             ring.size = None;
@@ -277,20 +277,20 @@ impl Session {
         Ok(())
     }
 
-    fn announce(&mut self, mac: u64) -> Done {
+    fn announce(&mut self, mac: u64) -> Outcome {
         // The address is in the first six bytes in memory.
         let [a, b, c, d, e, f, ..] = mac.to_ne_bytes();
         self.device.announce([a, b, c, d, e, f]);
         Ok(())
     }
 
-    fn set_mtu(&mut self, mtu: u64) -> Done {
+    fn set_mtu(&mut self, mtu: u64) -> Outcome {
         let failed = |source| Refusal::Mtu { mtu, source };
         let bytes = u16::try_from(mtu).map_err(|error| failed(error.into()))?;
         self.device.set_mtu(bytes).map_err(failed)
     }
 
-    fn new_inflight(&mut self, asked: InflightDescription, answer: &mut Answer) -> Done {
+    fn new_inflight(&mut self, asked: InflightDescription, answer: &mut Answer) -> Outcome {
         let part = |size| self.device.inflight_size(size, self.is_packed());
         let tracking = Tracking::new(&asked, part)?;
         answer.bytes = reply(request::GET_INFLIGHT_FD, &tracking.description().encode());
@@ -299,7 +299,7 @@ impl Session {
         Ok(())
     }
 
-    fn set_inflight(&mut self, description: InflightDescription, file: OwnedFd) -> Done {
+    fn set_inflight(&mut self, description: InflightDescription, file: OwnedFd) -> Outcome {
         let part = |size| self.device.inflight_size(size, self.is_packed());
         self.tracking = Some(Tracking::of_client(&description, file, part)?);
         Ok(())
@@ -307,7 +307,7 @@ impl Session {
 
     /// Replaces the whole memory table. Rings pause meanwhile; should it fail there is no memory, and they stay so until
     /// there is.
-    fn set_memory(&mut self, regions: Vec<(RegionDescription, OwnedFd)>) -> Done {
+    fn set_memory(&mut self, regions: Vec<(RegionDescription, OwnedFd)>) -> Outcome {
         self.pause();
         self.forget_memory();
         for (description, file) in regions {
@@ -319,7 +319,7 @@ impl Session {
         self.settle_all()
     }
 
-    fn add_memory(&mut self, description: RegionDescription, file: OwnedFd) -> Done {
+    fn add_memory(&mut self, description: RegionDescription, file: OwnedFd) -> Outcome {
         let region = self.memory.check(&description)?;
         let (guest_address, size) = (region.guest_address, region.size);
         let failed = |source| Refusal::Map { guest_address, size, source };
@@ -328,7 +328,7 @@ impl Session {
         Ok(())
     }
 
-    fn remove_memory(&mut self, description: RegionDescription) -> Done {
+    fn remove_memory(&mut self, description: RegionDescription) -> Outcome {
         let region = self.memory.remove(&description)?;
         self.device.unmap(&region);
         Ok(())
