@@ -92,9 +92,11 @@ impl Adapter {
         let root = Arc::new(RootComplex::new(Arc::clone(&device) as Arc<_>, true));
         let driver = PfDriver::probe(root, Box::new(SystemClock))?;
         let failed = |source| Error::Socket { path: config.run_dir.clone(), source };
-        let vfio_user = vfio_user::Server::start(vfio_user::Config::default()).map_err(failed)?;
+        let vfio_user =
+            vfio_user::Server::start(Default::default(), vfio_user::VfioUser::default())
+                .map_err(failed)?;
         let vhost_user =
-            vhost_user::Server::start(&vhost_user::Config::default()).map_err(failed)?;
+            vhost_user::Server::start(Default::default(), vhost_user::VhostUser).map_err(failed)?;
         let host = Mutex::new(Host { driver, sockets: BTreeMap::new() });
         let adapter = Adapter { config, device, host, vfio_user, vhost_user, datapath };
         adapter.serve(&mut adapter.host.lock(), FunctionId::Pf)?;

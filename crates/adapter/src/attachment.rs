@@ -1,4 +1,5 @@
-//! A function on its vfio-user socket: what Linux's vfio-pci does for a VMM that has the function passed through.
+//! An attachment is a function on its vfio-user socket. It does what Linux's vfio-pci does for a VMM that has the
+//! function passed through.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,13 +20,13 @@ use crate::model::Doorbell;
 /// One function as a vfio-user device.
 pub(crate) struct Attachment {
     function: Arc<Function>,
-    /// Whether this VMM's first mistake has been told. It can make as many as it likes.
-    told: AtomicBool,
+    /// Set once a refused mapping of this VMM has been logged. It can make as many as it likes.
+    is_refusal_logged: AtomicBool,
 }
 
 impl Attachment {
     pub(crate) fn new(function: Arc<Function>) -> Self {
-        Attachment { function, told: AtomicBool::new(false) }
+        Attachment { function, is_refusal_logged: AtomicBool::new(false) }
     }
 
     fn bar_size(&self, region: u32) -> Option<u64> {
@@ -33,13 +34,13 @@ impl Attachment {
         bar.as_ref().map(|bar| bar.size)
     }
 
-    /// A function that has ceased to exist answers as the bus does: with ones, and writes go nowhere.
+    /// Reports whether the function has ceased to exist. It answers as the bus does: with ones, and writes go nowhere.
     fn gone(&self) -> bool {
         !self.function.is_present()
     }
 }
 
-/// The errno that VFIO gives for what cannot be mapped or unmapped.
+/// Returns the errno that VFIO gives for what cannot be mapped or unmapped.
 fn errno(error: &DmaError) -> Errno {
     match error {
         DmaError::Overlap { .. } => Errno::EXIST,
@@ -181,7 +182,7 @@ impl Device for Attachment {
             DmaMemory::NotShared => Backing::NotShared,
         };
         self.function.domain.map(map.iova, map.size, permissions, backing).map_err(|error| {
-            if !self.told.swap(true, Ordering::Relaxed) {
+            if !self.is_refusal_logged.swap(true, Ordering::Relaxed) {
                 tracing::warn!(function = %self.function.id, %error, "DMA mapping refused");
             }
             errno(&error)
@@ -218,7 +219,7 @@ impl Device for Attachment {
             Errno::BUSY
         })?;
         self.function.take();
-        self.told.store(false, Ordering::Relaxed);
+        self.is_refusal_logged.store(false, Ordering::Relaxed);
         Ok(())
     }
 

@@ -1,10 +1,10 @@
-//! A function on its vhost-user socket: its queues alone, with the registers kept by the VMM.
+//! An attachment over vhost-user is a function's queues alone, with the registers kept by the VMM.
 //!
 //! ```text
 //!   vhost-user session ──► VhostAttachment ──► Domain   map and unmap the VMM's memory regions
 //!                               │         ├──► Queues   serve and stop rings, steer to pairs
 //!                               │         └──► Switch   the function's filters
-//!   call, err eventfds ◄── Line (QueueEvents)
+//!   call, err eventfds ◄── RingEvents (QueueEvents)
 //! ```
 //!
 //! The guest's control queue ends in the VMM, which keeps to itself what the guest wants to receive. So the function
@@ -18,7 +18,8 @@ use manifold_datapath::Kick;
 use manifold_dma::{Backing, PAGE_SIZE, Permissions, SharedMemory};
 use manifold_pci::DriverReport;
 use manifold_vhost_user::{
-    Device, DeviceStatus, Disconnect, Failure, Offer, Peer, Position, Region, RingLines, RingSetup,
+    Capabilities, Device, DeviceStatus, Disconnect, Failure, Peer, Position, Region, RingFds,
+    RingSetup,
 };
 use manifold_virtio::net::{Filters, QueueHost, Role, Steering, feature_names};
 use manifold_virtio::ring::{Inflight, MAX_QUEUE_SIZE, QueueAddresses, is_in_use};
@@ -33,7 +34,7 @@ use crate::info::{PeerInfo, Protocol};
 use crate::model::Virtqueues;
 use crate::queues::Queues;
 
-/// Of a function's features, those that concern the queues and what is in them. The rest is the VMM's, which keeps the
+/// Those of a function's features that concern the queues and what is in them. The rest is the VMM's, which keeps the
 /// control queue and the configuration.
 const DATA_PATH: u64 = common::VERSION_1
     | common::INDIRECT_DESC
@@ -86,7 +87,7 @@ impl VhostAttachment {
         VhostAttachment { function, unserved: Mutex::default() }
     }
 
-    /// A packed ring that goes on, of which the VMM does not know where.
+    /// Reports whether a packed ring goes on of which the VMM does not know where.
     fn is_lost(&self, setup: &RingSetup) -> bool {
         setup.features & common::RING_PACKED != 0
             && setup.inflight.is_none()
@@ -109,7 +110,7 @@ impl VhostAttachment {
 }
 
 impl Device for VhostAttachment {
-    fn offer(&self) -> Offer {
+    fn capabilities(&self) -> Capabilities {
         // A VMM that attaches to a function without virtqueues is refused right after this.
         let (features, pairs) = match self.function.virtqueues {
             Some(Virtqueues { features, pairs, .. }) => (features, pairs),
@@ -119,7 +120,7 @@ impl Device for VhostAttachment {
         if pairs == 1 {
             features &= !feature::MQ;
         }
-        Offer { features, rings: 2 * pairs, max_ring_size: MAX_QUEUE_SIZE }
+        Capabilities { features, rings: 2 * pairs, max_ring_size: MAX_QUEUE_SIZE }
     }
 
     fn attached(&self, peer: &Peer, status: Arc<DeviceStatus>) -> Result<(), Failure> {
@@ -166,7 +167,7 @@ impl Device for VhostAttachment {
             // Told like this, VMM and people learn why; refused, the VMM would only try again.
             let reason = Refused::UnderWay;
             tracing::warn!(function = %self.function.id, ring, %reason, "a ring is not served");
-            setup.lines.fail(&format_args!("queue {ring}: {reason}"));
+            setup.fds.fail(&format_args!("queue {ring}: {reason}"));
             self.unserved.lock().insert(ring, setup.position);
             return Ok(());
         }
@@ -180,7 +181,7 @@ impl Device for VhostAttachment {
             },
             features: setup.features,
             resume: Some(state(setup.position)),
-            events: Arc::new(Line { ring, function: self.function.id, lines: setup.lines }),
+            events: Arc::new(RingEvents { ring, function: self.function.id, fds: setup.fds }),
         };
         let inflight = setup.inflight.map(|part| track(&part)).transpose()?;
         self.queues()?.serve(Role::of(ring), queue, setup.kick.map(Kick::from_fd), inflight)?;
@@ -232,28 +233,28 @@ pub(crate) fn driver(status: &DeviceStatus) -> DriverReport {
     }
 }
 
-/// A ring's part of the file in which the VMM keeps what is in flight.
+/// Maps a ring's part of the file in which the VMM keeps what is in flight.
 fn track(part: &manifold_vhost_user::Inflight) -> Result<Inflight, Failure> {
     let within = part.offset % PAGE_SIZE;
     let memory = SharedMemory::map(&part.file, part.offset - within, within + part.size)?;
     Ok(Inflight::new(Arc::new(memory), usize::try_from(within)?))
 }
 
-/// A ring's way back to its VMM.
-struct Line {
+/// Events of a ring, on their way to its VMM.
+struct RingEvents {
     ring: u16,
     function: manifold_pci::FunctionId,
-    lines: Arc<RingLines>,
+    fds: Arc<RingFds>,
 }
 
-impl QueueEvents for Line {
+impl QueueEvents for RingEvents {
     fn interrupt(&self) {
-        self.lines.interrupt();
+        self.fds.interrupt();
     }
 
     fn fail(&self, reason: &dyn fmt::Display) {
         // A guest can get here as often as it likes: no louder than debug.
         tracing::debug!(function = %self.function, ring = self.ring, %reason, "device needs a reset");
-        self.lines.fail(&format_args!("queue {}: {reason}", self.ring));
+        self.fds.fail(&format_args!("queue {}: {reason}", self.ring));
     }
 }

@@ -158,6 +158,7 @@ fn a_function_has_one_attachment_whatever_the_protocol() {
     drop(client);
     eventually("free", || info().attached.is_none());
     assert_eq!(vfio_user_version(&info().socket), 0);
+    eventually("free again", || info().attached.is_none());
     // The PF can be had just so.
     let mut pf = Client::attach(&adapter.function(Pf).unwrap().vhost_socket);
     pf.start_pair(0);

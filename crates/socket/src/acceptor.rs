@@ -1,4 +1,4 @@
-//! The thread that accepts clients of all devices and hears them out until their first message has
+//! One thread accepts the clients of all devices and hears them out until their first message has
 //! arrived. Only then is a client given the device, so one that connects and says nothing keeps
 //! nobody away.
 //!
@@ -16,20 +16,24 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use crate::Errno;
-use crate::assemble::{Assembler, Broken};
+use crate::message::{Assembler, Broken};
 use crate::path::accept;
-use crate::server::{Protocol, Shared, WAKE};
-use crate::service::{Availability, Service};
+use crate::poller::{Poller, WAKE};
+use crate::protocol::Protocol;
+use crate::service::{Availability, Service, Services};
 use crate::socket::{Received, Socket, timespec};
 
-/// Clients of one device that can be in their handshake at one time.
+/// Number of clients of one device that can be in their handshake at one time.
 const MAX_HANDSHAKES: usize = 8;
 
-/// Events taken at a time.
+/// Number of events that are taken at a time.
 const EVENTS: usize = 64;
 
 pub(crate) struct Acceptor<P: Protocol> {
-    shared: Arc<Shared<P>>,
+    poller: Arc<Poller>,
+    services: Arc<Services<P>>,
+    /// Time in which a client must send its first message.
+    handshake_timeout: Duration,
     handshakes: HashMap<u64, Handshake<P>>,
 }
 
@@ -53,26 +57,30 @@ enum Stage {
     Parked,
 }
 
-/// Whether a handshake goes on.
+/// What becomes of a handshake.
 enum Next {
     Continue,
     Drop,
 }
 
 impl<P: Protocol> Acceptor<P> {
-    pub(crate) fn new(shared: Arc<Shared<P>>) -> Self {
-        Self { shared, handshakes: HashMap::new() }
+    pub(crate) fn new(
+        poller: Arc<Poller>,
+        services: Arc<Services<P>>,
+        handshake_timeout: Duration,
+    ) -> Self {
+        Self { poller, services, handshake_timeout, handshakes: HashMap::new() }
     }
 
     /// Runs until the server is shut down.
     pub(crate) fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS);
-        while !self.shared.is_shut_down() {
+        while !self.poller.is_shut_down() {
             let deadline = self.handshakes.values().map(|handshake| handshake.deadline).min();
             let timeout = deadline.map(|at| timespec(at.saturating_duration_since(Instant::now())));
             events.clear();
             let buffer = rustix::buffer::spare_capacity(&mut events);
-            match epoll::wait(&self.shared.epoll, buffer, timeout.as_ref()) {
+            match epoll::wait(&self.poller.epoll, buffer, timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => {
                     tracing::error!(%errno, "no more clients can be accepted");
@@ -88,14 +96,17 @@ impl<P: Protocol> Acceptor<P> {
 
     fn event(&mut self, token: u64) {
         if token == WAKE {
-            self.shared.clear_wake();
+            self.poller.clear_wake();
             self.retry_parked();
         } else if self.handshakes.contains_key(&token) {
             self.step(token);
-        } else if let Some(service) = self.shared.service(token) {
-            self.accept(&service);
+        } else {
+            let service = self.services.lock().get(&token).cloned();
+            // It may have been closed after the event had been taken.
+            if let Some(service) = service {
+                self.accept(&service);
+            }
         }
-        // Otherwise it was closed after the event had been taken.
     }
 
     fn accept(&mut self, service: &Arc<Service<P>>) {
@@ -110,15 +121,15 @@ impl<P: Protocol> Acceptor<P> {
             }
         };
         self.make_room(service);
-        let token = self.shared.new_token();
+        let token = self.poller.new_token();
         let handshake = Handshake {
             service: Arc::clone(service),
             socket: Arc::new(Socket::new(fd)),
-            assembler: Assembler::new(service.protocol().max_first_payload()),
-            deadline: Instant::now() + self.shared.config.handshake_timeout,
+            assembler: Assembler::new(P::MAX_FIRST_PAYLOAD),
+            deadline: Instant::now() + self.handshake_timeout,
             stage: Stage::Reading,
         };
-        if let Err(errno) = self.shared.watch(handshake.socket.as_fd(), token, EventFlags::IN) {
+        if let Err(errno) = self.poller.watch(handshake.socket.as_fd(), token, EventFlags::IN) {
             tracing::warn!(function = service.name(), %errno, "cannot watch a client");
             return;
         }
@@ -156,13 +167,13 @@ impl<P: Protocol> Acceptor<P> {
         }
     }
 
-    /// A client's first message has arrived: gives it the device, or tells it why not.
+    /// Gives the device to a client whose first message has arrived, or tells it why not.
     fn claim(&mut self, token: u64) {
         let Some(mut handshake) = self.handshakes.remove(&token) else { return };
         let service = Arc::clone(&handshake.service);
         match service.availability() {
             Availability::Free => {
-                self.shared.unwatch(handshake.socket.as_fd());
+                self.poller.unwatch(handshake.socket.as_fd());
                 service.start(handshake.socket, handshake.assembler);
             }
             Availability::SoonFree => self.keep(token, handshake, Stage::Parked),
@@ -178,11 +189,11 @@ impl<P: Protocol> Acceptor<P> {
     fn keep(&mut self, token: u64, mut handshake: Handshake<P>, stage: Stage) {
         handshake.stage = stage;
         let (socket, data) = (handshake.socket.as_fd(), EventData::new_u64(token));
-        let _ = epoll::modify(&self.shared.epoll, socket, data, EventFlags::RDHUP);
+        let _ = epoll::modify(&self.poller.epoll, socket, data, EventFlags::RDHUP);
         self.handshakes.insert(token, handshake);
     }
 
-    /// A device may have become free, or was closed.
+    /// Looks again at clients that wait, as a device may have become free or was closed.
     fn retry_parked(&mut self) {
         self.handshakes.retain(|_, handshake| {
             !matches!(handshake.service.availability(), Availability::Closed)
@@ -242,7 +253,7 @@ impl<P: Protocol> Handshake<P> {
             holder,
             "a second client is refused: a function has one client at a time"
         );
-        // A few bytes into an empty socket: if they do not fit, the client is gone.
+        // If a few bytes do not fit into an empty socket, the client is gone.
         let _ = self.socket.try_send(&self.service.protocol().busy(&message.header));
     }
 }

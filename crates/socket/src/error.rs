@@ -1,4 +1,4 @@
-//! Why a socket could not be served.
+//! Reasons why a socket could not be served.
 
 use std::io;
 use std::path::PathBuf;

@@ -26,7 +26,7 @@ impl EventFd {
 
     /// Adds one to its counter.
     pub fn signal(&self) {
-        // Fails only when the counter is at its maximum, and then it is signalled anyway.
+        // It fails only when the counter is at its maximum, and then it is signalled anyway.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 }

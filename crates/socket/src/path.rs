@@ -1,4 +1,4 @@
-//! Socket files: made, replaced when stale, removed when done.
+//! Socket files are made, replaced when stale and removed when done.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use rustix::net::{
 
 use crate::{Errno, Error};
 
-/// Clients that can wait to be accepted.
+/// Number of clients that can wait to be accepted.
 const BACKLOG: i32 = 16;
 
 /// A listening socket and its file. The file goes with it, if it is still this socket's.
@@ -52,6 +52,10 @@ impl Listener {
         rustix::fs::chmod(path, Mode::from_raw_mode(mode)).map_err(failed)?;
         listen(&listener.fd, BACKLOG).map_err(failed)?;
         Ok(listener)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(crate) fn fd(&self) -> &OwnedFd {
@@ -92,7 +96,7 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), Error> {
             rustix::fs::unlink(path).map_err(failed)
         }
         Err(Errno::NOENT) => Ok(()),
-        // Connected, or the queue of a server that is there is full.
+        // It connected, or the queue of a server that is there is full.
         Ok(()) | Err(Errno::AGAIN) => Err(Error::InUse { path: path.into() }),
         Err(errno) => Err(failed(errno)),
     }
@@ -117,7 +121,7 @@ fn lock_directory(path: &Path) -> Option<OwnedFd> {
     None
 }
 
-/// The next client, or `None` if there is none (any more).
+/// Accepts the next client. Returns `None` if there is none (any more).
 pub(crate) fn accept(listener: &Listener) -> io::Result<Option<OwnedFd>> {
     match rustix::net::accept_with(listener.fd(), SocketFlags::CLOEXEC) {
         Ok(fd) => Ok(Some(fd)),

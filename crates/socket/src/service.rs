@@ -1,59 +1,39 @@
-//! One device on its socket: who listens, who is attached.
+//! A service is one device on its socket, with its listener and its client.
 
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle, ThreadId};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::assemble::Assembler;
+use crate::connection::{self, ClientSlot};
+use crate::message::Assembler;
 use crate::path::Listener;
-use crate::server::{Protocol, Shared};
+use crate::poller::Poller;
+use crate::protocol::Protocol;
 use crate::socket::{Peer, Socket};
 
-/// Where a device's one client sits.
-#[derive(Debug)]
-pub struct Seat {
-    name: String,
-    holder: Mutex<Option<Peer>>,
-}
+/// All services of a server by the token of their listener.
+pub(crate) type Services<P> = Mutex<HashMap<u64, Arc<Service<P>>>>;
 
-impl Seat {
-    /// The device's name, for log messages.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The client has been given the device.
-    pub fn attached(&self, peer: Peer) {
-        *self.holder.lock() = Some(peer);
-    }
-
-    /// The client is about to be detached: it counts as gone from here on.
-    pub fn detaching(&self) {
-        *self.holder.lock() = None;
-    }
-
-    fn holder(&self) -> Option<Peer> {
-        *self.holder.lock()
-    }
-}
-
-/// What an [`Endpoint`](crate::Endpoint) stands for.
+/// One device on its socket; an [`Endpoint`](crate::Endpoint) stands for it.
 pub(crate) struct Service<P: Protocol> {
-    seat: Seat,
+    slot: ClientSlot,
     path: PathBuf,
-    token: u64,
-    protocol: P,
-    shared: Arc<Shared<P>>,
-    slot: Mutex<Slot>,
-    /// Signalled when the client's place becomes free.
+    protocol: Arc<P>,
+    device: Arc<P::Device>,
+    poller: Arc<Poller>,
+    /// Time for which a client that the device refuses is held, where the protocol holds it.
+    patience: Duration,
+    state: Mutex<State>,
+    /// Signalled when the device becomes free.
     released: Condvar,
 }
 
-struct Slot {
+struct State {
     /// `None` once the service is closed.
     listener: Option<Listener>,
     client: Option<Client>,
@@ -68,41 +48,42 @@ struct Client {
     thread_id: ThreadId,
 }
 
-/// Whether a new client can have the device.
+/// What a new client is told of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Availability {
-    /// It can.
+    /// The client can have it.
     Free,
-    /// Soon: the present client is gone, and the device is about to be told.
+    /// The client can have it soon: the present one is gone, and the device is about to be told.
     SoonFree,
-    /// It cannot: the process with this ID has it.
+    /// The process with this ID has it.
     Busy(i32),
-    /// Never again.
+    /// It is not served any more.
     Closed,
 }
 
 impl<P: Protocol> Service<P> {
     pub(crate) fn new(
-        shared: Arc<Shared<P>>,
-        token: u64,
+        poller: Arc<Poller>,
+        protocol: Arc<P>,
+        device: Arc<P::Device>,
         name: &str,
-        protocol: P,
-        path: &Path,
         listener: Listener,
+        patience: Duration,
     ) -> Self {
         Self {
-            seat: Seat { name: name.to_owned(), holder: Mutex::new(None) },
-            path: path.into(),
-            token,
+            slot: ClientSlot { name: name.to_owned(), peer: Mutex::new(None) },
+            path: listener.path().into(),
             protocol,
-            shared,
-            slot: Mutex::new(Slot { listener: Some(listener), client: None, ending: None }),
+            device,
+            poller,
+            patience,
+            state: Mutex::new(State { listener: Some(listener), client: None, ending: None }),
             released: Condvar::new(),
         }
     }
 
     pub(crate) fn name(&self) -> &str {
-        self.seat.name()
+        &self.slot.name
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -113,25 +94,25 @@ impl<P: Protocol> Service<P> {
         &self.protocol
     }
 
-    /// The client, once it is attached.
+    /// Returns the client, once it is attached.
     pub(crate) fn peer(&self) -> Option<Peer> {
-        self.seat.holder()
+        *self.slot.peer.lock()
     }
 
     /// Does something with the listening socket, unless the service is closed.
     pub(crate) fn with_listener<T>(&self, f: impl FnOnce(&Listener) -> T) -> Option<T> {
-        self.slot.lock().listener.as_ref().map(f)
+        self.state.lock().listener.as_ref().map(f)
     }
 
     pub(crate) fn availability(&self) -> Availability {
-        let slot = self.slot.lock();
-        match &slot.client {
-            _ if slot.listener.is_none() => Availability::Closed,
+        let state = self.state.lock();
+        match &state.client {
+            _ if state.listener.is_none() => Availability::Closed,
             None => Availability::Free,
             Some(client) if client.socket.is_ended() || client.socket.is_peer_gone() => {
                 Availability::SoonFree
             }
-            Some(_) => Availability::Busy(self.seat.holder().map_or(0, |peer| peer.pid)),
+            Some(_) => Availability::Busy(self.peer().map_or(0, |peer| peer.pid)),
         }
     }
 
@@ -141,18 +122,18 @@ impl<P: Protocol> Service<P> {
         socket: Arc<Socket>,
         mut assembler: Assembler<P::Header>,
     ) {
-        let mut slot = self.slot.lock();
-        if slot.listener.is_none() || slot.client.is_some() {
+        let mut state = self.state.lock();
+        if state.listener.is_none() || state.client.is_some() {
             return;
         }
-        join(slot.ending.take());
+        join(state.ending.take());
         let (service, connection) = (Arc::clone(self), Arc::clone(&socket));
-        // Linux shows 15 bytes of it.
+        // Linux shows 15 bytes of a thread's name.
         let thread = thread::Builder::new().name(format!("{}-{}", P::THREAD, self.name())).spawn(
             move || {
-                service.protocol.serve(&service.seat, &connection, &mut assembler);
-                // However that ended, the place is free from here on.
-                service.seat.detaching();
+                let Service { protocol, slot, patience, .. } = &*service;
+                let device = Arc::clone(&service.device);
+                connection::run(&**protocol, device, slot, &connection, &mut assembler, *patience);
                 drop(connection);
                 service.release();
             },
@@ -160,7 +141,7 @@ impl<P: Protocol> Service<P> {
         match thread {
             Ok(thread) => {
                 let thread_id = thread.thread().id();
-                slot.client = Some(Client { socket, thread: Some(thread), thread_id });
+                state.client = Some(Client { socket, thread: Some(thread), thread_id });
             }
             Err(error) => {
                 tracing::warn!(function = self.name(), %error, "no thread for a client");
@@ -168,48 +149,47 @@ impl<P: Protocol> Service<P> {
         }
     }
 
-    /// The last thing a client's thread does.
+    /// Makes the device free. A client's thread does this last.
     fn release(&self) {
-        let mut slot = self.slot.lock();
-        slot.ending = slot.client.take().and_then(|client| client.thread);
-        drop(slot);
+        let mut state = self.state.lock();
+        state.ending = state.client.take().and_then(|client| client.thread);
+        drop(state);
         self.released.notify_all();
         // A client may be waiting for the place.
-        self.shared.wake();
+        self.poller.wake();
     }
 
     /// Ends the connection, if there is one, and waits for its thread unless that is this one.
     pub(crate) fn disconnect(&self) {
-        let mut slot = self.slot.lock();
-        let Some(client) = &mut slot.client else { return };
+        let mut state = self.state.lock();
+        let Some(client) = &mut state.client else { return };
         client.socket.end();
         if client.thread_id == thread::current().id() {
             return;
         }
         let thread_id = client.thread_id;
         if let Some(thread) = client.thread.take() {
-            drop(slot);
+            drop(state);
             return join(Some(thread));
         }
-        // Somebody else joins it.
-        while slot.client.as_ref().is_some_and(|client| client.thread_id == thread_id) {
-            self.released.wait(&mut slot);
+        // Another thread joins it.
+        while state.client.as_ref().is_some_and(|client| client.thread_id == thread_id) {
+            self.released.wait(&mut state);
         }
     }
 
     /// Stops listening, removes the socket file, disconnects the client.
     pub(crate) fn close(&self) {
-        self.shared.forget(self.token);
-        let listener = self.slot.lock().listener.take();
+        let listener = self.state.lock().listener.take();
         if let Some(listener) = listener {
-            self.shared.unwatch(listener.fd().as_fd());
+            self.poller.unwatch(listener.fd().as_fd());
             drop(listener);
             // Clients in their handshake are let go of.
-            self.shared.wake();
+            self.poller.wake();
         }
         self.disconnect();
         // With the thread goes what it holds of the device.
-        let ending = self.slot.lock().ending.take();
+        let ending = self.state.lock().ending.take();
         join(ending);
     }
 }

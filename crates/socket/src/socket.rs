@@ -1,4 +1,4 @@
-//! A connected socket: bytes and descriptors, in and out.
+//! A connected socket, through which bytes and descriptors go in and out.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -14,7 +14,7 @@ use rustix::net::{
 };
 
 use crate::Errno;
-use crate::assemble::{Assembler, Broken, Header, SCM_MAX_FDS};
+use crate::message::{Assembler, Broken, Header, SCM_MAX_FDS};
 
 const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(SCM_MAX_FDS));
 
@@ -23,9 +23,9 @@ const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(SCM_MAX_FDS));
 pub struct Peer {
     /// Process that connected; 0 where it is not visible from this process's PID namespace.
     pub pid: i32,
-    /// Its effective user.
+    /// Effective user of the process.
     pub uid: u32,
-    /// Its effective group.
+    /// Effective group of the process.
     pub gid: u32,
 }
 
@@ -35,7 +35,7 @@ pub struct Socket {
     fd: OwnedFd,
     /// Held while a message is sent.
     sending: Mutex<()>,
-    /// This side has had enough.
+    /// This side has ended the connection.
     is_ended: AtomicBool,
 }
 
@@ -46,7 +46,7 @@ pub enum Received<H> {
     Message,
     /// Part of a message.
     Part,
-    /// Nothing, at the moment. Only without waiting.
+    /// There is nothing at the moment. It occurs only without waiting.
     Nothing,
     /// The other side closed the connection, or this side shut it down.
     End,
@@ -55,12 +55,12 @@ pub enum Received<H> {
 }
 
 impl Socket {
-    /// `fd` is in blocking mode.
+    /// Takes over a connected `fd`, which is in blocking mode.
     pub fn new(fd: OwnedFd) -> Self {
         Self { fd, sending: Mutex::new(()), is_ended: AtomicBool::new(false) }
     }
 
-    /// Who connected.
+    /// Returns who connected.
     pub fn peer(&self) -> Peer {
         use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
         let (pid, uid, gid) = getsockopt(&self.fd, PeerCredentials)
@@ -178,7 +178,7 @@ impl Socket {
         }
     }
 
-    /// Whether the other side has closed its end.
+    /// Reports whether the other side has closed its end.
     pub fn is_peer_gone(&self) -> bool {
         let mut fds = [PollFd::new(&self.fd, PollFlags::RDHUP)];
         let now = timespec(Duration::ZERO);
@@ -205,7 +205,7 @@ impl Socket {
         self.shut_down();
     }
 
-    /// Whether this side has ended the connection.
+    /// Reports whether this side has ended the connection.
     pub fn is_ended(&self) -> bool {
         self.is_ended.load(Ordering::Acquire)
     }
@@ -223,7 +223,7 @@ impl AsFd for Socket {
     }
 }
 
-/// A time-out of `poll` or `epoll_wait`.
+/// Converts a time-out for `poll` or `epoll_wait`.
 pub(crate) fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
@@ -237,7 +237,7 @@ pub(crate) mod tests {
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    use crate::assemble::MAX_HEADER;
+    use crate::message::MAX_HEADER;
 
     /// A header that says how long the message is, and nothing else.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ mod support;
 use std::thread;
 use std::time::Duration;
 
-use manifold_vfio_user::{Config, Server};
+use manifold_vfio_user::{Config, Server, VfioUser};
 use support::dummy::{Dummy, Event, Options};
 
 fn main() {
@@ -25,7 +25,7 @@ fn main() {
     let path = arguments.next().expect("usage: dummy SOCKET [mappable]");
     let mappable = arguments.any(|word| word == "mappable");
 
-    let server = Server::start(Config::default()).expect("server");
+    let server = Server::start(Config::default(), VfioUser::default()).expect("server");
     let dummy = Dummy::new(Options { mappable, ..Options::default() });
     let endpoint = server.serve(&path, "dummy", dummy.clone()).expect("socket");
     println!("listening on {}", endpoint.path().display());

@@ -3,7 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::session::Disconnect;
+use manifold_socket::{Disconnect, Peer};
+
 use crate::{Errno, spec};
 
 /// A device that a client attaches to, one socket each.
@@ -16,19 +17,19 @@ use crate::{Errno, spec};
 /// `detached` has returned.
 ///
 /// An `Err` becomes an error reply with that errno and leaves the connection as it is.
-pub trait Device: Send + Sync {
-    /// How many regions and interrupt types there are. Constant while a client is attached.
+pub trait Device: Send + Sync + 'static {
+    /// Returns how many regions and interrupt types there are. It is constant while a client is attached.
     fn info(&self) -> DeviceInfo;
 
-    /// Region `index`, below [`DeviceInfo::regions`]. `None` is answered as a region of size 0.
+    /// Returns region `index`, below [`DeviceInfo::regions`]. `None` is answered as a region of size 0.
     /// Size, permissions and mapping are read once per client, when it attaches.
     fn region_info(&self, index: u32) -> Option<RegionInfo>;
 
-    /// Interrupt type `index`, below [`DeviceInfo::irqs`]. `None` is answered as a type with no
+    /// Returns interrupt type `index`, below [`DeviceInfo::irqs`]. `None` is answered as a type with no
     /// interrupts. Read once per client, when it attaches.
     fn irq_info(&self, index: u32) -> Option<IrqInfo>;
 
-    /// What the client is told about DMA mappings. Keeping to it is up to
+    /// Returns what the client is told about DMA mappings. Keeping to it is up to
     /// [`dma_map`](Self::dma_map).
     fn dma_limits(&self) -> DmaLimits {
         DmaLimits::default()
@@ -47,7 +48,7 @@ pub trait Device: Send + Sync {
     /// The errno the client is to see, unless it posted the write.
     fn region_write(&self, region: u32, offset: u64, data: &[u8]) -> Result<(), Errno>;
 
-    /// Descriptors that stand for writes to parts of `region` (doorbells), so that a hypervisor can
+    /// Returns descriptors that stand for writes to parts of `region` (doorbells). A hypervisor can
     /// signal them without the client. The client gets as many, from the first, as its limit on
     /// descriptors allows.
     ///
@@ -93,7 +94,7 @@ pub trait Device: Send + Sync {
     /// The errno the client is to see.
     fn reset(&self) -> Result<(), Errno>;
 
-    /// A client has agreed on a version and is about to be told so.
+    /// Gives the device to a client that has agreed on a version and is about to be told so.
     ///
     /// # Errors
     /// The errno the client is refused with, `EBUSY` for example; no other method is called for it
@@ -103,23 +104,9 @@ pub trait Device: Send + Sync {
         Ok(())
     }
 
-    /// The client is gone, for the reason given. Its mappings and eventfds must be let go of
+    /// Takes the device from a client that is gone, for the reason given. Its mappings and eventfds must be let go of
     /// (vfio-user, "Client Disconnection").
     fn detached(&self, how: &Disconnect);
-}
-
-/// Who is at the other end of a connection, as the kernel says (`SO_PEERCRED`) and as it says
-/// itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Process that connected; 0 where it is not visible from this process's PID namespace.
-    pub pid: i32,
-    /// Its effective user.
-    pub uid: u32,
-    /// Its effective group.
-    pub gid: u32,
-    /// Protocol version agreed on: major, minor.
-    pub version: (u16, u16),
 }
 
 /// Answer to `VFIO_USER_DEVICE_GET_INFO`.
@@ -129,17 +116,17 @@ pub struct DeviceInfo {
     pub regions: u32,
     /// Number of interrupt types, at most [`MAX_IRQS`](Self::MAX_IRQS); more are not reported.
     pub irqs: u32,
-    /// Whether `VFIO_USER_DEVICE_RESET` works.
+    /// `VFIO_USER_DEVICE_RESET` works.
     pub resettable: bool,
 }
 
 impl DeviceInfo {
-    /// Regions QEMU accepts from a server.
+    /// Number of regions that QEMU accepts from a server.
     pub const MAX_REGIONS: u32 = 100;
-    /// Interrupt types QEMU accepts from a server.
+    /// Number of interrupt types that QEMU accepts from a server.
     pub const MAX_IRQS: u32 = 50;
 
-    /// A PCI device with the standard regions and interrupt types that can be reset.
+    /// Returns a PCI device with the standard regions and interrupt types that can be reset.
     #[must_use]
     pub const fn pci() -> Self {
         Self { regions: spec::PCI_NUM_REGIONS, irqs: spec::PCI_NUM_IRQS, resettable: true }
@@ -149,20 +136,21 @@ impl DeviceInfo {
 /// One region of a device.
 #[derive(Clone, Debug, Default)]
 pub struct RegionInfo {
-    /// Bytes; 0 for a region that does not exist.
+    /// Size in bytes; 0 for a region that does not exist.
     pub size: u64,
     /// The client may read it.
     pub readable: bool,
     /// The client may write it.
     pub writable: bool,
-    /// How the client can map it, wholly or in part. `None`: by messages only.
+    /// Memory that the client can map, wholly or in part. `None`: the region is reached by messages
+    /// only.
     ///
     /// A mappable region costs: QEMU stops posting writes to a device that has one.
     pub mapping: Option<RegionMapping>,
 }
 
 impl RegionInfo {
-    /// A region of `size` bytes that is read and written by messages.
+    /// Returns a region of `size` bytes that is read and written by messages.
     #[must_use]
     pub const fn messages(size: u64) -> Self {
         Self { size, readable: true, writable: true, mapping: None }
@@ -192,7 +180,7 @@ pub struct MmapArea {
 /// One interrupt type of a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IrqInfo {
-    /// Interrupts of this type; 0 for a type that does not exist.
+    /// Number of interrupts of this type; 0 for a type that does not exist.
     pub count: u32,
     /// The client can mask and unmask them by message.
     pub maskable: bool,
@@ -203,7 +191,7 @@ pub struct IrqInfo {
 }
 
 impl IrqInfo {
-    /// `count` interrupts, each signalled through an eventfd, that can be set up one by one.
+    /// Returns `count` interrupts, each signalled through an eventfd, that can be set up one by one.
     #[must_use]
     pub const fn eventfds(count: u32) -> Self {
         Self { count, maskable: false, automasked: false, fixed_set: false }
@@ -222,7 +210,7 @@ pub struct DmaLimits {
 }
 
 impl Default for DmaLimits {
-    /// What the protocol assumes: 65,535 mappings of 4 KiB pages.
+    /// Returns what the protocol assumes: 65,535 mappings of 4 KiB pages.
     fn default() -> Self {
         Self { max_maps: spec::DEFAULT_MAX_DMA_MAPS, page_sizes: spec::DEFAULT_PAGE_SIZES }
     }
@@ -235,7 +223,7 @@ pub struct IoFd {
     pub offset: u64,
     /// Width of the writes in bytes; 0 for any.
     pub size: u64,
-    /// Signal only if this value is written.
+    /// Value whose write alone signals the eventfd. `None`: every write does.
     pub datamatch: Option<u64>,
     /// The eventfd. Entries that share one `Arc` share one descriptor in the message.
     pub fd: Arc<OwnedFd>,
@@ -244,20 +232,20 @@ pub struct IoFd {
 /// A `VFIO_USER_DEVICE_SET_IRQS` request.
 #[derive(Debug)]
 pub struct SetIrqs {
-    /// Interrupt type.
+    /// Index of the interrupt type.
     pub index: u32,
-    /// First interrupt.
+    /// Number of the first interrupt.
     pub start: u32,
     /// Number of interrupts.
     pub count: u32,
-    /// What to do.
+    /// What is to be done.
     pub action: IrqAction,
-    /// With what.
+    /// What the action is done with.
     pub data: IrqData,
 }
 
 impl SetIrqs {
-    /// Whether the request disables all interrupts of the type and lets go of their eventfds.
+    /// Reports whether the request disables all interrupts of the type and lets go of their eventfds.
     #[must_use]
     pub fn is_disable_all(&self) -> bool {
         self.count == 0 && self.action == IrqAction::Trigger && matches!(self.data, IrqData::None)
@@ -278,7 +266,7 @@ pub enum IrqAction {
 /// What a [`SetIrqs`] request brings along.
 #[derive(Debug)]
 pub enum IrqData {
-    /// Nothing: the action is done now, to the whole range. With `count` 0 and
+    /// No data: the action is done now, to the whole range. With `count` 0 and
     /// [`IrqAction::Trigger`]: disable all.
     None,
     /// The action is done now to the interrupts whose entry is true. `count` entries.
@@ -292,7 +280,7 @@ pub enum IrqData {
 pub struct DmaMap {
     /// First address, as the device sees it.
     pub iova: u64,
-    /// Bytes, at least 1; `iova + size - 1` does not overflow.
+    /// Size in bytes, at least 1; `iova + size - 1` does not overflow.
     pub size: u64,
     /// The device may read.
     pub readable: bool,
@@ -305,14 +293,14 @@ pub struct DmaMap {
 /// Where the memory of a DMA mapping is.
 #[derive(Debug)]
 pub enum DmaMemory {
-    /// In a file to be mapped.
+    /// The memory is in a file to be mapped.
     File {
         /// The file.
         fd: OwnedFd,
         /// Offset of the mapping's first byte.
         offset: u64,
     },
-    /// With the client alone: the mapping came without a descriptor, as a VMM's does when the
+    /// The client alone can reach the memory: the mapping came without a descriptor, as a VMM's does when the
     /// memory is not shared (QEMU: `memory-backend-memfd,share=on` is missing).
     NotShared,
 }

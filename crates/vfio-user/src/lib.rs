@@ -22,9 +22,9 @@
 //!
 //! - [`spec`]: the numbers of the protocol, with their sources.
 //! - [`codec`]: messages to bytes and back, without I/O.
-//! - `assemble`, `session`: pieces to messages, messages to answers; a state machine without I/O.
+//! - `session`: messages to answers; a state machine without I/O.
 //! - `server`: a device on a socket, with what `manifold-socket` has of sockets and threads.
-//!   [`Server::serve`] is the way in.
+//!   [`Server::serve`](manifold_socket::Server::serve) is the way in.
 //!
 //! Clients are not trusted. Every size, count and index is checked against what was agreed on and
 //! what the device has; a malformed request gets an error reply and its descriptors are closed; a
@@ -33,20 +33,17 @@
 
 #![forbid(unsafe_code)]
 
-mod assemble;
 pub mod codec;
 mod device;
-#[doc(hidden)]
-pub mod fuzzing;
 mod server;
 mod session;
 pub mod spec;
 
 pub use device::{
     Device, DeviceInfo, DmaLimits, DmaMap, DmaMemory, IoFd, IrqAction, IrqData, IrqInfo, MmapArea,
-    Peer, RegionInfo, RegionMapping, SetIrqs,
+    RegionInfo, RegionMapping, SetIrqs,
 };
-pub use manifold_socket::Error;
+pub use manifold_socket::{Config, Disconnect, Error, Peer};
 pub use rustix::io::Errno;
-pub use server::{Config, Endpoint, Server};
-pub use session::Disconnect;
+pub use server::{Endpoint, Server, VfioUser};
+pub use session::Session;

@@ -34,7 +34,6 @@ pub const DEFAULT_MAX_DMA_MAPS: u64 = 65_535;
 /// Page sizes of DMA mappings if the sender does not say: 4 KiB only. A bit set: that size is
 /// supported.
 pub const DEFAULT_PAGE_SIZES: u64 = 4096;
-pub use manifold_socket::SCM_MAX_FDS;
 
 /// Bytes of `struct vfio_device_info` as vfio-user knows it (without `cap_offset`).
 pub const DEVICE_INFO_SIZE: u32 = 16;

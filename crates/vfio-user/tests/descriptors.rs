@@ -9,7 +9,7 @@ use manifold_vfio_user::Config;
 use manifold_vfio_user::codec::{
     Capabilities, Command, DmaMapRequest, InfoRequest, IrqSet, RegionIoFdsRequest, Request,
 };
-use manifold_vfio_user::{Server, spec};
+use manifold_vfio_user::{Server, VfioUser, spec};
 use support::Fixture;
 use support::dummy::{Dummy, Event, Options, VECTORS};
 use support::raw::Raw;
@@ -83,7 +83,7 @@ fn descriptors_are_returned() {
     drop(fixture);
     assert_eq!(count(), before_all);
 
-    let server = Server::start(Config::default()).unwrap();
+    let server = Server::start(Config::default(), VfioUser::default()).unwrap();
     let directory = tempfile::tempdir().unwrap();
     for n in 0..50 {
         let path = directory.path().join(format!("{n}"));

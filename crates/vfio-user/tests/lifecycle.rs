@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use manifold_vfio_user::codec::{Capabilities, Command, DmaMapRequest, RegionAccess, Request};
-use manifold_vfio_user::{Config, Disconnect, DmaMemory, Errno, Error, Server, spec};
+use manifold_vfio_user::{Config, Disconnect, DmaMemory, Errno, Error, Server, VfioUser, spec};
 use support::Fixture;
 use support::dummy::{Dummy, Event, Options, PANIC_OFFSET};
 use support::raw::Raw;
@@ -198,7 +198,7 @@ fn a_server_shuts_down_with_clients_attached_and_starts_again_at_once() {
     assert_eq!(dummy.state().events.last(), Some(&Event::Detached(Disconnect::Server)));
     drop(endpoint);
 
-    let server = Server::start(Config::default()).unwrap();
+    let server = Server::start(Config::default(), VfioUser::default()).unwrap();
     let endpoint = server.serve(&path, "vf0", dummy).unwrap();
     Raw::attach(endpoint.path()).expect_alive();
     drop((endpoint, server, directory));
@@ -207,7 +207,7 @@ fn a_server_shuts_down_with_clients_attached_and_starts_again_at_once() {
 #[test]
 fn two_servers_do_not_share_a_socket() {
     let fixture = Fixture::default();
-    let second = Server::start(Config::default()).unwrap();
+    let second = Server::start(Config::default(), VfioUser::default()).unwrap();
     let dummy = Dummy::new(Options::default());
     let error = second.serve(fixture.path(), "vf0", dummy).unwrap_err();
     assert!(matches!(error, Error::InUse { .. }), "{error}");

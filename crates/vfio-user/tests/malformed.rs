@@ -9,7 +9,7 @@ use manifold_vfio_user::codec::{
     Capabilities, Command, DmaMapRequest, DmaUnmapRequest, Header, RegionAccess, Reply, Request,
     SmallWrite, Version,
 };
-use manifold_vfio_user::{Config, Disconnect, Errno, spec};
+use manifold_vfio_user::{Disconnect, Errno, VfioUser, spec};
 use support::Fixture;
 use support::dummy::{BAD_OFFSET, BAR0_SIZE, Event, Options};
 use support::raw::{Raw, Watch};
@@ -234,8 +234,8 @@ fn accesses_outside_a_region_never_reach_the_device() {
 
 #[test]
 fn transfers_are_no_larger_than_agreed_on() {
-    let config = Config { max_data_xfer_size: 1000, ..Config::default() };
-    let fixture = Fixture::with_config(Options::default(), &config);
+    let protocol = VfioUser { max_data_xfer_size: 1000 };
+    let fixture = Fixture::with_protocol(Options::default(), protocol);
     let mut raw = Raw::attach(fixture.path());
     let access = |count| RegionAccess { offset: 0, region: 0, count };
     for (count, errno) in [(1000, 0), (1001, INVAL), (0x4000, INVAL)] {

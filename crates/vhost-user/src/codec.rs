@@ -1,14 +1,14 @@
-//! Messages to requests and back, without I/O. All fields are in the machine's own byte order.
+//! The layouts of messages, without I/O: payloads to values, and answers to bytes. All fields are in the machine's own byte order.
 
 use std::os::fd::OwnedFd;
 
 use manifold_socket::MAX_HEADER;
 
-use crate::spec::{self, flag, request};
+use crate::spec::{self, flag};
 
 /// What a message begins with ("Header").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
+pub struct Header {
     pub(crate) code: u32,
     pub(crate) flags: u32,
     /// Bytes that follow.
@@ -20,13 +20,13 @@ impl Header {
         self.flags & flag::NEED_REPLY != 0
     }
 
-    /// Whether it can begin a request at all.
+    /// Reports whether the header can be a request's.
     pub(crate) fn is_request(&self) -> bool {
         self.flags & flag::VERSION_MASK == flag::VERSION && self.flags & flag::REPLY == 0
     }
 
-    /// The header of the answer to a request.
-    pub(crate) fn reply(code: u32, size: usize) -> [u8; spec::HEADER_SIZE] {
+    /// Returns the header of the answer to a request.
+    fn reply(code: u32, size: usize) -> [u8; spec::HEADER_SIZE] {
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         let mut bytes = [0; spec::HEADER_SIZE];
         let fields = [code, flag::VERSION | flag::REPLY, size];
@@ -41,9 +41,12 @@ impl manifold_socket::Header for Header {
     const SIZE: usize = spec::HEADER_SIZE;
 
     fn read(bytes: &[u8; MAX_HEADER]) -> Self {
-        let mut fields = Fields(bytes);
-        let mut next = || fields.u32().unwrap_or(0);
-        Self { code: next(), flags: next(), size: next() }
+        let [c0, c1, c2, c3, f0, f1, f2, f3, s0, s1, s2, s3, ..] = *bytes;
+        Self {
+            code: u32::from_ne_bytes([c0, c1, c2, c3]),
+            flags: u32::from_ne_bytes([f0, f1, f2, f3]),
+            size: u32::from_ne_bytes([s0, s1, s2, s3]),
+        }
     }
 
     fn payload_len(&self) -> Option<usize> {
@@ -51,9 +54,14 @@ impl manifold_socket::Header for Header {
     }
 }
 
+/// Returns the message that answers a request with `payload`.
+pub(crate) fn reply(code: u32, payload: &[u8]) -> Vec<u8> {
+    [&Header::reply(code, payload.len())[..], payload].concat()
+}
+
 /// Why a payload is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub(crate) enum Malformed {
     /// No request has this number, or none that is served.
     #[error("request {0} is not served")]
     Unknown(u32),
@@ -99,223 +107,137 @@ pub(crate) struct InflightDescription {
     pub(crate) queue_size: u16,
 }
 
-/// A request, its payload decoded. Ring indices are the client's: nothing says that there is such a ring.
+/// A request's payload, read from the front, and the descriptors that came with it. What is not taken
+/// is closed.
 #[derive(Debug)]
-pub(crate) enum Request {
-    GetFeatures,
-    SetFeatures(u64),
-    SetOwner,
-    ResetOwner,
-    SetMemTable(Vec<(RegionDescription, OwnedFd)>),
-    SetRingSize { ring: u32, size: u32 },
-    SetRingAddresses { ring: u32, addresses: RingAddresses },
-    SetRingBase { ring: u32, base: u32 },
-    GetRingBase { ring: u32 },
-    SetRingKick { ring: u32, fd: Option<OwnedFd> },
-    SetRingCall { ring: u32, fd: Option<OwnedFd> },
-    SetRingErr { ring: u32, fd: Option<OwnedFd> },
-    GetProtocolFeatures,
-    SetProtocolFeatures(u64),
-    GetQueueNum,
-    SetRingEnable { ring: u32, enable: bool },
-    SendRarp { mac: [u8; 6] },
-    SetMtu(u64),
-    GetInflight(InflightDescription),
-    SetInflight(InflightDescription, OwnedFd),
-    ResetDevice,
-    GetMaxMemSlots,
-    AddMemRegion(RegionDescription, OwnedFd),
-    RemoveMemRegion(RegionDescription),
-    SetStatus(u64),
-    GetStatus,
+pub(crate) struct Payload<'a> {
+    rest: &'a [u8],
+    /// Bytes there were at first.
+    size: usize,
+    fds: Vec<OwnedFd>,
 }
 
-impl Request {
-    /// Reads a request. Descriptors that it has no use for are closed.
-    pub(crate) fn decode(code: u32, payload: &[u8], fds: Vec<OwnedFd>) -> Result<Self, Malformed> {
-        let mut fields = Fields(payload);
-        let mut fds = Descriptors(fds);
-        let short = || Malformed::Size(payload.len());
-        let request = match code {
-            request::GET_FEATURES => Self::GetFeatures,
-            request::SET_FEATURES => Self::SetFeatures(fields.u64().ok_or_else(short)?),
-            request::SET_OWNER => Self::SetOwner,
-            request::RESET_OWNER => Self::ResetOwner,
-            request::SET_MEM_TABLE => {
-                return Self::mem_table(fields, fds).ok_or_else(short)?;
-            }
-            request::SET_VRING_NUM => {
-                let (ring, size) = fields.pair().ok_or_else(short)?;
-                Self::SetRingSize { ring, size }
-            }
-            request::SET_VRING_ADDR => fields.addresses().ok_or_else(short)??,
-            request::SET_VRING_BASE => {
-                let (ring, base) = fields.pair().ok_or_else(short)?;
-                Self::SetRingBase { ring, base }
-            }
-            request::GET_VRING_BASE => {
-                let (ring, _) = fields.pair().ok_or_else(short)?;
-                Self::GetRingBase { ring }
-            }
-            request::SET_VRING_KICK => {
-                let (ring, fd) = fields.ring_fd(&mut fds).ok_or_else(short)??;
-                Self::SetRingKick { ring, fd }
-            }
-            request::SET_VRING_CALL => {
-                let (ring, fd) = fields.ring_fd(&mut fds).ok_or_else(short)??;
-                Self::SetRingCall { ring, fd }
-            }
-            request::SET_VRING_ERR => {
-                let (ring, fd) = fields.ring_fd(&mut fds).ok_or_else(short)??;
-                Self::SetRingErr { ring, fd }
-            }
-            request::GET_PROTOCOL_FEATURES => Self::GetProtocolFeatures,
-            request::SET_PROTOCOL_FEATURES => {
-                Self::SetProtocolFeatures(fields.u64().ok_or_else(short)?)
-            }
-            request::GET_QUEUE_NUM => Self::GetQueueNum,
-            request::SET_VRING_ENABLE => {
-                let (ring, enable) = fields.pair().ok_or_else(short)?;
-                if enable > 1 {
-                    return Err(Malformed::Value { what: "enable", value: enable.into() });
-                }
-                Self::SetRingEnable { ring, enable: enable == 1 }
-            }
-            request::SEND_RARP => {
-                let mac = fields.u64().ok_or_else(short)?;
-                // The address is in the first six bytes in memory.
-                let [a, b, c, d, e, f, ..] = mac.to_ne_bytes();
-                Self::SendRarp { mac: [a, b, c, d, e, f] }
-            }
-            request::NET_SET_MTU => Self::SetMtu(fields.u64().ok_or_else(short)?),
-            request::GET_INFLIGHT_FD => Self::GetInflight(fields.inflight().ok_or_else(short)?),
-            request::SET_INFLIGHT_FD => {
-                let description = fields.inflight().ok_or_else(short)?;
-                Self::SetInflight(description, fds.take()?)
-            }
-            request::RESET_DEVICE => Self::ResetDevice,
-            request::GET_MAX_MEM_SLOTS => Self::GetMaxMemSlots,
-            request::ADD_MEM_REG => {
-                let region = fields.single_region().ok_or_else(short)?;
-                Self::AddMemRegion(region, fds.take()?)
-            }
-            request::REM_MEM_REG => {
-                // Old clients send a descriptor, to be ignored.
-                fds.0.clear();
-                Self::RemoveMemRegion(fields.single_region().ok_or_else(short)?)
-            }
-            request::SET_STATUS => Self::SetStatus(fields.u64().ok_or_else(short)?),
-            request::GET_STATUS => Self::GetStatus,
-            _ => return Err(Malformed::Unknown(code)),
-        };
-        match (fields.0, fds.0.len()) {
-            ([], 0) => Ok(request),
+impl<'a> Payload<'a> {
+    pub(crate) fn new(bytes: &'a [u8], fds: Vec<OwnedFd>) -> Self {
+        Self { rest: bytes, size: bytes.len(), fds }
+    }
+
+    /// Reads all of the payload with `layout`.
+    pub(crate) fn read<T>(
+        &mut self,
+        layout: impl FnOnce(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<T, Malformed> {
+        let value = layout(self)?;
+        self.end()?;
+        Ok(value)
+    }
+
+    /// Checks that everything was read and all descriptors were taken.
+    pub(crate) fn end(&self) -> Result<(), Malformed> {
+        match (self.rest, self.fds.len()) {
+            ([], 0) => Ok(()),
             ([], fds) => Err(Malformed::Descriptors(fds)),
-            _ => Err(short()),
+            _ => Err(Malformed::Size(self.size)),
         }
     }
 
-    fn mem_table(mut fields: Fields<'_>, fds: Descriptors) -> Option<Result<Self, Malformed>> {
-        let (count, _) = fields.pair()?;
-        let count = usize::try_from(count).ok()?;
-        if fields.0.len() != count.checked_mul(Fields::REGION)? {
-            return None;
-        }
-        if fds.0.len() != count {
-            return Some(Err(Malformed::Descriptors(fds.0.len())));
-        }
-        let regions = std::iter::from_fn(|| fields.region());
-        Some(Ok(Self::SetMemTable(regions.zip(fds.0).collect())))
-    }
-}
-
-struct Descriptors(Vec<OwnedFd>);
-
-impl Descriptors {
-    /// The only one there is.
-    fn take(&mut self) -> Result<OwnedFd, Malformed> {
-        let count = self.0.len();
-        self.0.pop().filter(|_| count == 1).ok_or(Malformed::Descriptors(count))
-    }
-}
-
-/// A payload, read from the front.
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    /// Bytes of a region's description.
-    const REGION: usize = 32;
-
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*head)
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (head, rest) = self.rest.split_first_chunk().ok_or(Malformed::Size(self.size))?;
+        self.rest = rest;
+        Ok(*head)
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    fn u16(&mut self) -> Result<u16, Malformed> {
         self.take().map(u16::from_ne_bytes)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    fn u32(&mut self) -> Result<u32, Malformed> {
         self.take().map(u32::from_ne_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    /// Reads "u64".
+    pub(crate) fn u64(&mut self) -> Result<u64, Malformed> {
         self.take().map(u64::from_ne_bytes)
     }
 
-    /// "A vring state description": an index and a number.
-    fn pair(&mut self) -> Option<(u32, u32)> {
-        Some((self.u32()?, self.u32()?))
+    /// Reads "A vring state description": an index and a number.
+    pub(crate) fn ring_state(&mut self) -> Result<(u32, u32), Malformed> {
+        Ok((self.u32()?, self.u32()?))
     }
 
-    fn region(&mut self) -> Option<RegionDescription> {
-        let (guest_address, size) = (self.u64()?, self.u64()?);
-        let (user_address, offset) = (self.u64()?, self.u64()?);
-        Some(RegionDescription { guest_address, size, user_address, offset })
-    }
-
-    /// "Single memory region description".
-    fn single_region(&mut self) -> Option<RegionDescription> {
-        self.u64()?;
-        self.region()
-    }
-
-    fn addresses(&mut self) -> Option<Result<Request, Malformed>> {
-        let (ring, flags) = self.pair()?;
+    /// Reads "A vring address description".
+    pub(crate) fn ring_addresses(&mut self) -> Result<(u32, RingAddresses), Malformed> {
+        let (ring, flags) = self.ring_state()?;
         let (descriptors, used, available) = (self.u64()?, self.u64()?, self.u64()?);
         let _log = self.u64()?;
         if flags != 0 {
             // Logging is for migration, whose feature is not offered.
-            return Some(Err(Malformed::Value { what: "ring flags", value: flags.into() }));
+            return Err(Malformed::Value { what: "ring flags", value: flags.into() });
         }
-        let addresses = RingAddresses { descriptors, used, available };
-        Some(Ok(Request::SetRingAddresses { ring, addresses }))
+        Ok((ring, RingAddresses { descriptors, used, available }))
     }
 
-    fn ring_fd(
-        &mut self,
-        fds: &mut Descriptors,
-    ) -> Option<Result<(u32, Option<OwnedFd>), Malformed>> {
+    /// Reads "A vring descriptor index for ... file descriptors", with the descriptor, if there is one.
+    pub(crate) fn ring_fd(&mut self) -> Result<(u32, Option<OwnedFd>), Malformed> {
         let value = self.u64()?;
         if value & !(spec::INDEX_MASK | spec::NO_FD) != 0 {
-            return Some(Err(Malformed::Value { what: "ring index", value }));
+            return Err(Malformed::Value { what: "ring index", value });
         }
         let ring = (value & spec::INDEX_MASK) as u32;
-        if value & spec::NO_FD != 0 {
-            return Some(Ok((ring, None)));
-        }
-        Some(fds.take().map(|fd| (ring, Some(fd))))
+        let fd = if value & spec::NO_FD == 0 { Some(self.fd()?) } else { None };
+        Ok((ring, fd))
     }
 
-    fn inflight(&mut self) -> Option<InflightDescription> {
+    /// Reads "Multiple memory regions description", with a descriptor for each.
+    pub(crate) fn regions(&mut self) -> Result<Vec<(RegionDescription, OwnedFd)>, Malformed> {
+        let (count, _) = self.ring_state()?;
+        if usize::try_from(count).ok().and_then(|count| count.checked_mul(Self::REGION))
+            != Some(self.rest.len())
+        {
+            return Err(Malformed::Size(self.size));
+        }
+        let fds = std::mem::take(&mut self.fds);
+        if fds.len() * Self::REGION != self.rest.len() {
+            return Err(Malformed::Descriptors(fds.len()));
+        }
+        fds.into_iter().map(|fd| Ok((self.region()?, fd))).collect()
+    }
+
+    /// Reads "Single memory region description".
+    pub(crate) fn single_region(&mut self) -> Result<RegionDescription, Malformed> {
+        self.u64()?;
+        self.region()
+    }
+
+    /// Reads "Inflight description".
+    pub(crate) fn inflight(&mut self) -> Result<InflightDescription, Malformed> {
         let (size, offset) = (self.u64()?, self.u64()?);
         let (queues, queue_size) = (self.u16()?, self.u16()?);
         // The structure's end is padded by some compilers' rules.
-        if self.0.len() == 4 {
-            self.0 = &[];
+        if self.rest.len() == 4 {
+            self.rest = &[];
         }
-        Some(InflightDescription { size, offset, queues, queue_size })
+        Ok(InflightDescription { size, offset, queues, queue_size })
+    }
+
+    /// Takes the descriptor, which must be the only one.
+    pub(crate) fn fd(&mut self) -> Result<OwnedFd, Malformed> {
+        let count = self.fds.len();
+        self.fds.pop().filter(|_| count == 1).ok_or(Malformed::Descriptors(count))
+    }
+
+    /// Closes the descriptors of a request that has no use for them.
+    pub(crate) fn close_fds(&mut self) {
+        self.fds.clear();
+    }
+
+    /// Bytes of a region's description.
+    const REGION: usize = 32;
+
+    fn region(&mut self) -> Result<RegionDescription, Malformed> {
+        let (guest_address, size) = (self.u64()?, self.u64()?);
+        let (user_address, offset) = (self.u64()?, self.u64()?);
+        Ok(RegionDescription { guest_address, size, user_address, offset })
     }
 }
 

@@ -3,10 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::Peer;
-use crate::lines::{DeviceStatus, RingLines};
+use manifold_socket::{Disconnect, Peer};
+
 use crate::ring::Position;
-use crate::session::Disconnect;
+use crate::ring_fds::RingFds;
+use crate::status::DeviceStatus;
 
 /// Why a device cannot do what it was asked; the client is refused, the log says why.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -17,17 +18,17 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// [`attached`](Self::attached) and [`detached`](Self::detached) and not before or after. They may take their time:
 /// only this client waits.
 pub trait Device: Send + Sync + 'static {
-    /// What the device has. Read once per client, when it attaches.
-    fn offer(&self) -> Offer;
+    /// Returns what the device has. It is called once per client, when it attaches.
+    fn capabilities(&self) -> Capabilities;
 
-    /// A client has said something for the first time. `status` is its device status register, kept up to date while
+    /// Gives the device to a client that has sent its first message. `status` is its device status register, kept up to date while
     /// it is attached.
     ///
     /// # Errors
     /// Why it cannot have the device (another has it); no other method is called for it then.
     fn attached(&self, peer: &Peer, status: Arc<DeviceStatus>) -> Result<(), Failure>;
 
-    /// The client is gone, for the reason given. All rings are stopped already; its memory must be let go of.
+    /// Takes the device from a client that is gone, for the reason given. All rings are stopped already; its memory must be let go of.
     fn detached(&self, how: &Disconnect);
 
     /// Makes a region of the client's memory accessible at its guest address.
@@ -46,22 +47,22 @@ pub trait Device: Send + Sync + 'static {
     /// When it cannot be served as it is set up.
     fn start_ring(&self, ring: u16, setup: RingSetup) -> Result<(), Failure>;
 
-    /// Ends serving a ring. On return nothing touches its memory any more, nor its [`RingLines`].
+    /// Ends serving a ring. On return nothing touches its memory any more, nor its [`RingFds`].
     fn stop_ring(&self, ring: u16) -> Position;
 
-    /// The driver receives on the first `pairs` pairs of rings, at least one, from now on.
+    /// Takes note that the driver receives on the first `pairs` pairs of rings, at least one, from now on.
     fn use_pairs(&self, pairs: u16);
 
-    /// The machine has moved here: its address is to be made known to the network.
+    /// Makes the address of a machine that has moved here known to the network.
     fn announce(&self, mac: [u8; 6]);
 
-    /// The client's machine uses this MTU, in bytes.
+    /// Takes note of the MTU of the client's machine in bytes.
     ///
     /// # Errors
     /// When frames of that size cannot be carried.
     fn set_mtu(&self, mtu: u16) -> Result<(), Failure>;
 
-    /// Bytes it takes to track what is in flight in a ring of `size` entries; `None` where the device does not track.
+    /// Returns the bytes it takes to track what is in flight in a ring of `size` entries; `None` where the device does not track.
     fn inflight_size(&self, size: u16, packed: bool) -> Option<u64> {
         let _ = (size, packed);
         None
@@ -70,7 +71,7 @@ pub trait Device: Send + Sync + 'static {
 
 /// What a device has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offer {
+pub struct Capabilities {
     /// Virtio's feature bits. VHOST_USER_F_PROTOCOL_FEATURES is added to them.
     pub features: u64,
     /// Rings: 2n to the driver, 2n + 1 from it. At most 256, as messages number them with a byte.
@@ -109,8 +110,8 @@ pub struct RingSetup {
     pub position: Position,
     /// An eventfd that becomes readable when the driver kicks; `None`: it does not, the ring is to be polled.
     pub kick: Option<OwnedFd>,
-    /// The way back to the driver.
-    pub lines: Arc<RingLines>,
+    /// Eventfds towards the driver.
+    pub fds: Arc<RingFds>,
     /// Where what is in flight is tracked, if it is.
     pub inflight: Option<Inflight>,
 }

@@ -15,7 +15,7 @@ const ALIGNMENT: u64 = 64;
 
 /// Why chains in flight cannot be tracked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TrackingError {
+pub(crate) enum TrackingError {
     /// The device does not track.
     #[error("chains in flight of rings of {0} entries are not tracked")]
     Unserved(u16),
@@ -44,7 +44,7 @@ pub(crate) struct Tracking {
 }
 
 impl Tracking {
-    /// A new file for what the client asks for. `part` says what a ring of a size takes.
+    /// Makes a new file for what the client asks for. `part` says what a ring of a size takes.
     pub(crate) fn new(
         asked: &InflightDescription,
         part: impl Fn(u16) -> Option<u64>,
@@ -60,7 +60,7 @@ impl Tracking {
         Ok(Self { file: Arc::new(file), description, part })
     }
 
-    /// The file that the client has kept.
+    /// Takes the file that the client has kept.
     pub(crate) fn of_client(
         description: &InflightDescription,
         file: OwnedFd,
@@ -83,7 +83,7 @@ impl Tracking {
         Arc::clone(&self.file)
     }
 
-    /// A ring's part, if it has one.
+    /// Returns a ring's part, if it has one.
     pub(crate) fn part(&self, ring: u16) -> Option<Inflight> {
         (ring < self.description.queues).then(|| Inflight {
             file: Arc::clone(&self.file),

@@ -18,14 +18,15 @@
 //!  |        |  fds   |  Socket   |<--------|         |<--------------------|        |
 //!  +--------+        +-----------+ Answer  +---------+ ring positions      +--------+
 //!       ^                                   Memory, Ring × n                    |
-//!       +---------------- call and err eventfds: RingLines <--------------------+
+//!       +---------------- call and err eventfds: RingFds <----------------------+
 //! ```
 //!
 //! - [`spec`]: the numbers of the protocol, with their sources.
-//! - `codec`: messages to requests and replies to bytes, without I/O.
-//! - `memory`, `ring`, `session`: a client's memory table, its rings, and the rules for both; a
-//!   state machine without I/O.
-//! - `server`: sockets and threads around it. [`Server::serve`] is the way in.
+//! - `codec`: the layouts of messages, without I/O.
+//! - `session`: a table of the requests and what each does; a state machine without I/O. `memory`
+//!   and `ring` are a client's memory table and its rings.
+//! - `server`: the protocol on the sockets and threads of `manifold-socket`.
+//!   [`Server::serve`](manifold_socket::Server::serve) is the way in.
 //!
 //! Clients are not trusted. Every size, index, address and descriptor is checked; a request that
 //! cannot be carried out is refused where the protocol lets it be (REPLY_ACK) and ends the
@@ -36,19 +37,20 @@
 mod codec;
 mod device;
 mod inflight;
-mod lines;
 mod memory;
+mod refusal;
 mod ring;
+mod ring_fds;
 mod server;
 mod session;
 pub mod spec;
+mod status;
 
-pub use codec::Malformed;
-pub use device::{Device, Failure, Inflight, Offer, Region, RingSetup};
-pub use inflight::TrackingError;
-pub use lines::{DeviceStatus, RingLines};
-pub use manifold_socket::{Error, EventFd, Peer};
-pub use memory::MemoryError;
+pub use codec::Header;
+pub use device::{Capabilities, Device, Failure, Inflight, Region, RingSetup};
+pub use manifold_socket::{Config, Disconnect, Error, EventFd, Peer};
 pub use ring::Position;
-pub use server::{Config, Endpoint, Server};
-pub use session::{Disconnect, Refusal};
+pub use ring_fds::RingFds;
+pub use server::{Endpoint, Server, VhostUser};
+pub use session::Session;
+pub use status::DeviceStatus;

@@ -8,7 +8,7 @@ pub(crate) const MAX_REGIONS: usize = 512;
 
 /// Why a region cannot be added or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MemoryError {
+pub(crate) enum MemoryError {
     /// No bytes, or a range that wraps around.
     #[error("a region of {size:#x} bytes at {guest_address:#x} is none")]
     Range {
@@ -43,7 +43,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// What `description` would be in this table.
+    /// Returns the region that `description` would be in this table.
     pub(crate) fn check(&self, description: &RegionDescription) -> Result<Region, MemoryError> {
         let RegionDescription { guest_address, size, user_address, offset } = *description;
         let ends = [guest_address, user_address, offset].map(|start| start.checked_add(size));
@@ -90,7 +90,7 @@ impl Memory {
         self.regions.is_empty()
     }
 
-    /// The guest address of a byte of the client's.
+    /// Returns the guest address of a byte in the client's address space.
     pub(crate) fn guest_address(&self, user_address: u64) -> Option<u64> {
         self.regions.iter().find_map(|region| {
             let within = user_address.checked_sub(region.user_address)?;

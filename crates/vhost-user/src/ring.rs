@@ -5,7 +5,8 @@ use std::sync::Arc;
 use manifold_socket::EventFd;
 
 use crate::codec::RingAddresses;
-use crate::lines::{DeviceStatus, RingLines};
+use crate::ring_fds::RingFds;
+use crate::status::DeviceStatus;
 
 /// How far a ring is: what it takes to go on elsewhere. For a packed ring, bit 15 of each is the wrap counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,13 +21,14 @@ impl Position {
     /// The wrap counter's bit.
     const WRAP: u16 = 1 << 15;
 
-    /// Where a ring begins.
-    pub(crate) fn start(packed: bool) -> Self {
+    /// Returns where a ring begins.
+    #[must_use]
+    pub fn start(packed: bool) -> Self {
         let next = if packed { Self::WRAP } else { 0 };
         Self { next_available: next, next_used: next }
     }
 
-    /// What SET_VRING_BASE says ("Ring base"). A stopped ring has nothing in flight, so where the message tells one index
+    /// Reads the base of SET_VRING_BASE ("Ring base"). A stopped ring has nothing in flight, so where the message tells one index
     /// only it is both: a split ring's, and a packed ring's of DPDK's virtio-user, which leaves the upper half zero.
     pub(crate) fn from_base(base: u32, packed: bool) -> Self {
         let (low, high) = (base as u16, (base >> 16) as u16);
@@ -34,7 +36,7 @@ impl Position {
         Self { next_available: low, next_used }
     }
 
-    /// What GET_VRING_BASE answers.
+    /// Returns the base that GET_VRING_BASE answers.
     pub(crate) fn to_base(self, packed: bool) -> u32 {
         let high = if packed { u32::from(self.next_used) << 16 } else { 0 };
         high | u32::from(self.next_available)
@@ -46,24 +48,24 @@ impl Position {
 pub(crate) struct Ring {
     pub(crate) size: Option<u16>,
     pub(crate) addresses: Option<RingAddresses>,
-    /// Where it goes on when it is started; `None`: at its beginning.
+    /// Base at which the ring goes on when it is started; `None`: at its beginning.
     pub(crate) base: Option<u32>,
     pub(crate) kick: Kick,
     pub(crate) enabled: bool,
-    pub(crate) lines: Arc<RingLines>,
-    /// Whether the device serves it.
+    pub(crate) fds: Arc<RingFds>,
+    /// The device serves the ring.
     pub(crate) running: bool,
 }
 
 /// How a ring is kicked. The client starts it by saying so.
 #[derive(Debug, Default)]
 pub(crate) enum Kick {
-    /// Not said: the ring is stopped.
+    /// The client has not said: the ring is stopped.
     #[default]
     Stopped,
-    /// By an eventfd.
+    /// The driver kicks by an eventfd.
     By(EventFd),
-    /// Not at all: it is to be polled.
+    /// The driver does not kick: the ring is to be polled.
     Polled,
 }
 
@@ -75,12 +77,12 @@ impl Ring {
             base: None,
             kick: Kick::Stopped,
             enabled: false,
-            lines: Arc::new(RingLines::new(Arc::clone(status))),
+            fds: Arc::new(RingFds::new(Arc::clone(status))),
             running: false,
         }
     }
 
-    /// Whether the client has started and enabled it.
+    /// Reports whether the client has started and enabled the ring.
     pub(crate) fn is_wanted(&self) -> bool {
         self.enabled && !matches!(self.kick, Kick::Stopped)
     }

@@ -76,7 +76,7 @@ pub const F_RING_PACKED: u64 = 1 << 34;
 /// "No descriptor is attached": in the payload of SET_VRING_KICK, CALL and ERR ("Vring descriptor index").
 pub const NO_FD: u64 = 1 << 8;
 
-/// What the ring's index is in, in the same payload.
+/// Bits of the ring's index in the payload of SET_VRING_KICK, CALL and ERR.
 pub const INDEX_MASK: u64 = 0xff;
 
 /// Device status (virtio 1.3, 2.1): what a device without a register has been told.
@@ -87,38 +87,4 @@ pub mod status {
     pub const DRIVER_OK: u8 = 4;
     /// DEVICE_NEEDS_RESET.
     pub const NEEDS_RESET: u8 = 64;
-}
-
-/// The name of a request, for messages.
-#[must_use]
-pub const fn name(code: u32) -> &'static str {
-    match code {
-        request::GET_FEATURES => "GET_FEATURES",
-        request::SET_FEATURES => "SET_FEATURES",
-        request::SET_OWNER => "SET_OWNER",
-        request::RESET_OWNER => "RESET_OWNER",
-        request::SET_MEM_TABLE => "SET_MEM_TABLE",
-        request::SET_VRING_NUM => "SET_VRING_NUM",
-        request::SET_VRING_ADDR => "SET_VRING_ADDR",
-        request::SET_VRING_BASE => "SET_VRING_BASE",
-        request::GET_VRING_BASE => "GET_VRING_BASE",
-        request::SET_VRING_KICK => "SET_VRING_KICK",
-        request::SET_VRING_CALL => "SET_VRING_CALL",
-        request::SET_VRING_ERR => "SET_VRING_ERR",
-        request::GET_PROTOCOL_FEATURES => "GET_PROTOCOL_FEATURES",
-        request::SET_PROTOCOL_FEATURES => "SET_PROTOCOL_FEATURES",
-        request::GET_QUEUE_NUM => "GET_QUEUE_NUM",
-        request::SET_VRING_ENABLE => "SET_VRING_ENABLE",
-        request::SEND_RARP => "SEND_RARP",
-        request::NET_SET_MTU => "NET_SET_MTU",
-        request::GET_INFLIGHT_FD => "GET_INFLIGHT_FD",
-        request::SET_INFLIGHT_FD => "SET_INFLIGHT_FD",
-        request::RESET_DEVICE => "RESET_DEVICE",
-        request::GET_MAX_MEM_SLOTS => "GET_MAX_MEM_SLOTS",
-        request::ADD_MEM_REG => "ADD_MEM_REG",
-        request::REM_MEM_REG => "REM_MEM_REG",
-        request::SET_STATUS => "SET_STATUS",
-        request::GET_STATUS => "GET_STATUS",
-        _ => "an unknown request",
-    }
 }

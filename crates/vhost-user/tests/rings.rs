@@ -148,7 +148,7 @@ fn the_status_register_is_the_clients_or_derived() {
     client.set_up_ring(1, USER);
     client.kick(1);
     client.enable(1, 1);
-    fixture.dummy.lines.lock()[0].fail(&"broken");
+    fixture.dummy.fds.lock()[0].fail(&"broken");
     set(&mut client, 15);
     assert_eq!(client.ask(request::GET_STATUS), 15 | u64::from(status::NEEDS_RESET));
     // A reset stops the rings and keeps the memory.

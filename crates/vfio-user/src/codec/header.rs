@@ -1,5 +1,7 @@
 //! The header before every message (vfio-user, "Header").
 
+use manifold_socket::MAX_HEADER;
+
 use crate::spec;
 
 /// A command, as numbered in vfio-user, "Commands".
@@ -45,7 +47,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Every command there is a number for.
+    /// All commands that have a number.
     pub const ALL: [Self; 18] = [
         Self::Version,
         Self::DmaMap,
@@ -67,32 +69,32 @@ impl Command {
         Self::MigDataWrite,
     ];
 
-    /// The command with this number.
+    /// Returns the command with this number.
     #[must_use]
     pub fn from_raw(raw: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|command| command.raw() == raw)
     }
 
-    /// Its number.
+    /// Returns the number of the command.
     #[must_use]
     pub const fn raw(self) -> u16 {
         self as u16
     }
 }
 
-/// Whether a message asks or answers.
+/// The two kinds of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It asks.
+    /// The message asks.
     Request,
-    /// It answers the request with the same ID.
+    /// The message answers the request with the same ID.
     Reply,
 }
 
 /// The first 16 bytes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Chosen by whoever asks, repeated in the answer.
+    /// ID that whoever asks has chosen, and the answer repeats.
     pub id: u16,
     /// Number of a [`Command`], or one that is not known.
     pub command: u16,
@@ -129,7 +131,7 @@ impl Header {
         [i0, i1, c0, c1, s0, s1, s2, s3, f0, f1, f2, f3, e0, e1, e2, e3]
     }
 
-    /// A request with `payload` bytes after the header.
+    /// Returns the header of a request with `payload` bytes after the header.
     #[must_use]
     pub fn request(id: u16, command: Command, payload: usize) -> Self {
         Self {
@@ -141,13 +143,13 @@ impl Header {
         }
     }
 
-    /// The answer to this request, with `payload` bytes after the header.
+    /// Returns the header of the answer to this request, with `payload` bytes after it.
     #[must_use]
     pub fn reply(&self, payload: usize) -> Self {
         Self { size: message_size(payload), flags: spec::TYPE_REPLY, error: 0, ..*self }
     }
 
-    /// The answer that this request failed; it has no payload.
+    /// Returns the header of the answer that this request failed; it has no payload.
     #[must_use]
     pub fn error_reply(&self, errno: u32) -> Self {
         Self {
@@ -158,7 +160,7 @@ impl Header {
         }
     }
 
-    /// Whether it asks or answers; `None` for a type that is not defined.
+    /// Returns the kind of the message; `None` for a type that is not defined.
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
         match self.flags & spec::TYPE_MASK {
@@ -168,26 +170,38 @@ impl Header {
         }
     }
 
-    /// Whether the sender wants no answer.
+    /// Reports whether the sender wants no answer.
     #[must_use]
     pub fn is_no_reply(&self) -> bool {
         self.flags & spec::FLAG_NO_REPLY != 0
     }
 
-    /// Whether it answers with an error.
+    /// Reports whether the message answers with an error.
     #[must_use]
     pub fn is_error(&self) -> bool {
         self.flags & spec::FLAG_ERROR != 0
     }
 
-    /// Bytes after the header; `None` where the size does not even cover the header.
+    /// Returns the bytes after the header; `None` where the size does not even cover the header.
     #[must_use]
     pub fn payload_size(&self) -> Option<usize> {
         usize::try_from(self.size).ok()?.checked_sub(spec::HEADER_SIZE)
     }
 }
 
-/// Size field of a message. Payloads are far below 4 GiB, so this never saturates.
+impl manifold_socket::Header for Header {
+    const SIZE: usize = spec::HEADER_SIZE;
+
+    fn read(bytes: &[u8; MAX_HEADER]) -> Self {
+        Self::decode(bytes)
+    }
+
+    fn payload_len(&self) -> Option<usize> {
+        self.payload_size()
+    }
+}
+
+/// Returns the size field of a message. Payloads are far below 4 GiB, so this never saturates.
 fn message_size(payload: usize) -> u32 {
     u32::try_from(payload.saturating_add(spec::HEADER_SIZE)).unwrap_or(u32::MAX)
 }

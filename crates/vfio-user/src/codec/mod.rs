@@ -1,5 +1,5 @@
-//! Messages to bytes and back. No I/O, no state: a header, and the payload of every command in
-//! both directions.
+//! The codec turns messages into bytes and back, without I/O and state: a header, and the payload of
+//! every command in both directions.
 //!
 //! ```text
 //!   16-byte Header  | payload, laid out by command and direction | descriptors beside the bytes
@@ -29,24 +29,24 @@ pub use version::{Capabilities, Version};
 /// A payload that is not what its command asks for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// It ends too early.
+    /// The payload ends too early.
     #[error("{what}: {got} bytes left where {needed} are needed")]
     Short {
-        /// What was being read.
+        /// Name of what was being read.
         what: &'static str,
         /// Bytes needed.
         needed: usize,
-        /// Bytes there are.
+        /// Bytes that there are.
         got: usize,
     },
-    /// A count in it and its length contradict each other.
+    /// A count in the payload and its length contradict each other.
     #[error("{what}: {stated} stated, {got} found")]
     Length {
-        /// What is counted.
+        /// Name of what is counted.
         what: &'static str,
         /// The count in the message.
         stated: u64,
-        /// What is there.
+        /// The count that was found.
         got: u64,
     },
     /// The version's capabilities are not a JSON text of the right shape.
@@ -88,7 +88,7 @@ impl<'a> Cursor<'a> {
         self.array().map(u64::from_ne_bytes)
     }
 
-    /// The rest, which must be as long as a count in the message says.
+    /// Returns the rest, which must be as long as a count in the message says.
     fn counted(&self, stated: u64) -> Result<&'a [u8], Malformed> {
         let got = self.rest.len() as u64;
         if got == stated {

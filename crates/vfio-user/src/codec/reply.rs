@@ -7,47 +7,47 @@ use crate::spec;
 /// A reply's payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
-    /// To `VFIO_USER_VERSION`
+    /// Reply to `VFIO_USER_VERSION`.
     Version(Version),
-    /// To `VFIO_USER_DMA_UNMAP`: the request again
+    /// Reply to `VFIO_USER_DMA_UNMAP`, which is the request again.
     DmaUnmap(DmaUnmapRequest),
-    /// To `VFIO_USER_DEVICE_GET_INFO`
+    /// Reply to `VFIO_USER_DEVICE_GET_INFO`.
     DeviceInfo {
         /// `DEVICE_FLAG_*` of [`spec`].
         flags: u32,
-        /// Regions.
+        /// Number of regions.
         num_regions: u32,
-        /// Interrupt types.
+        /// Number of interrupt types.
         num_irqs: u32,
     },
-    /// To `VFIO_USER_DEVICE_GET_REGION_INFO`
+    /// Reply to `VFIO_USER_DEVICE_GET_REGION_INFO`.
     RegionInfo(RegionInfoReply),
-    /// To `VFIO_USER_DEVICE_GET_REGION_IO_FDS`
+    /// Reply to `VFIO_USER_DEVICE_GET_REGION_IO_FDS`.
     RegionIoFds(RegionIoFdsReply),
-    /// To `VFIO_USER_DEVICE_GET_IRQ_INFO`
+    /// Reply to `VFIO_USER_DEVICE_GET_IRQ_INFO`.
     IrqInfo {
         /// `IRQ_FLAG_*` of [`spec`].
         flags: u32,
-        /// Interrupt type.
+        /// Index of the interrupt type.
         index: u32,
-        /// Interrupts.
+        /// Number of interrupts.
         count: u32,
     },
-    /// To `VFIO_USER_REGION_READ`
+    /// Reply to `VFIO_USER_REGION_READ`.
     RegionRead {
-        /// Where; `count` is the length of `data`.
+        /// Range that was read; `count` is the length of `data`.
         access: RegionAccess,
-        /// What was read.
+        /// Bytes that were read.
         data: &'a [u8],
     },
-    /// To `VFIO_USER_REGION_WRITE`
+    /// Reply to `VFIO_USER_REGION_WRITE`.
     RegionWrite(RegionAccess),
-    /// To `VFIO_USER_REGION_WRITE_MULTI`
+    /// Reply to `VFIO_USER_REGION_WRITE_MULTI`.
     RegionWriteMulti {
-        /// Writes done.
+        /// Number of writes that were done.
         count: u64,
     },
-    /// To a command whose reply has no payload: `DMA_MAP`, `SET_IRQS`, `RESET`.
+    /// Reply to a command whose reply has no payload: `DMA_MAP`, `SET_IRQS`, `RESET`.
     Empty(Command),
 }
 
@@ -55,11 +55,11 @@ pub enum Reply<'a> {
 /// capability.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionInfoReply {
-    /// Bytes a complete reply has: more than there are here if the client has no room for them.
+    /// Size of a complete reply in bytes: more than is here if the client has no room for it.
     pub argsz: u32,
     /// `REGION_FLAG_*` of [`spec`] except `REGION_FLAG_CAPS`, which follows from `areas`.
     pub flags: u32,
-    /// Region.
+    /// Index of the region.
     pub index: u32,
     /// Bytes of the region.
     pub size: u64,
@@ -72,9 +72,9 @@ pub struct RegionInfoReply {
 /// Reply to `VFIO_USER_DEVICE_GET_REGION_IO_FDS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionIoFdsReply {
-    /// Bytes a complete reply has: more than there are here if the client has no room for them.
+    /// Size of a complete reply in bytes: more than is here if the client has no room for it.
     pub argsz: u32,
-    /// Region.
+    /// Index of the region.
     pub index: u32,
     /// Sub-regions of a complete reply.
     pub count: u32,
@@ -89,7 +89,7 @@ pub struct IoFdEntry {
     pub offset: u64,
     /// Bytes of a write; 0 for any.
     pub size: u64,
-    /// Which of the descriptors that come along.
+    /// Index of its descriptor among those that come along.
     pub fd_index: u32,
     /// `IO_FD_TYPE_*` of [`spec`].
     pub kind: u32,
@@ -182,7 +182,7 @@ impl RegionInfoReply {
     /// Bytes of an area.
     const AREA_SIZE: u32 = 16;
 
-    /// Bytes of a complete reply with this many areas.
+    /// Returns the bytes of a complete reply with this many areas.
     #[must_use]
     pub fn complete_size(areas: usize) -> u32 {
         match u32::try_from(areas) {
@@ -216,7 +216,7 @@ impl RegionInfoReply {
         }
     }
 
-    /// Knows the one capability that [`encode`](Self::encode) writes, right after the structure.
+    /// Reads a reply, with the one capability that [`encode`](Self::encode) writes, right after the structure.
     fn decode(mut cursor: Cursor<'_>) -> Result<Self, Malformed> {
         let (argsz, flags) = (cursor.u32()?, cursor.u32()?);
         let (index, cap_offset) = (cursor.u32()?, cursor.u32()?);

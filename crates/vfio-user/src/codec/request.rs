@@ -25,16 +25,17 @@ pub enum Request<'a> {
     RegionRead(RegionAccess),
     /// `VFIO_USER_REGION_WRITE`
     RegionWrite {
-        /// Where; `count` is the length of `data`.
+        /// Range to write; `count` is the length of `data`.
         access: RegionAccess,
-        /// What.
+        /// Bytes to write.
         data: &'a [u8],
     },
     /// `VFIO_USER_DEVICE_RESET`
     DeviceReset,
     /// `VFIO_USER_REGION_WRITE_MULTI`
     RegionWriteMulti(Vec<SmallWrite>),
-    /// A command of dirty page logging or migration, or one that only a server sends. Its payload is not read.
+    /// A command of dirty page logging or migration, or one that only a server sends. Its payload
+    /// is not read.
     NotServed(Command),
 }
 
@@ -49,27 +50,27 @@ pub struct DmaMapRequest {
     pub offset: u64,
     /// First address.
     pub address: u64,
-    /// Bytes.
+    /// Number of bytes.
     pub size: u64,
 }
 
 /// Payload of `VFIO_USER_DMA_UNMAP`, and of its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DmaUnmapRequest {
-    /// Bytes of the reply's payload the sender has room for.
+    /// Bytes of the reply's payload that the sender has room for.
     pub argsz: u32,
     /// `DMA_UNMAP_*` of [`spec`](crate::spec).
     pub flags: u32,
     /// First address.
     pub address: u64,
-    /// Bytes.
+    /// Number of bytes.
     pub size: u64,
 }
 
 /// What the three `GET_INFO` requests have in common. The other fields are zero in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InfoRequest {
-    /// Bytes of the reply's payload the sender has room for.
+    /// Bytes of the reply's payload that the sender has room for.
     pub argsz: u32,
     /// Region or interrupt type.
     pub index: u32,
@@ -78,11 +79,11 @@ pub struct InfoRequest {
 /// Payload of `VFIO_USER_DEVICE_GET_REGION_IO_FDS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegionIoFdsRequest {
-    /// Bytes of the reply's payload the sender has room for.
+    /// Bytes of the reply's payload that the sender has room for.
     pub argsz: u32,
     /// Must be 0.
     pub flags: u32,
-    /// Region.
+    /// Index of the region.
     pub index: u32,
     /// Must be 0.
     pub count: u32,
@@ -95,13 +96,13 @@ pub struct IrqSet<'a> {
     pub argsz: u32,
     /// `IRQ_SET_*` of [`spec`](crate::spec): one `DATA` and one `ACTION`.
     pub flags: u32,
-    /// Interrupt type.
+    /// Index of the interrupt type.
     pub index: u32,
-    /// First interrupt.
+    /// Number of the first interrupt.
     pub start: u32,
-    /// Interrupts.
+    /// Number of interrupts.
     pub count: u32,
-    /// With `IRQ_SET_DATA_BOOL`: one byte for each interrupt.
+    /// Data of the request. With `IRQ_SET_DATA_BOOL` it is one byte for each interrupt.
     pub data: &'a [u8],
 }
 
@@ -110,28 +111,28 @@ pub struct IrqSet<'a> {
 pub struct RegionAccess {
     /// Bytes from the start of the region.
     pub offset: u64,
-    /// Region.
+    /// Index of the region.
     pub region: u32,
-    /// Bytes.
+    /// Number of bytes.
     pub count: u32,
 }
 
 /// One write of a `VFIO_USER_REGION_WRITE_MULTI`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SmallWrite {
-    /// Where; `count` is at most 8.
+    /// Range to write; `count` is at most 8.
     pub access: RegionAccess,
-    /// What, in the first `count` bytes.
+    /// Bytes to write, in the first `count` of these.
     pub data: [u8; Self::MAX],
 }
 
 impl SmallWrite {
-    /// Bytes one of these can write.
+    /// Bytes that one small write has at most.
     pub const MAX: usize = 8;
-    /// Bytes of one in a message.
+    /// Size of one small write in a message, in bytes.
     const SIZE: u64 = 24;
 
-    /// The bytes to write.
+    /// Returns the bytes to write.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         let count = usize::try_from(self.access.count).unwrap_or(usize::MAX);
@@ -181,7 +182,7 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// The command it belongs to.
+    /// Returns the command of the request.
     #[must_use]
     pub fn command(&self) -> Command {
         match self {
@@ -285,7 +286,7 @@ impl DmaUnmapRequest {
 }
 
 impl InfoRequest {
-    /// `size` is that of the whole structure; only two of its fields count in a request. The index
+    /// Reads a request. `size` is that of the whole structure; only two of its fields count in a request. The index
     /// is the third field everywhere (of the device's information, where it is a count, it is
     /// zero).
     fn decode(what: &'static str, payload: &[u8], size: usize) -> Result<Self, Malformed> {

@@ -2,7 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
-use super::{Answer, Attached, Session};
+use manifold_socket::Answer;
+
+use super::{Attached, Session};
 use crate::codec::{
     Command, DmaMapRequest, DmaUnmapRequest, RegionAccess, Reply, Request, SmallWrite,
 };
@@ -40,12 +42,12 @@ impl Session {
             Request::RegionRead(access) => self.region_read(attached, access, answer),
             Request::RegionWrite { access, data } => {
                 self.region_write(attached, access, data)?;
-                answer.put(&Reply::RegionWrite(access));
+                Reply::RegionWrite(access).encode(&mut answer.bytes);
                 Ok(())
             }
             Request::RegionWriteMulti(writes) => {
                 let count = self.region_write_multi(attached, &writes)?;
-                answer.put(&Reply::RegionWriteMulti { count });
+                Reply::RegionWriteMulti { count }.encode(&mut answer.bytes);
                 Ok(())
             }
             Request::DeviceReset if attached.info.resettable => self.device.reset(),
@@ -97,7 +99,7 @@ impl Session {
         } else {
             return Err(Errno::INVAL);
         }
-        answer.put(&Reply::DmaUnmap(unmap));
+        Reply::DmaUnmap(unmap).encode(&mut answer.bytes);
         Ok(())
     }
 
@@ -123,7 +125,7 @@ impl Session {
         answer: &mut Answer,
     ) -> Result<(), Errno> {
         self.check_access(attached, &access, attached.region(access.region)?.readable)?;
-        answer.put(&Reply::RegionRead { access, data: &[] });
+        Reply::RegionRead { access, data: &[] }.encode(&mut answer.bytes);
         let start = answer.bytes.len();
         answer.bytes.resize(start + access.count as usize, 0);
         match answer.bytes.get_mut(start..) {
@@ -166,7 +168,7 @@ impl Session {
     }
 }
 
-/// Not empty, and the last byte has an address.
+/// Checks that a range is not empty and its last byte has an address.
 fn check_range(first: u64, size: u64) -> Result<(), Errno> {
     let last = size.checked_sub(1).and_then(|rest| first.checked_add(rest));
     last.map(drop).ok_or(Errno::INVAL)

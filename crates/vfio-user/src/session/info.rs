@@ -1,9 +1,11 @@
-//! Requests that ask what the device has. `argsz` is how much of the answer the client has room
+//! These requests ask what the device has. `argsz` is how much of the answer the client has room
 //! for (vfio-user, "Message sizes").
 
 use std::sync::Arc;
 
-use super::{Answer, Attached, Session};
+use manifold_socket::Answer;
+
+use super::{Attached, Session};
 use crate::Errno;
 use crate::codec::{
     InfoRequest, IoFdEntry, RegionInfoReply, RegionIoFdsReply, RegionIoFdsRequest, Reply,
@@ -21,11 +23,12 @@ impl Attached {
             return Err(Errno::INVAL);
         }
         let reset = flag(self.info.resettable, spec::DEVICE_FLAG_RESET);
-        answer.put(&Reply::DeviceInfo {
+        Reply::DeviceInfo {
             flags: spec::DEVICE_FLAG_PCI | reset,
             num_regions: self.info.regions,
             num_irqs: self.info.irqs,
-        });
+        }
+        .encode(&mut answer.bytes);
         Ok(())
     }
 
@@ -34,20 +37,21 @@ impl Attached {
         if request.argsz < spec::IRQ_INFO_SIZE {
             return Err(Errno::INVAL);
         }
-        answer.put(&Reply::IrqInfo {
+        Reply::IrqInfo {
             flags: flag(irq.count > 0, spec::IRQ_FLAG_EVENTFD)
                 | flag(irq.maskable, spec::IRQ_FLAG_MASKABLE)
                 | flag(irq.automasked, spec::IRQ_FLAG_AUTOMASKED)
                 | flag(irq.fixed_set, spec::IRQ_FLAG_NORESIZE),
             index: request.index,
             count: irq.count,
-        });
+        }
+        .encode(&mut answer.bytes);
         Ok(())
     }
 }
 
 impl Session {
-    /// A client with too little room gets the structure without the capability, and the size it
+    /// Answers what a region is. A client with too little room gets the structure without the capability, and the size it
     /// needs. The descriptor comes with every answer that says the region can be mapped.
     pub(super) fn region_info(
         &self,
@@ -70,7 +74,7 @@ impl Session {
         if argsz > request.argsz {
             areas.clear();
         }
-        answer.put(&Reply::RegionInfo(RegionInfoReply {
+        Reply::RegionInfo(RegionInfoReply {
             argsz,
             flags: flag(region.size > 0 && region.readable, spec::REGION_FLAG_READ)
                 | flag(region.size > 0 && region.writable, spec::REGION_FLAG_WRITE)
@@ -79,7 +83,8 @@ impl Session {
             size: region.size,
             offset,
             areas,
-        }));
+        })
+        .encode(&mut answer.bytes);
         answer.fds.extend(mapping.map(|mapping| mapping.fd));
         Ok(())
     }
@@ -117,7 +122,8 @@ impl Session {
             fds.clear();
         }
         let index = request.index;
-        answer.put(&Reply::RegionIoFds(RegionIoFdsReply { argsz, index, count, entries }));
+        Reply::RegionIoFds(RegionIoFdsReply { argsz, index, count, entries })
+            .encode(&mut answer.bytes);
         answer.fds = fds;
         Ok(())
     }

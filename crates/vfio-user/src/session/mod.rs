@@ -1,4 +1,4 @@
-//! The protocol as a state machine: a message in, an answer out. No I/O of its own.
+//! A session is the protocol as a state machine without I/O: a message in, an answer out.
 //!
 //! ```text
 //!   Message ─► Session::receive ─► Answer { bytes, descriptors, whether that was the last }
@@ -10,48 +10,14 @@ mod dispatch;
 mod info;
 mod irqs;
 
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::assemble::{Broken, Message};
+use manifold_socket::{Answer, Broken, Disconnect, Message, Peer};
+
 use crate::codec::{Capabilities, Command, Header, Kind, Reply, Request, Version};
-use crate::device::{Device, DeviceInfo, IrqInfo, Peer};
+use crate::device::{Device, DeviceInfo, IrqInfo};
 use crate::{Errno, spec};
-
-/// Why a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Disconnect {
-    /// The client closed it between two messages.
-    Closed,
-    /// The client closed it, or died, in the middle of a message.
-    MidMessage,
-    /// The client broke the protocol in a way that leaves the byte stream meaningless.
-    Protocol(&'static str),
-    /// The device refused the client. A device never sees this one.
-    Refused(Errno),
-    /// The socket failed.
-    Socket(Errno),
-    /// This side ended it.
-    Server,
-    /// A method of the device panicked.
-    DevicePanicked,
-}
-
-impl fmt::Display for Disconnect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed => f.write_str("the client closed the connection"),
-            Self::MidMessage => f.write_str("the client went away in the middle of a message"),
-            Self::Protocol(what) => write!(f, "protocol error: {what}"),
-            Self::Refused(errno) => write!(f, "the device refused the client: {errno}"),
-            Self::Socket(errno) => write!(f, "the socket failed: {errno}"),
-            Self::Server => f.write_str("this side closed the connection"),
-            Self::DevicePanicked => f.write_str("the device panicked"),
-        }
-    }
-}
 
 /// Descriptors in one message that a client is told it may send. QEMU takes no number above 16.
 /// More are accepted, up to what the kernel passes: Cloud Hypervisor sends all eventfds at once,
@@ -59,9 +25,8 @@ impl fmt::Display for Disconnect {
 const ADVERTISED_MSG_FDS: u64 = 16;
 
 /// One client's connection.
-pub(crate) struct Session {
+pub struct Session {
     device: Arc<dyn Device>,
-    /// Credentials of the client; the version is filled in when it is agreed on.
     peer: Peer,
     max_data_xfer_size: u32,
     state: State,
@@ -90,60 +55,29 @@ struct Region {
     writable: bool,
 }
 
-/// What to send back.
-#[derive(Debug, Default)]
-pub(crate) struct Answer {
-    /// A message, or nothing.
-    pub(crate) bytes: Vec<u8>,
-    /// Descriptors that go with it.
-    pub(crate) fds: Vec<Arc<OwnedFd>>,
-    /// Set if the connection ends after this.
-    pub(crate) end: Option<Disconnect>,
-}
-
-impl Answer {
-    fn clear(&mut self) {
-        // What one large transfer has grown is not kept for ever.
-        self.bytes.clear();
-        self.bytes.shrink_to(64 << 10);
-        self.fds.clear();
-        self.end = None;
+/// Writes the header of a reply whose payload is complete, or empties it if no reply is wanted.
+fn finish(answer: &mut Answer, request: &Header) {
+    if request.is_no_reply() {
+        answer.fds.clear();
+        answer.bytes.clear();
+        return;
     }
-
-    /// Makes room for the header; the payload is appended.
-    fn begin(&mut self) {
-        self.bytes.resize(spec::HEADER_SIZE, 0);
-    }
-
-    /// Writes the header, or drops it all if no reply is wanted.
-    fn finish(&mut self, request: &Header) {
-        if request.is_no_reply() {
-            self.fds.clear();
-            self.bytes.clear();
-            return;
-        }
-        let payload = self.bytes.len().saturating_sub(spec::HEADER_SIZE);
-        if let Some(head) = self.bytes.first_chunk_mut() {
-            *head = request.reply(payload).encode();
-        }
-    }
-
-    /// Makes it an error reply, or nothing if no reply is wanted.
-    fn refuse(&mut self, request: &Header, errno: Errno) {
-        self.fds.clear();
-        self.bytes.clear();
-        if !request.is_no_reply() {
-            self.bytes.extend(error_reply(request, errno));
-        }
-    }
-
-    /// Appends a payload.
-    fn put(&mut self, reply: &Reply<'_>) {
-        reply.encode(&mut self.bytes);
+    let payload = answer.bytes.len().saturating_sub(spec::HEADER_SIZE);
+    if let Some(head) = answer.bytes.first_chunk_mut() {
+        *head = request.reply(payload).encode();
     }
 }
 
-/// The message that tells a client its request failed.
+/// Makes the answer an error reply, or nothing if no reply is wanted.
+fn refuse(answer: &mut Answer, request: &Header, errno: Errno) {
+    answer.fds.clear();
+    answer.bytes.clear();
+    if !request.is_no_reply() {
+        answer.bytes.extend(error_reply(request, errno));
+    }
+}
+
+/// Returns the message that tells a client that its request failed.
 pub(crate) fn error_reply(request: &Header, errno: Errno) -> [u8; spec::HEADER_SIZE] {
     request.error_reply(errno.raw_os_error().unsigned_abs()).encode()
 }
@@ -166,52 +100,38 @@ impl From<Errno> for Refusal {
     }
 }
 
-impl Session {
-    /// Largest payload of a first message; capabilities are a few hundred bytes.
-    pub(crate) const MAX_VERSION_PAYLOAD: usize = 16 << 10;
+impl manifold_socket::Session for Session {
+    type Header = Header;
 
-    /// Largest payload of any message where transfers are of at most `max_data_xfer_size` bytes.
-    pub(crate) fn max_payload(max_data_xfer_size: u32) -> usize {
-        // A transfer has 16 bytes before its data. Vectors of booleans and multiple writes fit into
-        // the lower bound.
-        (max_data_xfer_size as usize).max(Self::MAX_VERSION_PAYLOAD).saturating_add(16)
+    fn is_attached(&self) -> bool {
+        matches!(self.state, State::Attached(_))
     }
 
-    pub(crate) fn new(device: Arc<dyn Device>, peer: Peer, max_data_xfer_size: u32) -> Self {
-        Self { device, peer, max_data_xfer_size, state: State::New }
-    }
-
-    /// The client, once it is attached.
-    pub(crate) fn peer(&self) -> Option<&Peer> {
-        matches!(self.state, State::Attached(_)).then_some(&self.peer)
-    }
-
-    /// Handles a message.
-    pub(crate) fn receive(&mut self, message: Message<'_>, answer: &mut Answer) {
+    fn receive(&mut self, message: Message<'_, Header>, answer: &mut Answer) {
         answer.clear();
         let Message { header, payload, fds } = message;
         match header.kind() {
             Some(Kind::Request) => {}
             Some(Kind::Reply) => return self.reply(&header, answer),
             None => {
-                answer.refuse(&header, Errno::INVAL);
+                refuse(answer, &header, Errno::INVAL);
                 answer.end = Some(Disconnect::Protocol("neither a request nor a reply"));
                 return;
             }
         }
-        answer.begin();
+        // Room for the header; the payload is appended.
+        answer.bytes.resize(spec::HEADER_SIZE, 0);
         match self.request(&header, payload, fds, answer) {
-            Ok(()) => answer.finish(&header),
+            Ok(()) => finish(answer, &header),
             Err(Refusal { errno, end }) => {
                 tracing::debug!(command = header.command, %errno, "request refused");
-                answer.refuse(&header, errno);
+                refuse(answer, &header, errno);
                 answer.end = end;
             }
         }
     }
 
-    /// Answers a header after which the stream cannot be read any further.
-    pub(crate) fn broken(&mut self, broken: Broken, answer: &mut Answer) {
+    fn broken(&mut self, broken: Broken<Header>, answer: &mut Answer) {
         answer.clear();
         let (header, errno, what) = match broken {
             Broken::Undersized(header) => (Some(header), Errno::INVAL, "a size below the header's"),
@@ -220,16 +140,31 @@ impl Session {
         };
         // A reply is never answered.
         if let Some(header) = header.filter(|header| header.kind() == Some(Kind::Request)) {
-            answer.refuse(&header, errno);
+            refuse(answer, &header, errno);
         }
         answer.end = Some(Disconnect::Protocol(what));
     }
 
-    /// The connection is over. Tells the device, if it knew of the client.
-    pub(crate) fn end(&mut self, how: &Disconnect) {
+    fn end(&mut self, how: &Disconnect) {
         if let State::Attached(_) = std::mem::replace(&mut self.state, State::Ended) {
             self.device.detached(how);
         }
+    }
+}
+
+impl Session {
+    /// Largest payload of a first message; capabilities are a few hundred bytes.
+    pub(crate) const MAX_VERSION_PAYLOAD: usize = 16 << 10;
+
+    /// Returns the largest payload of any message where transfers are of at most `max_data_xfer_size` bytes.
+    pub(crate) fn max_payload(max_data_xfer_size: u32) -> usize {
+        // A transfer has 16 bytes before its data. Vectors of booleans and multiple writes fit into
+        // the lower bound.
+        (max_data_xfer_size as usize).max(Self::MAX_VERSION_PAYLOAD).saturating_add(16)
+    }
+
+    pub(crate) fn new(device: Arc<dyn Device>, peer: Peer, max_data_xfer_size: u32) -> Self {
+        Self { device, peer, max_data_xfer_size, state: State::New }
     }
 
     fn reply(&self, header: &Header, answer: &mut Answer) {
@@ -285,20 +220,20 @@ impl Session {
             return Err(invalid("descriptors with the version"));
         }
 
-        self.peer.version = (spec::MAJOR, theirs.minor.min(spec::MINOR));
         let attached = Attached::new(self.device.as_ref(), &theirs.capabilities);
         let reply = self.capabilities(&attached, &theirs.capabilities);
-        self.device
-            .attached(&self.peer)
-            .map_err(|errno| Refusal { errno, end: Some(Disconnect::Refused(errno)) })?;
+        self.device.attached(&self.peer).map_err(|errno| Refusal {
+            errno,
+            end: Some(Disconnect::Unavailable(errno.to_string())),
+        })?;
         self.state = State::Attached(attached);
 
-        let (major, minor) = self.peer.version;
-        answer.put(&Reply::Version(Version { major, minor, capabilities: reply }));
+        let (major, minor) = (spec::MAJOR, theirs.minor.min(spec::MINOR));
+        Reply::Version(Version { major, minor, capabilities: reply }).encode(&mut answer.bytes);
         Ok(())
     }
 
-    /// This side's limits, and what it grants of what the client proposed.
+    /// Returns this side's limits, and what it grants of what the client proposed.
     fn capabilities(&self, attached: &Attached, theirs: &Capabilities) -> Capabilities {
         let ours = self.device.dma_limits();
         let proposed = theirs.max_dma_maps.unwrap_or(spec::DEFAULT_MAX_DMA_MAPS);
@@ -339,7 +274,9 @@ impl Attached {
             info,
             regions,
             irqs,
-            client_max_fds: usize::try_from(fds).unwrap_or(usize::MAX).min(spec::SCM_MAX_FDS),
+            client_max_fds: usize::try_from(fds)
+                .unwrap_or(usize::MAX)
+                .min(manifold_socket::SCM_MAX_FDS),
             write_multiple: theirs.write_multiple == Some(true),
         }
     }

@@ -282,7 +282,7 @@ impl Device for Dummy {
         if let Some(errno) = self.options.refuse {
             return Err(errno);
         }
-        self.record(Event::Attached(peer.clone()));
+        self.record(Event::Attached(*peer));
         Ok(())
     }
 

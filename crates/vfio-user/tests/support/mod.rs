@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dummy::{Dummy, Options};
-use manifold_vfio_user::{Config, Endpoint, Server};
+use manifold_vfio_user::{Config, Endpoint, Server, VfioUser};
 
 /// A server with one dummy, in a directory of its own.
 pub struct Fixture {
@@ -23,14 +23,14 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new(options: Options) -> Self {
-        Self::with_config(options, &Config::default())
+        Self::with_protocol(options, VfioUser::default())
     }
 
     /// With time-outs that a test can wait for.
-    pub fn with_config(options: Options, config: &Config) -> Self {
-        let config = Config { handshake_timeout: Duration::from_millis(500), ..config.clone() };
+    pub fn with_protocol(options: Options, protocol: VfioUser) -> Self {
+        let config = Config { handshake_timeout: Duration::from_millis(500), ..Config::default() };
         let directory = tempfile::tempdir().unwrap();
-        let server = Server::start(config).unwrap();
+        let server = Server::start(config, protocol).unwrap();
         let dummy = Dummy::new(options);
         let endpoint =
             server.serve(directory.path().join("vf0.sock"), "vf0", dummy.clone()).unwrap();

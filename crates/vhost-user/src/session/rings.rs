@@ -1,18 +1,21 @@
-//! Starting and stopping rings.
+//! The session starts and stops rings as the client sets them up.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::{Refusal, Session, dispatch};
-use crate::codec::RingAddresses;
+use manifold_socket::EventFd;
+
+use super::state::Session;
+use crate::codec::{Malformed, RingAddresses};
 use crate::device::RingSetup;
+use crate::refusal::Refusal;
 use crate::ring::{Kick, Position, Ring};
 use crate::spec::{protocol_feature, status};
 
 impl Session {
-    /// The ring of a client's index, with an index that there is.
-    pub(super) fn ring(&mut self, ring: u32) -> Result<(u16, &mut Ring), Refusal> {
-        let rings = self.offer.rings;
+    /// Returns the ring of a client's index, with an index that there is.
+    fn ring(&mut self, ring: u32) -> Result<(u16, &mut Ring), Refusal> {
+        let rings = self.capabilities.rings;
         let missing = Refusal::NoRing { ring, rings };
         let Ok(index) = u16::try_from(ring) else { return Err(missing) };
         match self.rings.get_mut(usize::from(index)) {
@@ -21,29 +24,79 @@ impl Session {
         }
     }
 
-    /// The same, for a change that the ring must be stopped for.
-    pub(super) fn stopped_ring(&mut self, ring: u32) -> Result<(u16, &mut Ring), Refusal> {
+    /// Returns the ring of a client's index for a change that the ring must be stopped for.
+    fn stopped_ring(&mut self, ring: u32) -> Result<(u16, &mut Ring), Refusal> {
         let (index, ring) = self.ring(ring)?;
         if ring.running { Err(Refusal::RingInUse(index)) } else { Ok((index, ring)) }
     }
 
-    /// Whether the addresses are in memory, as far as that is known: it may come later.
-    pub(super) fn check_addresses(&self, addresses: &RingAddresses) -> Result<(), Refusal> {
+    /// Checks that the addresses are in memory. Without memory it passes, which may come later.
+    fn check_addresses(&self, addresses: &RingAddresses) -> Result<(), Refusal> {
         if !self.memory.is_empty() {
             self.translate(addresses)?;
         }
         Ok(())
     }
 
-    /// Guest addresses of the descriptors, the driver's and the device's part.
+    /// Returns the guest addresses of the descriptors, the driver's and the device's part.
     fn translate(&self, addresses: &RingAddresses) -> Result<[u64; 3], Refusal> {
         let RingAddresses { descriptors, used, available } = *addresses;
         let guest = |at| self.memory.guest_address(at).ok_or(Refusal::Address(at));
         Ok([guest(descriptors)?, guest(available)?, guest(used)?])
     }
 
-    pub(super) fn set_kick(&mut self, ring: u32, fd: Option<OwnedFd>) -> Result<(), Refusal> {
-        let fd = dispatch::eventfd(fd)?;
+    pub(super) fn set_ring_size(&mut self, ring: u32, size: u32) -> Result<(), Refusal> {
+        let max = self.capabilities.max_ring_size;
+        let fits = u16::try_from(size).ok().filter(|size| (1..=max).contains(size));
+        let size = fits.ok_or(Refusal::RingSize { size, max })?;
+        let (index, ring) = self.stopped_ring(ring)?;
+        ring.size = Some(size);
+        self.settle(index)
+    }
+
+    pub(super) fn set_ring_addresses(
+        &mut self,
+        ring: u32,
+        addresses: RingAddresses,
+    ) -> Result<(), Refusal> {
+        let (index, present) = self.ring(ring)?;
+        if present.running && present.addresses == Some(addresses) {
+            return Ok(());
+        }
+        self.check_addresses(&addresses)?;
+        let (_, ring) = self.stopped_ring(ring)?;
+        ring.addresses = Some(addresses);
+        self.settle(index)
+    }
+
+    pub(super) fn set_ring_base(&mut self, ring: u32, base: u32) -> Result<(), Refusal> {
+        let (_, ring) = self.stopped_ring(ring)?;
+        ring.base = Some(base);
+        Ok(())
+    }
+
+    pub(super) fn enable_ring(&mut self, ring: u32, enable: u32) -> Result<(), Refusal> {
+        if enable > 1 {
+            return Err(Malformed::Value { what: "enable", value: enable.into() }.into());
+        }
+        let (index, ring) = self.ring(ring)?;
+        ring.enabled = enable == 1;
+        self.settle(index)
+    }
+
+    pub(super) fn set_call(&mut self, ring: u32, fd: Option<EventFd>) -> Result<(), Refusal> {
+        let (_, ring) = self.ring(ring)?;
+        ring.fds.set_call(fd, ring.running);
+        Ok(())
+    }
+
+    pub(super) fn set_err(&mut self, ring: u32, fd: Option<EventFd>) -> Result<(), Refusal> {
+        let (_, ring) = self.ring(ring)?;
+        ring.fds.set_err(fd);
+        Ok(())
+    }
+
+    pub(super) fn set_kick(&mut self, ring: u32, fd: Option<EventFd>) -> Result<(), Refusal> {
         let (index, _) = self.ring(ring)?;
         let kick = match fd {
             Some(fd) => Kick::By(fd),
@@ -60,7 +113,7 @@ impl Session {
     }
 
     /// Starts or stops a ring as the client wants it now.
-    pub(super) fn settle(&mut self, index: u16) -> Result<(), Refusal> {
+    fn settle(&mut self, index: u16) -> Result<(), Refusal> {
         let wanted = self.rings.get(usize::from(index)).is_some_and(Ring::is_wanted);
         let result = if wanted {
             let started = self.start(index);
@@ -76,9 +129,9 @@ impl Session {
         result
     }
 
-    /// The same for all; the first refusal is reported.
+    /// Starts or stops all rings as the client wants it now; the first refusal is reported.
     pub(super) fn settle_all(&mut self) -> Result<(), Refusal> {
-        let results = (0..self.offer.rings).map(|index| self.settle(index));
+        let results = (0..self.capabilities.rings).map(|index| self.settle(index));
         results.fold(Ok(()), Result::and)
     }
 
@@ -112,7 +165,7 @@ impl Session {
             features,
             position,
             kick,
-            lines: Arc::clone(&ring.lines),
+            fds: Arc::clone(&ring.fds),
             inflight: self.tracking.as_ref().and_then(|tracking| tracking.part(index)),
         };
         self.device
@@ -134,8 +187,9 @@ impl Session {
         }
     }
 
-    /// The client stops a ring: where it was.
-    pub(super) fn stop(&mut self, index: u16) -> Result<u32, Refusal> {
+    /// Stops a ring as the client asks, and returns its base: where it was.
+    pub(super) fn stop(&mut self, ring: u32) -> Result<u32, Refusal> {
+        let (index, _) = self.ring(ring)?;
         if let Some(ring) = self.rings.get_mut(usize::from(index)) {
             ring.kick = Kick::Stopped;
         }
@@ -146,12 +200,12 @@ impl Session {
 
     /// Ends serving all rings for as long as the memory changes.
     pub(super) fn pause(&mut self) {
-        for index in 0..self.offer.rings {
+        for index in 0..self.capabilities.rings {
             self.halt(index);
         }
     }
 
-    /// The client stops all rings, or has no more to say.
+    /// Stops all rings, because the client says so or is gone.
     pub(super) fn stop_all(&mut self) {
         self.pause();
         for ring in &mut self.rings {
@@ -160,7 +214,7 @@ impl Session {
         self.use_pairs();
     }
 
-    /// Frames go to the leading pairs that the client has started and enabled.
+    /// Has frames go to the leading pairs that the client has started and enabled.
     fn use_pairs(&mut self) {
         let receive = self.rings.iter().step_by(2);
         let leading = receive.take_while(|ring| ring.is_wanted()).count();
@@ -170,7 +224,7 @@ impl Session {
         }
     }
 
-    /// What the register would say, of a client that does not tell.
+    /// Sets the status register of a client that does not tell it to what its requests amount to.
     fn derive_status(&self) {
         if self.has(protocol_feature::STATUS) {
             return;

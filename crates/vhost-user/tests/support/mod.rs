@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use manifold_vhost_user::spec::{F_PROTOCOL_FEATURES, protocol_feature, request};
 use manifold_vhost_user::{
-    Config, Device, DeviceStatus, Disconnect, Endpoint, Failure, Offer, Peer, Position, Region,
-    RingLines, RingSetup, Server,
+    Capabilities, Config, Device, DeviceStatus, Disconnect, Endpoint, Failure, Peer, Position,
+    Region, RingFds, RingSetup, Server, VhostUser,
 };
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
@@ -43,7 +43,7 @@ pub enum Call {
 #[derive(Default)]
 pub struct Dummy {
     pub calls: Mutex<Vec<Call>>,
-    pub lines: Mutex<Vec<Arc<RingLines>>>,
+    pub fds: Mutex<Vec<Arc<RingFds>>>,
     pub status: Mutex<Option<Arc<DeviceStatus>>>,
     pub position: Mutex<Position>,
     pub refuses: AtomicBool,
@@ -77,8 +77,8 @@ impl Dummy {
 }
 
 impl Device for Dummy {
-    fn offer(&self) -> Offer {
-        Offer { features: VERSION_1 | 1 << 34, rings: RINGS, max_ring_size: 1024 }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { features: VERSION_1 | 1 << 34, rings: RINGS, max_ring_size: 1024 }
     }
 
     fn attached(&self, _: &Peer, status: Arc<DeviceStatus>) -> Result<(), Failure> {
@@ -112,7 +112,7 @@ impl Device for Dummy {
         let (kick, tracked) = (setup.kick.is_some(), setup.inflight.is_some());
         let RingSetup { size, position, .. } = setup;
         self.told(Call::Start { ring, at, size, position, kick, tracked });
-        self.lines.lock().push(setup.lines);
+        self.fds.lock().push(setup.fds);
         Ok(())
     }
 
@@ -158,7 +158,7 @@ impl Fixture {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = Config { handshake_timeout: Duration::from_millis(500), ..Config::default() };
-        let server = Server::start(&config).unwrap();
+        let server = Server::start(config, VhostUser).unwrap();
         let dummy = Arc::new(Dummy::default());
         let path = directory.path().join("vf0.vhost.sock");
         let endpoint = server.serve(path, "vf0", Arc::clone(&dummy) as _).unwrap();

@@ -1,23 +1,22 @@
-//! Entry points for fuzzers and property tests: each takes any bytes and panics if a promise is
-//! broken. Not part of the interface of this crate.
+//! What the fuzz target and the property tests of vfio-user check: each function takes any bytes and
+//! panics if a promise is broken.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::assemble::Assembler;
-use crate::codec::{Capabilities, Command, Header, Kind, Reply, Request, Version};
-use crate::session::{Answer, Session};
-use crate::spec::{self, HEADER_SIZE};
-use crate::{
+use manifold_socket::{Answer, Assembler, Protocol as _, SCM_MAX_FDS, Session as _};
+use manifold_vfio_user::codec::{Capabilities, Command, Header, Kind, Reply, Request, Version};
+use manifold_vfio_user::spec::{self, HEADER_SIZE};
+use manifold_vfio_user::{
     Device, DeviceInfo, Disconnect, DmaMap, Errno, IoFd, IrqData, IrqInfo, MmapArea, Peer,
-    RegionInfo, RegionMapping, SetIrqs,
+    RegionInfo, RegionMapping, Session, SetIrqs, VfioUser,
 };
 
 /// Decodes `data` as a message of every command, in both directions. Whatever can be decoded is the
 /// same after it was encoded and decoded again.
-pub fn codec(data: &[u8]) {
+pub(crate) fn codec(data: &[u8]) {
     let Some((head, payload)) = data.split_first_chunk::<HEADER_SIZE>() else { return };
     assert_eq!(Header::decode(head).encode(), *head);
     for command in Command::ALL {
@@ -40,15 +39,15 @@ pub fn codec(data: &[u8]) {
 ///
 /// Every answer is a proper reply to the message before it; the device sees only what is in range,
 /// and nothing before a client is attached or after it is detached.
-pub fn session(data: &[u8]) {
+pub(crate) fn session(data: &[u8]) {
     let Some((&first, data)) = data.split_first() else { return };
     let Ok(null) = File::open("/dev/null") else { return };
     let null = Arc::new(OwnedFd::from(null));
     let device = Arc::new(Inert { fd: Arc::clone(&null), attached: AtomicUsize::new(0) });
-    let peer = Peer { pid: 1, uid: 0, gid: 0, version: (0, 0) };
-    let max_xfer = 4096;
-    let mut session = Session::new(device.clone(), peer, max_xfer);
-    let mut assembler = Assembler::new(Session::max_payload(max_xfer));
+    let peer = Peer { pid: 1, uid: 0, gid: 0 };
+    let protocol = VfioUser { max_data_xfer_size: 4096 };
+    let mut session = protocol.open(device.clone(), peer);
+    let mut assembler = Assembler::new(protocol.max_payload());
 
     let mut stream = if first & 0x80 != 0 { version_message() } else { Vec::new() };
     stream.extend_from_slice(data);
@@ -60,7 +59,7 @@ pub fn session(data: &[u8]) {
 
 fn play(
     session: &mut Session,
-    assembler: &mut Assembler,
+    assembler: &mut Assembler<Header>,
     stream: &[u8],
     piece: usize,
     null: &OwnedFd,
@@ -106,7 +105,7 @@ fn check(request: Option<&Header>, answer: &Answer) {
     let reply = Header::decode(head);
     assert_eq!(reply.kind(), Some(Kind::Reply));
     assert_eq!(reply.payload_size(), Some(payload.len()));
-    assert!(answer.fds.len() <= spec::SCM_MAX_FDS);
+    assert!(answer.fds.len() <= SCM_MAX_FDS);
     if let Some(request) = request {
         assert_eq!((reply.id, reply.command), (request.id, request.command));
         assert!(!request.is_no_reply() && request.kind() != Some(Kind::Reply));

@@ -1,77 +1,22 @@
-//! The ways back to the client: interrupts, errors, device status.
+//! The eventfds of a ring: interrupts and errors, from the device to the client.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use manifold_socket::EventFd;
 use parking_lot::Mutex;
 
-use crate::spec::status;
-
-/// How far the driver has come, by the device status register (virtio 1.3, 2.1): as the client says, or what its
-/// requests amount to.
-#[derive(Debug, Default)]
-pub struct DeviceStatus {
-    register: AtomicU8,
-    /// What the driver accepted.
-    features: AtomicU64,
-    /// What made the device need a reset: the first thing since the last one.
-    failure: Mutex<Option<String>>,
-}
-
-impl DeviceStatus {
-    /// The register.
-    #[must_use]
-    pub fn get(&self) -> u8 {
-        self.register.load(Ordering::Acquire)
-    }
-
-    /// Virtio's feature bits that the driver accepted; 0 before it did.
-    #[must_use]
-    pub fn features(&self) -> u64 {
-        self.features.load(Ordering::Acquire)
-    }
-
-    /// Why the device needs a reset, if it does.
-    #[must_use]
-    pub fn failure(&self) -> Option<String> {
-        self.failure.lock().clone()
-    }
-
-    pub(crate) fn set_features(&self, features: u64) {
-        self.features.store(features, Ordering::Release);
-    }
-
-    /// The driver is gone: a reset.
-    pub(crate) fn clear(&self) {
-        self.register.store(0, Ordering::Release);
-        self.features.store(0, Ordering::Release);
-        *self.failure.lock() = None;
-    }
-
-    /// Whatever the driver says, but that a broken ring needs a reset.
-    pub(crate) fn keep_needs_reset(&self, value: u8) {
-        let update = |old: u8| Some(value | old & status::NEEDS_RESET);
-        // The update never declines.
-        let _ = self.register.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
-    }
-
-    fn fail(&self, reason: String) {
-        self.failure.lock().get_or_insert(reason);
-        self.register.fetch_or(status::NEEDS_RESET, Ordering::AcqRel);
-    }
-}
+use crate::status::DeviceStatus;
 
 /// A ring's eventfds. Whoever serves the ring holds them; the client may exchange them at any time.
 #[derive(Debug)]
-pub struct RingLines {
+pub struct RingFds {
     call: Mutex<Option<EventFd>>,
     err: Mutex<Option<EventFd>>,
     status: Arc<DeviceStatus>,
 }
 
-impl RingLines {
+impl RingFds {
     pub(crate) fn new(status: Arc<DeviceStatus>) -> Self {
         Self { call: Mutex::new(None), err: Mutex::new(None), status }
     }
@@ -83,7 +28,7 @@ impl RingLines {
         }
     }
 
-    /// Says that the ring broke the rules, and which, and is not served any more: the device needs a reset.
+    /// Tells the client that the ring broke the rules, for `reason`, and is not served any more: the device needs a reset.
     pub fn fail(&self, reason: &dyn fmt::Display) {
         self.status.fail(reason.to_string());
         if let Some(err) = &*self.err.lock() {
@@ -112,6 +57,7 @@ mod tests {
     use rustix::event::{EventfdFlags, eventfd};
 
     use super::*;
+    use crate::spec::status;
 
     fn pair() -> (EventFd, OwnedFd) {
         let fd = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
@@ -126,29 +72,29 @@ mod tests {
 
     #[test]
     fn an_interrupt_under_way_is_not_lost_when_the_eventfd_is_exchanged() {
-        let lines = RingLines::new(Arc::default());
-        lines.interrupt();
+        let fds = RingFds::new(Arc::default());
+        fds.interrupt();
         let (first, reader) = pair();
-        lines.set_call(Some(first), false);
+        fds.set_call(Some(first), false);
         assert_eq!(count(&reader), 0);
-        lines.interrupt();
-        lines.interrupt();
+        fds.interrupt();
+        fds.interrupt();
         assert_eq!(count(&reader), 2);
         let (second, reader) = pair();
-        lines.set_call(Some(second), true);
+        fds.set_call(Some(second), true);
         assert_eq!(count(&reader), 1);
     }
 
     #[test]
     fn a_broken_ring_shows_in_the_status_until_the_device_is_reset() {
         let status = Arc::new(DeviceStatus::default());
-        let lines = RingLines::new(Arc::clone(&status));
+        let fds = RingFds::new(Arc::clone(&status));
         let (err, reader) = pair();
-        lines.set_err(Some(err));
+        fds.set_err(Some(err));
         status.keep_needs_reset(15);
         status.set_features(1);
-        lines.fail(&"first");
-        lines.fail(&"second");
+        fds.fail(&"first");
+        fds.fail(&"second");
         assert_eq!((status.get(), count(&reader)), (15 | status::NEEDS_RESET, 2));
         assert_eq!(status.failure().as_deref(), Some("first"));
         status.keep_needs_reset(7);

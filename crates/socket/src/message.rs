@@ -1,22 +1,22 @@
-//! Bytes to messages, whatever pieces they arrive in.
+//! Messages put together from bytes, whatever pieces they arrive in.
 
 use std::os::fd::OwnedFd;
 
-/// Descriptors Linux accepts in one `sendmsg` (`SCM_MAX_FD`).
+/// Number of descriptors that Linux accepts in one `sendmsg` (`SCM_MAX_FD`).
 pub const SCM_MAX_FDS: usize = 253;
 
-/// Bytes of the longest header.
+/// Size of the longest header in bytes.
 pub const MAX_HEADER: usize = 16;
 
-/// What is in front of every message of a protocol.
+/// The header in front of every message of a protocol.
 pub trait Header: Copy + std::fmt::Debug + PartialEq + Send + 'static {
-    /// Its size in bytes, 1 to [`MAX_HEADER`].
+    /// Size of the header in bytes, 1 to [`MAX_HEADER`].
     const SIZE: usize;
 
     /// Reads a header; any bytes are one. Those after the first [`SIZE`](Self::SIZE) are zero.
     fn read(bytes: &[u8; MAX_HEADER]) -> Self;
 
-    /// Bytes that follow the header; `None` where the header says something impossible.
+    /// Returns the bytes that follow the header; `None` where it says something impossible.
     fn payload_len(&self) -> Option<usize>;
 }
 
@@ -33,7 +33,7 @@ pub struct Assembler<H> {
     head: [u8; MAX_HEADER],
     /// Bytes of the message that have arrived, header included.
     have: usize,
-    /// Known once `head` is complete: the header, and the payload's length.
+    /// Header and payload's length, once `head` is complete.
     known: Option<(H, usize)>,
     /// Payload that has arrived, and room for some more of it.
     payload: Vec<u8>,
@@ -43,11 +43,11 @@ pub struct Assembler<H> {
 /// A message as it arrived.
 #[derive(Debug)]
 pub struct Message<'a, H> {
-    /// Its header.
+    /// Header of the message.
     pub header: H,
-    /// What follows the header, as long as the header says.
+    /// Bytes after the header, as many as the header says.
     pub payload: &'a [u8],
-    /// Descriptors that came with any part of it.
+    /// Descriptors that came with any part of the message.
     pub fds: Vec<OwnedFd>,
 }
 
@@ -62,11 +62,11 @@ pub enum Broken<H> {
     TooManyFds,
 }
 
-/// Room offered at a time, and kept between messages.
+/// Bytes of room that are offered at a time, and kept between messages.
 const STEP: usize = 64 << 10;
 
 impl<H: Header> Assembler<H> {
-    /// For messages of at most `max_payload` bytes after the header.
+    /// Returns an assembler of messages with at most `max_payload` bytes after the header.
     pub fn new(max_payload: usize) -> Self {
         Self {
             max_payload,
@@ -78,22 +78,22 @@ impl<H: Header> Assembler<H> {
         }
     }
 
-    /// Whether the message at hand has begun and is not complete.
+    /// Reports whether the message at hand has begun and is not complete.
     pub fn is_inside_message(&self) -> bool {
         self.have > 0 && !self.is_complete()
     }
 
-    /// Applies from the next header on.
+    /// Sets the largest payload in bytes, from the next header on.
     pub fn set_max_payload(&mut self, max_payload: usize) {
         self.max_payload = max_payload;
     }
 
-    /// Whether a complete message waits to be taken.
+    /// Reports whether a complete message waits to be taken.
     pub fn is_complete(&self) -> bool {
         self.known.is_some_and(|(_, length)| self.have == H::SIZE + length)
     }
 
-    /// Where the next bytes go. Empty if a complete message waits to be taken.
+    /// Returns where the next bytes go. It is empty if a complete message waits to be taken.
     pub fn space(&mut self) -> &mut [u8] {
         let Some((_, length)) = self.known else {
             return self.head.get_mut(self.have..H::SIZE).unwrap_or_default();
@@ -106,8 +106,8 @@ impl<H: Header> Assembler<H> {
         self.payload.get_mut(arrived..end).unwrap_or_default()
     }
 
-    /// `bytes` bytes of the space were filled, and `fds` came with them. Says whether the message
-    /// is complete.
+    /// Takes note that `bytes` bytes of the space were filled and that `fds` came with them. Reports
+    /// whether the message is complete.
     pub fn advance(
         &mut self,
         bytes: usize,
@@ -131,7 +131,7 @@ impl<H: Header> Assembler<H> {
         Ok(self.is_complete())
     }
 
-    /// The message, if it is complete; the next one begins after this.
+    /// Takes the message, if it is complete; the next one begins after this.
     pub fn take(&mut self) -> Option<Message<'_, H>> {
         if !self.is_complete() {
             return None;
