@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use manifold_api::types::{MacAddress, Uplink};
 use manifold_pci::{FunctionId, MAX_VFS};
 
-use crate::config::Cores;
+use crate::config::Settings;
+use crate::run_dir::RunDirArg;
 
 /// A software SR-IOV network adapter.
 ///
@@ -64,16 +64,6 @@ pub(crate) struct DemoArgs {
     pub(crate) json: JsonArg,
 }
 
-/// Where the daemon's sockets are.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct RunDirArg {
-    /// Folder of the daemon's sockets: api.sock, pf.sock, vf0.sock, vf1.sock ...
-    ///
-    /// The default is $XDG_RUNTIME_DIR/manifold, or /run/manifold for root.
-    #[arg(long, value_name = "DIR", env = "MANIFOLD_RUN_DIR", global = true)]
-    pub(crate) run_dir: Option<PathBuf>,
-}
-
 /// How to print.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct JsonArg {
@@ -93,15 +83,12 @@ pub(crate) struct JsonArg {
 #[derive(Debug, Args)]
 #[command(after_long_help = SERVE_AFTER)]
 pub(crate) struct ServeArgs {
-    #[command(flatten)]
-    pub(crate) run_dir: RunDirArg,
-
     /// Configuration file (TOML). Its keys are named like the flags.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) settings: SettingsArgs,
+    pub(crate) settings: Settings,
 }
 
 const SERVE_AFTER: &str = "\
@@ -115,46 +102,6 @@ A configuration file:
   queue-size = 1024
   cores = \"2-3\"
   base-mac = \"02:00:00:00:00:00\"";
-
-/// What an adapter is made with.
-#[derive(Debug, Default, Clone, Args)]
-pub(crate) struct SettingsArgs {
-    /// TotalVFs: the most VFs that can be enabled [default: 256]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_VFS)))]
-    pub(crate) total_vfs: Option<u16>,
-
-    /// VFs to enable at once, 0 to TotalVFs [default: 0]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(0..=i64::from(MAX_VFS)))]
-    pub(crate) num_vfs: Option<u16>,
-
-    /// What the port is connected to: `none`, or `tap:NAME` for a TAP interface [default: none]
-    #[arg(long, value_name = "SPEC")]
-    pub(crate) uplink: Option<Uplink>,
-
-    /// Largest IP packet the functions carry, in bytes [default: 1500]
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(68..=65_535))]
-    pub(crate) mtu: Option<u16>,
-
-    /// Receive/transmit queue pairs per function [default: 4]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) queue_pairs: Option<u16>,
-
-    /// Descriptors per queue at most: a power of two, 2 to 1024 [default: 256]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(2..=1024))]
-    pub(crate) queue_size: Option<u16>,
-
-    /// Threads that move frames [default: 1]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, conflicts_with = "cores", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) workers: Option<u16>,
-
-    /// Processors for workers, one each, to which they are pinned: 2,3 or 2-5
-    #[arg(long, value_name = "LIST")]
-    pub(crate) cores: Option<Cores>,
-
-    /// The PF's MAC address; VF n has this one plus n + 1 [default: a local address]
-    #[arg(long, value_name = "MAC")]
-    pub(crate) base_mac: Option<MacAddress>,
-}
 
 /// Enable, disable and look at virtual functions.
 #[derive(Debug, Args)]

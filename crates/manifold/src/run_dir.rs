@@ -11,8 +11,10 @@ use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::Args;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use serde::Deserialize;
 
 use crate::failure::advise;
 
@@ -28,8 +30,34 @@ const LONGEST_NAME: &str = "vf255.vhost.sock";
 /// The longest path a Unix socket can have: `sun_path` is 108 bytes with the final NUL (unix(7)).
 const LONGEST_PATH: usize = 107;
 
-/// The folder to use where none is named: `$XDG_RUNTIME_DIR/manifold`, or `/run/manifold` for root.
-pub(crate) fn default_path() -> anyhow::Result<PathBuf> {
+/// Flag that names the run directory; every command that talks to the daemon takes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct RunDirArg {
+    /// Folder of the daemon's sockets: api.sock, pf.sock, vf0.sock, vf1.sock ...
+    ///
+    /// The default is $XDG_RUNTIME_DIR/manifold, or /run/manifold for root.
+    #[arg(long, value_name = "DIR", env = "MANIFOLD_RUN_DIR", global = true)]
+    run_dir: Option<PathBuf>,
+}
+
+impl RunDirArg {
+    /// Returns this folder, or `other` if none is named here.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self { run_dir: self.run_dir.or(other.run_dir) }
+    }
+
+    /// Returns the folder that is named, or else the default.
+    ///
+    /// # Errors
+    /// Fails if no folder is named and there is no default.
+    pub(crate) fn path(self) -> anyhow::Result<PathBuf> {
+        self.run_dir.map_or_else(default_path, Ok)
+    }
+}
+
+/// Returns `$XDG_RUNTIME_DIR/manifold`, or `/run/manifold` for root.
+fn default_path() -> anyhow::Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok("/run/manifold".into());
     }
@@ -41,11 +69,6 @@ pub(crate) fn default_path() -> anyhow::Result<PathBuf> {
             "name one with `--run-dir DIR`, to every command",
         )),
     }
-}
-
-/// `named`, or the default.
-pub(crate) fn path_or_default(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    named.map_or_else(default_path, Ok)
 }
 
 /// A run directory that is ours until dropped, which removes the sockets and the lock.
