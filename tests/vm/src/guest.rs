@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::Setup;
+use crate::acceleration::Acceleration;
 use crate::agent::{Agent, JobId, Output};
 use crate::image::Image;
 use crate::namespace;
+use crate::qemu::Qemu;
 use crate::qmp;
 use crate::run::tail;
-use crate::setup::Acceleration;
 
 /// Long enough for the slowest machine under emulation with others booting beside it.
 pub(crate) const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
@@ -26,7 +26,7 @@ const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 /// What a guest shall have. Made by [`crate::Lab::guest`].
 #[derive(Debug, Clone)]
 pub struct Builder<'a> {
-    pub(crate) setup: &'a Setup,
+    pub(crate) qemu: &'a Qemu,
     pub(crate) name: String,
     /// The console's and QEMU's log go here.
     pub(crate) logs: PathBuf,
@@ -156,7 +156,7 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Boots another image than [`Setup::image`].
+    /// Boots another image than [`crate::Setup::image`].
     #[must_use]
     pub fn image(mut self, image: &Image) -> Self {
         self.image = image.clone();
@@ -281,8 +281,8 @@ impl<'a> Builder<'a> {
     /// QEMU with the machine's hardware, without serial ports and kernel arguments.
     fn qemu(&self) -> Command {
         let mut command = match &self.netns {
-            None => self.setup.qemu().command(),
-            Some(name) => namespace::inside(name, &self.setup.qemu().command()),
+            None => self.qemu.command(),
+            Some(name) => namespace::inside(name, &self.qemu.command()),
         };
         command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         command.args(["-M", "q35,memory-backend=ram,usb=off,sata=off,smbus=off,vmport=off"]);

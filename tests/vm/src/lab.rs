@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
@@ -11,6 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::adapter::{self, Adapter};
 use crate::guest::{Builder, Guest};
 use crate::namespace::Namespace;
+use crate::scratch;
 use crate::setup::Setup;
 
 /// Where a test's machines run. Sockets go with it; logs stay in the build tree until the test runs again.
@@ -34,7 +34,7 @@ impl Lab {
                 .with_context(|| format!("cannot clear {}", logs.display()))?;
         }
         fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
-        Ok(Self { setup, logs, sockets: scratch(name)? })
+        Ok(Self { setup, logs, sockets: scratch::folder(name)? })
     }
 
     /// A guest to be configured and booted.
@@ -111,15 +111,4 @@ pub fn boot_all<'a, const N: usize>(builders: [Builder<'a>; N]) -> Result<[Guest
         results.into_iter().collect::<Result<_>>()
     })?;
     guests.try_into().map_err(|_| anyhow!("guests got lost"))
-}
-
-/// A fresh folder with a short path, as the paths of Unix sockets must be short.
-pub(crate) fn scratch(name: &str) -> Result<PathBuf> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let short: String = name.chars().take(20).collect();
-    let path =
-        std::env::temp_dir().join(format!("manifold-{}-{count}-{short}", std::process::id()));
-    fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    Ok(path)
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 
+use crate::acceleration::Acceleration;
 use crate::cache::Cache;
 use crate::debian::Archive;
 use crate::guest::{BOOT_TIMEOUT, Builder};
 use crate::image::{Image, Kernel};
 use crate::qemu::Qemu;
+use crate::scratch;
 
 /// Forces `tcg` or `kvm` where the probe's choice is not wanted.
 const ACCELERATION_VARIABLE: &str = "MANIFOLD_VM_ACCEL";
@@ -25,37 +27,6 @@ pub struct Setup {
     qemu: Qemu,
     image: Image,
     acceleration: Acceleration,
-}
-
-/// What runs a guest's instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acceleration {
-    /// The processor, by way of Linux's KVM.
-    Kvm,
-    /// QEMU's translator.
-    Tcg,
-}
-
-impl Acceleration {
-    pub(crate) fn arguments(self) -> [&'static str; 4] {
-        match self {
-            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            // Linux copies by `rep movsb` where the processor says that it is fast, and QEMU's translator does one byte after
-            // the other; without these two promises guests copy eight bytes at a time and TCP is three times as fast.
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm"],
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Kvm => "kvm",
-            Self::Tcg => "tcg",
-        }
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        [Self::Kvm, Self::Tcg].into_iter().find(|kind| kind.name() == name)
-    }
 }
 
 impl Setup {
@@ -103,7 +74,7 @@ impl Setup {
             let builder = Builder {
                 acceleration: Acceleration::Kvm,
                 boot_timeout: PROBE_TIMEOUT,
-                ..self.builder("kvm-probe", &dir.join("logs"), &crate::lab::scratch("probe")?)
+                ..self.builder("kvm-probe", &dir.join("logs"), &scratch::folder("probe")?)
             };
             let sockets = builder.sockets.clone();
             let chosen = match builder.boot() {
@@ -119,7 +90,7 @@ impl Setup {
 
     pub(crate) fn builder(&self, name: &str, logs: &Path, sockets: &Path) -> Builder<'_> {
         Builder {
-            setup: self,
+            qemu: &self.qemu,
             name: name.to_owned(),
             logs: logs.to_owned(),
             sockets: sockets.to_owned(),
