@@ -2,9 +2,12 @@
 
 use anyhow::Result;
 
+use crate::circles;
 use crate::run::{answers, cargo, step};
 
 pub(crate) fn run() -> Result<()> {
+    println!("==> import circles");
+    circles::check()?;
     step("formatting", &mut cargo(&["fmt", "--all", "--check"]))?;
     step(
         "formatting of the fuzz targets",

@@ -14,8 +14,10 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod circles;
 mod fuzz;
 mod lint;
+mod part;
 mod run;
 mod setup;
 mod test;
@@ -26,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::test::Part;
+use crate::part::Part;
 
 /// Developer commands of Manifold.
 #[derive(Debug, Parser)]

@@ -7,8 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use manifold_vm::Setup;
 
+use crate::part::Part;
 use crate::run::{answers, step};
-use crate::test::Part;
 
 /// Something a part of the tests needs, and the package of Debian 12 and 13 that has it.
 struct Requirement {

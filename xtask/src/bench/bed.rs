@@ -2,15 +2,14 @@
 
 use std::cell::OnceCell;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use manifold_vm::Programs;
 
+use super::cores::Cores;
 use super::hugepages::HugePages;
 use super::interrupt;
-use super::machine::Cores;
 use super::peers::{Peers, Switch, halt, resume};
 
 /// How long and how often.
@@ -147,14 +146,4 @@ pub(crate) fn build() -> Result<PathBuf> {
 /// The folder of logs of the last run.
 pub(crate) fn logs() -> PathBuf {
     crate::run::target_dir().join("bench/logs")
-}
-
-/// Packages of the peers, unpacked.
-pub(crate) fn programs(name: &str, packages: &[&str]) -> Result<Programs> {
-    Programs::prepare(name, packages).with_context(|| format!("cannot get {}", packages.join(", ")))
-}
-
-/// A path as programs' arguments need it.
-pub(crate) fn text(path: &Path) -> Result<&str> {
-    path.to_str().with_context(|| format!("the path {} is not UTF-8", path.display()))
 }

@@ -12,6 +12,7 @@
 
 mod bed;
 mod cases;
+mod cores;
 mod hugepages;
 mod interrupt;
 mod machine;
@@ -34,7 +35,8 @@ use clap::{Args, ValueEnum};
 
 use self::bed::{Bed, Pace};
 use self::cases::Case;
-use self::machine::{Cores, Machine, Versions};
+use self::cores::Cores;
+use self::machine::{Machine, Versions};
 use self::precedence::Precedence;
 use self::report::{Failure, Report};
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
 
-use super::machine::Cores;
+use super::cores::Cores;
 use super::stats::Samples;
 
 /// What was found on the processors before anything ran on them.

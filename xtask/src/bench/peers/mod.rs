@@ -14,8 +14,9 @@ use manifold_guest::rawgen::config::PortConfig;
 use manifold_vm::Programs;
 use rustix::process::Signal;
 
-use super::bed::{programs, text};
-use super::process::{output, signal};
+use super::process::{output, signal, text};
+
+const VSWITCHD: &str = "usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 
 /// Something that moves frames between its ports, in a process of its own.
 pub(crate) trait Switch {
@@ -63,8 +64,9 @@ impl Peers {
 
     pub(crate) fn prepare() -> Result<Self> {
         println!("==> DPDK and Open vSwitch of Debian (the first time downloads 80 MB)");
-        let programs = programs("bench-peers", &Self::PACKAGES)?;
-        let said = output(programs.command(ovs::VSWITCHD)?.arg("--version"))?;
+        let programs = Programs::prepare("bench-peers", &Self::PACKAGES)
+            .with_context(|| format!("cannot get {}", Self::PACKAGES.join(", ")))?;
+        let said = output(programs.command(VSWITCHD)?.arg("--version"))?;
         let (ovs, dpdk) =
             versions(&said).with_context(|| format!("what version is \"{said}\"?"))?;
         println!("    DPDK {dpdk}, Open vSwitch {ovs}");

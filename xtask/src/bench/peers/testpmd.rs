@@ -18,8 +18,9 @@ use anyhow::{Context, Result, bail, ensure};
 use manifold_guest::rawgen::config::{PortConfig, Protocol};
 
 use super::{Peers, Switch};
-use crate::bench::bed::{Bed, text};
+use crate::bench::bed::Bed;
 use crate::bench::interrupt;
+use crate::bench::process::text;
 use crate::bench::terminal::Terminal;
 
 const PROGRAM: &str = "usr/bin/dpdk-testpmd";
