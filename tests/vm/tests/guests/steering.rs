@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::{Context, Result, ensure};
 use manifold_vm::{Guest, Lab, boot_all};
 
-use crate::check_no_faults;
+use crate::finish;
 
 const ROSA: &str = "10.0.0.1";
 const SVEN: &str = "10.0.0.2";
@@ -94,9 +94,12 @@ fn per_queue(guest: &Guest<'_>, counter: &str) -> Result<Vec<u64>> {
     (0..PAIRS).map(value).collect()
 }
 
-#[test]
-fn many_queue_pairs() -> Result<()> {
-    let lab = Lab::new("steering")?;
+/// Boots rosa and sven with 16 queue pairs each, runs `test` in them, and ends them.
+fn rosa_and_sven(
+    name: &str,
+    test: impl FnOnce(&Guest<'_>, &Guest<'_>) -> Result<()>,
+) -> Result<()> {
+    let lab = Lab::new(name)?;
     let adapter = lab.adapter(&["--num-vfs", "2", "--queue-pairs", "16", "--workers", "2"])?;
     let [rosa, sven] = boot_all([
         lab.guest("rosa").cpus(2).memory(384).vfio_user(&adapter.socket("vf0")),
@@ -111,15 +114,18 @@ fn many_queue_pairs() -> Result<()> {
     for feature in ["\"RSS\"", "HASH_REPORT", "VQ_NOTF_COAL", "DEVICE_STATS"] {
         ensure!(features.contains(feature), "no {feature}: {features}");
     }
-    spread(&rosa, &sven)?;
-    moderate(&rosa, &sven)?;
+    test(&rosa, &sven)?;
+    finish(adapter, [rosa, sven])
+}
 
-    check_no_faults(&adapter)?;
-    for guest in [&rosa, &sven] {
-        guest.expect_quiet_kernel()?;
-    }
-    drop((rosa, sven));
-    adapter.stop()
+#[test]
+fn flows_go_where_key_and_table_say() -> Result<()> {
+    rosa_and_sven("steering", spread)
+}
+
+#[test]
+fn interrupts_are_moderated() -> Result<()> {
+    rosa_and_sven("moderation", moderate)
 }
 
 /// Flows go where the driver's key and table say, and carry their hash.
