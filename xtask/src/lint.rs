@@ -1,4 +1,4 @@
-//! What needs no run: formatting, lints, documentation, licences.
+//! Checks what needs no run: import circles, formatting, lints, documentation, licences.
 
 use anyhow::Result;
 

@@ -30,7 +30,7 @@ pub(crate) fn run(only: &[Part], fuzz_seconds: u32) -> Result<()> {
 fn unit() -> Result<()> {
     if has_nextest() {
         step("unit tests", &mut cargo(&["nextest", "run", "--workspace", "--locked"]))?;
-        // Which nextest does not run.
+        // nextest does not run these.
         step("documentation tests", &mut cargo(&["test", "--workspace", "--doc", "--locked"]))
     } else {
         step(

@@ -1,4 +1,4 @@
-//! What can be typed: arguments and their help.
+//! Declares the command line: arguments and their help.
 
 use std::path::PathBuf;
 
@@ -56,7 +56,7 @@ pub(crate) enum Command {
 /// stopped without anybody else noticing.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// How many machines, each with a VF of its own: 1 to 256.
+    /// Number of machines, each with a VF of its own: 1 to 256.
     #[arg(long, value_name = "N", default_value_t = 4, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_VFS)))]
     pub(crate) vms: u16,
@@ -64,7 +64,7 @@ pub(crate) struct DemoArgs {
     pub(crate) json: JsonArg,
 }
 
-/// How to print.
+/// Flag that chooses how a command prints.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct JsonArg {
     /// Print JSON instead of text for people.
@@ -133,7 +133,7 @@ pub(crate) enum VfCommand {
     List,
     /// Show all about one VF: addresses, driver, counters, DMA domain and its faults.
     Show {
-        /// Which: vf0, vf1 ... or just the number.
+        /// Name of the VF: vf0, vf1 ... or just its number.
         #[arg(value_name = "VF", value_parser = parse_vf)]
         vf: FunctionId,
     },
@@ -161,10 +161,10 @@ pub(crate) enum FunctionCommand {
     ///   manifold function dump pf > pf.txt && lspci -F pf.txt -vvv
     #[command(verbatim_doc_comment)]
     Dump {
-        /// Which: pf, vf0, vf1 ...
+        /// Name of the function: pf, vf0, vf1 ...
         #[arg(value_name = "FUNCTION")]
         function: FunctionId,
-        /// How to write it.
+        /// Format of the dump.
         #[arg(long, value_enum, default_value_t)]
         format: DumpFormat,
         /// As reads on the bus return it, not as Linux shows it: a VF's IDs are FFFFh, its BARs 0.
@@ -210,13 +210,13 @@ pub(crate) struct AttachArgs {
     pub(crate) run_dir: RunDirArg,
     #[command(flatten)]
     pub(crate) json: JsonArg,
-    /// Which: pf, vf0, vf1 ...
+    /// Name of the function: pf, vf0, vf1 ...
     #[arg(value_name = "FUNCTION", required_unless_present = "sriov")]
     pub(crate) function: Option<FunctionId>,
     /// The VMM that runs the machine.
     #[arg(long, value_enum)]
     pub(crate) vmm: Vmm,
-    /// How it attaches [default: vfio-user; crosvm: vhost-user]
+    /// Protocol by which it attaches [default: vfio-user; crosvm: vhost-user]
     ///
     /// With vfio-user the machine has the PCIe function itself, with its own registers, reset and
     /// control queue. With vhost-user the VMM has a virtio-net device of its own, and the adapter
@@ -252,7 +252,7 @@ pub(crate) enum Vmm {
 pub(crate) enum Protocol {
     /// The whole PCIe function.
     VfioUser,
-    /// Its queues.
+    /// Only the function's queues.
     VhostUser,
 }
 
@@ -273,7 +273,7 @@ pub(crate) enum GuestCommand {
     },
     /// Send and receive frames as fast as can be, and report as JSON what came of it.
     Generate {
-        /// What to send from where to where: a JSON object with at least `ports`.
+        /// The traffic: a JSON object with at least `ports`.
         config: String,
     },
 }

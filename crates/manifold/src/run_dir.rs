@@ -83,7 +83,7 @@ impl RunDir {
     /// Makes the folder where it is missing, takes it, and removes sockets that nobody serves.
     ///
     /// # Errors
-    /// Where another process has it, or the folder cannot be made or used.
+    /// Fails if another process has the folder, or if it cannot be made or used.
     pub(crate) fn acquire(path: &Path) -> anyhow::Result<Self> {
         let path = std::path::absolute(path)
             .with_context(|| format!("cannot use the folder {}", path.display()))?;
@@ -138,7 +138,7 @@ impl Drop for RunDir {
     }
 }
 
-/// Whether nobody has the folder.
+/// Returns whether no process has the folder.
 pub(crate) fn is_free(path: &Path) -> bool {
     match File::open(path.join(LOCK)) {
         Ok(file) => flock(file, FlockOperation::NonBlockingLockExclusive).is_ok(),
@@ -191,7 +191,7 @@ fn sweep(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a socket of this name would be the daemon's.
+/// Returns whether a socket of this name would be the daemon's.
 fn is_ours(name: &str) -> bool {
     let Some(stem) = name.strip_suffix(".sock") else { return false };
     let function = stem.strip_suffix(".vhost").unwrap_or(stem);

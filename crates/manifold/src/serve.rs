@@ -18,7 +18,7 @@ use crate::output::print;
 use crate::run_dir::RunDir;
 use crate::{failure, limits};
 
-/// How long calls under way may take once the daemon has been told to stop.
+/// Time that calls under way may still take once the daemon has been told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs the command.
@@ -90,7 +90,7 @@ async fn serve(
     }
 }
 
-/// The socket, for its owner alone: who may connect may reconfigure the adapter.
+/// Opens the socket for its owner alone: who may connect may reconfigure the adapter.
 fn listen(socket: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;

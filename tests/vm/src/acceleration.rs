@@ -1,6 +1,6 @@
 //! KVM or emulation.
 
-/// What runs a guest's instructions.
+/// Ways to run a guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acceleration {
     /// The processor, by way of Linux's KVM.

@@ -1,4 +1,4 @@
-//! One virtual machine: a QEMU process, its kernel's console in a file, an agent that runs scripts in it.
+//! Runs a virtual machine: a QEMU process, its console in a file, an agent that runs scripts in it.
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
@@ -20,10 +20,10 @@ use crate::run::tail;
 
 /// Long enough for the slowest machine under emulation with others booting beside it.
 pub(crate) const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
-/// What a script in a guest gets unless told otherwise.
+/// Time that a script in a guest gets unless told otherwise.
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a guest shall have. Made by [`crate::Lab::guest`].
+/// Description of a guest. Made by [`crate::Lab::guest`].
 #[derive(Debug, Clone)]
 pub struct Builder<'a> {
     pub(crate) qemu: &'a Qemu,
@@ -373,19 +373,19 @@ impl<'a> Guest<'a> {
         }
     }
 
-    /// The name it was given.
+    /// Returns the name it was given.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.builder.name
     }
 
-    /// From QEMU's start until the agent answered.
+    /// Returns the time from QEMU's start until the agent answered.
     #[must_use]
     pub fn boot_time(&self) -> Duration {
         self.boot_time
     }
 
-    /// The process ID of its QEMU.
+    /// Returns the process ID of its QEMU.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -476,13 +476,13 @@ impl<'a> Guest<'a> {
     /// Runs a command of QEMU's monitor (QMP).
     ///
     /// # Errors
-    /// What QEMU says against it.
+    /// Fails with what QEMU complains about.
     pub fn monitor(&self, command: &str, arguments: &Value) -> Result<Value> {
         let socket = self.builder.sockets.join(format!("{}.qmp", self.name()));
         qmp::execute(&socket, command, arguments)
     }
 
-    /// What the kernel said on the console: warnings and worse.
+    /// Returns what the kernel said on the console: warnings and worse.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -492,7 +492,7 @@ impl<'a> Guest<'a> {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Fails where the kernel has found a fault in itself, a driver or a device.
+    /// Fails if the kernel has found a fault in itself, a driver or a device.
     ///
     /// # Errors
     /// The console's lines about it.
@@ -532,7 +532,7 @@ impl<'a> Guest<'a> {
 
 impl Drop for Guest<'_> {
     fn drop(&mut self) {
-        // One that was killed before is as good.
+        // It may have been killed already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -556,14 +556,14 @@ impl Job<'_> {
     /// Waits for its end, which must be a good one, and returns what it printed.
     ///
     /// # Errors
-    /// As [`Job::wait`], and when it fails.
+    /// Fails as [`Job::wait`] does, and if the script fails.
     pub fn success(self, timeout: Duration) -> Result<String> {
         let guest = self.guest;
         let output = self.wait(timeout)?;
         guest.expect_success("a script", output)
     }
 
-    /// Whether it has ended.
+    /// Returns whether it has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.guest.agent.is_finished(&self.id)

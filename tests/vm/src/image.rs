@@ -1,4 +1,4 @@
-//! What a guest boots: a stock Debian kernel, and an initramfs with that kernel's own modules, busybox and the
+//! Makes what a guest boots: a Debian kernel, and an initramfs with its modules, busybox and the
 //! tools the tests use, unpacked from Debian's packages.
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use crate::debian::{Archive, RELEASE};
 use crate::programs::Programs;
 use crate::run::output;
 
-/// Which of Debian's kernels a guest boots.
+/// A kernel of Debian's that a guest boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kernel {
     /// The build for virtual machines, which is the usual one here: small, and without most hardware's drivers.
@@ -25,7 +25,7 @@ pub(crate) enum Kernel {
 }
 
 impl Kernel {
-    /// Its metapackage.
+    /// Returns the kernel's metapackage.
     fn package(self) -> &'static str {
         match self {
             Self::Cloud => "linux-image-cloud-amd64",
@@ -42,7 +42,7 @@ impl Kernel {
         }
     }
 
-    /// What folders of it are named after.
+    /// Returns what folders of this kernel are named after.
     fn name(self) -> &'static str {
         match self {
             Self::Cloud => "guest",
@@ -55,7 +55,7 @@ impl Kernel {
 const PACKAGES: [&str; 7] =
     ["dash", "busybox-static", "iproute2", "pciutils", "ethtool", "iperf3", "iputils-ping"];
 const BINARIES: [&str; 7] = [
-    // Not busybox's shell, which prefers busybox's own ip and ping to those below.
+    // This is not busybox's shell, which prefers busybox's own ip and ping to those below.
     "usr/bin/dash",
     "usr/bin/ip",
     "usr/bin/lspci",

@@ -26,7 +26,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Its name, as `ip netns` knows it.
+    /// Returns the name, as `ip netns` knows it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -35,7 +35,7 @@ impl Namespace {
     /// Runs `ip` with these words in it and returns what it printed.
     ///
     /// # Errors
-    /// What `ip` complains.
+    /// Fails with what `ip` complains about.
     pub fn ip(&self, words: &str) -> Result<String> {
         let mut command = Command::new("ip");
         output(command.args(["-n", &self.name]).args(words.split_whitespace()))

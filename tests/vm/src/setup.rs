@@ -1,4 +1,4 @@
-//! Everything guests need, found or prepared once and shared.
+//! Finds or prepares everything that guests need, once for all.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::scratch;
 
 /// Forces `tcg` or `kvm` where the probe's choice is not wanted.
 const ACCELERATION_VARIABLE: &str = "MANIFOLD_VM_ACCEL";
-/// With a KVM that works a guest is up in a second or two.
+/// Time in which a guest must be up on a KVM that works; it takes a second or two.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A QEMU, a kernel with its initramfs, and what makes guests fast here.
@@ -34,7 +34,7 @@ impl Setup {
     /// takes about a minute.
     ///
     /// # Errors
-    /// What could not be prepared, and what would help.
+    /// Fails with what could not be prepared, and what would help.
     pub fn get() -> Result<&'static Self> {
         static SETUP: OnceLock<Setup> = OnceLock::new();
         static PREPARING: Mutex<()> = Mutex::new(());
@@ -108,13 +108,13 @@ impl Setup {
         }
     }
 
-    /// The QEMU that runs guests.
+    /// Returns the QEMU that runs guests.
     #[must_use]
     pub fn qemu(&self) -> &Qemu {
         &self.qemu
     }
 
-    /// What guests boot.
+    /// Returns what guests boot.
     #[must_use]
     pub fn image(&self) -> &Image {
         &self.image
@@ -124,19 +124,19 @@ impl Setup {
     /// tree downloads about 110 MB.
     ///
     /// # Errors
-    /// What could not be prepared.
+    /// Fails with what could not be prepared.
     pub fn generic_image(&self) -> Result<Image> {
         let archive = || Archive::open(&self.cache.dir().join("apt"));
         Image::prepare(Kernel::Generic, &self.cache, archive)
     }
 
-    /// What runs the guests' instructions.
+    /// Returns what runs the guests' instructions.
     #[must_use]
     pub fn acceleration(&self) -> Acceleration {
         self.acceleration
     }
 
-    /// Where the logs of `test` go.
+    /// Returns the folder for the logs of `test`.
     pub(crate) fn logs(&self, test: &str) -> PathBuf {
         self.cache.dir().join("logs").join(test)
     }

@@ -1,4 +1,4 @@
-//! What all measurements share: processors, folders, binaries, huge pages, how long and how often.
+//! Holds what all measurements share: processors, folders, binaries, huge pages, pace.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -12,15 +12,15 @@ use super::hugepages::HugePages;
 use super::interrupt;
 use super::peers::{Peers, Switch, halt, resume};
 
-/// How long and how often.
+/// Length and number of samples.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) quick: bool,
     /// Samples of each quantity.
     pub(crate) rounds: usize,
-    /// Before a sample's counting starts.
+    /// Time before a sample's counting starts.
     pub(crate) warm_up: Duration,
-    /// Of a sample.
+    /// Time of a sample.
     pub(crate) sample: Duration,
 }
 
@@ -32,7 +32,7 @@ impl Pace {
     }
 }
 
-/// Where measurements take place. Dropping it removes its folder of sockets and gives huge pages back.
+/// Place of all measurements. Dropping it removes its folder of sockets and gives huge pages back.
 #[derive(Debug)]
 pub(crate) struct Bed {
     pub(crate) cores: Cores,
@@ -64,7 +64,7 @@ impl Bed {
         })
     }
 
-    /// A fresh folder for sockets.
+    /// Makes a fresh folder for sockets.
     pub(crate) fn folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.dir.path().join(name);
         if path.exists() {
@@ -75,12 +75,12 @@ impl Bed {
         Ok(path)
     }
 
-    /// Where a program's output goes.
+    /// Returns the path for a program's output.
     pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.logs.join(format!("{name}.log"))
     }
 
-    /// DPDK and Open vSwitch, unpacked at the first call.
+    /// Returns DPDK and Open vSwitch, unpacked at the first call.
     pub(crate) fn peers(&self) -> Result<&Peers> {
         if self.peers.get().is_none() {
             // Another cannot have come in between: this is one thread's.
@@ -131,7 +131,7 @@ impl Bed {
     }
 }
 
-/// A release build of what is there now, unless `MANIFOLD_BIN` names a binary, as for the VM tests.
+/// Builds a release binary and returns its path, or the one that `MANIFOLD_BIN` names.
 pub(crate) fn build() -> Result<PathBuf> {
     if let Some(binary) = std::env::var_os("MANIFOLD_BIN") {
         return std::path::absolute(&binary)
@@ -143,7 +143,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     fs::canonicalize(&binary).with_context(|| format!("no {} after the build", binary.display()))
 }
 
-/// The folder of logs of the last run.
+/// Returns the folder of logs of the last run.
 pub(crate) fn logs() -> PathBuf {
     crate::run::target_dir().join("bench/logs")
 }

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 /// The processors that measurements use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cores {
-    /// Of the worker: ours, testpmd's or the PMD of Open vSwitch.
+    /// Processor of the worker: ours, testpmd's or the PMD of Open vSwitch.
     pub(crate) worker: usize,
-    /// Of the generator.
+    /// Processor of the generator.
     pub(crate) generator: usize,
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn read(path: &str) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
 }
 
-/// The value of the first line `NAME : VALUE`.
+/// Returns the value of the first line `NAME : VALUE`.
 pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;

@@ -1,4 +1,4 @@
-//! What the figures were measured on and with.
+//! Describes what the figures were measured on and with.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use super::process::output;
 use super::quiet::Quiet;
 use crate::run::workspace;
 
-/// Where it was measured.
+/// Description of the machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
@@ -21,13 +21,13 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
     /// Cycles of the time stamp counter per microsecond.
     pub(crate) tsc_mhz: f64,
-    /// Of the last minute before the run: above 0.2 or so, others were at work too.
+    /// Load of the last minute before the run: above 0.2 or so, others were at work too.
     pub(crate) load_average: f64,
     #[serde(flatten)]
     pub(crate) quiet: Quiet,
 }
 
-/// With what; none where a run did not need it.
+/// Versions of the programs; `None` if a run did not need one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Versions {
     /// The commit; "-dirty" where files differ from it.
@@ -60,14 +60,14 @@ impl Machine {
     }
 }
 
-/// The commit that is measured.
+/// Returns the commit that is measured.
 pub(crate) fn commit() -> String {
     let mut git = Command::new("git");
     git.current_dir(workspace()).args(["describe", "--always", "--dirty", "--abbrev=12"]);
     output(&mut git).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-/// UTC, ISO 8601.
+/// Returns the time in UTC, in the form of ISO 8601.
 pub(crate) fn now() -> Result<String> {
     Ok(output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]))?.trim().to_owned())
 }

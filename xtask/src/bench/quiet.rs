@@ -14,17 +14,17 @@ use serde::Serialize;
 use super::cores::Cores;
 use super::stats::Samples;
 
-/// What was found on the processors before anything ran on them.
+/// Disturbances of the processors, found before anything ran on them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Quiet {
-    /// From the generator's processor to the worker's and back, in nanoseconds: a cache line each way.
+    /// Nanoseconds for a cache line from the generator's processor to the worker's and back.
     pub(crate) core_to_core_ns: f64,
-    /// Of the worker's processor's time, what a thread that never waits did not get, in percent.
+    /// Percentage of the worker's processor that a thread which never waits did not get.
     pub(crate) lost_percent: f64,
 }
 
 impl Quiet {
-    /// More than this is worth a warning.
+    /// Largest percentage lost without a warning.
     const MUCH_LOST: f64 = 2.0;
 
     pub(crate) fn look(cores: Cores) -> Result<Self> {
@@ -40,7 +40,7 @@ impl Quiet {
     }
 }
 
-/// The median of several batches.
+/// Returns the median of several batches, in nanoseconds.
 fn round_trip(cores: Cores) -> Result<f64> {
     const BATCHES: u32 = 20;
     const TRIPS: u32 = 5000;

@@ -12,12 +12,12 @@ use super::process::output;
 /// Frames on their way to one receiver at a time: less than a queue, so that none is lost.
 const WINDOW: u32 = 192;
 
-/// What the generator does with the ports of a switch.
+/// Work of the generator on the ports of a switch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Traffic {
     pub(crate) frames: Frames,
     pub(crate) packed: bool,
-    /// How many ports send, each to its neighbour: the first to the second and back, the third to the fourth ...
+    /// Number of ports that send to their neighbours: the first to the second and back, and so on.
     pub(crate) senders: usize,
     pub(crate) window: u32,
 }
@@ -54,7 +54,7 @@ pub(crate) fn run(bed: &Bed, ports: &[PortConfig], traffic: Traffic) -> Result<R
     Ok(report)
 }
 
-/// One frame from port 0 to port 1 and back, again and again.
+/// Sends one frame from port 0 to port 1 and back, again and again.
 pub(crate) fn round_trips(bed: &Bed, ports: &[PortConfig], work: Work) -> Result<Latency> {
     let mut config = config(bed, ports.get(..2).context("the switch has too few ports")?);
     config.work = work;

@@ -1,4 +1,4 @@
-//! What the demo consists of, and its first steps: adapter, VFs, machines.
+//! Holds what the demo consists of, and its first steps: adapter, VFs, machines.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use super::plan;
 use super::report::{Report, Vf};
 use crate::listing;
 
-/// Generous, because a demo that gives up on a slow machine shows nothing.
+/// Time to wait for a step; long, because a demo that gives up on a slow machine shows nothing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Functions beyond this many are not all listed.

@@ -69,7 +69,7 @@ impl Stage<'_> {
     }
 }
 
-/// One end of a transfer that is over.
+/// Result at one end of a transfer.
 struct End {
     bytes: u64,
     digest: String,
@@ -102,13 +102,13 @@ impl Transfers {
         (0..).zip(self.plan.iter().copied())
     }
 
-    /// What machine `vm` is to receive.
+    /// Returns what machine `vm` is to receive.
     fn incoming(&self, vm: u16) -> Vec<Incoming> {
         let mine = self.numbered().filter(|(_, transfer)| transfer.pair.to == vm);
         mine.map(|(id, transfer)| Incoming { id, port: transfer.port() }).collect()
     }
 
-    /// What machine `vm` is to send.
+    /// Returns what machine `vm` is to send.
     fn outgoing(&self, vm: u16) -> Vec<Outgoing> {
         let mine = self.numbered().filter(|(_, transfer)| transfer.pair.from == vm);
         mine.map(|(id, transfer)| Outgoing {
@@ -154,7 +154,7 @@ impl Transfers {
         Ok(())
     }
 
-    /// What became of each.
+    /// Returns what became of each.
     fn judge(&self) -> Vec<Transfer> {
         let judge = |(transfer, ends): (&plan::Transfer, &(Option<End>, Option<End>))| {
             let Pair { from, to } = transfer.pair;

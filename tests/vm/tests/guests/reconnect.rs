@@ -34,7 +34,7 @@ fn wait_running(adapter: &Adapter, vf: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a ping saw.
+/// Sums of a ping.
 #[derive(Debug)]
 struct Pings {
     sent: u32,

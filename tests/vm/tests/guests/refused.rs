@@ -1,4 +1,4 @@
-//! What cannot work says so, to the people who can change it.
+//! Checks that what cannot work says so, to the people who can change it.
 
 use std::thread;
 use std::time::{Duration, Instant};

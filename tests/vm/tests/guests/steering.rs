@@ -19,7 +19,7 @@ const KEY: [u8; 40] = [
     0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c,
     0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
 ];
-/// How often sven calls, and the port of rosa's, where nobody listens.
+/// Number of sven's calls, and the port of rosa's on which nobody listens.
 const CALLS: usize = 32;
 const CALLED: u16 = 7;
 /// The ports of a flow of datagrams from sven.
@@ -59,7 +59,7 @@ struct Received {
     queue: u32,
 }
 
-/// What arrives at rosa while `script` runs in sven.
+/// Returns what arrives at rosa while `script` runs in sven.
 fn trace(rosa: &Guest<'_>, sven: &Guest<'_>, script: &str) -> Result<Vec<Received>> {
     const DIR: &str = "/sys/kernel/tracing";
     let event = format!("{DIR}/events/net/napi_gro_receive_entry");
@@ -81,7 +81,7 @@ fn trace(rosa: &Guest<'_>, sven: &Guest<'_>, script: &str) -> Result<Vec<Receive
     text.lines().map(|line| read(line).with_context(|| line.to_owned())).collect()
 }
 
-/// What the device counted on each of the receive queues, from queue 0 on: "packets", "interrupts" ...
+/// Returns what the device counted on each receive queue from 0 on: "packets", "interrupts" ...
 fn per_queue(guest: &Guest<'_>, counter: &str) -> Result<Vec<u64>> {
     let text = guest.sh(&format!("ethtool -S eth0 | grep 'rx.*_hw_{counter}'"))?;
     let values: BTreeMap<&str, &str> =
@@ -138,7 +138,7 @@ fn spread(rosa: &Guest<'_>, sven: &Guest<'_>) -> Result<()> {
     ensure!(shown.contains(&key), "{shown}");
     rosa.ping(SVEN, 2)?;
 
-    // By addresses alone where there are no ports.
+    // Frames without ports are spread by addresses alone.
     let seen = trace(rosa, sven, &format!("ping -c 3 -i 0.1 {ROSA}"))?;
     let echo = |key: &[u8; 40]| {
         let hash = hash(key, None);
@@ -183,7 +183,7 @@ fn spread(rosa: &Guest<'_>, sven: &Guest<'_>) -> Result<()> {
         "{counted:?} {received}"
     );
 
-    // Of what the driver chooses.
+    // The driver chooses the fields that are hashed.
     for (fields, ports) in [("sd", None), ("sdfn", Some(DATAGRAMS))] {
         rosa.sh(&format!("ethtool -N eth0 rx-flow-hash udp4 {fields}"))?;
         let script = format!("iperf3 -c {ROSA} -u -n 20K --cport {}", DATAGRAMS.0);
@@ -228,7 +228,7 @@ fn moderate(rosa: &Guest<'_>, sven: &Guest<'_>) -> Result<()> {
         "moderation of a small ring: {plain:?} becomes {slow:?}"
     );
     expect_shown(rosa, "-c eth0", &["rx-usecs: 100", "rx-frames: 64"])?;
-    // Of one queue, and as the driver sees fit from moment to moment.
+    // One queue can differ, and the driver can adapt from moment to moment.
     rosa.sh("ethtool --per-queue eth0 queue_mask 0x2 --coalesce rx-usecs 20 rx-frames 8")?;
     let both = "--per-queue eth0 queue_mask 0x3 --show-coalesce";
     expect_shown(rosa, both, &["rx-usecs: 100", "rx-usecs: 20", "rx-frames: 8"])?;

@@ -1,4 +1,4 @@
-//! Two guests with a VF each: everything an unmodified driver does with a NIC.
+//! Does with two guests and a VF each everything that an unmodified driver does with a NIC.
 
 use anyhow::{Result, ensure};
 use manifold_vm::{Adapter, Guest, Lab, boot_all};
@@ -106,7 +106,7 @@ fn jumbo_frames() -> Result<()> {
     })
 }
 
-/// Each combination of who cuts segments and who sums: what one side offers the other may not know.
+/// Tries each combination of who cuts segments and who sums: one side may not know the other's.
 #[test]
 fn offloads_of_either_side() -> Result<()> {
     alice_and_bob("two_offloads", |_, alice, bob| {

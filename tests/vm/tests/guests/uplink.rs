@@ -12,7 +12,7 @@ use crate::vhost::vhost_with;
 
 const TAP: &str = "mf0";
 const HOST: &str = "10.0.0.254";
-/// Of an Ethernet frame with an MTU of 1500.
+/// Length in bytes of the largest Ethernet frame with an MTU of 1500.
 const WHOLE_FRAME: u64 = 1514;
 
 /// The machine's end of the TAP.
@@ -21,7 +21,7 @@ struct Host<'a> {
     namespace: &'a Namespace,
 }
 
-/// What the kernel counted on the TAP: to it is from the adapter.
+/// Counts of the kernel on the TAP: what it received is from the adapter.
 #[derive(Clone, Copy, Debug)]
 struct Traffic {
     frames: u64,
@@ -40,7 +40,7 @@ impl Traffic {
 }
 
 impl Host<'_> {
-    /// From and to the adapter.
+    /// Returns what came from the adapter and what went to it.
     fn traffic(&self) -> Result<[Traffic; 2]> {
         let text = self.namespace.ip(&format!("-s -j link show dev {TAP}"))?;
         let links: serde_json::Value = serde_json::from_str(&text)?;
@@ -117,7 +117,7 @@ struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // One that has ended is as good.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

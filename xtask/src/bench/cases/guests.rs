@@ -1,4 +1,4 @@
-//! Two QEMU guests with stock kernels, and ways between them: VFs of ours, attached by vhost-user and by vfio-user, and
+//! Measures ways between two QEMU guests: VFs of ours, attached by vhost-user and by vfio-user, and
 //! QEMU's virtio-net on TAP interfaces of a Linux bridge. The guests are the same, each has all of them.
 
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::bench::row::{Reach, Row};
 use crate::bench::stats::Samples;
 
 const PEER: &str = "virtio-net, TAP, bridge";
-/// What pings may take in all.
+/// Time that all pings may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One round over one way.
+/// Results of one round over one way.
 struct Sample {
     gbit_per_s: f64,
     /// Round trips, in microseconds.
@@ -32,7 +32,7 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {
     let bridge = Bridge::new(&["tap0", "tap1"])?;
     let ours = Manifold::unpinned(bed, 4, Protocol::VhostUser)?;
     let guest = |index: u8| {
-        // What a user is told to give QEMU.
+        // These are the arguments that a user is told to give QEMU.
         let vhost = format!("vf{index}");
         let command = ["attach", &vhost, "--vmm", "qemu", "--protocol", "vhost-user"];
         lab.guest(&format!("bench{index}"))

@@ -16,18 +16,18 @@ pub(crate) struct Manifold {
     adapter: Adapter,
     name: &'static str,
     ports: Vec<PortConfig>,
-    /// What the worker had done when counting began.
+    /// Work of the worker when counting began.
     before: Work,
 }
 
-/// What a worker has done so far, in cycles of the time stamp counter.
+/// Work of a worker so far, in cycles of the time stamp counter.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Work {
     pub(crate) frames: f64,
     pub(crate) busy: f64,
     /// Frames of the bursts that were timed by stage.
     sampled: f64,
-    /// By stage, of those frames.
+    /// Cycles by stage, of those frames.
     stages: Vec<(String, f64)>,
 }
 
@@ -81,7 +81,7 @@ impl Manifold {
         Ok(Self { adapter, name, ports, before: Work::default() })
     }
 
-    /// What the workers have done since [`Switch::reset_cycles`].
+    /// Returns what the workers have done since [`Switch::reset_cycles`].
     pub(crate) fn work(&self) -> Result<Work> {
         Ok(self.total()?.since(&self.before))
     }

@@ -1,4 +1,4 @@
-//! Who we are compared with, each in a file; and what they have in common with us.
+//! Runs those we are compared with, each in a file; this one has what they have in common with us.
 
 pub(crate) mod bridge;
 pub(crate) mod manifold;
@@ -20,21 +20,21 @@ const VSWITCHD: &str = "usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 
 /// Something that moves frames between its ports, in a process of its own.
 pub(crate) trait Switch {
-    /// For tables.
+    /// Returns the name for tables.
     fn name(&self) -> &'static str;
 
-    /// The process that does it.
+    /// Returns the ID of its process.
     fn pid(&self) -> u32;
 
-    /// What a generator attaches to.
+    /// Returns what a generator attaches to.
     fn ports(&self) -> &[PortConfig];
 
-    /// Begins to count the worker's cycles anew.
+    /// Begins to count the worker's cycles from zero.
     fn reset_cycles(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Cycles per frame that the worker has spent on frames since then; none where it does not say.
+    /// Returns the cycles per frame that the worker has spent since then, if it tells.
     fn cycles_per_frame(&mut self) -> Result<Option<f64>> {
         Ok(None)
     }

@@ -69,7 +69,7 @@ impl Switch for TestpmdSwitch {
     }
 }
 
-/// What the generator sends, and over which rings.
+/// Traffic of the generator, and its rings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     /// Bytes per frame without FCS.
