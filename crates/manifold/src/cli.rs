@@ -273,7 +273,7 @@ pub(crate) enum GuestCommand {
     },
     /// Send and receive frames as fast as can be, and report as JSON what came of it.
     Generate {
-        /// The traffic: a JSON object with at least `ports`.
+        /// What to send from where to where: a JSON object with at least `ports`.
         config: String,
     },
 }
