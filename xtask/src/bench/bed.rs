@@ -131,7 +131,7 @@ impl Bed {
     }
 }
 
-/// Builds a release binary and returns its path, or the one that `MANIFOLD_BIN` names.
+/// A release build of what is there now, unless `MANIFOLD_BIN` names a binary, as for the VM tests.
 pub(crate) fn build() -> Result<PathBuf> {
     if let Some(binary) = std::env::var_os("MANIFOLD_BIN") {
         return std::path::absolute(&binary)
