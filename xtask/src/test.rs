@@ -40,7 +40,7 @@ fn unit() -> Result<()> {
     }
 }
 
-/// loom replaces the atomics of whatever is built for it, so the build is one of its own.
+/// Runs the models in a build of their own, because loom replaces the atomics of what is built for it.
 fn models() -> Result<()> {
     let arguments = ["test", "--package", "manifold-datapath", "--package", "manifold-dma"];
     let mut command = cargo(&arguments);

@@ -121,7 +121,7 @@ pub(crate) enum VfCommand {
     /// Sets NumVFs and VF Enable in the PF's SR-IOV capability, as a PF driver does. The number
     /// cannot change while VFs are enabled: run `manifold vf disable` first.
     Enable {
-        /// NumVFs: how many, 1 to TotalVFs.
+        /// Number of VFs (NumVFs), 1 to TotalVFs.
         #[arg(value_name = "N", allow_negative_numbers = true)]
         count: u32,
     },
@@ -131,7 +131,7 @@ pub(crate) enum VfCommand {
     Disable,
     /// List the VFs and who is attached to them.
     List,
-    /// Show all about one VF: addresses, driver, counters, DMA domain and its faults.
+    /// Show one VF: addresses, driver, counters, DMA domain and its faults.
     Show {
         /// Name of the VF: vf0, vf1 ... or just its number.
         #[arg(value_name = "VF", value_parser = parse_vf)]
@@ -167,7 +167,7 @@ pub(crate) enum FunctionCommand {
         /// Format of the dump.
         #[arg(long, value_enum, default_value_t)]
         format: DumpFormat,
-        /// As reads on the bus return it, not as Linux shows it: a VF's IDs are FFFFh, its BARs 0.
+        /// Dump what reads on the bus return, not what Linux shows: a VF's IDs are FFFFh, its BARs 0.
         #[arg(long)]
         raw: bool,
     },

@@ -18,7 +18,7 @@ use crate::qemu::Qemu;
 use crate::qmp;
 use crate::run::tail;
 
-/// Long enough for the slowest machine under emulation with others booting beside it.
+/// Time to boot: enough for the slowest machine under emulation, with others booting beside it.
 pub(crate) const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 /// Time that a script in a guest gets unless told otherwise.
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -79,7 +79,7 @@ pub(crate) struct Device {
 }
 
 impl<'a> Builder<'a> {
-    /// Memory in MiB; 256 unless told.
+    /// Sets the memory in MiB; it is 256 otherwise.
     #[must_use]
     pub fn memory(mut self, mib: u32) -> Self {
         self.memory_mib = mib;
@@ -94,7 +94,7 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Keeps the guest's memory to QEMU, so that the adapter has to ask QEMU for each byte of it.
+    /// Keeps the guest's memory to QEMU, so that the adapter cannot reach it.
     #[must_use]
     pub fn private_memory(mut self) -> Self {
         self.shared_memory = false;
@@ -278,7 +278,7 @@ impl<'a> Builder<'a> {
         arguments + &self.more_kernel_arguments
     }
 
-    /// QEMU with the machine's hardware, without serial ports and kernel arguments.
+    /// Returns QEMU's command with the machine's hardware, without serial ports and kernel arguments.
     fn qemu(&self) -> Command {
         let mut command = match &self.netns {
             None => self.qemu.command(),

@@ -51,7 +51,7 @@ impl Kernel {
     }
 }
 
-/// Whose binaries go into the initramfs.
+/// Packages whose binaries go into the initramfs.
 const PACKAGES: [&str; 7] =
     ["dash", "busybox-static", "iproute2", "pciutils", "ethtool", "iperf3", "iputils-ping"];
 const BINARIES: [&str; 7] = [
@@ -64,7 +64,7 @@ const BINARIES: [&str; 7] = [
     "usr/bin/iperf3",
     "usr/bin/ping",
 ];
-/// Raised when the code below packs the same things otherwise.
+/// Version of the image, to be raised when the code below packs the same things otherwise.
 const LAYOUT: u32 = 3;
 const INIT: &str = include_str!("../guest/init");
 const AGENT: &str = include_str!("../guest/agent");
@@ -250,7 +250,7 @@ fn find_module(dir: &Path, name: &str) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// `kernel/net/802/mrp.ko.xz` is the module `mrp`.
+/// Returns a module's name: `kernel/net/802/mrp.ko.xz` is the module `mrp`.
 fn module_name(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
     let (stem, _) = name.split_once(".ko")?;

@@ -42,7 +42,7 @@ impl Namespace {
             .with_context(|| format!("ip {words}"))
     }
 
-    /// `command`, to be run in it.
+    /// Returns `command` as it must be to run in this namespace.
     #[must_use]
     pub fn command(&self, command: &Command) -> Command {
         inside(&self.name, command)
@@ -57,7 +57,7 @@ impl Namespace {
     }
 }
 
-/// `command`, to be run in the namespace of this name.
+/// Returns `command` as it must be to run in the namespace of this name.
 pub(crate) fn inside(namespace: &str, command: &Command) -> Command {
     let mut outer = Command::new("ip");
     outer.args(["netns", "exec", namespace]).arg(command.get_program()).args(command.get_args());

@@ -31,7 +31,7 @@ impl Programs {
         Ok(Self { root })
     }
 
-    /// Programs unpacked at `root`.
+    /// Returns the programs unpacked at `root`.
     pub(crate) fn at(root: PathBuf) -> Self {
         Self { root }
     }

@@ -15,7 +15,7 @@ use crate::image::{Image, Kernel};
 use crate::qemu::Qemu;
 use crate::scratch;
 
-/// Forces `tcg` or `kvm` where the probe's choice is not wanted.
+/// Variable that forces `tcg` or `kvm` if the probe's choice is not wanted.
 const ACCELERATION_VARIABLE: &str = "MANIFOLD_VM_ACCEL";
 /// Time in which a guest must be up on a KVM that works; it takes a second or two.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -30,7 +30,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// This process's setup, prepared at the first call: the very first in a build tree downloads packages and
+    /// Returns this process's setup. The very first call in a build tree downloads packages and
     /// takes about a minute.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Setup {
         Ok(setup)
     }
 
-    /// KVM where it boots a guest, else TCG. A KVM device that is there need not work (nested or restricted
+    /// Chooses KVM if it boots a guest, else TCG. A KVM device that is there need not work (nested or restricted
     /// virtualisation), so it is tried, once per build tree.
     fn choose_acceleration(&self) -> Result<Acceleration> {
         if let Ok(name) = std::env::var(ACCELERATION_VARIABLE) {

@@ -16,7 +16,7 @@ use super::peers::{Peers, Switch, halt, resume};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) quick: bool,
-    /// Samples of each quantity.
+    /// Number of samples of each quantity.
     pub(crate) rounds: usize,
     /// Time before a sample's counting starts.
     pub(crate) warm_up: Duration,

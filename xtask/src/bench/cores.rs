@@ -37,7 +37,7 @@ pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// "0-2,5" is 0, 1, 2, 5.
+/// Reads a list of processors: "0-2,5" is 0, 1, 2, 5.
 pub(crate) fn parse_list(text: &str) -> Option<Vec<usize>> {
     let mut found = Vec::new();
     for part in text.split(',') {

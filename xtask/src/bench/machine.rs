@@ -76,7 +76,7 @@ fn memory_kib(meminfo: &str) -> Option<u64> {
     field(meminfo, "MemTotal")?.strip_suffix(" kB")?.trim().parse().ok()
 }
 
-/// Linux takes the loops per jiffy from the TSC where there is one, so bogomips are twice its MHz.
+/// Returns the TSC's MHz: Linux takes the loops per jiffy from it, so bogomips are twice that.
 fn tsc_mhz(cpuinfo: &str) -> Option<f64> {
     let bogomips: f64 = field(cpuinfo, "bogomips")?.parse().ok()?;
     Some(bogomips / 2.0)

@@ -43,7 +43,7 @@ use self::report::{Failure, Report};
 /// Thoroughness of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
-    /// Seven samples of a second each; under thirty minutes.
+    /// Take seven samples of a second each: under thirty minutes.
     Full,
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Frames of `bytes` between ports 0 and 1, both ways.
+    /// Sends frames of `bytes` between ports 0 and 1, both ways.
     pub(crate) fn size(bytes: u32) -> Self {
         Self { frames: Frames::Size(bytes), packed: false, senders: 2, window: WINDOW }
     }

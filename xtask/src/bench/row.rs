@@ -15,7 +15,7 @@ pub(crate) enum Reach {
     AtMost(f64),
     /// The ratio, at most this far from 1.
     Within(f64),
-    /// Our figure itself, at most: there is no peer.
+    /// Our figure itself is at most this: there is no peer.
     OursAtMost(f64),
 }
 

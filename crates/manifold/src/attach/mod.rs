@@ -46,7 +46,7 @@ impl Recipe {
         }
     }
 
-    /// Elements of an XML description.
+    /// Returns elements of an XML description.
     fn xml(xml: String, remarks: &[&str]) -> Self {
         Self { xml: Some(xml), ..Self::command([""; 0], remarks) }
     }
@@ -126,7 +126,7 @@ fn plain<'a>(vmm: &str, path: &'a str) -> anyhow::Result<&'a str> {
     Ok(path)
 }
 
-/// QEMU's arguments for memory that the adapter can reach.
+/// Returns QEMU's arguments for memory that the adapter can reach.
 fn qemu_memory(memory: &str) -> [String; 6] {
     [
         "-m".to_owned(),
@@ -138,7 +138,7 @@ fn qemu_memory(memory: &str) -> [String; 6] {
     ]
 }
 
-/// Why memory is among the arguments.
+/// Remark that says why memory is among the arguments.
 const SHARED: &str = "the memory is shared so that the adapter can reach the guest's buffers";
 
 /// Remark about `-machine` among the arguments where the user has another one.
@@ -152,7 +152,7 @@ const LIBVIRT_MEMORY: &str = "  <memoryBacking>
   </memoryBacking>
 ";
 
-/// Options and their values, a pair a line, quoted for a POSIX shell.
+/// Returns options and their values, a pair a line, quoted for a POSIX shell.
 fn command_line(arguments: &[String]) -> String {
     let lines: Vec<String> = arguments
         .chunks(2)
@@ -170,7 +170,7 @@ fn shell_quote(word: &str) -> String {
     }
 }
 
-/// Text inside an attribute in single quotes.
+/// Returns text as it stands inside an attribute in single quotes.
 fn xml_escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('\'', "&apos;")
 }

@@ -90,7 +90,7 @@ fn attempt(
 /// Other machines that exchange pings, again and again.
 struct Watch {
     tallies: Tallies,
-    /// Pairs that are at it.
+    /// Number of pairs that exchange pings.
     active: usize,
 }
 

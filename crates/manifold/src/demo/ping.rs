@@ -36,7 +36,7 @@ impl Tally {
 }
 
 impl Stage<'_> {
-    /// Step 4: everybody pings.
+    /// Performs step 4: everybody pings.
     pub(super) fn ping(&mut self) -> anyhow::Result<()> {
         let pairs = plan::pings(self.vms);
         if pairs.is_empty() {

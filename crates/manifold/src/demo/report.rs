@@ -55,7 +55,7 @@ pub(super) struct Transfer {
     /// Bytes that arrived.
     pub(super) bytes: u64,
     pub(super) gbit_per_s: f64,
-    /// All bytes arrived, and both ends computed the same checksum.
+    /// True if all bytes arrived and both ends computed the same checksum.
     pub(super) intact: bool,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Isolation {
     pub(super) others_disturbed: bool,
 }
 
-/// More machines than this are summed up instead of listed.
+/// Most machines that are listed; more are summed up.
 const LISTED: usize = 16;
 
 impl Report {
@@ -227,7 +227,7 @@ pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-/// Bits per second, in billions.
+/// Returns the rate in billions of bits per second.
 pub(super) fn gbit_per_s(bytes: u64, seconds: f64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a rate is an estimate")]
     let bits = bytes as f64 * 8.0;

@@ -10,11 +10,11 @@ use super::report::{Transfer, gbit_per_s};
 use super::stage::Stage;
 use crate::output::rough_size;
 
-/// Transfers that have not moved a byte for this long will not.
+/// Time without a moved byte after which transfers are given up.
 const STALLED: Duration = Duration::from_secs(20);
 
 impl Stage<'_> {
-    /// Step 5: everybody transfers, all at once. Returns how long all of it took.
+    /// Performs step 5: everybody transfers at once. Returns how long all of it took.
     pub(super) fn transfer(&mut self) -> anyhow::Result<Duration> {
         let mut transfers = Transfers::new(plan::transfers(self.vms), self.vms);
         let (count, total) = (transfers.plan.len(), transfers.total());
@@ -83,7 +83,7 @@ struct Transfers {
     ends: Vec<(Option<End>, Option<End>)>,
     /// Bytes received by each machine so far.
     received: Vec<u64>,
-    /// When something last moved.
+    /// Time at which something last moved.
     moved: Instant,
 }
 
@@ -93,7 +93,7 @@ impl Transfers {
         Self { plan, ends, received: vec![0; vms.into()], moved: Instant::now() }
     }
 
-    /// Bytes in all.
+    /// Returns the number of bytes of all transfers.
     fn total(&self) -> u64 {
         self.plan.iter().map(|transfer| transfer.bytes).sum()
     }

@@ -199,7 +199,7 @@ fn a_driver_is_unbound_and_its_function_reset() -> Result<()> {
         let bind = format!("echo {address} >{driver}/bind && ip link show eth0");
         let reset = format!("echo flr >{device}/reset_method && echo 1 >{device}/reset");
 
-        // Let go and taken again; reset while free; reset under the driver's feet, after which it starts anew.
+        // It lets go and takes again; is reset while free; is reset under the driver, which starts again.
         for script in [
             format!("{unbind} && {bind}"),
             format!("{unbind} && {reset} && {bind}"),

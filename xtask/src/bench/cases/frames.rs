@@ -15,7 +15,7 @@ use crate::bench::stats::Samples;
 
 /// Length in bytes of a frame that is 64 bytes on a wire, without its FCS.
 const SMALL: u32 = 60;
-/// 1518 on a wire.
+/// Length in bytes of a frame that is 1,518 bytes on a wire, without its FCS.
 const LARGE: u32 = 1514;
 const FRAMES: &str = "Mframes/s";
 const CYCLES: &str = "cycles/frame";
@@ -45,7 +45,7 @@ fn rates(samples: &[Sample]) -> Samples {
     samples.iter().map(|sample| sample.rate).collect()
 }
 
-/// Against testpmd io and OVS-DPDK, with cycles per frame and by stage.
+/// Measures against testpmd io and OVS-DPDK, with cycles per frame and by stage.
 pub(super) fn small(bed: &Bed) -> Result<Vec<Row>> {
     let group = Case::Raw64.name();
     let mut ours = Manifold::start(bed, 2, Protocol::VhostUser)?;

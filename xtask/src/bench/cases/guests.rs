@@ -94,7 +94,7 @@ fn interface(guest: &Guest<'_>, mac: &str) -> Result<String> {
     Ok(name.trim().to_owned())
 }
 
-/// Fewer than of others: each takes seconds.
+/// Number of rounds: fewer than of other cases, as each takes seconds.
 pub(super) fn rounds(bed: &Bed) -> usize {
     if bed.pace.quick { 2 } else { 5 }
 }
@@ -110,7 +110,7 @@ pub(super) fn configure(guest: &Guest<'_>, device: &str, network: u8, index: usi
     Ok(())
 }
 
-/// iperf3 and ping from `client` to `address`: Gbit/s, and round trips in microseconds.
+/// Runs iperf3 and ping from `client` to `address`: Gbit/s, and round trips in microseconds.
 pub(super) fn iperf_and_ping(
     bed: &Bed,
     client: &Guest<'_>,
@@ -134,7 +134,7 @@ fn measure(bed: &Bed, client: &Guest<'_>, address: &str) -> Result<Sample> {
     Ok(Sample { gbit_per_s, ping })
 }
 
-/// Every `time=0.321 ms` in ping's output, in microseconds.
+/// Returns every `time=0.321 ms` in ping's output, in microseconds.
 fn ping_times(text: &str) -> Vec<f64> {
     text.lines()
         .filter_map(|line| {

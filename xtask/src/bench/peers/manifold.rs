@@ -169,14 +169,14 @@ impl Work {
         }
     }
 
-    /// Cycles per frame by stage.
+    /// Returns the cycles per frame by stage.
     pub(crate) fn stages(&self) -> Vec<(String, f64)> {
         let frames = self.sampled.max(1.0);
         self.stages.iter().map(|(name, cycles)| (name.clone(), cycles / frames)).collect()
     }
 }
 
-/// Fields 14 and 15 of /proc/PID/stat, utime and stime; the name, field 2, may have spaces in it.
+/// Returns utime and stime, fields 14 and 15 of /proc/PID/stat; the name, field 2, may have spaces.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut next = || fields.next()?.parse::<u64>().ok();

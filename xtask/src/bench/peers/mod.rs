@@ -59,7 +59,7 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// testpmd is in the package of DPDK's developer tools.
+    /// Packages of the peers; testpmd is in the one of DPDK's developer tools.
     const PACKAGES: [&str; 3] = ["dpdk-dev", "openvswitch-switch", "openvswitch-switch-dpdk"];
 
     pub(crate) fn prepare() -> Result<Self> {
@@ -83,7 +83,7 @@ impl Peers {
         self.programs.path(file)
     }
 
-    /// DPDK's `-d` arguments for drivers that are not where it would look.
+    /// Returns DPDK's `-d` arguments for drivers that are not where it would look.
     fn drivers(&self, names: &[&str]) -> Result<Vec<String>> {
         let dpdk = self.programs.libraries().join("dpdk");
         let pmds = std::fs::read_dir(&dpdk)
@@ -100,7 +100,7 @@ impl Peers {
     }
 }
 
-/// Open vSwitch's and DPDK's, out of "ovs-vswitchd (Open vSwitch) 3.5.0\nDPDK 24.11.4".
+/// Reads versions of Open vSwitch and DPDK: "ovs-vswitchd (Open vSwitch) 3.5.0\nDPDK 24.11.4".
 fn versions(said: &str) -> Option<(String, String)> {
     let after = |word: &str| {
         let rest = said.split_once(word)?.1;

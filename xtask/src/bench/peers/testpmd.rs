@@ -78,7 +78,7 @@ pub(crate) struct Load {
     pub(crate) queue_size: u16,
 }
 
-/// Frames per second through `switch`, with testpmd as generator.
+/// Returns the frames per second through `switch`, with testpmd as generator.
 pub(crate) fn generate(bed: &Bed, switch: &mut dyn Switch, load: Load) -> Result<f64> {
     let mut generator = Generator::start(bed, switch.ports(), load)?;
     generator.set_going()?;
@@ -93,7 +93,7 @@ struct Generator {
     terminal: Terminal,
 }
 
-/// Frames received so far, by port.
+/// Returns the frames received so far, by port.
 struct Counters {
     at: Instant,
     received: Vec<u64>,
@@ -217,7 +217,7 @@ fn start(
     Ok(terminal)
 }
 
-/// Arguments for DPDK that every user of it here has.
+/// Returns arguments for DPDK that every user of it here has.
 pub(super) fn common(peers: &Peers) -> Result<Vec<String>> {
     // Nothing on the file system: no lock, no huge page file, no socket.
     let mut arguments = ["--in-memory", "--no-pci", "--iova-mode=va"].map(str::to_owned).to_vec();
@@ -227,7 +227,7 @@ pub(super) fn common(peers: &Peers) -> Result<Vec<String>> {
     Ok(arguments)
 }
 
-/// Every port's `RX-packets` in the output of `show port stats all`.
+/// Returns every port's `RX-packets` in the output of `show port stats all`.
 fn received(text: &str) -> Vec<u64> {
     text.split("RX-packets:")
         .skip(1)
