@@ -1,11 +1,11 @@
-//! The fuzz targets of fuzz/, with stable Rust: fuzz/.cargo/config.toml has the compiler's part, libFuzzer is
-//! linked in.
+//! Builds and runs the fuzz targets of fuzz/ with stable Rust: fuzz/.cargo/config.toml instruments the
+//! build, and libFuzzer is linked in.
 //!
-//! fuzz/seeds/TARGET holds inputs that once found something, is committed and only read; fuzz/corpus/TARGET grows;
-//! fuzz/artifacts/TARGET-... are findings.
+//! fuzz/seeds/TARGET holds inputs that once found something; it is committed and only read.
+//! fuzz/corpus/TARGET grows with every run. fuzz/artifacts/TARGET-... are findings.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::{command, step, target_dir, workspace};
 
-/// Two at a time, as on the smallest machine they are run on.
+/// How many targets run at a time: the smallest machine they are run on has two processors.
 const AT_A_TIME: usize = 2;
 
 /// Builds all targets, then runs each for `seconds`.
@@ -70,7 +70,7 @@ fn quietly(target: &str, seconds: u32) -> Result<()> {
     Ok(())
 }
 
-/// The command that runs `target` over its corpora.
+/// Returns the command that runs `target` over its corpora.
 fn fuzzer(target: &str, seconds: u32) -> Result<Command> {
     let fuzz = workspace().join("fuzz");
     let (corpus, seeds) = (fuzz.join("corpus").join(target), fuzz.join("seeds").join(target));
@@ -100,18 +100,25 @@ fn build(extra: &[&str]) -> Result<()> {
     step("fuzz targets", cargo.args(["build", "--locked"]).args(extra))
 }
 
-/// Apart from the other builds, whose flags differ.
+/// Returns the folder of these builds, apart from the others because their flags differ.
 fn build_dir() -> PathBuf {
     target_dir().join("fuzz")
 }
 
-/// One target per file.
+/// Returns the help of the argument that names a target.
+pub(crate) fn help() -> String {
+    format!("One of {}", targets().unwrap_or_default().join(", "))
+}
+
+/// Returns the targets' names in order: those of the files in fuzz/targets/.
 fn targets() -> Result<Vec<String>> {
     let dir = workspace().join("fuzz/targets");
     let mut names: Vec<String> = fs::read_dir(&dir)
         .with_context(|| format!("cannot read {}", dir.display()))?
         .filter_map(|entry| {
-            Some(Path::new(&entry.ok()?.file_name()).file_stem()?.to_str()?.to_owned())
+            let path = entry.ok()?.path();
+            // Files only: what targets share is in folders.
+            Some(path.is_file().then(|| path.file_stem())??.to_str()?.to_owned())
         })
         .collect();
     names.sort();

@@ -1,10 +1,13 @@
-//! What needs no run: formatting, lints, documentation, licences.
+//! Checks what needs no run: import circles, formatting, lints, documentation, licences.
 
 use anyhow::Result;
 
+use crate::circles;
 use crate::run::{answers, cargo, step};
 
 pub(crate) fn run() -> Result<()> {
+    println!("==> import circles");
+    circles::check()?;
     step("formatting", &mut cargo(&["fmt", "--all", "--check"]))?;
     step(
         "formatting of the fuzz targets",

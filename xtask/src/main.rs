@@ -1,11 +1,11 @@
 //! Developer commands: `cargo xtask setup`, `test`, `bench`, `fuzz`, `vm`.
 //!
-//! Plain programs run one after the other; what they need, they install or name. It is not part of what is
-//! shipped, and nothing else depends on it.
+//! Each command runs plain programs one after the other, and installs or names what they need. xtask
+//! is not part of what is shipped, and nothing else depends on it.
 //!
 //! ```text
 //!   cargo xtask test = setup (what is missing: apt, QEMU and kernel for guests)
-//!                        -> lint   fmt, clippy, doc, licences
+//!                        -> lint   import circles, fmt, clippy, doc, licences
 //!                        -> unit   nextest (or cargo test) of the workspace
 //!                        -> vm     tests/vm against the manifold binary
 //!                        -> fuzz   every target of fuzz/ for a while
@@ -14,8 +14,10 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod circles;
 mod fuzz;
 mod lint;
+mod part;
 mod run;
 mod setup;
 mod test;
@@ -26,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::test::Part;
+use crate::part::Part;
 
 /// Developer commands of Manifold.
 #[derive(Debug, Parser)]
@@ -38,28 +40,34 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Get what `test` needs: Debian packages (as root, else it says which), QEMU and a kernel for guests.
+    /// Get what `test` needs: Debian packages, QEMU and a kernel for guests.
+    ///
+    /// Packages are installed as root; otherwise the command says which are missing.
     Setup,
     /// Run everything that must pass before a change lands.
     Test {
-        /// Only this part; may be given several times.
+        /// Run only this part; may be given several times.
         #[arg(long, value_name = "PART")]
         only: Vec<Part>,
-        /// How long each fuzz target runs.
-        #[arg(long, value_name = "N", default_value_t = 60)]
+        /// How many seconds each fuzz target runs; two run at a time.
+        #[arg(long, value_name = "N", default_value_t = 20)]
         fuzz_seconds: u32,
     },
-    /// Measure the adapter and its peers (DPDK's testpmd, Open vSwitch, QEMU on TAP and bridge) in one run. Needs root.
+    /// Measure the adapter and its peers in one run. Needs root.
+    ///
+    /// The peers are DPDK's testpmd, Open vSwitch, and QEMU's own devices on TAP and bridge.
     Bench(bench::BenchArgs),
-    /// Run one fuzz target until it finds something or time is up. New inputs and findings stay in fuzz/.
+    /// Run one fuzz target until it finds something or its time is up.
+    ///
+    /// New inputs stay in fuzz/corpus/, findings in fuzz/artifacts/.
     Fuzz {
-        /// config_space, vfio_user, virtqueue, frame_header or offload.
+        #[arg(help = fuzz::help())]
         target: String,
-        /// Stop after so many seconds; 0 goes on until interrupted.
+        /// Stop after N seconds; with 0 it runs until interrupted.
         #[arg(long, value_name = "N", default_value_t = 0)]
         seconds: u32,
     },
-    /// Virtual machines like those of the tests.
+    /// Run a virtual machine like those of the tests.
     Vm {
         #[command(subcommand)]
         command: VmCommand,

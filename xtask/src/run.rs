@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// The workspace's folder.
+/// Returns the workspace's folder.
 pub(crate) fn workspace() -> PathBuf {
     // xtask lies directly in it.
     let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -14,7 +14,7 @@ pub(crate) fn workspace() -> PathBuf {
     path
 }
 
-/// Cargo's folder of this workspace's build products.
+/// Returns Cargo's folder of this workspace's build products.
 pub(crate) fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => workspace().join(dir),
@@ -57,7 +57,7 @@ pub(crate) fn step(title: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Whether a program is there and answers to `argument`.
+/// Returns whether a program is there and answers to `argument`.
 pub(crate) fn answers(program: &str, argument: &str) -> bool {
     Command::new(program)
         .arg(argument)

@@ -1,4 +1,4 @@
-//! What the tests need beyond Rust: packages of the system, and a QEMU and kernel for guests in the build tree.
+//! Provides what tests need beyond Rust: packages, and a QEMU and kernel in the build tree.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,8 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use manifold_vm::Setup;
 
+use crate::part::Part;
 use crate::run::{answers, step};
-use crate::test::Part;
 
 /// Something a part of the tests needs, and the package of Debian 12 and 13 that has it.
 struct Requirement {
@@ -35,7 +35,7 @@ const REQUIREMENTS: [Requirement; 7] = [
     Requirement { part: Part::Fuzz, package: "g++", present: || answers("c++", "--version") },
 ];
 
-/// Everything any part needs.
+/// Provides everything that any part needs.
 pub(crate) fn everything() -> Result<()> {
     packages(&Part::ALL)?;
     guests()

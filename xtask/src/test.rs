@@ -3,29 +3,10 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::ValueEnum;
 
+use crate::part::Part;
 use crate::run::{answers, cargo, step, target_dir};
 use crate::{fuzz, lint, setup};
-
-/// A part of the tests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Part {
-    /// Formatting, clippy, documentation, licences.
-    Lint,
-    /// Tests beside the code, property tests, the command line, the demo.
-    Unit,
-    /// Models of the lock-free protocols, through every order of their steps.
-    Models,
-    /// Virtual machines with stock kernels.
-    Vm,
-    /// Fuzz targets, each for a while.
-    Fuzz,
-}
-
-impl Part {
-    pub(crate) const ALL: [Self; 5] = [Self::Lint, Self::Unit, Self::Models, Self::Vm, Self::Fuzz];
-}
 
 /// Runs `only`, or all parts where it is empty. A part whose requirements cannot be met fails; none is skipped.
 pub(crate) fn run(only: &[Part], fuzz_seconds: u32) -> Result<()> {
@@ -49,7 +30,7 @@ pub(crate) fn run(only: &[Part], fuzz_seconds: u32) -> Result<()> {
 fn unit() -> Result<()> {
     if has_nextest() {
         step("unit tests", &mut cargo(&["nextest", "run", "--workspace", "--locked"]))?;
-        // Which nextest does not run.
+        // nextest does not run these.
         step("documentation tests", &mut cargo(&["test", "--workspace", "--doc", "--locked"]))
     } else {
         step(
@@ -59,7 +40,7 @@ fn unit() -> Result<()> {
     }
 }
 
-/// loom replaces the atomics of whatever is built for it, so the build is one of its own.
+/// Runs the models in a build of their own, because loom replaces the atomics of what is built for it.
 fn models() -> Result<()> {
     let arguments = ["test", "--package", "manifold-datapath", "--package", "manifold-dma"];
     let mut command = cargo(&arguments);

@@ -1,12 +1,12 @@
-//! What can be typed: arguments and their help.
+//! Declares the command line: arguments and their help.
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use manifold_api::types::{MacAddr, Uplink};
 use manifold_pci::{FunctionId, MAX_VFS};
 
-use crate::config::Cores;
+use crate::config::Settings;
+use crate::run_dir::RunDirArg;
 
 /// A software SR-IOV network adapter.
 ///
@@ -56,7 +56,7 @@ pub(crate) enum Command {
 /// stopped without anybody else noticing.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// How many machines, each with a VF of its own: 1 to 256.
+    /// Number of machines, each with a VF of its own: 1 to 256.
     #[arg(long, value_name = "N", default_value_t = 4, allow_negative_numbers = true,
         value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_VFS)))]
     pub(crate) vms: u16,
@@ -64,17 +64,7 @@ pub(crate) struct DemoArgs {
     pub(crate) json: JsonArg,
 }
 
-/// Where the daemon's sockets are.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct RunDirArg {
-    /// Folder of the daemon's sockets: api.sock, pf.sock, vf0.sock, vf1.sock ...
-    ///
-    /// The default is $XDG_RUNTIME_DIR/manifold, or /run/manifold for root.
-    #[arg(long, value_name = "DIR", env = "MANIFOLD_RUN_DIR", global = true)]
-    pub(crate) run_dir: Option<PathBuf>,
-}
-
-/// How to print.
+/// Flag that chooses how a command prints.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct JsonArg {
     /// Print JSON instead of text for people.
@@ -93,15 +83,12 @@ pub(crate) struct JsonArg {
 #[derive(Debug, Args)]
 #[command(after_long_help = SERVE_AFTER)]
 pub(crate) struct ServeArgs {
-    #[command(flatten)]
-    pub(crate) run_dir: RunDirArg,
-
     /// Configuration file (TOML). Its keys are named like the flags.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) settings: SettingsArgs,
+    pub(crate) settings: Settings,
 }
 
 const SERVE_AFTER: &str = "\
@@ -115,46 +102,6 @@ A configuration file:
   queue-size = 1024
   cores = \"2-3\"
   base-mac = \"02:00:00:00:00:00\"";
-
-/// What an adapter is made with.
-#[derive(Debug, Default, Clone, Args)]
-pub(crate) struct SettingsArgs {
-    /// TotalVFs: the most VFs that can be enabled [default: 256]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_VFS)))]
-    pub(crate) total_vfs: Option<u16>,
-
-    /// VFs to enable at once, 0 to TotalVFs [default: 0]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(0..=i64::from(MAX_VFS)))]
-    pub(crate) num_vfs: Option<u16>,
-
-    /// What the port is connected to: `none`, or `tap:NAME` for a TAP interface [default: none]
-    #[arg(long, value_name = "SPEC")]
-    pub(crate) uplink: Option<Uplink>,
-
-    /// Largest IP packet the functions carry, in bytes [default: 1500]
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(68..=65_535))]
-    pub(crate) mtu: Option<u16>,
-
-    /// Receive/transmit queue pairs per function [default: 4]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) queue_pairs: Option<u16>,
-
-    /// Descriptors per queue at most: a power of two, 2 to 1024 [default: 256]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(2..=1024))]
-    pub(crate) queue_size: Option<u16>,
-
-    /// Threads that move frames [default: 1]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, conflicts_with = "cores", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) workers: Option<u16>,
-
-    /// Processors for workers, one each, to which they are pinned: 2,3 or 2-5
-    #[arg(long, value_name = "LIST")]
-    pub(crate) cores: Option<Cores>,
-
-    /// The PF's MAC address; VF n has this one plus n + 1 [default: a local address]
-    #[arg(long, value_name = "MAC")]
-    pub(crate) base_mac: Option<MacAddr>,
-}
 
 /// Enable, disable and look at virtual functions.
 #[derive(Debug, Args)]
@@ -174,7 +121,7 @@ pub(crate) enum VfCommand {
     /// Sets NumVFs and VF Enable in the PF's SR-IOV capability, as a PF driver does. The number
     /// cannot change while VFs are enabled: run `manifold vf disable` first.
     Enable {
-        /// NumVFs: how many, 1 to TotalVFs.
+        /// Number of VFs (NumVFs), 1 to TotalVFs.
         #[arg(value_name = "N", allow_negative_numbers = true)]
         count: u32,
     },
@@ -184,9 +131,9 @@ pub(crate) enum VfCommand {
     Disable,
     /// List the VFs and who is attached to them.
     List,
-    /// Show all about one VF: addresses, driver, counters, DMA domain and its faults.
+    /// Show one VF: addresses, driver, counters, DMA domain and its faults.
     Show {
-        /// Which: vf0, vf1 ... or just the number.
+        /// Name of the VF: vf0, vf1 ... or just its number.
         #[arg(value_name = "VF", value_parser = parse_vf)]
         vf: FunctionId,
     },
@@ -214,13 +161,13 @@ pub(crate) enum FunctionCommand {
     ///   manifold function dump pf > pf.txt && lspci -F pf.txt -vvv
     #[command(verbatim_doc_comment)]
     Dump {
-        /// Which: pf, vf0, vf1 ...
+        /// Name of the function: pf, vf0, vf1 ...
         #[arg(value_name = "FUNCTION")]
         function: FunctionId,
-        /// How to write it.
+        /// Format of the dump.
         #[arg(long, value_enum, default_value_t)]
         format: DumpFormat,
-        /// As reads on the bus return it, not as Linux shows it: a VF's IDs are FFFFh, its BARs 0.
+        /// Dump what reads on the bus return, not what Linux shows: a VF's IDs are FFFFh, its BARs 0.
         #[arg(long)]
         raw: bool,
     },
@@ -263,13 +210,13 @@ pub(crate) struct AttachArgs {
     pub(crate) run_dir: RunDirArg,
     #[command(flatten)]
     pub(crate) json: JsonArg,
-    /// Which: pf, vf0, vf1 ...
+    /// Name of the function: pf, vf0, vf1 ...
     #[arg(value_name = "FUNCTION", required_unless_present = "sriov")]
     pub(crate) function: Option<FunctionId>,
     /// The VMM that runs the machine.
     #[arg(long, value_enum)]
     pub(crate) vmm: Vmm,
-    /// How it attaches [default: vfio-user; crosvm: vhost-user]
+    /// Protocol by which it attaches [default: vfio-user; crosvm: vhost-user]
     ///
     /// With vfio-user the machine has the PCIe function itself, with its own registers, reset and
     /// control queue. With vhost-user the VMM has a virtio-net device of its own, and the adapter
@@ -305,7 +252,7 @@ pub(crate) enum Vmm {
 pub(crate) enum Protocol {
     /// The whole PCIe function.
     VfioUser,
-    /// Its queues.
+    /// Only the function's queues.
     VhostUser,
 }
 

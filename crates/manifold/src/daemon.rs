@@ -3,15 +3,14 @@
 use anyhow::Context as _;
 use manifold_api::Client;
 
-use crate::cli::RunDirArg;
-use crate::run_dir::{self, API_SOCKET};
+use crate::run_dir::{API_SOCKET, RunDirArg};
 
 /// Runs `conversation` with a client of the daemon in the run directory that `arg` names.
 pub(crate) fn call<T>(
     arg: RunDirArg,
     conversation: impl AsyncFnOnce(Client) -> Result<T, manifold_api::Error>,
 ) -> anyhow::Result<T> {
-    let socket = run_dir::path_or_default(arg.run_dir)?.join(API_SOCKET);
+    let socket = arg.path()?.join(API_SOCKET);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

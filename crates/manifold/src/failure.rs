@@ -1,4 +1,4 @@
-//! How a command fails: on standard error, in one place, with what to do next.
+//! Reports failed commands on standard error, with what to do next.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use anyhow::Error;
 /// Exit code of a process that a signal cut short: 128 and SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// What to do about an error, in the words of whoever raised it.
+/// An error with advice about what to do next.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Advised {
@@ -16,7 +16,7 @@ pub(crate) struct Advised {
     hint: String,
 }
 
-/// An error with advice.
+/// Returns an error with advice.
 pub(crate) fn advise(message: impl Into<String>, hint: impl Into<String>) -> Error {
     Error::new(Advised { message: message.into(), hint: hint.into() })
 }
@@ -30,7 +30,7 @@ pub(crate) fn report(error: &Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// What went wrong, why, and on a line of its own what to do about it.
+/// Returns what went wrong, why, and on a line of its own what to do about it.
 pub(crate) fn text(error: &Error) -> String {
     let mut text = error.to_string();
     let mut shown = error.to_string();

@@ -58,7 +58,7 @@ fn list(functions: &[Function]) -> String {
     table.render(0)
 }
 
-/// `0:16K@380000000000`: index, size and address.
+/// Returns a BAR as `0:16K@380000000000`: index, size and address.
 fn short_bar(bar: Bar) -> String {
     format!("{}:{}@{:x}", bar.index, exact_size(bar.size), bar.address)
 }

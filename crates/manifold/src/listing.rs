@@ -6,7 +6,7 @@ use manifold_api::types::{Bar, Function, Identity};
 
 use crate::output::exact_size;
 
-/// What the PCI ID database calls a function's class and device.
+/// Returns what the PCI ID database calls a function's class and device.
 fn names(identity: Identity) -> (&'static str, &'static str) {
     let class = match identity.class_code >> 8 {
         0x0200 => "Ethernet controller",
@@ -19,7 +19,7 @@ fn names(identity: Identity) -> (&'static str, &'static str) {
     (class, device)
 }
 
-/// The function in one line, as `lspci -nn` has it, without its routing ID.
+/// Returns the function in one line, as `lspci -nn` has it, without its routing ID.
 pub(crate) fn title(identity: Identity) -> String {
     let (class, device) = names(identity);
     let Identity { vendor_id, device_id, class_code, revision, .. } = identity;
@@ -29,7 +29,7 @@ pub(crate) fn title(identity: Identity) -> String {
     )
 }
 
-/// A BAR as `lspci -v` has it.
+/// Returns a BAR as `lspci -v` has it.
 pub(crate) fn bar(bar: Bar) -> String {
     format!(
         "Memory at {:x} ({}, {}prefetchable) [size={}]",
@@ -40,7 +40,7 @@ pub(crate) fn bar(bar: Bar) -> String {
     )
 }
 
-/// The function as `lspci -nnv` has it: a line, and a line for each BAR.
+/// Returns the function as `lspci -nnv` has it: a line, and a line for each BAR.
 pub(crate) fn lspci(function: &Function) -> String {
     let mut text = format!("{} {}\n", function.bdf, title(function.identity));
     for &region in &function.bars {

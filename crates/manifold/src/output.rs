@@ -1,4 +1,4 @@
-//! What commands print: text, JSON, tables and the log.
+//! Prints what commands have to say: text, JSON, tables and the log.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -36,7 +36,7 @@ pub(crate) fn log(command: &Command) {
         .init();
 }
 
-/// Which side of its column a cell stands on.
+/// Side of a column on which its cells stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,

@@ -11,8 +11,10 @@ use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::Args;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use serde::Deserialize;
 
 use crate::failure::advise;
 
@@ -28,8 +30,34 @@ const LONGEST_NAME: &str = "vf255.vhost.sock";
 /// The longest path a Unix socket can have: `sun_path` is 108 bytes with the final NUL (unix(7)).
 const LONGEST_PATH: usize = 107;
 
-/// The folder to use where none is named: `$XDG_RUNTIME_DIR/manifold`, or `/run/manifold` for root.
-pub(crate) fn default_path() -> anyhow::Result<PathBuf> {
+/// Flag that names the run directory; every command that talks to the daemon takes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct RunDirArg {
+    /// Folder of the daemon's sockets: api.sock, pf.sock, vf0.sock, vf1.sock ...
+    ///
+    /// The default is $XDG_RUNTIME_DIR/manifold, or /run/manifold for root.
+    #[arg(long, value_name = "DIR", env = "MANIFOLD_RUN_DIR", global = true)]
+    run_dir: Option<PathBuf>,
+}
+
+impl RunDirArg {
+    /// Returns this folder, or `other` if none is named here.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self { run_dir: self.run_dir.or(other.run_dir) }
+    }
+
+    /// Returns the folder that is named, or else the default.
+    ///
+    /// # Errors
+    /// Fails if no folder is named and there is no default.
+    pub(crate) fn path(self) -> anyhow::Result<PathBuf> {
+        self.run_dir.map_or_else(default_path, Ok)
+    }
+}
+
+/// Returns `$XDG_RUNTIME_DIR/manifold`, or `/run/manifold` for root.
+fn default_path() -> anyhow::Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok("/run/manifold".into());
     }
@@ -41,11 +69,6 @@ pub(crate) fn default_path() -> anyhow::Result<PathBuf> {
             "name one with `--run-dir DIR`, to every command",
         )),
     }
-}
-
-/// `named`, or the default.
-pub(crate) fn path_or_default(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    named.map_or_else(default_path, Ok)
 }
 
 /// A run directory that is ours until dropped, which removes the sockets and the lock.
@@ -60,7 +83,7 @@ impl RunDir {
     /// Makes the folder where it is missing, takes it, and removes sockets that nobody serves.
     ///
     /// # Errors
-    /// Where another process has it, or the folder cannot be made or used.
+    /// Fails if another process has the folder, or if it cannot be made or used.
     pub(crate) fn acquire(path: &Path) -> anyhow::Result<Self> {
         let path = std::path::absolute(path)
             .with_context(|| format!("cannot use the folder {}", path.display()))?;
@@ -115,7 +138,7 @@ impl Drop for RunDir {
     }
 }
 
-/// Whether nobody has the folder.
+/// Returns whether no process has the folder.
 pub(crate) fn is_free(path: &Path) -> bool {
     match File::open(path.join(LOCK)) {
         Ok(file) => flock(file, FlockOperation::NonBlockingLockExclusive).is_ok(),
@@ -168,7 +191,7 @@ fn sweep(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a socket of this name would be the daemon's.
+/// Returns whether a socket of this name would be the daemon's.
 fn is_ours(name: &str) -> bool {
     let Some(stem) = name.strip_suffix(".sock") else { return false };
     let function = stem.strip_suffix(".vhost").unwrap_or(stem);

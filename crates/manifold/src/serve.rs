@@ -14,18 +14,17 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::ServeArgs;
-use crate::config;
 use crate::output::print;
-use crate::run_dir::{self, RunDir};
+use crate::run_dir::RunDir;
 use crate::{failure, limits};
 
-/// How long calls under way may take once the daemon has been told to stop.
+/// Time that calls under way may still take once the daemon has been told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs the command.
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let (settings, named_in_file) = config::load(args.config.as_deref(), args.settings)?;
-    let path = run_dir::path_or_default(args.run_dir.run_dir.or(named_in_file))?;
+    let settings = args.settings.load(args.config.as_deref())?;
+    let path = settings.run_dir.clone().path()?;
     limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -40,8 +39,8 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let adapter = Adapter::start(settings.adapter(run_dir.path()));
     let adapter = Arc::new(adapter.context("cannot start the adapter")?);
     let backend = Software::new(Arc::clone(&adapter));
-    if settings.num_vfs > 0 {
-        backend.enable_vfs(settings.num_vfs.into())?;
+    if let Some(num_vfs @ 1..) = settings.num_vfs {
+        backend.enable_vfs(num_vfs.into())?;
     }
     let result = runtime.block_on(serve(backend, &run_dir, stop));
     runtime.shutdown_timeout(GRACE);
@@ -91,7 +90,7 @@ async fn serve(
     }
 }
 
-/// The socket, for its owner alone: who may connect may reconfigure the adapter.
+/// Opens the socket for its owner alone: who may connect may reconfigure the adapter.
 fn listen(socket: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;

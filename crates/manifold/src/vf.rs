@@ -97,7 +97,7 @@ fn list(vfs: &Vfs) -> String {
     table.render(0)
 }
 
-/// All about one function.
+/// Returns all about one function, for people.
 fn show(vf: &Function) -> String {
     let mut lines: Vec<(&str, String)> = vec![
         ("function", vf.id.to_string()),
@@ -164,7 +164,7 @@ fn link(link: Link) -> &'static str {
     }
 }
 
-/// Who is attached to a function.
+/// Returns who is attached to a function, for people.
 pub(crate) fn attached(function: &Function) -> String {
     match &function.attached {
         None => "-".to_owned(),

@@ -53,7 +53,7 @@ impl Guests {
         guests
     }
 
-    /// So many events of one kind, from whichever guests; any other event fails the test.
+    /// Waits for a number of events of one kind from any guests; any other event fails the test.
     fn collect(&self, count: usize, want: impl Fn(&Event) -> bool) -> Vec<(usize, Event)> {
         let mut found = Vec::new();
         while found.len() < count {
@@ -157,7 +157,7 @@ fn a_guest_on_each_of_256_vfs() {
         "own memory in KiB: {memory} before, {enabled} with 256 VFs enabled, {attached} attached, {left} after disable; \
          descriptors: {files}, {attached_files} attached, {files} after"
     );
-    // What the allocator keeps for the next time is far less than what 256 VFs take.
+    // The allocator keeps some memory, far less than what 256 VFs take.
     assert!(left < memory + (32 << 10), "{memory} KiB before, {left} KiB after");
     adapter.shutdown();
 }

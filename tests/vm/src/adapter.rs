@@ -27,7 +27,7 @@ pub struct Adapter {
     child: Child,
 }
 
-/// How it is started.
+/// Arguments and environment of the daemon.
 #[derive(Debug)]
 struct Start {
     binary: PathBuf,
@@ -52,7 +52,7 @@ impl Adapter {
         Self::start_in(None, binary, run_dir, log, arguments)
     }
 
-    /// The same in the network namespace of this name, or the machine's own.
+    /// Starts the daemon in the network namespace of this name, or in the machine's own.
     pub(crate) fn start_in(
         namespace: Option<&str>,
         binary: PathBuf,
@@ -92,7 +92,7 @@ impl Adapter {
     /// Runs a `manifold` command against this daemon, which must succeed, and returns what it printed.
     ///
     /// # Errors
-    /// What the command complained.
+    /// Fails with what the command complained about.
     pub fn cli(&self, arguments: &[&str]) -> Result<String> {
         output(
             Command::new(&self.start.binary)
@@ -102,10 +102,10 @@ impl Adapter {
         .with_context(|| format!("manifold {}\n{}", arguments.join(" "), self.last_words()))
     }
 
-    /// What `manifold vf show FUNCTION --json` knows about a VF.
+    /// Returns what `manifold vf show FUNCTION --json` knows about a VF.
     ///
     /// # Errors
-    /// As [`Adapter::cli`].
+    /// Fails as [`Adapter::cli`] does.
     pub fn vf(&self, function: &str) -> Result<Value> {
         self.json(&["vf", "show", function])
     }
@@ -113,7 +113,7 @@ impl Adapter {
     /// Runs a `manifold` command with `--json`.
     ///
     /// # Errors
-    /// As [`Adapter::cli`].
+    /// Fails as [`Adapter::cli`] does.
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
         let text = self.cli(&[arguments, &["--json"]].concat())?;
         serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
@@ -209,7 +209,7 @@ impl Start {
             }
         });
         if let Err(error) = is_ready.recv_timeout(START_TIMEOUT) {
-            // One that has ended is as good.
+            // It may have ended already.
             let _ = child.kill();
             let _ = child.wait();
             let error = anyhow::Error::new(error);
@@ -232,7 +232,7 @@ impl Start {
 
 impl Drop for Adapter {
     fn drop(&mut self) {
-        // One that has ended is as good.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

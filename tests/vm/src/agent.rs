@@ -7,7 +7,7 @@
 //! kill ID              SIGTERM to the script and all it started
 //! ```
 //!
-//! From the guest, where `exit` is followed by the two outputs as they are:
+//! The guest sends these, where `exit` is followed by the two outputs as they are:
 //!
 //! ```text
 //! ready BOOT UPTIME                      the agent listens; again after every boot
@@ -23,14 +23,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-/// How a script in a guest ended.
+/// Result of a script in a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// Exit status; 128 + N where signal N ended it.
     pub status: i32,
-    /// What it printed.
+    /// Standard output.
     pub stdout: String,
-    /// What it complained.
+    /// Standard error.
     pub stderr: String,
 }
 
@@ -49,7 +49,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// How often the guest has come up.
+    /// Number of times that the guest has come up.
     boots: u32,
     last_job: u64,
     finished: HashMap<u64, Output>,
@@ -88,7 +88,7 @@ impl Agent {
         Ok(Self { writer: Mutex::new(stream), shared })
     }
 
-    /// How often the guest has come up so far.
+    /// Returns how often the guest has come up so far.
     pub(crate) fn boots(&self) -> u32 {
         self.shared.lock().boots
     }
@@ -195,7 +195,7 @@ fn read_message(reader: &mut impl BufRead) -> Result<Option<Message>> {
     }
 }
 
-/// One line that `printf %b` turns back into `script`. Spaces at the ends would be lost to the shell's `read`.
+/// Returns a line that `printf %b` turns back into `script`. The shell's `read` would lose spaces.
 fn escape(script: &str) -> String {
     script.trim().replace('\\', "\\\\").replace('\n', "\\n")
 }

@@ -1,4 +1,4 @@
-//! Where prepared things live: the build tree's `vm` folder, shared by every test process and kept between runs.
+//! Keeps prepared things in the build tree's `vm` folder, for every test process and between runs.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,7 +16,7 @@ impl Cache {
     /// Opens the cache of this build tree: `$CARGO_TARGET_DIR/vm`, or `target/vm` of the workspace.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// Fails if the folder cannot be made.
     pub(crate) fn open() -> Result<Self> {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let target = match std::env::var_os("CARGO_TARGET_DIR") {
@@ -30,7 +30,7 @@ impl Cache {
         Ok(Self { dir })
     }
 
-    /// The cache's folder.
+    /// Returns the cache's folder.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -40,7 +40,7 @@ impl Cache {
     /// Other processes that want the same entry wait; one that dies half-way leaves nothing behind that counts.
     ///
     /// # Errors
-    /// What `build` says, or a folder that cannot be made.
+    /// Fails with `build`'s error, or if a folder cannot be made.
     pub(crate) fn entry(
         &self,
         name: &str,

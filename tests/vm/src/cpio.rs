@@ -95,7 +95,7 @@ impl<W: Write> Writer<W> {
         self.pad(data.len())
     }
 
-    /// Header and data each end on a multiple of four bytes.
+    /// Pads to a multiple of four bytes, where header and data must each end.
     fn pad(&mut self, written: usize) -> io::Result<()> {
         let zeros = [0; 3];
         self.out.write_all(zeros.get(..(4 - written % 4) % 4).unwrap_or_default())

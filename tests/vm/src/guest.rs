@@ -1,4 +1,4 @@
-//! One virtual machine: a QEMU process, its kernel's console in a file, an agent that runs scripts in it.
+//! Runs a virtual machine: a QEMU process, its console in a file, an agent that runs scripts in it.
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
@@ -10,23 +10,23 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::Setup;
+use crate::acceleration::Acceleration;
 use crate::agent::{Agent, JobId, Output};
 use crate::image::Image;
 use crate::namespace;
+use crate::qemu::Qemu;
 use crate::qmp;
 use crate::run::tail;
-use crate::setup::Acceleration;
 
-/// Long enough for the slowest machine under emulation with others booting beside it.
+/// Time to boot: enough for the slowest machine under emulation, with others booting beside it.
 pub(crate) const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
-/// What a script in a guest gets unless told otherwise.
+/// Time that a script in a guest gets unless told otherwise.
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a guest shall have. Made by [`crate::Lab::guest`].
+/// Description of a guest. Made by [`crate::Lab::guest`].
 #[derive(Debug, Clone)]
 pub struct Builder<'a> {
-    pub(crate) setup: &'a Setup,
+    pub(crate) qemu: &'a Qemu,
     pub(crate) name: String,
     /// The console's and QEMU's log go here.
     pub(crate) logs: PathBuf,
@@ -79,7 +79,7 @@ pub(crate) struct Device {
 }
 
 impl<'a> Builder<'a> {
-    /// Memory in MiB; 256 unless told.
+    /// Sets the memory in MiB; it is 256 otherwise.
     #[must_use]
     pub fn memory(mut self, mib: u32) -> Self {
         self.memory_mib = mib;
@@ -94,7 +94,7 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Keeps the guest's memory to QEMU, so that the adapter has to ask QEMU for each byte of it.
+    /// Keeps the guest's memory to QEMU, so that the adapter cannot reach it.
     #[must_use]
     pub fn private_memory(mut self) -> Self {
         self.shared_memory = false;
@@ -156,7 +156,7 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Boots another image than [`Setup::image`].
+    /// Boots another image than [`crate::Setup::image`].
     #[must_use]
     pub fn image(mut self, image: &Image) -> Self {
         self.image = image.clone();
@@ -278,11 +278,11 @@ impl<'a> Builder<'a> {
         arguments + &self.more_kernel_arguments
     }
 
-    /// QEMU with the machine's hardware, without serial ports and kernel arguments.
+    /// Returns QEMU's command with the machine's hardware, without serial ports and kernel arguments.
     fn qemu(&self) -> Command {
         let mut command = match &self.netns {
-            None => self.setup.qemu().command(),
-            Some(name) => namespace::inside(name, &self.setup.qemu().command()),
+            None => self.qemu.command(),
+            Some(name) => namespace::inside(name, &self.qemu.command()),
         };
         command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         command.args(["-M", "q35,memory-backend=ram,usb=off,sata=off,smbus=off,vmport=off"]);
@@ -373,19 +373,19 @@ impl<'a> Guest<'a> {
         }
     }
 
-    /// The name it was given.
+    /// Returns the name it was given.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.builder.name
     }
 
-    /// From QEMU's start until the agent answered.
+    /// Returns the time from QEMU's start until the agent answered.
     #[must_use]
     pub fn boot_time(&self) -> Duration {
         self.boot_time
     }
 
-    /// The process ID of its QEMU.
+    /// Returns the process ID of its QEMU.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -476,13 +476,13 @@ impl<'a> Guest<'a> {
     /// Runs a command of QEMU's monitor (QMP).
     ///
     /// # Errors
-    /// What QEMU says against it.
+    /// Fails with what QEMU complains about.
     pub fn monitor(&self, command: &str, arguments: &Value) -> Result<Value> {
         let socket = self.builder.sockets.join(format!("{}.qmp", self.name()));
         qmp::execute(&socket, command, arguments)
     }
 
-    /// What the kernel said on the console: warnings and worse.
+    /// Returns what the kernel said on the console: warnings and worse.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -492,7 +492,7 @@ impl<'a> Guest<'a> {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Fails where the kernel has found a fault in itself, a driver or a device.
+    /// Fails if the kernel has found a fault in itself, a driver or a device.
     ///
     /// # Errors
     /// The console's lines about it.
@@ -532,7 +532,7 @@ impl<'a> Guest<'a> {
 
 impl Drop for Guest<'_> {
     fn drop(&mut self) {
-        // One that was killed before is as good.
+        // It may have been killed already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -556,14 +556,14 @@ impl Job<'_> {
     /// Waits for its end, which must be a good one, and returns what it printed.
     ///
     /// # Errors
-    /// As [`Job::wait`], and when it fails.
+    /// Fails as [`Job::wait`] does, and if the script fails.
     pub fn success(self, timeout: Duration) -> Result<String> {
         let guest = self.guest;
         let output = self.wait(timeout)?;
         guest.expect_success("a script", output)
     }
 
-    /// Whether it has ended.
+    /// Returns whether it has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.guest.agent.is_finished(&self.id)

@@ -1,4 +1,4 @@
-//! What a guest boots: a stock Debian kernel, and an initramfs with that kernel's own modules, busybox and the
+//! Makes what a guest boots: a Debian kernel, and an initramfs with its modules, busybox and the
 //! tools the tests use, unpacked from Debian's packages.
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use crate::debian::{Archive, RELEASE};
 use crate::programs::Programs;
 use crate::run::output;
 
-/// Which of Debian's kernels a guest boots.
+/// A kernel of Debian's that a guest boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kernel {
     /// The build for virtual machines, which is the usual one here: small, and without most hardware's drivers.
@@ -25,7 +25,7 @@ pub(crate) enum Kernel {
 }
 
 impl Kernel {
-    /// Its metapackage.
+    /// Returns the kernel's metapackage.
     fn package(self) -> &'static str {
         match self {
             Self::Cloud => "linux-image-cloud-amd64",
@@ -42,7 +42,7 @@ impl Kernel {
         }
     }
 
-    /// What folders of it are named after.
+    /// Returns what folders of this kernel are named after.
     fn name(self) -> &'static str {
         match self {
             Self::Cloud => "guest",
@@ -51,11 +51,11 @@ impl Kernel {
     }
 }
 
-/// Whose binaries go into the initramfs.
+/// Packages whose binaries go into the initramfs.
 const PACKAGES: [&str; 7] =
     ["dash", "busybox-static", "iproute2", "pciutils", "ethtool", "iperf3", "iputils-ping"];
 const BINARIES: [&str; 7] = [
-    // Not busybox's shell, which prefers busybox's own ip and ping to those below.
+    // This is not busybox's shell, which prefers busybox's own ip and ping to those below.
     "usr/bin/dash",
     "usr/bin/ip",
     "usr/bin/lspci",
@@ -64,7 +64,7 @@ const BINARIES: [&str; 7] = [
     "usr/bin/iperf3",
     "usr/bin/ping",
 ];
-/// Raised when the code below packs the same things otherwise.
+/// Version of the image, to be raised when the code below packs the same things otherwise.
 const LAYOUT: u32 = 3;
 const INIT: &str = include_str!("../guest/init");
 const AGENT: &str = include_str!("../guest/agent");
@@ -250,7 +250,7 @@ fn find_module(dir: &Path, name: &str) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// `kernel/net/802/mrp.ko.xz` is the module `mrp`.
+/// Returns a module's name: `kernel/net/802/mrp.ko.xz` is the module `mrp`.
 fn module_name(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
     let (stem, _) = name.split_once(".ko")?;

@@ -1,9 +1,8 @@
-//! One test's guests and adapter, with a folder for their sockets and one for their logs.
+//! Holds one test's guests and adapter, with a folder for sockets and one for logs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
@@ -11,9 +10,10 @@ use anyhow::{Context, Result, anyhow};
 use crate::adapter::{self, Adapter};
 use crate::guest::{Builder, Guest};
 use crate::namespace::Namespace;
+use crate::scratch;
 use crate::setup::Setup;
 
-/// Where a test's machines run. Sockets go with it; logs stay in the build tree until the test runs again.
+/// Place of a test's machines. Sockets go with it; logs stay until the test runs again.
 #[derive(Debug)]
 pub struct Lab {
     setup: &'static Setup,
@@ -22,10 +22,10 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A lab for the test `name`.
+    /// Makes a lab for the test `name`.
     ///
     /// # Errors
-    /// What could not be prepared.
+    /// Fails with what could not be prepared.
     pub fn new(name: &str) -> Result<Self> {
         let setup = Setup::get()?;
         let logs = setup.logs(name);
@@ -34,10 +34,10 @@ impl Lab {
                 .with_context(|| format!("cannot clear {}", logs.display()))?;
         }
         fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
-        Ok(Self { setup, logs, sockets: scratch(name)? })
+        Ok(Self { setup, logs, sockets: scratch::folder(name)? })
     }
 
-    /// A guest to be configured and booted.
+    /// Returns a guest to be configured and booted.
     #[must_use]
     pub fn guest(&self, name: &str) -> Builder<'_> {
         self.setup.builder(name, &self.logs, &self.sockets)
@@ -51,10 +51,10 @@ impl Lab {
         self.start_adapter(arguments, None)
     }
 
-    /// The same in a network namespace, which is where its uplink is.
+    /// Starts a `manifold serve` in a network namespace, which is where its uplink is.
     ///
     /// # Errors
-    /// As [`Lab::adapter`].
+    /// Fails as [`Lab::adapter`] does.
     pub fn adapter_in(&self, namespace: &Namespace, arguments: &[&str]) -> Result<Adapter> {
         self.start_adapter(arguments, Some(namespace.name()))
     }
@@ -64,27 +64,27 @@ impl Lab {
         Adapter::start_in(namespace, adapter::binary()?, run_dir, log, arguments)
     }
 
-    /// A program of the guests', such as "usr/bin/iperf3", to be run on the machine itself.
+    /// Returns a program of the guests', such as "usr/bin/iperf3", to be run on the machine itself.
     ///
     /// # Errors
-    /// As [`crate::Programs::command`].
+    /// Fails as [`crate::Programs::command`] does.
     pub fn program(&self, name: &str) -> Result<Command> {
         self.setup.image().programs.command(name)
     }
 
-    /// What machines are made from.
+    /// Returns what machines are made from.
     #[must_use]
     pub fn setup(&self) -> &'static Setup {
         self.setup
     }
 
-    /// The folder for sockets.
+    /// Returns the folder for sockets.
     #[must_use]
     pub fn sockets(&self) -> &Path {
         &self.sockets
     }
 
-    /// The folder for logs.
+    /// Returns the folder for logs.
     #[must_use]
     pub fn logs(&self) -> &Path {
         &self.logs
@@ -101,7 +101,7 @@ impl Drop for Lab {
 /// Boots several guests at once.
 ///
 /// # Errors
-/// The first guest's error, after all have been tried.
+/// Fails with the first guest's error, after all have been tried.
 pub fn boot_all<'a, const N: usize>(builders: [Builder<'a>; N]) -> Result<[Guest<'a>; N]> {
     let guests: Vec<Guest<'a>> = thread::scope(|scope| {
         let booting = builders.map(|builder| scope.spawn(move || builder.boot()));
@@ -111,15 +111,4 @@ pub fn boot_all<'a, const N: usize>(builders: [Builder<'a>; N]) -> Result<[Guest
         results.into_iter().collect::<Result<_>>()
     })?;
     guests.try_into().map_err(|_| anyhow!("guests got lost"))
-}
-
-/// A fresh folder with a short path, as the paths of Unix sockets must be short.
-pub(crate) fn scratch(name: &str) -> Result<PathBuf> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let short: String = name.chars().take(20).collect();
-    let path =
-        std::env::temp_dir().join(format!("manifold-{}-{count}-{short}", std::process::id()));
-    fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    Ok(path)
 }

@@ -26,6 +26,7 @@
 
 #![forbid(unsafe_code)]
 
+mod acceleration;
 mod adapter;
 mod agent;
 mod cache;
@@ -40,9 +41,11 @@ mod programs;
 mod qemu;
 mod qmp;
 mod run;
+mod scratch;
 mod setup;
 mod traffic;
 
+pub use acceleration::Acceleration;
 pub use adapter::{Adapter, end_process};
 pub use agent::Output;
 pub use guest::{Builder, Guest, Job};
@@ -53,5 +56,5 @@ pub use namespace::Namespace;
 pub use programs::Programs;
 pub use qemu::Qemu;
 pub use rustix::process::Signal;
-pub use setup::{Acceleration, Setup};
+pub use setup::Setup;
 pub use traffic::{Flow, RunningFlow};

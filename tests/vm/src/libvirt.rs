@@ -12,7 +12,7 @@ use crate::qemu::Qemu;
 use crate::run::output;
 
 const PACKAGES: [&str; 3] = ["libvirt-clients", "libvirt-daemon-driver-qemu", "libxml2-utils"];
-/// Its logs in files of the folder: libvirt's own log daemon is another process to have.
+/// Settings that put logs into files, because libvirt's own log daemon is one process more.
 const QEMU_CONF: &str = "stdio_handler = \"file\"\n";
 
 /// A libvirt that keeps its state in a folder.
@@ -27,7 +27,7 @@ impl Libvirt {
     /// keeps; its path should be short.
     ///
     /// # Errors
-    /// What could not be prepared.
+    /// Fails with what could not be prepared.
     pub fn prepare(dir: PathBuf) -> Result<Self> {
         let programs = Programs::prepare("libvirt", &PACKAGES)?;
         let etc = dir.join("etc");
@@ -36,10 +36,10 @@ impl Libvirt {
         Ok(Self { programs, dir })
     }
 
-    /// Whether a domain's description follows libvirt's schema.
+    /// Checks that a domain's description follows libvirt's schema.
     ///
     /// # Errors
-    /// Where it does not.
+    /// Fails if it does not.
     pub fn validate(&self, domain: &Path) -> Result<()> {
         let schema = self.programs.path("usr/share/libvirt/schemas/domain.rng");
         let mut xmllint = self.programs.command("usr/bin/xmllint")?;
@@ -49,10 +49,10 @@ impl Libvirt {
     /// Runs a command of virsh's and returns what it printed. QEMU outlives it.
     ///
     /// # Errors
-    /// What libvirt complains.
+    /// Fails with what libvirt complains about.
     pub fn virsh(&self, words: &[&str]) -> Result<String> {
-        // Its data are looked for in the machine's own folders, so this process and its children see the packages' there.
-        // For a user that is not root it needs none of the machine's users and groups.
+        // libvirt looks for data in the machine's folders, so this process sees the packages' there.
+        // A libvirt for a user that is not root needs none of the machine's users and groups.
         const SCRIPT: &str = "mount --bind \"$0\" /usr/share && \
                               exec unshare --user --map-user=1000 --map-group=1000 \"$@\"";
         let (loader, arguments) = self.programs.invocation("usr/bin/virsh")?;

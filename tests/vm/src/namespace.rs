@@ -26,7 +26,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Its name, as `ip netns` knows it.
+    /// Returns the name, as `ip netns` knows it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -35,14 +35,14 @@ impl Namespace {
     /// Runs `ip` with these words in it and returns what it printed.
     ///
     /// # Errors
-    /// What `ip` complains.
+    /// Fails with what `ip` complains about.
     pub fn ip(&self, words: &str) -> Result<String> {
         let mut command = Command::new("ip");
         output(command.args(["-n", &self.name]).args(words.split_whitespace()))
             .with_context(|| format!("ip {words}"))
     }
 
-    /// `command`, to be run in it.
+    /// Returns `command` as it must be to run in this namespace.
     #[must_use]
     pub fn command(&self, command: &Command) -> Command {
         inside(&self.name, command)
@@ -57,7 +57,7 @@ impl Namespace {
     }
 }
 
-/// `command`, to be run in the namespace of this name.
+/// Returns `command` as it must be to run in the namespace of this name.
 pub(crate) fn inside(namespace: &str, command: &Command) -> Command {
     let mut outer = Command::new("ip");
     outer.args(["netns", "exec", namespace]).arg(command.get_program()).args(command.get_args());

@@ -22,7 +22,7 @@ impl Programs {
     /// build tree downloads them.
     ///
     /// # Errors
-    /// What apt or dpkg-deb complain.
+    /// Fails with what apt or dpkg-deb complain about.
     pub fn prepare(name: &str, packages: &[&str]) -> Result<Self> {
         let cache = Cache::open()?;
         let root = cache.entry(name, &(RELEASE, packages), |dir| {
@@ -31,7 +31,7 @@ impl Programs {
         Ok(Self { root })
     }
 
-    /// Programs unpacked at `root`.
+    /// Returns the programs unpacked at `root`.
     pub(crate) fn at(root: PathBuf) -> Self {
         Self { root }
     }

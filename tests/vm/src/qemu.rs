@@ -15,7 +15,7 @@ const BINARY: &str = "qemu-system-x86_64";
 /// The device that makes a QEMU new enough.
 const NEEDED_DEVICE: &str = "vfio-user-pci";
 
-/// How to start QEMU.
+/// A QEMU and how to start it.
 #[derive(Debug, Clone)]
 pub struct Qemu {
     program: PathBuf,
@@ -65,7 +65,7 @@ impl Qemu {
         command
     }
 
-    /// What `--version` says, for example "11.1.3".
+    /// Returns what `--version` says, for example "11.1.3".
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version

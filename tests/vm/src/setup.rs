@@ -1,4 +1,4 @@
-//! Everything guests need, found or prepared once and shared.
+//! Finds or prepares everything that guests need, once for all.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 
+use crate::acceleration::Acceleration;
 use crate::cache::Cache;
 use crate::debian::Archive;
 use crate::guest::{BOOT_TIMEOUT, Builder};
 use crate::image::{Image, Kernel};
 use crate::qemu::Qemu;
+use crate::scratch;
 
-/// Forces `tcg` or `kvm` where the probe's choice is not wanted.
+/// Variable that forces `tcg` or `kvm` if the probe's choice is not wanted.
 const ACCELERATION_VARIABLE: &str = "MANIFOLD_VM_ACCEL";
-/// With a KVM that works a guest is up in a second or two.
+/// Time in which a guest must be up on a KVM that works; it takes a second or two.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A QEMU, a kernel with its initramfs, and what makes guests fast here.
@@ -27,43 +29,12 @@ pub struct Setup {
     acceleration: Acceleration,
 }
 
-/// What runs a guest's instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acceleration {
-    /// The processor, by way of Linux's KVM.
-    Kvm,
-    /// QEMU's translator.
-    Tcg,
-}
-
-impl Acceleration {
-    pub(crate) fn arguments(self) -> [&'static str; 4] {
-        match self {
-            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            // Linux copies by `rep movsb` where the processor says that it is fast, and QEMU's translator does one byte after
-            // the other; without these two promises guests copy eight bytes at a time and TCP is three times as fast.
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm"],
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Kvm => "kvm",
-            Self::Tcg => "tcg",
-        }
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        [Self::Kvm, Self::Tcg].into_iter().find(|kind| kind.name() == name)
-    }
-}
-
 impl Setup {
-    /// This process's setup, prepared at the first call: the very first in a build tree downloads packages and
+    /// Returns this process's setup. The very first call in a build tree downloads packages and
     /// takes about a minute.
     ///
     /// # Errors
-    /// What could not be prepared, and what would help.
+    /// Fails with what could not be prepared, and what would help.
     pub fn get() -> Result<&'static Self> {
         static SETUP: OnceLock<Setup> = OnceLock::new();
         static PREPARING: Mutex<()> = Mutex::new(());
@@ -89,7 +60,7 @@ impl Setup {
         Ok(setup)
     }
 
-    /// KVM where it boots a guest, else TCG. A KVM device that is there need not work (nested or restricted
+    /// Chooses KVM if it boots a guest, else TCG. A KVM device that is there need not work (nested or restricted
     /// virtualisation), so it is tried, once per build tree.
     fn choose_acceleration(&self) -> Result<Acceleration> {
         if let Ok(name) = std::env::var(ACCELERATION_VARIABLE) {
@@ -103,7 +74,7 @@ impl Setup {
             let builder = Builder {
                 acceleration: Acceleration::Kvm,
                 boot_timeout: PROBE_TIMEOUT,
-                ..self.builder("kvm-probe", &dir.join("logs"), &crate::lab::scratch("probe")?)
+                ..self.builder("kvm-probe", &dir.join("logs"), &scratch::folder("probe")?)
             };
             let sockets = builder.sockets.clone();
             let chosen = match builder.boot() {
@@ -119,7 +90,7 @@ impl Setup {
 
     pub(crate) fn builder(&self, name: &str, logs: &Path, sockets: &Path) -> Builder<'_> {
         Builder {
-            setup: self,
+            qemu: &self.qemu,
             name: name.to_owned(),
             logs: logs.to_owned(),
             sockets: sockets.to_owned(),
@@ -137,13 +108,13 @@ impl Setup {
         }
     }
 
-    /// The QEMU that runs guests.
+    /// Returns the QEMU that runs guests.
     #[must_use]
     pub fn qemu(&self) -> &Qemu {
         &self.qemu
     }
 
-    /// What guests boot.
+    /// Returns what guests boot.
     #[must_use]
     pub fn image(&self) -> &Image {
         &self.image
@@ -153,19 +124,19 @@ impl Setup {
     /// tree downloads about 110 MB.
     ///
     /// # Errors
-    /// What could not be prepared.
+    /// Fails with what could not be prepared.
     pub fn generic_image(&self) -> Result<Image> {
         let archive = || Archive::open(&self.cache.dir().join("apt"));
         Image::prepare(Kernel::Generic, &self.cache, archive)
     }
 
-    /// What runs the guests' instructions.
+    /// Returns what runs the guests' instructions.
     #[must_use]
     pub fn acceleration(&self) -> Acceleration {
         self.acceleration
     }
 
-    /// Where the logs of `test` go.
+    /// Returns the folder for the logs of `test`.
     pub(crate) fn logs(&self, test: &str) -> PathBuf {
         self.cache.dir().join("logs").join(test)
     }

@@ -9,10 +9,10 @@ use crate::guest::{Guest, Job};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What an iperf3 client measured.
+/// Results of an iperf3 client.
 #[derive(Debug, Clone, Copy)]
 pub struct Flow {
-    /// What arrived, in Mbit/s.
+    /// Rate of what arrived, in Mbit/s.
     pub mbit_per_s: f64,
     /// TCP segments sent again; zero for UDP.
     pub retransmits: u64,
@@ -26,7 +26,7 @@ impl<'a> Guest<'a> {
     /// Gives the first Ethernet interface an address, such as "10.0.0.1/24", and brings it up.
     ///
     /// # Errors
-    /// What `ip` says against it.
+    /// Fails with what `ip` complains about.
     pub fn configure(&self, address: &str) -> Result<()> {
         self.sh(&format!("ip addr replace {address} dev eth0 && ip link set eth0 up"))?;
         Ok(())
@@ -40,7 +40,7 @@ impl<'a> Guest<'a> {
         self.ping_with(address, count, "")
     }
 
-    /// As [`Guest::ping`], with more of ping's options.
+    /// Pings an address with more of ping's options than [`Guest::ping`].
     ///
     /// # Errors
     /// When more than one is lost.
@@ -103,7 +103,7 @@ impl RunningFlow<'_> {
     /// Waits for its end.
     ///
     /// # Errors
-    /// As [`Guest::iperf`].
+    /// Fails as [`Guest::iperf`] does.
     pub fn finish(self) -> Result<Flow> {
         let output = self.job.wait(TIMEOUT)?;
         let what = format!("iperf3 {} in {}", self.options, self.guest);

@@ -1,27 +1,26 @@
-//! What all measurements share: processors, folders, binaries, huge pages, how long and how often.
+//! Holds what all measurements share: processors, folders, binaries, huge pages, pace.
 
 use std::cell::OnceCell;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use manifold_vm::Programs;
 
+use super::cores::Cores;
 use super::hugepages::HugePages;
 use super::interrupt;
-use super::machine::Cores;
 use super::peers::{Peers, Switch, halt, resume};
 
-/// How long and how often.
+/// Length and number of samples.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) quick: bool,
-    /// Samples of each quantity.
+    /// Number of samples of each quantity.
     pub(crate) rounds: usize,
-    /// Before a sample's counting starts.
+    /// Time before a sample's counting starts.
     pub(crate) warm_up: Duration,
-    /// Of a sample.
+    /// Time of a sample.
     pub(crate) sample: Duration,
 }
 
@@ -33,7 +32,7 @@ impl Pace {
     }
 }
 
-/// Where measurements take place. Dropping it removes its folder of sockets and gives huge pages back.
+/// Place of all measurements. Dropping it removes its folder of sockets and gives huge pages back.
 #[derive(Debug)]
 pub(crate) struct Bed {
     pub(crate) cores: Cores,
@@ -68,7 +67,7 @@ impl Bed {
         })
     }
 
-    /// A fresh folder for sockets.
+    /// Makes a fresh folder for sockets.
     pub(crate) fn folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.dir.path().join(name);
         if path.exists() {
@@ -79,12 +78,12 @@ impl Bed {
         Ok(path)
     }
 
-    /// Where a program's output goes.
+    /// Returns the path for a program's output.
     pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.logs.join(format!("{name}.log"))
     }
 
-    /// DPDK and Open vSwitch, unpacked at the first call.
+    /// Returns DPDK and Open vSwitch, unpacked at the first call.
     pub(crate) fn peers(&self) -> Result<&Peers> {
         if self.peers.get().is_none() {
             // Another cannot have come in between: this is one thread's.
@@ -162,17 +161,7 @@ pub(crate) fn build() -> Result<Binaries> {
     Ok(Binaries { manifold, generator: built("manifold-generator")? })
 }
 
-/// The folder of logs of the last run.
+/// Returns the folder of logs of the last run.
 pub(crate) fn logs() -> PathBuf {
     crate::run::target_dir().join("bench/logs")
-}
-
-/// Packages of the peers, unpacked.
-pub(crate) fn programs(name: &str, packages: &[&str]) -> Result<Programs> {
-    Programs::prepare(name, packages).with_context(|| format!("cannot get {}", packages.join(", ")))
-}
-
-/// A path as programs' arguments need it.
-pub(crate) fn text(path: &Path) -> Result<&str> {
-    path.to_str().with_context(|| format!("the path {} is not UTF-8", path.display()))
 }

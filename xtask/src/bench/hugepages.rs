@@ -10,7 +10,7 @@ const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 /// Pages set aside. Dropping it restores what was.
 #[derive(Debug)]
 pub(crate) struct HugePages {
-    /// How many there were, where that was changed.
+    /// Number of pages there were, if that was changed.
     before: Option<u64>,
 }
 

@@ -1,25 +1,16 @@
-//! What the figures were measured on and with.
+//! Describes what the figures were measured on and with.
 
-use std::fs;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Serialize;
 
+use super::cores::{Cores, field, read};
 use super::process::output;
 use super::quiet::Quiet;
 use crate::run::workspace;
 
-/// The processors that measurements use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Cores {
-    /// Of the worker: ours, testpmd's or the PMD of Open vSwitch.
-    pub(crate) worker: usize,
-    /// Of the generator.
-    pub(crate) generator: usize,
-}
-
-/// Where it was measured.
+/// Description of the machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
@@ -30,13 +21,13 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
     /// Cycles of the time stamp counter per microsecond.
     pub(crate) tsc_mhz: f64,
-    /// Of the last minute before the run: above 0.2 or so, others were at work too.
+    /// Load of the last minute before the run: above 0.2 or so, others were at work too.
     pub(crate) load_average: f64,
     #[serde(flatten)]
     pub(crate) quiet: Quiet,
 }
 
-/// With what; none where a run did not need it.
+/// Versions of the programs; `None` if a run did not need one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Versions {
     /// The commit; "-dirty" where files differ from it.
@@ -69,75 +60,31 @@ impl Machine {
     }
 }
 
-impl Cores {
-    /// The last two processors this process may use; the first takes most of a machine's interrupts.
-    pub(crate) fn choose() -> Result<Self> {
-        let status = read("/proc/self/status")?;
-        let list = field(&status, "Cpus_allowed_list").context("no Cpus_allowed_list")?;
-        match parse_list(list).as_deref() {
-            Some([.., generator, worker]) => Ok(Self { worker: *worker, generator: *generator }),
-            _ => bail!("the benchmark needs two processors and may use {list} only"),
-        }
-    }
-}
-
-/// The commit that is measured.
+/// Returns the commit that is measured.
 pub(crate) fn commit() -> String {
     let mut git = Command::new("git");
     git.current_dir(workspace()).args(["describe", "--always", "--dirty", "--abbrev=12"]);
     output(&mut git).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-/// UTC, ISO 8601.
+/// Returns the time in UTC, in the form of ISO 8601.
 pub(crate) fn now() -> Result<String> {
     Ok(output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]))?.trim().to_owned())
-}
-
-fn read(path: &str) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
-}
-
-/// The value of the first line `NAME : VALUE`.
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        (key.trim() == name).then(|| value.trim())
-    })
 }
 
 fn memory_kib(meminfo: &str) -> Option<u64> {
     field(meminfo, "MemTotal")?.strip_suffix(" kB")?.trim().parse().ok()
 }
 
-/// Linux takes the loops per jiffy from the TSC where there is one, so bogomips are twice its MHz.
+/// Returns the TSC's MHz: Linux takes the loops per jiffy from it, so bogomips are twice that.
 fn tsc_mhz(cpuinfo: &str) -> Option<f64> {
     let bogomips: f64 = field(cpuinfo, "bogomips")?.parse().ok()?;
     Some(bogomips / 2.0)
 }
 
-/// "0-2,5" is 0, 1, 2, 5.
-pub(crate) fn parse_list(text: &str) -> Option<Vec<usize>> {
-    let mut found = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        found.extend(first..=last);
-    }
-    Some(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn processor_lists() {
-        assert_eq!(parse_list("0-2,5"), Some(vec![0, 1, 2, 5]));
-        assert_eq!(parse_list("3"), Some(vec![3]));
-        assert_eq!(parse_list(""), None);
-        assert_eq!(parse_list("0-"), None);
-        assert_eq!(parse_list("a"), None);
-    }
 
     #[test]
     fn fields_of_proc() {

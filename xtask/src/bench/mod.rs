@@ -12,6 +12,7 @@
 
 mod bed;
 mod cases;
+mod cores;
 mod hugepages;
 mod interrupt;
 mod machine;
@@ -34,33 +35,34 @@ use clap::{Args, ValueEnum};
 
 use self::bed::{Bed, Pace};
 use self::cases::Case;
-use self::machine::{Cores, Machine, Versions};
+use self::cores::Cores;
+use self::machine::{Machine, Versions};
 use self::precedence::Precedence;
 use self::report::{Failure, Report};
 
-/// How thorough.
+/// Thoroughness of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
-    /// Seven samples of a second each; under thirty minutes.
+    /// Take seven samples of a second each: under thirty minutes.
     Full,
 }
 
-/// What `cargo xtask bench` takes.
+/// Arguments of `cargo xtask bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// `full`, which is also what is run without it.
+    /// Run everything; this is also the default.
     #[arg(value_name = "full", conflicts_with = "quick")]
     mode: Option<Mode>,
-    /// Three samples of a third of a second, and the slowest cases left out: under two minutes once all is built.
+    /// Take three samples of a third of a second without the slowest cases: under two minutes.
     #[arg(long)]
     quick: bool,
-    /// Only these; the table in docs/benchmarks.md is then left as it is.
+    /// Run only these cases, and leave the table in docs/benchmarks.md as it is.
     #[arg(long, value_name = "CASE", num_args = 1..)]
     only: Vec<Case>,
-    /// Where the result goes; target/bench.json unless told.
+    /// Write the result to FILE [default: target/bench.json]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Fail where a row does not reach what it shall, or a case cannot be measured.
+    /// Fail if a row misses its bound or a case cannot be measured.
     #[arg(long)]
     check: bool,
 }
@@ -69,7 +71,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let cases = if args.only.is_empty() { Case::all(args.quick) } else { args.only.clone() };
     let cores = Cores::choose()?;
     let precedence = Precedence::take();
-    // Before the build, which is a load itself.
+    // The machine is looked at before the build, which is a load itself.
     let machine = Machine::look(cores)?;
     let binaries = bed::build()?;
     interrupt::watch()?;

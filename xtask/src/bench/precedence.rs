@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::{getpriority_process, setpriority_process};
 
-/// Not more: kernel threads, which carry what is typed to a terminal, must get a processor where all are polled.
+/// A nice value of moderate strength: kernel threads that serve terminals must still get a processor.
 const NICE: i32 = -10;
 /// Where Linux schedules by session, a process's own nice value counts within its session only.
 const SESSION: &str = "/proc/self/autogroup";
@@ -17,7 +17,7 @@ pub(crate) struct Precedence {
 }
 
 impl Precedence {
-    /// Who may not have it measures all the same.
+    /// A user who may not have precedence measures all the same.
     pub(crate) fn take() -> Self {
         let process = getpriority_process(None).ok();
         let process = process.filter(|_| setpriority_process(None, NICE).is_ok());
@@ -39,7 +39,7 @@ impl Drop for Precedence {
     }
 }
 
-/// Of "/autogroup-121 nice 0".
+/// Reads the nice value of a line such as "/autogroup-121 nice 0".
 fn nice(text: &str) -> Option<i32> {
     text.rsplit_once("nice ")?.1.trim().parse().ok()
 }

@@ -1,4 +1,4 @@
-//! How undisturbed the two processors are. On a machine that others use too, or a virtual one whose host is busy, all
+//! Finds how undisturbed the two processors are. On a machine that others use too, or a virtual one whose host is busy, all
 //! figures suffer, and not all alike; so the result says how it was.
 
 use std::hint::spin_loop;
@@ -11,20 +11,20 @@ use anyhow::{Context, Result, anyhow};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
 
-use super::machine::Cores;
+use super::cores::Cores;
 use super::stats::Samples;
 
-/// What was found on the processors before anything ran on them.
+/// Disturbances of the processors, found before anything ran on them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Quiet {
-    /// From the generator's processor to the worker's and back, in nanoseconds: a cache line each way.
+    /// Nanoseconds for a cache line from the generator's processor to the worker's and back.
     pub(crate) core_to_core_ns: f64,
-    /// Of the worker's processor's time, what a thread that never waits did not get, in percent.
+    /// Percentage of the worker's processor that a thread which never waits did not get.
     pub(crate) lost_percent: f64,
 }
 
 impl Quiet {
-    /// More than this is worth a warning.
+    /// Largest percentage lost without a warning.
     const MUCH_LOST: f64 = 2.0;
 
     pub(crate) fn look(cores: Cores) -> Result<Self> {
@@ -40,7 +40,7 @@ impl Quiet {
     }
 }
 
-/// The median of several batches.
+/// Returns the median of several batches, in nanoseconds.
 fn round_trip(cores: Cores) -> Result<f64> {
     const BATCHES: u32 = 20;
     const TRIPS: u32 = 5000;
@@ -80,7 +80,7 @@ fn round_trip(cores: Cores) -> Result<f64> {
     Ok(time)
 }
 
-/// Looks at the clock all the time; a step of more than a few interrupts' time is time lost.
+/// Returns the percentage of time lost: it looks at the clock all the time, and a long step is lost time.
 fn lost(core: usize) -> Result<f64> {
     const TIME: Duration = Duration::from_millis(300);
     const STEP: Duration = Duration::from_micros(20);

@@ -13,18 +13,18 @@ use super::process::output;
 /// Frames on their way to one receiver at a time: less than a queue, so that none is lost.
 const WINDOW: u32 = 192;
 
-/// What the generator does with the ports of a switch.
+/// Work of the generator on the ports of a switch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Traffic {
     pub(crate) frames: Frames,
     pub(crate) packed: bool,
-    /// How many ports send, each to its neighbour: the first to the second and back, the third to the fourth ...
+    /// Number of ports that send to their neighbours: the first to the second and back, and so on.
     pub(crate) senders: usize,
     pub(crate) window: u32,
 }
 
 impl Traffic {
-    /// Frames of `bytes` between ports 0 and 1, both ways.
+    /// Sends frames of `bytes` between ports 0 and 1, both ways.
     pub(crate) fn size(bytes: u32) -> Self {
         Self { frames: Frames::Size(bytes), packed: false, senders: 2, window: WINDOW }
     }
@@ -55,7 +55,7 @@ pub(crate) fn run(bed: &Bed, ports: &[PortConfig], traffic: Traffic) -> Result<R
     Ok(report)
 }
 
-/// One frame from port 0 to port 1 and back, again and again.
+/// Sends one frame from port 0 to port 1 and back, again and again.
 pub(crate) fn round_trips(bed: &Bed, ports: &[PortConfig], work: Work) -> Result<Latency> {
     let mut config = config(bed, ports.get(..2).context("the switch has too few ports")?);
     config.work = work;

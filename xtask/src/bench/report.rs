@@ -1,4 +1,4 @@
-//! The whole result, as JSON.
+//! Writes the whole result as JSON.
 
 use std::fs;
 use std::path::Path;
@@ -41,7 +41,7 @@ impl Report {
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Everything that was asked for reaches its bound.
+    /// Returns whether everything that was asked for reaches its bound.
     pub(crate) fn all_ok(&self) -> bool {
         self.failed.is_empty() && self.rows.iter().all(|row| row.ok != Some(false))
     }
@@ -99,7 +99,7 @@ pub(crate) mod tests {
         assert_eq!(row["ratio"], 2.0);
         assert_eq!(row["reach"], ">= 1.5");
         assert_eq!(row["ok"], true);
-        // What has no bound says so, instead of leaving the field out.
+        // A row without a bound says so, instead of leaving the field out.
         for field in ["peer", "theirs", "ratio", "reach", "ok"] {
             assert!(json["rows"][1].get(field).is_some_and(serde_json::Value::is_null), "{field}");
         }

@@ -1,4 +1,4 @@
-//! One line of the result: a quantity, ours and a peer's, and what their ratio shall reach.
+//! Describes a line of the result: a quantity, ours and a peer's, and the bound of their ratio.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::stats::{Samples, ratio};
 
-/// What a row shall reach. `ratio` is ours divided by theirs.
+/// Bound of a row. The ratio is ours divided by theirs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Reach {
     /// The ratio, at least.
@@ -15,12 +15,12 @@ pub(crate) enum Reach {
     AtMost(f64),
     /// The ratio, at most this far from 1.
     Within(f64),
-    /// Our figure itself, at most: there is no peer.
+    /// Our figure itself is at most this: there is no peer.
     OursAtMost(f64),
 }
 
 impl Reach {
-    /// None where there is nothing to compare.
+    /// Returns `None` if there is nothing to compare.
     fn judge(self, ours: f64, ratio: Option<f64>) -> Option<bool> {
         match self {
             Self::AtLeast(bound) => ratio.map(|ratio| ratio >= bound),
@@ -46,29 +46,29 @@ impl fmt::Display for Reach {
 /// One line of the result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Row {
-    /// Which group of measurements it is of: the name `--only` takes.
+    /// Name of the group of measurements, as `--only` takes it.
     pub(crate) group: &'static str,
-    /// What was measured.
+    /// Name of what was measured.
     pub(crate) case: String,
     pub(crate) unit: &'static str,
     /// Median of ours.
     pub(crate) ours: f64,
-    /// Who it is compared with.
+    /// Name of the peer.
     pub(crate) peer: Option<String>,
     /// Median of theirs.
     pub(crate) theirs: Option<f64>,
     /// Ours divided by theirs.
     pub(crate) ratio: Option<f64>,
-    /// What the ratio shall reach; none where nothing is asked.
+    /// Bound of the ratio, if there is one.
     pub(crate) reach: Option<String>,
-    /// Whether it does.
+    /// True if the ratio reaches its bound; `None` without a bound.
     pub(crate) ok: Option<bool>,
     /// Every sample of ours, in the order taken.
     pub(crate) our_samples: Samples,
     /// Every sample of theirs; the n-th was taken right after our n-th.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) their_samples: Option<Samples>,
-    /// What else is to be known.
+    /// Note for the table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
 }

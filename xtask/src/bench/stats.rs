@@ -1,8 +1,8 @@
-//! What repeated measurements amount to.
+//! Sums up repeated measurements.
 
 use serde::Serialize;
 
-/// One quantity, measured several times.
+/// Samples of one quantity, measured several times.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Samples(Vec<f64>);
@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert_eq!(median(&[7.0]), 7.0);
         assert_eq!(median(&[]), 0.0);
-        // One sample that something disturbed changes nothing.
+        // A single disturbed sample changes nothing.
         assert_eq!(median(&[10.0, 10.0, 0.001]), 10.0);
     }
 

@@ -32,7 +32,7 @@ fn replace(text: &str, tables: &str) -> Result<String> {
     Ok(format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))
 }
 
-/// Where and when, the rows with a bound, the other rows, what failed.
+/// Returns where and when, the rows with a bound, the other rows, and what failed.
 pub(crate) fn tables(report: &Report) -> String {
     let mut text = heading(report);
     let bound: Vec<&Row> = report.rows.iter().filter(|row| row.reach.is_some()).collect();

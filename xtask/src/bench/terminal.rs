@@ -16,7 +16,7 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use super::interrupt;
 use super::process::tail;
 
-/// How often a signal is looked for while waiting.
+/// Time between looks for a signal while waiting.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A program at a terminal. Dropping it kills it.
@@ -37,7 +37,7 @@ struct Screen {
 #[derive(Debug, Default)]
 struct Text {
     all: String,
-    /// What comes before has been dealt with.
+    /// Position up to which output has been dealt with.
     read: usize,
     ended: bool,
 }
@@ -114,7 +114,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // One that has ended is as good.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -131,7 +131,7 @@ impl Screen {
             let count = match from.read(&mut bytes) {
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                // What Linux says once nobody has the other end open.
+                // Linux returns this once nobody has the other end open.
                 Err(_) => 0,
             };
             let mut text = self.lock();

@@ -23,7 +23,7 @@ use crate::daemon;
 use crate::failure::advise;
 use crate::output::{print, print_json};
 
-/// How to attach a function.
+/// Arguments that attach a function to one kind of VMM.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 struct Recipe {
     /// Arguments of the VMM's command line, options and their values.
@@ -32,7 +32,7 @@ struct Recipe {
     /// Elements of the machine's XML description.
     #[serde(skip_serializing_if = "Option::is_none")]
     xml: Option<String>,
-    /// What else matters.
+    /// Remarks for the user, printed to standard error.
     remarks: Vec<String>,
 }
 
@@ -46,16 +46,16 @@ impl Recipe {
         }
     }
 
-    /// Elements of an XML description.
+    /// Returns elements of an XML description.
     fn xml(xml: String, remarks: &[&str]) -> Self {
         Self { xml: Some(xml), ..Self::command([""; 0], remarks) }
     }
 }
 
-/// What a recipe is made from.
+/// Facts that a recipe is made from.
 struct Subject {
     adapter: Adapter,
-    /// One function; the PF and then the VFs for a whole adapter.
+    /// Functions to attach: one, or for a whole adapter the PF and then its VFs.
     functions: Vec<Function>,
 }
 
@@ -126,7 +126,7 @@ fn plain<'a>(vmm: &str, path: &'a str) -> anyhow::Result<&'a str> {
     Ok(path)
 }
 
-/// QEMU's arguments for memory that the adapter can reach.
+/// Returns QEMU's arguments for memory that the adapter can reach.
 fn qemu_memory(memory: &str) -> [String; 6] {
     [
         "-m".to_owned(),
@@ -138,21 +138,21 @@ fn qemu_memory(memory: &str) -> [String; 6] {
     ]
 }
 
-/// Why memory is among the arguments.
+/// Remark that says why memory is among the arguments.
 const SHARED: &str = "the memory is shared so that the adapter can reach the guest's buffers";
 
-/// How `-machine` among the arguments goes with another one.
+/// Remark about `-machine` among the arguments where the user has another one.
 const MACHINE: &str =
     "a second `-machine` adds to yours, so keep `-machine q35` or whatever else you have";
 
-/// What libvirt needs of memory that the adapter can reach.
+/// Elements of libvirt's description for memory that the adapter can reach.
 const LIBVIRT_MEMORY: &str = "  <memoryBacking>
     <source type='memfd'/>
     <access mode='shared'/>
   </memoryBacking>
 ";
 
-/// Options and their values, a pair a line, quoted for a POSIX shell.
+/// Returns options and their values, a pair a line, quoted for a POSIX shell.
 fn command_line(arguments: &[String]) -> String {
     let lines: Vec<String> = arguments
         .chunks(2)
@@ -170,7 +170,7 @@ fn shell_quote(word: &str) -> String {
     }
 }
 
-/// Text inside an attribute in single quotes.
+/// Returns text as it stands inside an attribute in single quotes.
 fn xml_escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('\'', "&apos;")
 }
@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    /// What a shell makes of a command line.
+    /// Returns the words that a shell makes of a command line.
     fn shell_words(line: &str) -> Vec<String> {
         let script = format!("for word in {}; do printf '%s\\0' \"$word\"; done", line.trim_end());
         let output = Command::new("sh").arg("-c").arg(script).output().unwrap();

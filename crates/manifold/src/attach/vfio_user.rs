@@ -18,7 +18,7 @@ pub(super) fn recipe(socket: &str, vmm: Vmm, memory: &str) -> anyhow::Result<Rec
     }
 }
 
-/// QEMU's device in the JSON form of `-device`, the only one that takes a socket address.
+/// Returns QEMU's device in the JSON form of `-device`, the only one that takes a socket address.
 fn qemu_device(socket: &str) -> String {
     json!({"driver": "vfio-user-pci", "socket": {"type": "unix", "path": socket}}).to_string()
 }

@@ -8,10 +8,10 @@ use crate::cli::Vmm;
 /// Entries of QEMU's and libvirt's rings, as many as they take; the default of 256 does not hold a burst.
 const RING_SIZE: u16 = 1024;
 
-/// What a guest begins with where nobody tells it another.
+/// MTU that a guest begins with unless it is told another.
 const USUAL_MTU: u16 = 1500;
 
-/// What a VMM's device must be like to go with a function.
+/// Properties that a VMM's device must share with the function behind it.
 pub(super) struct Nic<'a> {
     name: String,
     socket: &'a str,
@@ -55,7 +55,7 @@ impl<'a> Nic<'a> {
 
 pub(super) fn recipe(nic: &Nic<'_>, vmm: Vmm, memory: &str) -> anyhow::Result<Recipe> {
     let Nic { mac, queue_pairs, mtu, socket, .. } = nic;
-    // One for each direction.
+    // Each direction has a queue.
     let queues = 2 * queue_pairs;
     match vmm {
         Vmm::Qemu => {

@@ -18,7 +18,7 @@ const SETTLED: Duration = Duration::from_secs(60);
 /// A folder that is removed when dropped.
 #[derive(Debug)]
 pub(super) struct Folder {
-    // Until the end.
+    // The folder is kept until the end.
     run_dir: Option<RunDir>,
 }
 
@@ -29,7 +29,7 @@ impl Folder {
         let name = format!("{PREFIX}{}", std::process::id());
         for n in 0..100 {
             let path = parent.join(if n == 0 { name.clone() } else { format!("{name}.{n}") });
-            // Fails where it exists, so it is ours, whoever else may write to the parent.
+            // This fails if it exists, so it is ours, whoever else may write to the parent.
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -62,7 +62,7 @@ impl Drop for Folder {
     }
 }
 
-/// Where sockets of programs that run now belong, or else where temporary files do.
+/// Returns the folder for sockets of running programs, or else the one for temporary files.
 fn parent() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(dir) if Path::new(&dir).is_absolute() && Path::new(&dir).is_dir() => dir.into(),

@@ -14,7 +14,7 @@ use crate::failure::INTERRUPTED;
 #[error("interrupted")]
 pub(super) struct Interrupted;
 
-/// Whether a signal came.
+/// Tells whether a signal came.
 #[derive(Debug)]
 pub(super) struct Interrupt(Arc<AtomicBool>);
 
@@ -32,7 +32,7 @@ impl Interrupt {
     }
 
     /// # Errors
-    /// Where a signal came.
+    /// Fails if a signal came.
     pub(super) fn check(&self) -> Result<(), Interrupted> {
         if self.0.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
     }

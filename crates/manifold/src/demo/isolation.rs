@@ -14,12 +14,12 @@ const ROGUE: u16 = 0;
 /// The machine whose memory it aims at.
 const VICTIM: u16 = 1;
 
-/// At most this many of the other machines watch, by exchanging pings all the while.
+/// Most other machines that watch by exchanging pings all the while.
 const WITNESSES: u16 = 16;
 /// Echo requests that each witness sends at least; they go on until the attempts are over.
 const WATCH_PINGS: u32 = 24;
 
-/// At most this many disturbed machines are named.
+/// Most disturbed machines that are named.
 const TOLD: usize = 8;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -90,7 +90,7 @@ fn attempt(
 /// Other machines that exchange pings, again and again.
 struct Watch {
     tallies: Tallies,
-    /// Pairs that are at it.
+    /// Number of pairs that exchange pings.
     active: usize,
 }
 
@@ -130,7 +130,7 @@ impl Watch {
     }
 }
 
-/// Who pings whom meanwhile: a ring of machines, without the rogue.
+/// Returns who pings whom meanwhile: a ring of machines, without the rogue.
 fn witnesses(vms: u16) -> Vec<Pair> {
     let others: Vec<u16> = (0..vms).filter(|&vm| vm != ROGUE).take(WITNESSES.into()).collect();
     if others.len() < 2 {
@@ -140,7 +140,7 @@ fn witnesses(vms: u16) -> Vec<Pair> {
     others.iter().zip(next).map(|(&from, &to)| Pair { from, to }).collect()
 }
 
-/// Whether the rogue's domain has a new fault for the attempt.
+/// Returns whether the rogue's domain has a new fault for the attempt.
 fn is_recorded(before: &Function, after: &Function, target: u64, direction: Direction) -> bool {
     let direction = match direction {
         Direction::Read => types::Direction::Read,
@@ -152,7 +152,7 @@ fn is_recorded(before: &Function, after: &Function, target: u64, direction: Dire
     fresh.into_iter().any(|fault| fault.iova == target && fault.direction == direction)
 }
 
-/// What happened to a function that should have noticed nothing.
+/// Returns what happened to a function that should have noticed nothing.
 fn harm(before: &Function, after: &Function) -> Option<String> {
     let what = if after.dma.faults != before.dma.faults {
         "has a DMA fault of its own"
@@ -190,7 +190,7 @@ fn tell_witnesses(stage: &mut Stage<'_>, watched: &Tallies) -> anyhow::Result<()
     })
 }
 
-/// The rogue, its device reset, is an ordinary machine again.
+/// Checks that the rogue, its device reset, is an ordinary machine again.
 fn back_to_normal(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     if stage.vms == 1 {
         return stage.narrator.done("and its device works again after a reset");

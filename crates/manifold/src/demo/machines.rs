@@ -11,7 +11,7 @@ use manifold_guest::protocol::{Command, Config, Event};
 
 use super::interrupt::Interrupt;
 
-/// How often a wait looks whether the demo was interrupted.
+/// Time between looks whether the demo was interrupted, during a wait.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Several processes, each standing for a virtual machine. Dropping them kills them.
@@ -24,7 +24,7 @@ pub(super) struct Machines<'a> {
 }
 
 impl<'a> Machines<'a> {
-    /// None yet.
+    /// Returns an empty set of machines.
     pub(super) fn new(interrupt: &'a Interrupt) -> Self {
         let (sender, events) = mpsc::channel();
         Self { processes: Vec::new(), events, sender, interrupt }
@@ -54,7 +54,7 @@ impl<'a> Machines<'a> {
     /// The next event of any machine.
     ///
     /// # Errors
-    /// Where the demo is interrupted, a machine fails or ends, or `deadline` passes; `what` names
+    /// Fails if the demo is interrupted, a machine fails or ends, or `deadline` passes; `what` names
     /// what was waited for.
     pub(super) fn next(&mut self, deadline: Instant, what: &str) -> anyhow::Result<(u16, Event)> {
         loop {

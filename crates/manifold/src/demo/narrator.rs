@@ -1,16 +1,16 @@
-//! What the demo says while it runs: steps, and how far a step has come.
+//! Tells what the demo does while it runs: steps, and how far a step has come.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-/// How often a terminal's progress line changes at most.
+/// Shortest time between two changes of a terminal's progress line.
 const ON_TERMINAL: Duration = Duration::from_millis(100);
-/// How often a progress line is printed where every one stays.
+/// Time between progress lines where every line stays.
 const IN_FILE: Duration = Duration::from_secs(2);
 
-/// Where the demo's words go: standard output, or standard error where JSON has the former.
+/// Writes to standard output, or to standard error where JSON has the former.
 pub(super) struct Narrator {
     out: Box<dyn Write>,
     terminal: bool,

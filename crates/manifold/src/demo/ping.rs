@@ -16,10 +16,10 @@ const ROUNDS: u32 = 3;
 /// Milliseconds that a machine waits for an answer.
 const TIMEOUT: u64 = 5000;
 
-/// How the pings of each pair went.
+/// Results of the pings of each pair.
 pub(super) type Tallies = BTreeMap<Pair, Tally>;
 
-/// How the pings of one pair went.
+/// Results of the pings of one pair.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) sent: u32,
@@ -29,14 +29,14 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Whether every request was answered, and there was one.
+    /// Returns whether there was a request and every one was answered.
     pub(super) fn is_complete(&self) -> bool {
         self.sent > 0 && self.received >= self.sent
     }
 }
 
 impl Stage<'_> {
-    /// Step 4: everybody pings.
+    /// Performs step 4: everybody pings.
     pub(super) fn ping(&mut self) -> anyhow::Result<()> {
         let pairs = plan::pings(self.vms);
         if pairs.is_empty() {

@@ -1,17 +1,17 @@
-//! Who pings whom, who sends how much to whom, and under which addresses.
+//! Plans who pings whom, who sends how much to whom, and under which addresses.
 
 use std::net::Ipv4Addr;
 
-/// Up to here, every machine exchanges data with every other.
+/// Most machines of which every one exchanges data with every other.
 const ALL_SEND: u16 = 4;
-/// Up to here, every machine pings every other.
+/// Most machines of which every one pings every other.
 const ALL_PING: u16 = 16;
-/// Beyond, each pings this many.
+/// Machines that each pings if there are more.
 const PING_TARGETS: u16 = 16;
 
-/// What one pair moves where every machine exchanges data with every other, in bytes.
+/// Bytes that one pair moves where every machine exchanges data with every other.
 const PER_PAIR: u64 = 64 << 20;
-/// What the ring moves in all, in bytes.
+/// Bytes that the ring moves in all.
 const RING_TOTAL: u64 = 1 << 30;
 
 /// The first TCP port to listen on; the sender's index is added.
@@ -41,7 +41,7 @@ impl Transfer {
 /// Network bits of every machine's address.
 pub(super) const PREFIX: u8 = 16;
 
-/// A machine's IPv4 address: 10.0.0.1 and up.
+/// Returns a machine's IPv4 address: 10.0.0.1 and up.
 pub(super) fn address(vm: u16) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 1)) + u32::from(vm))
 }
@@ -51,13 +51,13 @@ pub(super) fn machine_at(address: Ipv4Addr, vms: u16) -> Option<u16> {
     (0..vms).find(|&vm| self::address(vm) == address)
 }
 
-/// Where a machine's memory begins: 4 GiB further for each, so that no machine's is at an address
+/// Returns where a machine's memory begins: 4 GiB further for each, so that none is at an address
 /// where another's is, and reaching for somebody else's memory cannot hit one's own.
 pub(super) fn iova(vm: u16) -> u64 {
     (u64::from(vm) + 1) << 32
 }
 
-/// Who pings whom: every machine every other, or, beyond 16 machines, 16 others spread evenly.
+/// Returns who pings whom: every machine every other, or beyond 16 machines 16 others spread evenly.
 pub(super) fn pings(vms: u16) -> Vec<Pair> {
     let others = vms.saturating_sub(1);
     let targets = if vms <= ALL_PING { others } else { PING_TARGETS };
@@ -67,7 +67,7 @@ pub(super) fn pings(vms: u16) -> Vec<Pair> {
     each(vms, targets, distance)
 }
 
-/// Who sends how much to whom: every machine 64 MiB to every other, or, beyond 4 machines, each to
+/// Returns who sends how much to whom: every machine 64 MiB to every other, or beyond 4 machines to
 /// its neighbour on a ring, 1 GiB in all.
 pub(super) fn transfers(vms: u16) -> Vec<Transfer> {
     let others = vms.saturating_sub(1);
@@ -77,7 +77,7 @@ pub(super) fn transfers(vms: u16) -> Vec<Transfer> {
     pairs.into_iter().map(|pair| Transfer { pair, bytes }).collect()
 }
 
-/// For each machine, `peers` pairs with the machine `distance(n)` further round.
+/// Returns, for each machine, `peers` pairs with the machine `distance(n)` further round.
 fn each(vms: u16, peers: u16, distance: impl Fn(u16) -> u16) -> Vec<Pair> {
     let pair = |from, n| Pair { from, to: (from + distance(n)) % vms };
     (0..vms).flat_map(|from| (0..peers).map(move |n| (from, n))).map(|(f, n)| pair(f, n)).collect()

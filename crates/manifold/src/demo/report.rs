@@ -1,4 +1,4 @@
-//! What the demo found: the JSON object, and the table for people.
+//! Reports what the demo found: a JSON object, and a table for people.
 
 use std::fmt::Write as _;
 
@@ -10,14 +10,14 @@ use crate::output::{Align, Table, rough_size};
 /// The object that `--json` prints.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
-    /// Everything was as it should be.
+    /// True if everything was as it should be.
     pub(super) ok: bool,
     pub(super) pf: Pf,
     pub(super) vfs: Vec<Vf>,
     pub(super) pings: Vec<Ping>,
     pub(super) transfers: Vec<Transfer>,
     pub(super) isolation: Isolation,
-    /// What fell short, for people.
+    /// Failures, for people.
     #[serde(skip)]
     pub(super) failures: Vec<String>,
 }
@@ -36,7 +36,7 @@ pub(super) struct Vf {
     pub(super) mac: String,
 }
 
-/// One machine pinging another.
+/// Pings from one machine to another.
 #[derive(Debug, Serialize)]
 pub(super) struct Ping {
     pub(super) from: u16,
@@ -47,7 +47,7 @@ pub(super) struct Ping {
     pub(super) rtt_us: Option<f64>,
 }
 
-/// One machine sending random bytes to another.
+/// A transfer of random bytes from one machine to another.
 #[derive(Debug, Serialize)]
 pub(super) struct Transfer {
     pub(super) from: u16,
@@ -55,18 +55,18 @@ pub(super) struct Transfer {
     /// Bytes that arrived.
     pub(super) bytes: u64,
     pub(super) gbit_per_s: f64,
-    /// All bytes arrived, and both ends computed the same checksum.
+    /// True if all bytes arrived and both ends computed the same checksum.
     pub(super) intact: bool,
 }
 
-/// What came of a machine reaching for another's memory.
+/// Result of a machine reaching for another's memory.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Isolation {
     pub(super) fault_recorded: bool,
     pub(super) others_disturbed: bool,
 }
 
-/// More machines than this are summed up instead of listed.
+/// Most machines that are listed; more are summed up.
 const LISTED: usize = 16;
 
 impl Report {
@@ -227,7 +227,7 @@ pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-/// Bits per second, in billions.
+/// Returns the rate in billions of bits per second.
 pub(super) fn gbit_per_s(bytes: u64, seconds: f64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a rate is an estimate")]
     let bits = bytes as f64 * 8.0;

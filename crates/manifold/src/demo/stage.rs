@@ -1,4 +1,4 @@
-//! What the demo consists of, and its first steps: adapter, VFs, machines.
+//! Holds what the demo consists of, and its first steps: adapter, VFs, machines.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,10 +18,10 @@ use super::plan;
 use super::report::{Report, Vf};
 use crate::listing;
 
-/// Generous, because a demo that gives up on a slow machine shows nothing.
+/// Time to wait for a step; long, because a demo that gives up on a slow machine shows nothing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Functions beyond this many are not all listed.
+/// Most functions that are all listed.
 const LISTED: usize = 8;
 
 /// Everything the demo consists of. Fields are dropped in this order: first the machines, then the
@@ -50,7 +50,7 @@ impl<'a> Stage<'a> {
         Ok(Self { machines: Machines::new(interrupt), adapter, folder, vms, narrator, report })
     }
 
-    /// Step 1: the PF is a plain NIC.
+    /// Performs step 1: the PF is a plain NIC.
     pub(super) fn show_pf(&mut self) -> anyhow::Result<()> {
         self.narrator
             .step("An adapter starts. It is one PCIe function, the PF: an ordinary NIC.")?;
@@ -67,7 +67,7 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Step 2: VFs appear.
+    /// Performs step 2: VFs appear.
     pub(super) fn enable_vfs(&mut self) -> anyhow::Result<()> {
         let vms = self.vms;
         self.narrator.step(&format!(
@@ -82,7 +82,7 @@ impl<'a> Stage<'a> {
         self.narrator.done("each has configuration space, BARs, MSI-X and a DMA domain of its own")
     }
 
-    /// Step 3: a process for each machine.
+    /// Performs step 3: each machine gets a process.
     pub(super) fn start_machines(&mut self) -> anyhow::Result<()> {
         let vms = self.vms;
         self.narrator.step(&match vms {

@@ -10,11 +10,11 @@ use super::report::{Transfer, gbit_per_s};
 use super::stage::Stage;
 use crate::output::rough_size;
 
-/// Transfers that have not moved a byte for this long will not.
+/// Time without a moved byte after which transfers are given up.
 const STALLED: Duration = Duration::from_secs(20);
 
 impl Stage<'_> {
-    /// Step 5: everybody transfers, all at once. Returns how long all of it took.
+    /// Performs step 5: everybody transfers at once. Returns how long all of it took.
     pub(super) fn transfer(&mut self) -> anyhow::Result<Duration> {
         let mut transfers = Transfers::new(plan::transfers(self.vms), self.vms);
         let (count, total) = (transfers.plan.len(), transfers.total());
@@ -69,7 +69,7 @@ impl Stage<'_> {
     }
 }
 
-/// One end of a transfer that is over.
+/// Result at one end of a transfer.
 struct End {
     bytes: u64,
     digest: String,
@@ -83,7 +83,7 @@ struct Transfers {
     ends: Vec<(Option<End>, Option<End>)>,
     /// Bytes received by each machine so far.
     received: Vec<u64>,
-    /// When something last moved.
+    /// Time at which something last moved.
     moved: Instant,
 }
 
@@ -93,7 +93,7 @@ impl Transfers {
         Self { plan, ends, received: vec![0; vms.into()], moved: Instant::now() }
     }
 
-    /// Bytes in all.
+    /// Returns the number of bytes of all transfers.
     fn total(&self) -> u64 {
         self.plan.iter().map(|transfer| transfer.bytes).sum()
     }
@@ -102,13 +102,13 @@ impl Transfers {
         (0..).zip(self.plan.iter().copied())
     }
 
-    /// What machine `vm` is to receive.
+    /// Returns what machine `vm` is to receive.
     fn incoming(&self, vm: u16) -> Vec<Incoming> {
         let mine = self.numbered().filter(|(_, transfer)| transfer.pair.to == vm);
         mine.map(|(id, transfer)| Incoming { id, port: transfer.port() }).collect()
     }
 
-    /// What machine `vm` is to send.
+    /// Returns what machine `vm` is to send.
     fn outgoing(&self, vm: u16) -> Vec<Outgoing> {
         let mine = self.numbered().filter(|(_, transfer)| transfer.pair.from == vm);
         mine.map(|(id, transfer)| Outgoing {
@@ -154,7 +154,7 @@ impl Transfers {
         Ok(())
     }
 
-    /// What became of each.
+    /// Returns what became of each.
     fn judge(&self) -> Vec<Transfer> {
         let judge = |(transfer, ends): (&plan::Transfer, &(Option<End>, Option<End>))| {
             let Pair { from, to } = transfer.pair;

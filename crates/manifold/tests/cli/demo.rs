@@ -158,7 +158,7 @@ fn machines_die_with_a_demo_that_is_killed() {
     child.kill().unwrap();
     child.wait().unwrap();
     eventually("the machines are gone", || machines.iter().all(|&pid| !runs(pid)));
-    // Its folder stays, and is no obstacle.
+    // The folder stays, and is no obstacle.
     assert_eq!(files(dir.path()).len(), 1);
     let (mut command, _) = demo(&["--vms", "1"]);
     let ended: Ended = command.env("XDG_RUNTIME_DIR", dir.path()).output().unwrap().into();

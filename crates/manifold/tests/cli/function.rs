@@ -9,7 +9,7 @@ use tempfile::tempdir;
 
 use crate::process::Daemon;
 
-/// What `lspci -F FILE -vvv` says; it complains on standard error.
+/// Returns what `lspci -F FILE -vvv` says; it complains on standard error.
 fn lspci(file: &Path) -> String {
     let output = Command::new("lspci").arg("-F").arg(file).args(["-vvv", "-nn"]).output();
     let output = output.expect("lspci must be installed: it is in the package pciutils");
@@ -26,7 +26,7 @@ fn by_function(text: &str) -> Vec<(&str, &str)> {
     blocks.map(|block| block.trim_start().split_once(' ').unwrap()).collect()
 }
 
-/// Fails where `lspci` found something it could not decode.
+/// Fails if `lspci` found something that it could not decode.
 fn assert_decoded(bdf: &str, text: &str) {
     // pciutils has no name for one capability every modern virtio device must have, the window into
     // its BARs (VIRTIO_PCI_CAP_PCI_CFG, Virtual I/O Device 1.3, 4.1.4.9): it decodes it as "VirtIO"

@@ -57,7 +57,7 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
-/// Whether a process still runs; one that nobody has waited for yet does not.
+/// Returns whether a process still runs; one that nobody has waited for yet does not.
 pub(crate) fn runs(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')')
@@ -88,7 +88,7 @@ pub(crate) fn files(path: &Path) -> Vec<String> {
 pub(crate) struct Daemon {
     child: Child,
     run_dir: PathBuf,
-    /// What it printed when it was ready.
+    /// Line that it printed when it was ready.
     pub(crate) ready: String,
 }
 

@@ -52,7 +52,7 @@ fn a_daemon_that_was_killed_is_replaced_at_once() {
     let daemon = Daemon::start(dir.path(), &[]);
     assert_eq!(files(dir.path()), ["api.sock", "manifold.lock", "pf.sock", "pf.vhost.sock"]);
     assert_eq!(daemon.json(&["vf", "enable", "4", "--json"])["num_vfs"], 4);
-    // And after a stop in order, again at once.
+    // After an orderly stop the next one starts at once, too.
     assert_eq!(daemon.stop(Signal::TERM), Some(0));
     assert_eq!(Daemon::start(dir.path(), &[]).stop(Signal::TERM), Some(0));
 }
@@ -67,7 +67,7 @@ fn a_second_daemon_in_the_same_folder_is_refused() {
     assert!(message.contains(&format!("process {}", first.pid())), "{message}");
     assert!(message.contains("--run-dir"), "{message}");
     assert_eq!(first.json(&["vf", "list", "--json"])["num_vfs"], 1, "the first is undisturbed");
-    // In a folder of its own it may run.
+    // Another daemon may run in a folder of its own.
     let other = tempdir().unwrap();
     assert_eq!(Daemon::start(other.path(), &[]).stop(Signal::TERM), Some(0));
 }

@@ -10,12 +10,12 @@ struct Machine(u32);
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // One that has ended is as good.
+        // It may have ended already.
         let _ = end_process(self.0, Signal::KILL);
     }
 }
 
-/// What is between two marks, with them.
+/// Returns what is between two marks, with them.
 fn part<'a>(xml: &'a str, from: &str, to: &str) -> Result<&'a str> {
     let rest = xml.find(from).and_then(|at| xml.get(at..));
     let end = rest.and_then(|rest| Some(rest.find(to)? + to.len()));

@@ -1,8 +1,10 @@
-//! Stock Debian kernels in QEMU machines, a function of the adapter each. Machines boot once per test, so a test is
-//! a day in their life rather than one check.
+//! Stock Debian kernels in QEMU machines, each with a function of the adapter.
+//!
+//! A test checks one behaviour and boots machines of its own, which takes a few seconds. Tests that
+//! need the same machines share the function that boots them, runs the test and ends them.
 
 use anyhow::{Context, Result, ensure};
-use manifold_vm::Guest;
+use manifold_vm::{Adapter, Guest};
 
 mod four;
 mod libvirt;
@@ -56,8 +58,20 @@ fn mac(guest: &Guest<'_>, interface: &str) -> Result<String> {
     Ok(guest.sh(&format!("cat /sys/class/net/{interface}/address"))?.trim().to_owned())
 }
 
-/// No function has seen a DMA fault: what a correct driver in a correct machine asks for is always mapped.
-fn check_no_faults(adapter: &manifold_vm::Adapter) -> Result<()> {
+/// Ends a test: no function has faults, no guest's kernel complains, and machines and adapter end in
+/// order.
+fn finish<const N: usize>(adapter: Adapter, guests: [Guest<'_>; N]) -> Result<()> {
+    check_no_faults(&adapter)?;
+    for guest in &guests {
+        guest.expect_quiet_kernel()?;
+    }
+    drop(guests);
+    adapter.stop()
+}
+
+/// Checks that no function has seen a DMA fault: what a correct driver in a correct machine asks for
+/// is always mapped.
+fn check_no_faults(adapter: &Adapter) -> Result<()> {
     let list = adapter.json(&["function", "list"])?;
     let functions = list.as_array().or_else(|| list["functions"].as_array());
     for function in functions.with_context(|| format!("no functions in {list}"))? {

@@ -1,4 +1,4 @@
-//! What cannot work says so, to the people who can change it.
+//! Checks that what cannot work says so, to the people who can change it.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,19 +7,27 @@ use anyhow::{Result, ensure};
 use manifold_vm::Lab;
 
 #[test]
-fn a_second_vmm_and_private_memory() -> Result<()> {
-    let lab = Lab::new("refused")?;
+fn a_second_vmm() -> Result<()> {
+    let lab = Lab::new("refused_second")?;
     let adapter = lab.adapter(&["--num-vfs", "1"])?;
     let socket = adapter.socket("vf0");
-    let nora = lab.guest("nora").private_memory().without_drivers().vfio_user(&socket).boot()?;
-
-    // One VMM per function: the other one's QEMU ends with a reason.
+    let nora = lab.guest("nora").vfio_user(&socket).boot()?;
+    // A function has one VMM: the other one's QEMU ends with a reason.
     let Err(error) = lab.guest("otto").vfio_user(&socket).boot() else {
         anyhow::bail!("two machines share a VF");
     };
     let text = format!("{error:#}");
     ensure!(text.contains("in use") || text.contains("busy"), "no reason given: {text}");
     adapter.wait_attached("vf0", true)?;
+    crate::finish(adapter, [nora])
+}
+
+#[test]
+fn private_memory() -> Result<()> {
+    let lab = Lab::new("refused_memory")?;
+    let adapter = lab.adapter(&["--num-vfs", "1"])?;
+    let socket = adapter.socket("vf0");
+    let nora = lab.guest("nora").private_memory().without_drivers().vfio_user(&socket).boot()?;
 
     // Rings in memory that QEMU does not share cannot be served; who looks is told what to do. The guest's driver waits
     // for an answer that does not come, and no longer than the machine runs.

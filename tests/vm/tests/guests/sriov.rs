@@ -25,7 +25,7 @@ fn set_vfs(guest: &Guest<'_>, count: u16) -> Result<()> {
     Ok(())
 }
 
-/// What a VF's interface is called, by the routing ID that the PF's folder links to.
+/// Returns what a VF's interface is called, by the routing ID that the PF's folder links to.
 fn interface(guest: &Guest<'_>, vf: u16) -> Result<String> {
     Ok(guest.sh(&format!("ls {PF}/virtfn{vf}/virtio*/net"))?.trim().to_owned())
 }
@@ -40,7 +40,7 @@ fn four_vfs_of_a_guests_own() -> Result<()> {
     ensure!(guest.sh(&format!("cat {PF}/sriov_totalvfs"))?.trim() == "4", "TotalVFs");
     guest.configure("10.0.0.100/24")?;
 
-    // Twice, as everything must be given back in between.
+    // This is done twice, as everything must be given back in between.
     for _ in 0..2 {
         set_vfs(&guest, 4)?;
         ensure!(interfaces(&guest)? == 5, "not an interface for each VF");
@@ -48,7 +48,7 @@ fn four_vfs_of_a_guests_own() -> Result<()> {
             let name = interface(&guest, vf)?;
             let mac = guest.sh(&format!("cat /sys/class/net/{name}/address"))?;
             ensure!(mac.trim() == adapter.vf(&format!("vf{vf}"))?["mac"], "vf{vf}: {mac}");
-            // Each in a network of its own, or the guest's kernel would not send what is for itself.
+            // Each gets a network of its own, or the guest's kernel would deliver frames itself.
             guest.sh(&format!(
                 "ip netns add n{vf} && ip link set {name} netns n{vf} && \
                  ip -n n{vf} addr add 10.0.0.{}/24 dev {name} && ip -n n{vf} link set {name} up",

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use manifold_testing::toeplitz::{self, KEY};
 use manifold_vm::{Guest, Lab, boot_all};
 
-use crate::check_no_faults;
+use crate::finish;
 
 const ROSA: &str = "10.0.0.1";
 const SVEN: &str = "10.0.0.2";
@@ -44,7 +44,7 @@ struct Received {
     queue: u32,
 }
 
-/// What arrives at rosa while `script` runs in sven.
+/// Returns what arrives at rosa while `script` runs in sven.
 fn trace(rosa: &Guest<'_>, sven: &Guest<'_>, script: &str) -> Result<Vec<Received>> {
     const DIR: &str = "/sys/kernel/tracing";
     let event = format!("{DIR}/events/net/napi_gro_receive_entry");
@@ -66,7 +66,7 @@ fn trace(rosa: &Guest<'_>, sven: &Guest<'_>, script: &str) -> Result<Vec<Receive
     text.lines().map(|line| read(line).with_context(|| line.to_owned())).collect()
 }
 
-/// What the device counted on each of the receive queues, from queue 0 on: "packets", "interrupts" ...
+/// Returns what the device counted on each receive queue from 0 on: "packets", "interrupts" ...
 fn per_queue(guest: &Guest<'_>, counter: &str) -> Result<Vec<u64>> {
     let text = guest.sh(&format!("ethtool -S eth0 | grep 'rx.*_hw_{counter}'"))?;
     let values: BTreeMap<&str, &str> =
@@ -79,9 +79,12 @@ fn per_queue(guest: &Guest<'_>, counter: &str) -> Result<Vec<u64>> {
     (0..PAIRS).map(value).collect()
 }
 
-#[test]
-fn many_queue_pairs() -> Result<()> {
-    let lab = Lab::new("steering")?;
+/// Boots rosa and sven with 16 queue pairs each, runs `test` in them, and ends them.
+fn rosa_and_sven(
+    name: &str,
+    test: impl FnOnce(&Guest<'_>, &Guest<'_>) -> Result<()>,
+) -> Result<()> {
+    let lab = Lab::new(name)?;
     let adapter = lab.adapter(&["--num-vfs", "2", "--queue-pairs", "16", "--workers", "2"])?;
     let [rosa, sven] = boot_all([
         lab.guest("rosa").cpus(2).memory(384).vfio_user(&adapter.socket("vf0")),
@@ -96,15 +99,18 @@ fn many_queue_pairs() -> Result<()> {
     for feature in ["\"RSS\"", "HASH_REPORT", "VQ_NOTF_COAL", "DEVICE_STATS"] {
         ensure!(features.contains(feature), "no {feature}: {features}");
     }
-    spread(&rosa, &sven)?;
-    moderate(&rosa, &sven)?;
+    test(&rosa, &sven)?;
+    finish(adapter, [rosa, sven])
+}
 
-    check_no_faults(&adapter)?;
-    for guest in [&rosa, &sven] {
-        guest.expect_quiet_kernel()?;
-    }
-    drop((rosa, sven));
-    adapter.stop()
+#[test]
+fn flows_go_where_key_and_table_say() -> Result<()> {
+    rosa_and_sven("steering", spread)
+}
+
+#[test]
+fn interrupts_are_moderated() -> Result<()> {
+    rosa_and_sven("moderation", moderate)
 }
 
 /// Flows go where the driver's key and table say, and carry their hash.
@@ -117,7 +123,7 @@ fn spread(rosa: &Guest<'_>, sven: &Guest<'_>) -> Result<()> {
     ensure!(shown.contains(&key), "{shown}");
     rosa.ping(SVEN, 2)?;
 
-    // By addresses alone where there are no ports.
+    // Frames without ports are spread by addresses alone.
     let seen = trace(rosa, sven, &format!("ping -c 3 -i 0.1 {ROSA}"))?;
     let echo = |key: &[u8; 40]| {
         let hash = hash(key, None);
@@ -162,7 +168,7 @@ fn spread(rosa: &Guest<'_>, sven: &Guest<'_>) -> Result<()> {
         "{counted:?} {received}"
     );
 
-    // Of what the driver chooses.
+    // The driver chooses the fields that are hashed.
     for (fields, ports) in [("sd", None), ("sdfn", Some(DATAGRAMS))] {
         rosa.sh(&format!("ethtool -N eth0 rx-flow-hash udp4 {fields}"))?;
         let script = format!("iperf3 -c {ROSA} -u -n 20K --cport {}", DATAGRAMS.0);
@@ -207,7 +213,7 @@ fn moderate(rosa: &Guest<'_>, sven: &Guest<'_>) -> Result<()> {
         "moderation of a small ring: {plain:?} becomes {slow:?}"
     );
     expect_shown(rosa, "-c eth0", &["rx-usecs: 100", "rx-frames: 64"])?;
-    // Of one queue, and as the driver sees fit from moment to moment.
+    // One queue can differ, and the driver can adapt from moment to moment.
     rosa.sh("ethtool --per-queue eth0 queue_mask 0x2 --coalesce rx-usecs 20 rx-frames 8")?;
     let both = "--per-queue eth0 queue_mask 0x3 --show-coalesce";
     expect_shown(rosa, both, &["rx-usecs: 100", "rx-usecs: 20", "rx-frames: 8"])?;

@@ -1,13 +1,16 @@
 //! A guest that keeps an IOMMU of its own between the VF and its memory: every buffer is mapped for one transfer.
 
 use anyhow::{Result, ensure};
-use manifold_vm::{Lab, boot_all};
+use manifold_vm::{Adapter, Guest, Lab, boot_all};
 
-use crate::{check_lspci, check_no_faults, pci_address};
+use crate::{check_lspci, finish, pci_address};
 
-#[test]
-fn virtual_iommu_in_strict_mode() -> Result<()> {
-    let lab = Lab::new("viommu")?;
+/// Boots erin, whose VF is behind an IOMMU, and fred without one, runs `test` in them, and ends them.
+fn erin_and_fred(
+    name: &str,
+    test: impl FnOnce(&Adapter, &mut Guest<'_>) -> Result<()>,
+) -> Result<()> {
+    let lab = Lab::new(name)?;
     let adapter = lab.adapter(&["--num-vfs", "2"])?;
     let [mut erin, fred] = boot_all([
         lab.guest("erin").viommu().vfio_user(&adapter.socket("vf0")),
@@ -19,30 +22,39 @@ fn virtual_iommu_in_strict_mode() -> Result<()> {
         guest.configure(address)?;
         guest.iperf_server()?;
     }
-    let address = pci_address(&erin)?;
-    let domain = erin.sh(&format!("cat /sys/bus/pci/devices/{address}/iommu_group/type"))?;
-    ensure!(domain.trim() == "DMA", "erin's VF is not translated strictly: {domain}");
+    test(&adapter, &mut erin)?;
+    finish(adapter, [erin, fred])
+}
 
-    erin.ping("10.0.0.2", 10)?;
-    for options in ["-t 4", "-t 4 -R", "-t 3 -u -b 2M -l 1400"] {
-        let flow = erin.iperf("10.0.0.2", options)?;
-        ensure!(flow.mbit_per_s > 0.5, "{options}: {flow:?}");
-    }
-    // Mappings are made and gone with the transfers; none may be left that a plain guest's memory would explain.
-    let dma = adapter.vf("vf0")?["dma"].clone();
-    println!("erin's DMA domain: {} mappings, {} bytes", dma["mappings"], dma["bytes"]);
-    ensure!(
-        dma["bytes"].as_u64().is_some_and(|bytes| bytes < 64 << 20),
-        "erin's memory is mapped whole: {dma}"
-    );
-    check_no_faults(&adapter)?;
+#[test]
+fn a_strict_virtual_iommu_maps_each_buffer_for_one_transfer() -> Result<()> {
+    erin_and_fred("viommu", |adapter, erin| {
+        let address = pci_address(erin)?;
+        let domain = erin.sh(&format!("cat /sys/bus/pci/devices/{address}/iommu_group/type"))?;
+        ensure!(domain.trim() == "DMA", "erin's VF is not translated strictly: {domain}");
 
-    erin.reboot()?;
-    erin.configure("10.0.0.1/24")?;
-    erin.ping("10.0.0.2", 3)?;
-    check_no_faults(&adapter)?;
-    erin.expect_quiet_kernel()?;
-    fred.expect_quiet_kernel()?;
-    drop((erin, fred));
-    adapter.stop()
+        erin.ping("10.0.0.2", 10)?;
+        for options in ["-t 4", "-t 4 -R", "-t 3 -u -b 2M -l 1400"] {
+            let flow = erin.iperf("10.0.0.2", options)?;
+            ensure!(flow.mbit_per_s > 0.5, "{options}: {flow:?}");
+        }
+        // Mappings are made and gone with the transfers; none may be left that a plain guest's memory would explain.
+        let dma = adapter.vf("vf0")?["dma"].clone();
+        println!("erin's DMA domain: {} mappings, {} bytes", dma["mappings"], dma["bytes"]);
+        ensure!(
+            dma["bytes"].as_u64().is_some_and(|bytes| bytes < 64 << 20),
+            "erin's memory is mapped whole: {dma}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_guest_with_a_virtual_iommu_reboots() -> Result<()> {
+    erin_and_fred("viommu_reboot", |_, erin| {
+        erin.ping("10.0.0.2", 3)?;
+        erin.reboot()?;
+        erin.configure("10.0.0.1/24")?;
+        erin.ping("10.0.0.2", 3)
+    })
 }

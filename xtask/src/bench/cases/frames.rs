@@ -13,14 +13,14 @@ use crate::bench::raw::{self, Traffic};
 use crate::bench::row::{Reach, Row};
 use crate::bench::stats::Samples;
 
-/// What is 64 bytes on a wire, without its FCS.
+/// Length in bytes of a frame that is 64 bytes on a wire, without its FCS.
 const SMALL: u32 = 60;
-/// 1518 on a wire.
+/// Length in bytes of a frame that is 1,518 bytes on a wire, without its FCS.
 const LARGE: u32 = 1514;
 const FRAMES: &str = "Mframes/s";
 const CYCLES: &str = "cycles/frame";
 
-/// One sample of one switch.
+/// Takes one sample of one switch.
 struct Sample {
     /// Million frames per second.
     rate: f64,
@@ -45,7 +45,7 @@ fn rates(samples: &[Sample]) -> Samples {
     samples.iter().map(|sample| sample.rate).collect()
 }
 
-/// Against testpmd io and OVS-DPDK, with cycles per frame and by stage.
+/// Measures against testpmd io and OVS-DPDK, with cycles per frame and by stage.
 pub(super) fn small(bed: &Bed) -> Result<Vec<Row>> {
     let group = Case::Raw64.name();
     let mut ours = Manifold::start(bed, 2, Protocol::VhostUser)?;
@@ -75,7 +75,7 @@ pub(super) fn small(bed: &Bed) -> Result<Vec<Row>> {
         Row::new(group, format!("{case}: worker"), CYCLES, cycles(our))
             .against(ovs.name(), cycles(ovs_)),
     );
-    // Of the last round, which is as good as any.
+    // These are of the last round, which is as good as any.
     for (stage, cycles) in ours.work()?.stages() {
         let cycles = std::iter::once(cycles).collect();
         rows.push(Row::new(group, format!("{case}: stage {stage}"), CYCLES, cycles));

@@ -1,4 +1,4 @@
-//! Two QEMU guests with stock kernels, and ways between them: VFs of ours, attached by vhost-user and by vfio-user, and
+//! Measures ways between two QEMU guests: VFs of ours, attached by vhost-user and by vfio-user, and
 //! QEMU's virtio-net on TAP interfaces of a Linux bridge. The guests are the same, each has all of them.
 
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::bench::row::{Reach, Row};
 use crate::bench::stats::Samples;
 
 const PEER: &str = "virtio-net, TAP, bridge";
-/// What pings may take in all.
+/// Time that all pings may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One round over one way.
+/// Results of one round over one way.
 struct Sample {
     gbit_per_s: f64,
     /// Round trips, in microseconds.
@@ -32,7 +32,7 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {
     let bridge = Bridge::new(&["tap0", "tap1"])?;
     let ours = Manifold::unpinned(bed, 4, Protocol::VhostUser)?;
     let guest = |index: u8| {
-        // What a user is told to give QEMU.
+        // These are the arguments that a user is told to give QEMU.
         let vhost = format!("vf{index}");
         let command = ["attach", &vhost, "--vmm", "qemu", "--protocol", "vhost-user"];
         lab.guest(&format!("bench{index}"))
@@ -94,7 +94,7 @@ fn interface(guest: &Guest<'_>, mac: &str) -> Result<String> {
     Ok(name.trim().to_owned())
 }
 
-/// Fewer than of others: each takes seconds.
+/// Number of rounds: fewer than of other cases, as each takes seconds.
 pub(super) fn rounds(bed: &Bed) -> usize {
     if bed.pace.quick { 2 } else { 5 }
 }
@@ -110,7 +110,7 @@ pub(super) fn configure(guest: &Guest<'_>, device: &str, network: u8, index: usi
     Ok(())
 }
 
-/// iperf3 and ping from `client` to `address`: Gbit/s, and round trips in microseconds.
+/// Runs iperf3 and ping from `client` to `address`: Gbit/s, and round trips in microseconds.
 pub(super) fn iperf_and_ping(
     bed: &Bed,
     client: &Guest<'_>,
@@ -134,7 +134,7 @@ fn measure(bed: &Bed, client: &Guest<'_>, address: &str) -> Result<Sample> {
     Ok(Sample { gbit_per_s, ping })
 }
 
-/// Every `time=0.321 ms` in ping's output, in microseconds.
+/// Returns every `time=0.321 ms` in ping's output, in microseconds.
 fn ping_times(text: &str) -> Vec<f64> {
     text.lines()
         .filter_map(|line| {

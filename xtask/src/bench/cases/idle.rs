@@ -18,7 +18,7 @@ use crate::bench::row::{Reach, Row};
 
 const VFS: usize = 256;
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Before counting starts: what attaching set going comes to rest.
+/// Time before counting starts, in which what attaching set going comes to rest.
 const SETTLE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {

@@ -18,7 +18,7 @@ use crate::bench::stats::Samples;
 type Percentile = (&'static str, fn(&Latency) -> u64);
 const PERCENTILES: [Percentile; 3] =
     [("p50", |l| l.p50_ns), ("p99", |l| l.p99_ns), ("p99.9", |l| l.p999_ns)];
-/// Long enough for a worker to fall asleep.
+/// Time in which a worker falls asleep.
 const PAUSE_US: u64 = 1000;
 
 pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {

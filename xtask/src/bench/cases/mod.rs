@@ -1,4 +1,4 @@
-//! What is measured, a group of rows per file.
+//! Measures, in a file for each group of rows.
 
 mod attach;
 mod frames;
@@ -38,14 +38,14 @@ pub(crate) enum Case {
     Latency,
     /// Two QEMU guests, iperf3 and ping, against virtio-net with TAP and bridge.
     Guests,
-    /// The same against the SR-IOV devices of QEMU itself, igb and virtio-net. Not in a quick run.
+    /// Two QEMU guests against QEMU's own SR-IOV devices, igb and virtio-net. Not in a quick run.
     Sriov,
     /// Frame sizes, IMIX, ring kinds, numbers of VFs.
     Sweep,
 }
 
 impl Case {
-    /// What a run without `--only` measures.
+    /// Returns what a run without `--only` measures.
     pub(crate) fn all(quick: bool) -> Vec<Self> {
         let all = Self::value_variants().iter().copied();
         all.filter(|case| !quick || *case != Self::Sriov).collect()

@@ -33,7 +33,7 @@ const PEERS: [Peer; 2] = [
         },
     },
     Peer {
-        // Its driver, igbvf, is not in Debian's kernel for virtual machines.
+        // The driver igbvf is not in Debian's kernel for virtual machines.
         name: "QEMU igb VFs, TAP, bridge",
         taps: &["pf0", "pf1"],
         generic_kernel: true,

@@ -23,7 +23,7 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Sizes and ring kinds, beside testpmd io and OVS-DPDK.
+/// Measures sizes and ring kinds, beside testpmd io and OVS-DPDK.
 fn sizes(bed: &Bed) -> Result<Vec<Row>> {
     let mut ours = Manifold::start(bed, 2, Protocol::VhostUser)?;
     let mut testpmd = TestpmdSwitch::start(bed)?;
@@ -62,7 +62,7 @@ fn sizes(bed: &Bed) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// 1 to 256 sending VFs of 256.
+/// Measures 1 to 256 sending VFs of 256.
 fn functions(bed: &Bed) -> Result<Vec<Row>> {
     let ours = Manifold::start(bed, 256, Protocol::VhostUser)?;
     let mut rows = Vec::new();

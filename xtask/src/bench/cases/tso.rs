@@ -33,7 +33,7 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {
         let report = raw::run(bed, ours.ports(), traffic)?;
         frames.push(report.bits_per_s / 8e9);
         halt(&ours)?;
-        // Two directions, a ring of buffers each.
+        // Each of two directions has a ring of buffers.
         let bytes = usize::try_from(BYTES).context("a frame does not fit memory")?;
         copies.push(memcpy::copy_rate(bed, bytes, 2 * BUFFERS)? / 1e9);
     }

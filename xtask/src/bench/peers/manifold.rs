@@ -16,18 +16,18 @@ pub(crate) struct Manifold {
     adapter: Adapter,
     name: &'static str,
     ports: Vec<PortConfig>,
-    /// What the worker had done when counting began.
+    /// Work of the worker when counting began.
     before: Work,
 }
 
-/// What a worker has done so far, in cycles of the time stamp counter.
+/// Work of a worker so far, in cycles of the time stamp counter.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Work {
     pub(crate) frames: f64,
     pub(crate) busy: f64,
     /// Frames of the bursts that were timed by stage.
     sampled: f64,
-    /// By stage, of those frames.
+    /// Cycles by stage, of those frames.
     stages: Vec<(String, f64)>,
 }
 
@@ -81,7 +81,7 @@ impl Manifold {
         Ok(Self { adapter, name, ports, before: Work::default() })
     }
 
-    /// What the workers have done since [`Switch::reset_cycles`].
+    /// Returns what the workers have done since [`Switch::reset_cycles`].
     pub(crate) fn work(&self) -> Result<Work> {
         Ok(self.total()?.since(&self.before))
     }
@@ -169,14 +169,14 @@ impl Work {
         }
     }
 
-    /// Cycles per frame by stage.
+    /// Returns the cycles per frame by stage.
     pub(crate) fn stages(&self) -> Vec<(String, f64)> {
         let frames = self.sampled.max(1.0);
         self.stages.iter().map(|(name, cycles)| (name.clone(), cycles / frames)).collect()
     }
 }
 
-/// Fields 14 and 15 of /proc/PID/stat, utime and stime; the name, field 2, may have spaces in it.
+/// Returns utime and stime, fields 14 and 15 of /proc/PID/stat; the name, field 2, may have spaces.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut next = || fields.next()?.parse::<u64>().ok();

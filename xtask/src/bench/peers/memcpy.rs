@@ -46,7 +46,7 @@ pub(crate) fn copy_rate(bed: &Bed, bytes: usize, buffers: usize) -> Result<f64> 
 
 /// Zeroed memory of 2 MiB pages.
 fn area(bytes: usize) -> Result<MmapMut> {
-    /// Their size as a power of two.
+    /// Size of the pages as a power of two.
     const PAGE: u8 = 21;
     MmapOptions::new()
         .len(bytes.next_multiple_of(1 << PAGE))

@@ -1,4 +1,4 @@
-//! Who we are compared with, each in a file; and what they have in common with us.
+//! Runs those we are compared with, each in a file; this one has what they have in common with us.
 
 pub(crate) mod bridge;
 pub(crate) mod manifold;
@@ -14,26 +14,27 @@ use manifold_generator::config::PortConfig;
 use manifold_vm::Programs;
 use rustix::process::Signal;
 
-use super::bed::{programs, text};
-use super::process::{output, signal};
+use super::process::{output, signal, text};
+
+const VSWITCHD: &str = "usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 
 /// Something that moves frames between its ports, in a process of its own.
 pub(crate) trait Switch {
-    /// For tables.
+    /// Returns the name for tables.
     fn name(&self) -> &'static str;
 
-    /// The process that does it.
+    /// Returns the ID of its process.
     fn pid(&self) -> u32;
 
-    /// What a generator attaches to.
+    /// Returns what a generator attaches to.
     fn ports(&self) -> &[PortConfig];
 
-    /// Begins to count the worker's cycles anew.
+    /// Begins to count the worker's cycles from zero.
     fn reset_cycles(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Cycles per frame that the worker has spent on frames since then; none where it does not say.
+    /// Returns the cycles per frame that the worker has spent since then, if it tells.
     fn cycles_per_frame(&mut self) -> Result<Option<f64>> {
         Ok(None)
     }
@@ -58,13 +59,14 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// testpmd is in the package of DPDK's developer tools.
+    /// Packages of the peers; testpmd is in the one of DPDK's developer tools.
     const PACKAGES: [&str; 3] = ["dpdk-dev", "openvswitch-switch", "openvswitch-switch-dpdk"];
 
     pub(crate) fn prepare() -> Result<Self> {
         println!("==> DPDK and Open vSwitch of Debian (the first time downloads 80 MB)");
-        let programs = programs("bench-peers", &Self::PACKAGES)?;
-        let said = output(programs.command(ovs::VSWITCHD)?.arg("--version"))?;
+        let programs = Programs::prepare("bench-peers", &Self::PACKAGES)
+            .with_context(|| format!("cannot get {}", Self::PACKAGES.join(", ")))?;
+        let said = output(programs.command(VSWITCHD)?.arg("--version"))?;
         let (ovs, dpdk) =
             versions(&said).with_context(|| format!("what version is \"{said}\"?"))?;
         println!("    DPDK {dpdk}, Open vSwitch {ovs}");
@@ -81,7 +83,7 @@ impl Peers {
         self.programs.path(file)
     }
 
-    /// DPDK's `-d` arguments for drivers that are not where it would look.
+    /// Returns DPDK's `-d` arguments for drivers that are not where it would look.
     fn drivers(&self, names: &[&str]) -> Result<Vec<String>> {
         let dpdk = self.programs.libraries().join("dpdk");
         let pmds = std::fs::read_dir(&dpdk)
@@ -98,7 +100,7 @@ impl Peers {
     }
 }
 
-/// Open vSwitch's and DPDK's, out of "ovs-vswitchd (Open vSwitch) 3.5.0\nDPDK 24.11.4".
+/// Reads versions of Open vSwitch and DPDK: "ovs-vswitchd (Open vSwitch) 3.5.0\nDPDK 24.11.4".
 fn versions(said: &str) -> Option<(String, String)> {
     let after = |word: &str| {
         let rest = said.split_once(word)?.1;

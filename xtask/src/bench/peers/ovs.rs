@@ -9,11 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use manifold_generator::config::{PortConfig, Protocol};
 
-use super::{Peers, Switch, testpmd};
-use crate::bench::bed::{Bed, text};
-use crate::bench::process::{Process, output};
+use super::{Peers, Switch, VSWITCHD, testpmd};
+use crate::bench::bed::Bed;
+use crate::bench::process::{Process, output, text};
 
-pub(super) const VSWITCHD: &str = "usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const BRIDGE: &str = "bench";
 

@@ -18,8 +18,9 @@ use anyhow::{Context, Result, bail, ensure};
 use manifold_generator::config::{PortConfig, Protocol};
 
 use super::{Peers, Switch};
-use crate::bench::bed::{Bed, text};
+use crate::bench::bed::Bed;
 use crate::bench::interrupt;
+use crate::bench::process::text;
 use crate::bench::terminal::Terminal;
 
 const PROGRAM: &str = "usr/bin/dpdk-testpmd";
@@ -68,7 +69,7 @@ impl Switch for TestpmdSwitch {
     }
 }
 
-/// What the generator sends, and over which rings.
+/// Traffic of the generator, and its rings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     /// Bytes per frame without FCS.
@@ -77,7 +78,7 @@ pub(crate) struct Load {
     pub(crate) queue_size: u16,
 }
 
-/// Frames per second through `switch`, with testpmd as generator.
+/// Returns the frames per second through `switch`, with testpmd as generator.
 pub(crate) fn generate(bed: &Bed, switch: &mut dyn Switch, load: Load) -> Result<f64> {
     let mut generator = Generator::start(bed, switch.ports(), load)?;
     generator.set_going()?;
@@ -92,7 +93,7 @@ struct Generator {
     terminal: Terminal,
 }
 
-/// Frames received so far, by port.
+/// Returns the frames received so far, by port.
 struct Counters {
     at: Instant,
     received: Vec<u64>,
@@ -216,7 +217,7 @@ fn start(
     Ok(terminal)
 }
 
-/// Arguments for DPDK that every user of it here has.
+/// Returns arguments for DPDK that every user of it here has.
 pub(super) fn common(peers: &Peers) -> Result<Vec<String>> {
     // Nothing on the file system: no lock, no huge page file, no socket.
     let mut arguments = ["--in-memory", "--no-pci", "--iova-mode=va"].map(str::to_owned).to_vec();
@@ -226,7 +227,7 @@ pub(super) fn common(peers: &Peers) -> Result<Vec<String>> {
     Ok(arguments)
 }
 
-/// Every port's `RX-packets` in the output of `show port stats all`.
+/// Returns every port's `RX-packets` in the output of `show port stats all`.
 fn received(text: &str) -> Vec<u64> {
     text.split("RX-packets:")
         .skip(1)
