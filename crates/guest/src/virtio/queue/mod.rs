@@ -72,11 +72,6 @@ impl Queue {
         either!(&self.ring, ring => ring.layout())
     }
 
-    /// Returns true for a packed queue.
-    pub fn is_packed(&self) -> bool {
-        matches!(self.ring, Ring::Packed(_))
-    }
-
     /// Writes descriptor `index`.
     pub fn set_descriptor(&mut self, index: u16, descriptor: Descriptor) -> Result<()> {
         either!(&mut self.ring, ring => ring.set_descriptor(index, descriptor))
