@@ -87,8 +87,8 @@ impl Queue {
     #[inline]
     pub fn offer(&mut self, head: u16) -> Result<()> {
         either!(&mut self.ring, ring => ring.offer(head))?;
-        if let Some((lent, _)) = &mut self.order {
-            lent.push_back(head);
+        if let Some((in_flight, _)) = &mut self.order {
+            in_flight.push_back(head);
         }
         Ok(())
     }
@@ -114,7 +114,7 @@ impl Queue {
     /// Takes back the next chain that the device is done with.
     #[inline]
     pub fn take(&mut self) -> Result<Option<Used>> {
-        let Some((lent, batch)) = &mut self.order else {
+        let Some((in_flight, batch)) = &mut self.order else {
             let Some(used) = either!(&mut self.ring, ring => ring.peek())? else { return Ok(None) };
             either!(&mut self.ring, ring => ring.advance(used.head))?;
             return Ok(Some(used));
@@ -124,7 +124,7 @@ impl Queue {
             *batch = either!(&mut self.ring, ring => ring.peek())?;
         }
         let Some(last) = *batch else { return Ok(None) };
-        let head = lent.pop_front().ok_or_else(|| {
+        let head = in_flight.pop_front().ok_or_else(|| {
             Error::Device(format!("used descriptor {}, which the device does not have", last.head))
         })?;
         either!(&mut self.ring, ring => ring.advance(head))?;
