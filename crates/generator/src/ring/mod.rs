@@ -101,7 +101,7 @@ impl<'a> Ring<'a> {
     /// Posts `count` buffers, at most [`Self::free`], in the order in which they came back.
     #[inline]
     pub(crate) fn post(&mut self, count: u16) {
-        either!(self, ring => ring.post(count))
+        either!(self, ring => ring.post(count));
     }
 
     /// Returns true if the device wants its doorbell rung for what was posted since the last call. The caller has waited
@@ -118,6 +118,6 @@ impl<'a> Ring<'a> {
 
     /// Asks for no interrupts.
     pub(crate) fn disarm(&mut self) {
-        either!(self, ring => ring.disarm())
+        either!(self, ring => ring.disarm());
     }
 }
