@@ -37,6 +37,15 @@ pub(crate) enum Ring<'a> {
     Packed(Packed<'a>),
 }
 
+macro_rules! either {
+    ($queue:expr, $ring:ident => $do:expr) => {
+        match $queue {
+            Ring::Split($ring) => $do,
+            Ring::Packed($ring) => $do,
+        }
+    };
+}
+
 impl<'a> Ring<'a> {
     /// Makes a ring over cleared memory, with one buffer per entry.
     pub(crate) fn new(
@@ -65,27 +74,18 @@ impl<'a> Ring<'a> {
     /// Returns how many buffers the driver has.
     #[inline]
     pub(crate) fn free(&self) -> u16 {
-        match self {
-            Self::Split(ring) => ring.free(),
-            Self::Packed(ring) => ring.free(),
-        }
+        either!(self, ring => ring.free())
     }
 
     /// Returns how many buffers there are.
     pub(crate) fn size(&self) -> u16 {
-        match self {
-            Self::Split(ring) => ring.size(),
-            Self::Packed(ring) => ring.size(),
-        }
+        either!(self, ring => ring.size())
     }
 
     /// Takes back at most `limit` buffers and returns how many.
     #[inline]
     pub(crate) fn reclaim(&mut self, limit: u16) -> Result<u16> {
-        match self {
-            Self::Split(ring) => ring.reclaim(limit),
-            Self::Packed(ring) => ring.reclaim(limit),
-        }
+        either!(self, ring => ring.reclaim(limit))
     }
 
     /// Takes back at most `limit` buffers, shows each to `each`, and returns how many.
@@ -95,44 +95,29 @@ impl<'a> Ring<'a> {
         limit: u16,
         each: impl FnMut(Used) -> Result<()>,
     ) -> Result<u16> {
-        match self {
-            Self::Split(ring) => ring.reclaim_each(limit, each),
-            Self::Packed(ring) => ring.reclaim_each(limit, each),
-        }
+        either!(self, ring => ring.reclaim_each(limit, each))
     }
 
     /// Posts `count` buffers, at most [`Self::free`], in the order in which they came back.
     #[inline]
     pub(crate) fn post(&mut self, count: u16) {
-        match self {
-            Self::Split(ring) => ring.post(count),
-            Self::Packed(ring) => ring.post(count),
-        }
+        either!(self, ring => ring.post(count));
     }
 
     /// Returns true if the device wants its doorbell rung for what was posted since the last call. The caller has waited
     /// for a full barrier since.
     #[inline]
     pub(crate) fn needs_kick(&mut self) -> bool {
-        match self {
-            Self::Split(ring) => ring.needs_kick(),
-            Self::Packed(ring) => ring.needs_kick(),
-        }
+        either!(self, ring => ring.needs_kick())
     }
 
     /// Asks for an interrupt for the next buffer. Returns true if one is back already, so that the caller need not wait.
     pub(crate) fn arm(&mut self) -> bool {
-        match self {
-            Self::Split(ring) => ring.arm(),
-            Self::Packed(ring) => ring.arm(),
-        }
+        either!(self, ring => ring.arm())
     }
 
     /// Asks for no interrupts.
     pub(crate) fn disarm(&mut self) {
-        match self {
-            Self::Split(ring) => ring.disarm(),
-            Self::Packed(ring) => ring.disarm(),
-        }
+        either!(self, ring => ring.disarm());
     }
 }

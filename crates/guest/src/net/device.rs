@@ -18,7 +18,7 @@ const MAX_FRAME: usize = 65535 + 18;
 
 /// A virtio-net device, with a buffer for one frame each way.
 #[derive(Debug)]
-pub(crate) struct Port {
+pub(crate) struct PhyDevice {
     pub(crate) net: VirtioNet,
     rx_frame: Vec<u8>,
     tx_frame: Vec<u8>,
@@ -37,7 +37,7 @@ pub(crate) struct Port {
     error: Option<Error>,
 }
 
-impl Port {
+impl PhyDevice {
     pub(crate) fn new(net: VirtioNet) -> Self {
         Self {
             rx_frame: vec![0; MAX_FRAME],
@@ -149,7 +149,7 @@ impl Port {
     }
 }
 
-impl phy::Device for Port {
+impl phy::Device for PhyDevice {
     type RxToken<'a> = RxToken<'a>;
     type TxToken<'a> = TxToken<'a>;
 
@@ -260,7 +260,7 @@ fn flow_hash(frame: &[u8]) -> usize {
     (sum ^ sum >> 16) as usize
 }
 
-impl Port {
+impl PhyDevice {
     /// Asks for interrupts before sleeping: for received frames, and for room where a TX ring is full. Returns
     /// true if there is something to do already.
     pub(crate) fn arm(&mut self) -> Result<bool> {

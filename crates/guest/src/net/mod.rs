@@ -8,7 +8,7 @@
 //!        └──┬───────┘
 //!       smoltcp sockets, Interface
 //!           │  frames
-//!         Port ── VirtioNet
+//!       PhyDevice ── VirtioNet
 //! ```
 
 mod arp;
@@ -22,7 +22,7 @@ pub use ping::PingOptions;
 use crate::protocol::{Event, Incoming, Neighbour, Outgoing};
 use crate::virtio::VirtioNet;
 use crate::{Error, Result};
-use device::Port;
+use device::PhyDevice;
 use ping::Pinger;
 use resolver::Resolver;
 use smoltcp::iface::{Config, Interface, SocketSet};
@@ -36,7 +36,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A host on the network.
 pub struct Stack {
-    port: Port,
+    phy: PhyDevice,
     iface: Interface,
     sockets: SocketSet<'static>,
     address: Option<Ipv4Addr>,
@@ -61,13 +61,13 @@ impl Stack {
     /// Makes a host without an address. `seed` makes sequence numbers and ports differ between guests.
     pub fn new(net: VirtioNet, seed: u64) -> Self {
         let epoch = Instant::now();
-        let mut port = Port::new(net);
-        let mac = EthernetAddress(port.net.info().mac);
+        let mut phy = PhyDevice::new(net);
+        let mac = EthernetAddress(phy.net.info().mac);
         let mut config = Config::new(HardwareAddress::Ethernet(mac));
         config.random_seed = seed;
-        let iface = Interface::new(config, &mut port, smoltcp::time::Instant::ZERO);
+        let iface = Interface::new(config, &mut phy, smoltcp::time::Instant::ZERO);
         Self {
-            port,
+            phy,
             iface,
             sockets: SocketSet::new(Vec::new()),
             address: None,
@@ -84,12 +84,12 @@ impl Stack {
 
     /// Returns the driver below.
     pub fn net(&mut self) -> &mut VirtioNet {
-        &mut self.port.net
+        &mut self.phy.net
     }
 
     /// Returns the driver below, for reading.
     pub fn net_ref(&self) -> &VirtioNet {
-        &self.port.net
+        &self.phy.net
     }
 
     /// Sets the host's one address and the neighbours that need not be asked for.
@@ -108,9 +108,9 @@ impl Stack {
             let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(address, prefix)));
         });
         self.address = Some(address);
-        self.port.own = Some(address);
+        self.phy.own = Some(address);
         for neighbour in neighbours {
-            self.port.inject_neighbour(neighbour.address, neighbour.mac, address);
+            self.phy.inject_neighbour(neighbour.address, neighbour.mac, address);
         }
         self.events.push(Event::Configured { address });
         Ok(())
@@ -129,8 +129,8 @@ impl Stack {
     /// Listens for transfers; their ends come as events.
     pub fn receive(&mut self, transfers: &[Incoming]) -> Result<()> {
         self.own_address()?;
-        let segment = usize::from(self.port.net.info().mtu).saturating_sub(40);
-        let (_, rx, _) = self.port.net.parts();
+        let segment = usize::from(self.phy.net.info().mtu).saturating_sub(40);
+        let (_, rx, _) = self.phy.net.parts();
         let capacity = rx.iter().map(|queue| queue.room_for(segment + 54) * segment).sum();
         let window = transfer::window(capacity, transfers.len());
         for incoming in transfers {
@@ -161,12 +161,12 @@ impl Stack {
     /// Asks all known neighbours for their addresses again, so that frames come back.
     pub(crate) fn provoke_answers(&mut self) -> Result<()> {
         let Some(own) = self.address else { return Ok(()) };
-        let mac = self.port.net.info().mac;
-        let targets: Vec<_> = self.port.neighbours.keys().copied().collect();
+        let mac = self.phy.net.info().mac;
+        let targets: Vec<_> = self.phy.neighbours.keys().copied().collect();
         for target in targets {
-            self.port.send(&arp::request(mac, own, target))?;
+            self.phy.send(&arp::request(mac, own, target))?;
         }
-        self.port.net.flush()
+        self.phy.net.flush()
     }
 
     fn own_address(&self) -> Result<Ipv4Addr> {
@@ -183,20 +183,20 @@ impl Stack {
     /// Does what can be done: frames in, sockets, frames out. Returns true if anything happened.
     pub fn poll(&mut self) -> Result<bool> {
         let now = Instant::now();
-        let before = self.port.net.counters();
-        self.port.begin()?;
+        let before = self.phy.net.counters();
+        self.phy.begin()?;
         self.ask_neighbours(now)?;
         let timestamp = self.timestamp(now);
-        self.iface.poll(timestamp, &mut self.port, &mut self.sockets);
+        self.iface.poll(timestamp, &mut self.phy, &mut self.sockets);
         let busy = self.serve_sockets();
         if busy {
             // What the sockets were given goes out in this round, not in the next.
-            while self.iface.poll_egress(timestamp, &mut self.port, &mut self.sockets)
+            while self.iface.poll_egress(timestamp, &mut self.phy, &mut self.sockets)
                 != smoltcp::iface::PollResult::None
             {}
         }
-        self.port.end()?;
-        let after = self.port.net.counters();
+        self.phy.end()?;
+        let after = self.phy.net.counters();
         Ok(busy || after.rx_frames != before.rx_frames || after.tx_frames != before.tx_frames)
     }
 
@@ -210,10 +210,10 @@ impl Stack {
         if self.resolver.is_idle() {
             return Ok(());
         }
-        let known = &self.port.neighbours;
-        let mac = self.port.net.info().mac;
+        let known = &self.phy.neighbours;
+        let mac = self.phy.net.info().mac;
         for target in self.resolver.ask(now, |address| known.contains_key(address)) {
-            self.port.send(&arp::request(mac, own, target))?;
+            self.phy.send(&arp::request(mac, own, target))?;
         }
         Ok(())
     }
@@ -223,7 +223,7 @@ impl Stack {
         let now = Instant::now();
         let mut busy = false;
         for pinger in &mut self.pingers {
-            busy |= pinger.poll(&mut self.sockets, &self.port.neighbours, now, &mut self.events);
+            busy |= pinger.poll(&mut self.sockets, &self.phy.neighbours, now, &mut self.events);
         }
         let sockets = &mut self.sockets;
         self.pingers.retain(|pinger| !pinger.is_done() || !pinger.close(sockets));
@@ -231,7 +231,7 @@ impl Stack {
             busy |= transfer.poll(
                 &mut self.sockets,
                 self.iface.context(),
-                &self.port.neighbours,
+                &self.phy.neighbours,
                 now,
                 &mut self.events,
             );
@@ -275,12 +275,12 @@ impl Stack {
 
     /// Asks for interrupts before sleeping. Returns true if there is something to do already.
     pub fn arm(&mut self) -> Result<bool> {
-        self.port.arm()
+        self.phy.arm()
     }
 
     /// Asks for no more interrupts, because the caller polls again.
     pub fn disarm(&mut self) -> Result<()> {
-        self.port.disarm()
+        self.phy.disarm()
     }
 
     /// Returns the events since the last call.

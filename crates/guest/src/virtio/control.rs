@@ -11,43 +11,39 @@ use std::time::{Duration, Instant};
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes for a command's data: both MAC tables with 256 entries.
 const DATA: usize = 3 * 1024 + 16;
-/// Bytes for what a device answers beyond OK: statistics of 33 queues.
-const REPLY: usize = 8 * 1024;
 
 /// The control queue.
 #[derive(Debug)]
 pub struct ControlQueue {
     index: u16,
     queue: Queue,
-    /// Memory of a command: class and command at 0, data from 8, then the answer and what follows it.
+    /// Memory of a command: class and command at 0, data from 8, then the answer.
     buffer: Span,
 }
 
 impl ControlQueue {
     /// Makes a control queue on queue `index`.
     pub fn new(index: u16, queue: Queue, device: &mut VirtioPci) -> Result<Self> {
-        let buffer = device.function().arena().alloc(8 + DATA + 1 + REPLY, 8)?;
+        let buffer = device.function().arena().alloc(8 + DATA + 1, 8)?;
         Ok(Self { index, queue, buffer })
     }
 
-    /// `VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET`.
+    /// Sends `VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET`.
     pub fn set_queue_pairs(&mut self, device: &mut VirtioPci, pairs: u16) -> Result<()> {
         let (name, command) = ("VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET", ctrl::MQ_VQ_PAIRS_SET);
-        self.command(device, name, command, &pairs.to_le_bytes(), &mut []).map(drop)
+        self.command(device, name, command, &pairs.to_le_bytes())
     }
 
-    /// Sends a command and waits for the answer, of which at most `reply.len()` bytes follow the OK; returns how
-    /// many do. [`Error::Refused`] where the device says anything but OK.
+    /// Sends a command and waits for the answer. Fails with [`Error::Refused`] if the device says anything but OK.
     pub(crate) fn command(
         &mut self,
         device: &mut VirtioPci,
         name: &'static str,
         (class, command): (u8, u8),
         data: &[u8],
-        reply: &mut [u8],
-    ) -> Result<usize> {
-        if data.len() > DATA || reply.len() > REPLY {
-            let bytes = data.len().max(reply.len());
+    ) -> Result<()> {
+        if data.len() > DATA {
+            let bytes = data.len();
             return Err(Error::Command(format!("{name}: {bytes} bytes are too many")));
         }
         let arena = device.function().arena().clone();
@@ -57,12 +53,7 @@ impl ControlQueue {
         arena.write(head, &[class, command])?;
         arena.write(body, data)?;
         arena.write(answer, &[0xff])?;
-        let parts = [
-            (head, 2, 0),
-            (body, data.len(), 0),
-            (answer, 1, ring::F_WRITE),
-            (answer + 1, reply.len(), ring::F_WRITE),
-        ];
+        let parts = [(head, 2, 0), (body, data.len(), 0), (answer, 1, ring::F_WRITE)];
         let used = parts.iter().filter(|(_, len, _)| *len > 0);
         let count = used.clone().count() as u16;
         for (index, &(offset, len, flags)) in (0..).zip(used) {
@@ -75,10 +66,7 @@ impl ControlQueue {
             device.kick(self.index)?;
         }
         let begin = Instant::now();
-        let written = loop {
-            if let Some(used) = self.queue.take()? {
-                break used.len as usize;
-            }
+        while self.queue.take()?.is_none() {
             let waited = begin.elapsed();
             if waited > TIMEOUT {
                 return Err(Error::Timeout { command: name, after: TIMEOUT });
@@ -90,14 +78,12 @@ impl ControlQueue {
             } else {
                 rustix::thread::sched_yield();
             }
-        };
+        }
         let mut ack = [0; 1];
         arena.read(answer, &mut ack)?;
         if ack[0] != ctrl::OK {
             return Err(Error::Refused { command: name, errno: 0 });
         }
-        let len = written.saturating_sub(1).min(reply.len());
-        arena.read(answer + 1, reply.get_mut(..len).unwrap_or_default())?;
-        Ok(len)
+        Ok(())
     }
 }

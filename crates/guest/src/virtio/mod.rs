@@ -20,7 +20,7 @@ mod rx;
 pub mod spec;
 mod tx;
 
-pub use commands::{Coalescing, Rss, Statistics};
+pub use commands::Rss;
 pub use control::ControlQueue;
 pub use counters::Counters;
 pub use device::VirtioPci;

@@ -119,10 +119,6 @@ pub mod feature {
     pub const VQ_NOTF_COAL: u64 = 1 << 52;
     /// `VIRTIO_NET_F_NOTF_COAL`: interrupt moderation.
     pub const NOTF_COAL: u64 = 1 << 53;
-    /// `VIRTIO_NET_F_GUEST_USO4`: the driver takes large frames of UDP over IPv4.
-    pub const GUEST_USO4: u64 = 1 << 54;
-    /// `VIRTIO_NET_F_GUEST_USO6`: the driver takes large frames of UDP over IPv6.
-    pub const GUEST_USO6: u64 = 1 << 55;
     /// `VIRTIO_NET_F_HOST_USO`: the device takes large frames of UDP.
     pub const HOST_USO: u64 = 1 << 56;
     /// `VIRTIO_NET_F_HASH_REPORT`: received frames come with their hash.
@@ -218,13 +214,6 @@ pub mod ctrl {
     pub const MQ_VQ_PAIRS_SET: (u8, u8) = (4, 0);
     pub const MQ_RSS_CONFIG: (u8, u8) = (4, 1);
     pub const MQ_HASH_CONFIG: (u8, u8) = (4, 2);
-    pub const GUEST_OFFLOADS_SET: (u8, u8) = (5, 0);
-    pub const NOTF_COAL_TX_SET: (u8, u8) = (6, 0);
-    pub const NOTF_COAL_RX_SET: (u8, u8) = (6, 1);
-    pub const NOTF_COAL_VQ_SET: (u8, u8) = (6, 2);
-    pub const NOTF_COAL_VQ_GET: (u8, u8) = (6, 3);
-    pub const STATS_QUERY: (u8, u8) = (8, 0);
-    pub const STATS_GET: (u8, u8) = (8, 1);
     /// `VIRTIO_NET_OK`.
     pub const OK: u8 = 0;
 }

@@ -72,11 +72,6 @@ impl Queue {
         either!(&self.ring, ring => ring.layout())
     }
 
-    /// Returns true for a packed queue.
-    pub fn is_packed(&self) -> bool {
-        matches!(self.ring, Ring::Packed(_))
-    }
-
     /// Writes descriptor `index`.
     pub fn set_descriptor(&mut self, index: u16, descriptor: Descriptor) -> Result<()> {
         either!(&mut self.ring, ring => ring.set_descriptor(index, descriptor))
@@ -92,8 +87,8 @@ impl Queue {
     #[inline]
     pub fn offer(&mut self, head: u16) -> Result<()> {
         either!(&mut self.ring, ring => ring.offer(head))?;
-        if let Some((lent, _)) = &mut self.order {
-            lent.push_back(head);
+        if let Some((in_flight, _)) = &mut self.order {
+            in_flight.push_back(head);
         }
         Ok(())
     }
@@ -119,7 +114,7 @@ impl Queue {
     /// Takes back the next chain that the device is done with.
     #[inline]
     pub fn take(&mut self) -> Result<Option<Used>> {
-        let Some((lent, batch)) = &mut self.order else {
+        let Some((in_flight, batch)) = &mut self.order else {
             let Some(used) = either!(&mut self.ring, ring => ring.peek())? else { return Ok(None) };
             either!(&mut self.ring, ring => ring.advance(used.head))?;
             return Ok(Some(used));
@@ -129,7 +124,7 @@ impl Queue {
             *batch = either!(&mut self.ring, ring => ring.peek())?;
         }
         let Some(last) = *batch else { return Ok(None) };
-        let head = lent.pop_front().ok_or_else(|| {
+        let head = in_flight.pop_front().ok_or_else(|| {
             Error::Device(format!("used descriptor {}, which the device does not have", last.head))
         })?;
         either!(&mut self.ring, ring => ring.advance(head))?;

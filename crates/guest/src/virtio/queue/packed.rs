@@ -13,12 +13,12 @@ use std::sync::atomic::{Ordering, fence};
 
 /// A position in the ring, with its wrap counter.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Position {
     index: u16,
     wrap: bool,
 }
 
-impl Place {
+impl Position {
     fn step(&mut self, count: u16, size: u16) {
         self.index += count;
         if self.index >= size {
@@ -36,26 +36,26 @@ pub(super) struct Packed {
     event_idx: bool,
     table: Box<[Descriptor]>,
     /// Number of ring entries that each chain in flight takes, by its first descriptor; 0 if the device does not have it.
-    lent: Box<[u16]>,
+    in_flight: Box<[u16]>,
     /// Number of free ring entries.
     free: u16,
-    next: Place,
+    next: Position,
     /// Offset and value of the second word of the first entry that is not published.
     first: Option<(usize, u64)>,
     /// Number of chains and of entries that are not published.
     unpublished: (u16, u16),
-    used: Place,
+    used: Position,
 }
 
 impl Packed {
     pub(super) fn new(arena: Arc<Arena>, layout: Layout, event_idx: bool) -> Self {
-        let (begin, size) = (Place { index: 0, wrap: true }, usize::from(layout.size));
+        let (begin, size) = (Position { index: 0, wrap: true }, usize::from(layout.size));
         Self {
             arena,
             layout,
             event_idx,
             table: vec![Descriptor::default(); size].into_boxed_slice(),
-            lent: vec![0; size].into_boxed_slice(),
+            in_flight: vec![0; size].into_boxed_slice(),
             free: layout.size,
             next: begin,
             first: None,
@@ -86,7 +86,7 @@ impl Packed {
 
     pub(super) fn offer(&mut self, head: u16) -> Result<()> {
         let not_free = || Error::Command(format!("descriptor {head} is not free to offer"));
-        if self.lent.get(usize::from(head)).is_none_or(|lent| *lent > 0) {
+        if self.in_flight.get(usize::from(head)).is_none_or(|in_flight| *in_flight > 0) {
             return Err(not_free());
         }
         let (mut at, mut count) = (head, 0);
@@ -102,8 +102,8 @@ impl Packed {
             }
             at = descriptor.next;
         }
-        if let Some(lent) = self.lent.get_mut(usize::from(head)) {
-            *lent = count;
+        if let Some(in_flight) = self.in_flight.get_mut(usize::from(head)) {
+            *in_flight = count;
         }
         self.free -= count;
         self.next.step(count, self.layout.size);
@@ -163,7 +163,7 @@ impl Packed {
         let word = self.word()?;
         let flags = (word >> 48) as u16;
         let (avail, used) = (flags & spec::F_AVAIL != 0, flags & spec::F_USED != 0);
-        // A ring in which nothing is lent looks used where the counter just wrapped.
+        // A ring in which nothing is in flight looks used where the counter just wrapped.
         if avail != self.used.wrap || used != self.used.wrap || self.free == self.layout.size {
             return Ok(None);
         }
@@ -171,14 +171,14 @@ impl Packed {
     }
 
     pub(super) fn advance(&mut self, head: u16) -> Result<()> {
-        let lent = self.lent.get_mut(usize::from(head)).map_or(0, std::mem::take);
-        if lent == 0 {
+        let in_flight = self.in_flight.get_mut(usize::from(head)).map_or(0, std::mem::take);
+        if in_flight == 0 {
             return Err(Error::Device(format!(
                 "used buffer {head}, which the device does not have"
             )));
         }
-        self.free += lent;
-        self.used.step(lent, self.layout.size);
+        self.free += in_flight;
+        self.used.step(in_flight, self.layout.size);
         Ok(())
     }
 

@@ -25,7 +25,7 @@ pub(super) struct Split {
     /// The used index that was last read.
     used_seen: u16,
     /// Marks the heads that the device has.
-    lent: Box<[bool]>,
+    in_flight: Box<[bool]>,
 }
 
 impl Split {
@@ -38,7 +38,7 @@ impl Split {
             avail_seen: 0,
             used_next: 0,
             used_seen: 0,
-            lent: vec![false; usize::from(layout.size)].into_boxed_slice(),
+            in_flight: vec![false; usize::from(layout.size)].into_boxed_slice(),
         }
     }
 
@@ -64,7 +64,7 @@ impl Split {
 
     #[inline]
     pub(super) fn offer(&mut self, head: u16) -> Result<()> {
-        self.lend(head)?;
+        self.mark_offered(head)?;
         self.force_offer(head)
     }
 
@@ -72,7 +72,7 @@ impl Split {
         for heads in heads.chunks(BATCH) {
             let mut bytes = [0; 2 * BATCH];
             for (head, bytes) in heads.iter().zip(bytes.chunks_exact_mut(2)) {
-                self.lend(*head)?;
+                self.mark_offered(*head)?;
                 bytes.copy_from_slice(&head.to_le_bytes());
             }
             // Up to the end of the ring, then from its start.
@@ -88,10 +88,10 @@ impl Split {
         Ok(())
     }
 
-    fn lend(&mut self, head: u16) -> Result<()> {
-        match self.lent.get_mut(usize::from(head)) {
-            Some(lent) if !*lent => {
-                *lent = true;
+    fn mark_offered(&mut self, head: u16) -> Result<()> {
+        match self.in_flight.get_mut(usize::from(head)) {
+            Some(in_flight) if !*in_flight => {
+                *in_flight = true;
                 Ok(())
             }
             _ => Err(Error::Command(format!("descriptor {head} is not free to offer"))),
@@ -132,13 +132,13 @@ impl Split {
         let slot = usize::from(self.used_next & (self.layout.size - 1));
         let at = self.layout.used + spec::USED_RING + spec::USED_ELEMENT * slot;
         let (id, len) = (self.arena.load_u32(at)?, self.arena.load_u32(at + 4)?);
-        let head = u16::try_from(id).map_err(|_| not_lent(id))?;
+        let head = u16::try_from(id).map_err(|_| not_in_flight(id))?;
         Ok(Some(Used { head, len }))
     }
 
     #[inline]
     pub(super) fn advance(&mut self, head: u16) -> Result<()> {
-        self.unlend(head.into())?;
+        self.mark_used(head.into())?;
         self.used_next = self.used_next.wrapping_add(1);
         Ok(())
     }
@@ -156,20 +156,20 @@ impl Split {
         for (element, used) in bytes.chunks_exact(spec::USED_ELEMENT).zip(out.iter_mut()) {
             let [a, b, c, d, e, f, g, h] = *element else { continue };
             let id = u32::from_le_bytes([a, b, c, d]);
-            self.unlend(id)?;
+            self.mark_used(id)?;
             *used = Used { head: id as u16, len: u32::from_le_bytes([e, f, g, h]) };
         }
         self.used_next = self.used_next.wrapping_add(count as u16);
         Ok(out.get(..count).unwrap_or_default())
     }
 
-    fn unlend(&mut self, id: u32) -> Result<()> {
-        match self.lent.get_mut(id as usize) {
-            Some(lent) if *lent => {
-                *lent = false;
+    fn mark_used(&mut self, id: u32) -> Result<()> {
+        match self.in_flight.get_mut(id as usize) {
+            Some(in_flight) if *in_flight => {
+                *in_flight = false;
                 Ok(())
             }
-            _ => Err(not_lent(id)),
+            _ => Err(not_in_flight(id)),
         }
     }
 
@@ -230,6 +230,6 @@ impl Split {
     }
 }
 
-fn not_lent(id: u32) -> Error {
+fn not_in_flight(id: u32) -> Error {
     Error::Device(format!("used descriptor {id}, which the device does not have"))
 }
