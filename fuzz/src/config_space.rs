@@ -1,4 +1,4 @@
-//! Any accesses to a function's configuration space, and what must hold whatever they are.
+//! Carries out any accesses to a function's configuration space, and checks what must always hold.
 
 use manifold_pci::spec::header;
 use manifold_pci::{CONFIG_SIZE, ConfigSpace, Event, Passthrough, PowerState, Reset};
@@ -32,7 +32,7 @@ pub(crate) fn config_space(data: &[u8]) {
     }
 }
 
-/// The part of configuration space that holds registers: all capabilities are within.
+/// Length of the part of configuration space that holds registers and all capabilities, in bytes.
 const REGISTERS: usize = 0x200;
 type Registers = [u8; REGISTERS];
 
@@ -168,7 +168,7 @@ fn check_constants(start: &Registers, end: &Registers) {
         header::BAR5 + 4..header::INTERRUPT_LINE,
         // The ID, version and next pointer of the first extended capability.
         0x100..0x104,
-        // Behind all capabilities.
+        // Nothing is behind all capabilities.
         0x1c0..REGISTERS as u16,
     ] {
         let range = usize::from(range.start)..usize::from(range.end);
@@ -233,7 +233,7 @@ impl<'a> Input<'a> {
             },
             _ => {
                 let offset = self.offset()?;
-                // Mostly the sizes that occur, now and then any.
+                // Most sizes are those that occur; now and then any is taken.
                 let len = match kind >> 4 & 0b111 {
                     size @ 0..4 => 1 << size,
                     _ => usize::from(self.byte()? % 16),
@@ -243,7 +243,7 @@ impl<'a> Input<'a> {
         })
     }
 
-    /// Mostly within the part of the space that holds registers.
+    /// Reads an offset, mostly within the part of the space that holds registers.
     fn offset(&mut self) -> Option<u16> {
         let [low, high] = *self.take(2)? else { return None };
         let offset = u16::from_le_bytes([low, high]);

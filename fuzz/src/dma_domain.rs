@@ -1,4 +1,5 @@
-//! Maps, unmaps and accesses of a DMA domain, held against a model that keeps one entry per page.
+//! Maps, unmaps and accesses memory through a DMA domain, and compares it with a model that keeps one
+//! entry for each page.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -7,9 +8,9 @@ use std::os::unix::fs::FileExt;
 use manifold_dma::{Access, Backing, Domain, Error, FaultReason, PAGE_SIZE, Permissions, Reader};
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open};
 
-/// Pages of IOVAs the operations move in.
+/// Number of pages of IOVAs that the operations move in.
 pub(crate) const PAGES: u64 = 24;
-/// Pages of the file.
+/// Number of pages of the file.
 pub(crate) const FILE: u64 = 16;
 /// Bytes of a page.
 pub(crate) const PAGE: usize = PAGE_SIZE as usize;
@@ -131,11 +132,11 @@ struct Page {
     last: u64,
     read: bool,
     write: bool,
-    /// Page of the file; none: not shared.
+    /// Page of the file; `None` for memory that is not shared.
     offset: Option<u64>,
 }
 
-/// What the domain should do.
+/// The domain as it should be.
 struct Model {
     base: u64,
     bus_master: bool,

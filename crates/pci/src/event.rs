@@ -69,11 +69,6 @@ impl Events {
         self.0.iter()
     }
 
-    /// Returns whether this event is among them.
-    pub fn contains(&self, event: &Event) -> bool {
-        self.0.contains(event)
-    }
-
     /// Adds an event. A vendor write that continues the one before becomes part of it, so that an
     /// access of any size and alignment is reported as one.
     pub(crate) fn push(&mut self, event: Event) {

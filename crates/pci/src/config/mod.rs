@@ -103,11 +103,6 @@ impl ConfigSpace {
         self.header.bar(index)
     }
 
-    /// Returns the address in the BAR of this index, if there is one.
-    pub fn bar_address(&self, index: usize) -> Option<u64> {
-        self.bar(index).map(|bar| bar.address)
-    }
-
     /// Returns the power state. A VF has no register for it and is in D0.
     pub fn power_state(&self) -> PowerState {
         self.capabilities.power.as_ref().map_or(PowerState::D0, |power| power.state())
@@ -230,7 +225,7 @@ impl ConfigSpace {
             power: self.power_state(),
             bus_master: self.bus_master(),
             memory_enable: self.memory_enable(),
-            bars: std::array::from_fn(|index| self.bar_address(index)),
+            bars: std::array::from_fn(|index| Some(self.bar(index)?.address)),
             msix_enabled: self.msix_enabled(),
             msix_masked: self.msix_masked(),
             sriov: self.sriov(),

@@ -96,21 +96,6 @@ impl Passthrough {
         reset_to(space, &self.found)
     }
 
-    /// Returns whether the VMM has the function answer memory requests: Memory Space Enable as it reads
-    /// here, and the function in D0.
-    pub fn memory_enable(&self, space: &ConfigSpace) -> bool {
-        if self.is_vf {
-            self.command & in_low(header::COMMAND_MEMORY) != 0
-        } else {
-            space.memory_enable()
-        }
-    }
-
-    /// Returns the address the VMM put in the BAR of this index, if there is one.
-    pub fn bar_address(&self, index: usize) -> Option<u64> {
-        self.bars.address(index, 1)
-    }
-
     /// Returns the whole space as it reads now.
     pub fn to_bytes(&self, space: &ConfigSpace) -> Box<[u8; CONFIG_SIZE]> {
         let mut bytes = Box::new([0; CONFIG_SIZE]);

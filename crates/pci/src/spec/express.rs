@@ -66,9 +66,7 @@ pub const LINK_CONTROL: u16 = 0x10;
 /// Synch.
 pub const LINK_CONTROL_WRITABLE: u16 = 0b11 | 1 << 3 | 1 << 6 | 1 << 7;
 
-/// Link Status, 16 bits (section 7.5.3.8).
-pub const LINK_STATUS: u16 = 0x12;
-/// Link Status: Slot Clock Configuration.
+/// Link Status: Slot Clock Configuration (section 7.5.3.8).
 pub const LINK_STATUS_SLOT_CLOCK: u16 = 1 << 12;
 
 /// Device Capabilities 2 (section 7.5.3.15).

@@ -144,8 +144,6 @@ pub mod acs {
     pub const VERSION: u8 = 1;
     /// Bytes of the capability, without an egress control vector.
     pub const SIZE: u16 = 0x08;
-    /// ACS Capability in 15:0 and ACS Control in 31:16.
-    pub const CAPABILITY: u16 = 0x04;
 }
 
 /// Alternative Routing-ID Interpretation (section 7.8.8).
@@ -156,8 +154,6 @@ pub mod ari {
     pub const VERSION: u8 = 1;
     /// Bytes of the capability.
     pub const SIZE: u16 = 0x08;
-    /// ARI Capability in 15:0 (Next Function Number in 15:8) and ARI Control in 31:16.
-    pub const CAPABILITY: u16 = 0x04;
 }
 
 /// Device Serial Number (section 7.9.3).
