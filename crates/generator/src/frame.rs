@@ -161,7 +161,8 @@ impl Frames {
         let wrong = (0..sent.len().max(frame.len())).find(differs);
         Some(wrong.map_or(Ok(()), |n| {
             Err(Error::Device(format!(
-                "byte {n} of frame {slot} of flow {flow} is {:02x?}, not {:02x?} ({} bytes, {} sent)",
+                "byte {n} of frame {slot} of flow {flow} is {:02x?}, not {:02x?} \
+                 ({} bytes, {} sent)",
                 frame.get(n),
                 sent.get(n),
                 frame.len(),

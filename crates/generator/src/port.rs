@@ -58,7 +58,8 @@ fn rx_buffer(config: &Config) -> Result<usize> {
         0 => Ok(whole),
         bytes if bytes >= whole || (config.rings.mergeable && bytes > NET_HEADER) => Ok(bytes),
         bytes => Err(Error::Command(format!(
-            "receive buffers of {bytes} bytes for frames that take {whole}; without mergeable buffers they must hold a whole one"
+            "receive buffers of {bytes} bytes for frames that take {whole}; \
+             without mergeable buffers they must hold a whole one"
         ))),
     }
 }

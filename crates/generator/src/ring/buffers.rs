@@ -64,7 +64,7 @@ impl InFlight {
 #[cold]
 pub(super) fn out_of_order(id: u32, expected: u16) -> Error {
     Error::Device(format!(
-        "buffer {id} came back where {expected} was due: this device keeps no order; run with assume_order off, \
-         and without in_order"
+        "buffer {id} came back where {expected} was due: this device keeps no order; \
+         run with assume_order off, and without in_order"
     ))
 }
