@@ -5,53 +5,25 @@ use anyhow::Result;
 use crate::circles;
 use crate::run::{answers, cargo, step};
 
+/// Runs all checks, the quickest first.
 pub(crate) fn run() -> Result<()> {
     println!("==> import circles");
     circles::check()?;
-    step("formatting", &mut cargo(&["fmt", "--all", "--check"]))?;
-    step(
-        "formatting of the fuzz targets",
-        &mut cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]),
-    )?;
-    step(
-        "clippy",
-        &mut cargo(&[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--locked",
-            "--keep-going",
-            "--",
-            "-D",
-            "warnings",
-        ]),
-    )?;
+    check("formatting", "fmt --all --check")?;
+    check("formatting of the fuzz targets", "fmt --manifest-path fuzz/Cargo.toml --check")?;
+    check("clippy", "clippy --workspace --all-targets --locked --keep-going -- -D warnings")?;
     step(
         "documentation",
         cargo(&["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"),
     )?;
-    dependencies()
+    if !answers("cargo-deny", "--version") {
+        check("installing cargo-deny", "install --locked --debug cargo-deny")?;
+    }
+    // Advisories need a database from the network and are not checked here.
+    let deny = "deny --locked --log-level error check bans licenses sources";
+    check("licences and sources of dependencies", deny)
 }
 
-/// Licences and sources of what is depended on. Advisories need the network's database and are not checked here.
-fn dependencies() -> Result<()> {
-    if !answers("cargo-deny", "--version") {
-        step(
-            "installing cargo-deny",
-            &mut cargo(&["install", "--locked", "--debug", "cargo-deny"]),
-        )?;
-    }
-    step(
-        "licences and sources of dependencies",
-        &mut cargo(&[
-            "deny",
-            "--locked",
-            "--log-level",
-            "error",
-            "check",
-            "bans",
-            "licenses",
-            "sources",
-        ]),
-    )
+fn check(title: &str, arguments: &str) -> Result<()> {
+    step(title, &mut cargo(&arguments.split(' ').collect::<Vec<_>>()))
 }

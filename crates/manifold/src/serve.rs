@@ -69,21 +69,21 @@ async fn serve(
         socket.display()
     ))?;
 
-    let (stopping, mut told) = tokio::sync::watch::channel(false);
+    let (stopping, mut should_stop) = tokio::sync::watch::channel(false);
     let until_stopped = async move {
         let signal = stop.await;
         tracing::info!(signal, "stopping");
         stopping.send_replace(true);
     };
     let server = manifold_api::serve(listener, Arc::new(backend), until_stopped);
-    let out_of_patience = async {
-        // An error would mean that the sender is gone, which it is only after it has told.
-        let _ = told.wait_for(|told| *told).await;
+    let grace_is_over = async {
+        // An error would mean that the sender is gone, which it is only after it has said so.
+        let _ = should_stop.wait_for(|stop| *stop).await;
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
         result = server => result.context("the management interface failed"),
-        () = out_of_patience => {
+        () = grace_is_over => {
             tracing::warn!("calls under way were cut off");
             Ok(())
         }

@@ -7,14 +7,10 @@ use manifold_vm::{Lab, boot_all};
 type Result<T> = anyhow::Result<T>;
 
 #[test]
-fn guests_boot_and_obey() -> Result<()> {
-    let lab = Lab::new("harness")?;
-    let wire = lab.sockets().join("wire");
-    let listener = lab.guest("alice").qemu_nic("02:00:00:00:00:01", true, &wire);
-    let caller = lab.guest("bob").qemu_nic("02:00:00:00:00:02", false, &wire);
-    let alice = listener.boot()?;
-    let mut bob = caller.boot()?;
-    println!("alice up in {:?}, bob in {:?}", alice.boot_time(), bob.boot_time());
+fn scripts_and_jobs_run_in_a_guest() -> Result<()> {
+    let lab = Lab::new("harness_scripts")?;
+    let alice = lab.guest("alice").boot()?;
+    println!("alice up in {:?}", alice.boot_time());
     // Output and status come back as they are, however odd.
     let odd = alice.run("printf 'a\\tb\\\\\\n%s' \"$(hostname)\"; echo oops >&2\nexit 7")?;
     assert_eq!(
@@ -27,21 +23,39 @@ fn guests_boot_and_obey() -> Result<()> {
     job.terminate()?;
     assert_eq!(job.wait(Duration::from_secs(20))?.status, 128 + 15);
     alice.sh("! pidof sleep")?;
+    alice.expect_quiet_kernel()
+}
+
+#[test]
+fn two_guests_with_nics_of_qemu_reach_each_other() -> Result<()> {
+    let lab = Lab::new("harness")?;
+    let wire = lab.sockets().join("wire");
+    // The one that listens must be there first.
+    let alice = lab.guest("alice").qemu_nic("02:00:00:00:00:01", true, &wire).boot()?;
+    let bob = lab.guest("bob").qemu_nic("02:00:00:00:00:02", false, &wire).boot()?;
     for (guest, address) in [(&alice, "10.0.0.1/24"), (&bob, "10.0.0.2/24")] {
-        guest.sh(&format!("ip addr add {address} dev eth0; ip link set eth0 up"))?;
+        guest.configure(address)?;
         assert!(guest.sh("ethtool -i eth0")?.contains("driver: virtio_net"));
     }
     alice.sh("ping -c 3 -i 0.2 -w 20 10.0.0.2")?;
-    bob.sh("iperf3 -s -D")?;
+    bob.iperf_server()?;
     alice.sh("iperf3 -c 10.0.0.2 -t 2 -J")?;
-    let before = bob.sh("cat /proc/sys/kernel/random/boot_id")?;
+    alice.expect_quiet_kernel()?;
+    bob.expect_quiet_kernel()
+}
+
+#[test]
+fn a_guest_reboots_is_reset_and_killed() -> Result<()> {
+    const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
+    let lab = Lab::new("harness_reboot")?;
+    let mut bob = lab.guest("bob").boot()?;
+    let before = bob.sh(BOOT_ID)?;
     bob.reboot()?;
     println!("bob rebooted in {:?}", bob.boot_time());
-    let after = bob.sh("cat /proc/sys/kernel/random/boot_id")?;
+    let after = bob.sh(BOOT_ID)?;
     assert_ne!(before, after);
     bob.reset()?;
-    assert_ne!(after, bob.sh("cat /proc/sys/kernel/random/boot_id")?);
-    alice.expect_quiet_kernel()?;
+    assert_ne!(after, bob.sh(BOOT_ID)?);
     bob.expect_quiet_kernel()?;
     bob.kill()?;
     assert!(bob.run("true").is_err());

@@ -20,7 +20,7 @@ const WITNESSES: u16 = 16;
 const WATCH_PINGS: u32 = 24;
 
 /// Most disturbed machines that are named.
-const TOLD: usize = 8;
+const MOST_NAMED: usize = 8;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -60,7 +60,7 @@ pub(super) fn check(stage: &mut Stage<'_>) -> anyhow::Result<()> {
         format!("DISTURBED: VM {from} had {received} of {sent} answers from VM {to}")
     }));
     stage.report.isolation.others_disturbed = !harm.is_empty();
-    for harm in harm.iter().take(TOLD) {
+    for harm in harm.iter().take(MOST_NAMED) {
         stage.narrator.say(harm)?;
     }
     tell_witnesses(stage, &watched)?;
