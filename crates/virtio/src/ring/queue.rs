@@ -76,7 +76,7 @@ impl Queue {
     /// Asks the processor for what the next burst looks at first. No pin is needed: a hint may be wrong.
     #[inline]
     pub fn prefetch(&self) {
-        either!(Queue, self, queue => queue.prefetch())
+        either!(Queue, self, queue => queue.prefetch());
     }
 
     /// Returns whether a burst under `pin` can begin without the ring being looked up: its mappings are those of the burst before.
