@@ -21,7 +21,7 @@ pub enum Plan {
     PassThrough(NetHeader),
     /// The frame's checksum must be finished ([`checksum::finish`](crate::checksum::finish)), and it is then complete.
     Checksum,
-    /// It must be cut up ([`Segments`](crate::Segments)).
+    /// The frame must be cut up ([`Segmenter`](crate::Segmenter)).
     Segment(Checksums),
 }
 

@@ -20,7 +20,7 @@ use crate::spec::net::{config as layout, feature, hash_type, status};
 use crate::transport::{DeviceFacts, QueueError, QueueSetup, QueueState, VirtioDevice, VirtioPci};
 use config::Use;
 pub use config::{MAC_TABLE_ENTRIES, MAX_QUEUE_PAIRS, NetConfig, SPEED_UNKNOWN};
-use control::{CommandCounts, Surroundings};
+use control::{CommandContext, CommandCounts};
 use control_queue::{Commands, ControlQueue};
 pub use features::{PLAIN, SUPPORTED};
 pub use host::{QueueHost, Role};
@@ -162,9 +162,9 @@ struct Executor<'a> {
 impl Commands for Executor<'_> {
     fn execute(&mut self, command: &[u8], result: &mut Vec<u8>) -> bool {
         self.counts.received = self.counts.received.wrapping_add(1);
-        let around =
-            Surroundings { host: self.host, started: self.started, commands: *self.counts };
-        let outcome = self.settings.execute(command, &around, result);
+        let context =
+            CommandContext { host: self.host, started: self.started, commands: *self.counts };
+        let outcome = self.settings.execute(command, &context, result);
         if let Ok(changes) = outcome {
             self.changes.merge(changes);
             self.counts.done = self.counts.done.wrapping_add(1);

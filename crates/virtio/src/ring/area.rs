@@ -13,7 +13,7 @@ pub(super) struct Area {
     len: usize,
     /// The host address of each page that an area touches which is not contiguous, and the first byte's offset in the first page.
     pages: Vec<usize>,
-    skew: usize,
+    first_offset: usize,
 }
 
 impl Area {
@@ -35,8 +35,8 @@ impl Area {
         if let Some(slice) = pin.contiguous(iova, len, access)? {
             self.base = slice.as_ptr() as usize;
         } else {
-            let skew = iova % PAGE_SIZE;
-            self.skew = skew as usize;
+            let first_offset = iova % PAGE_SIZE;
+            self.first_offset = first_offset as usize;
             let mut first = true;
             let pages = &mut self.pages;
             pin.slices(iova, len, access, |slice| {
@@ -44,7 +44,7 @@ impl Area {
                 let mut at = slice.as_ptr() as usize;
                 let end = at + slice.len();
                 if std::mem::take(&mut first) {
-                    at -= skew as usize;
+                    at -= first_offset as usize;
                 }
                 while at < end {
                     pages.push(at);
@@ -65,7 +65,7 @@ impl Area {
 
     #[cold]
     fn scattered(&self, offset: usize) -> *mut u8 {
-        let offset = offset + self.skew;
+        let offset = offset + self.first_offset;
         (self.pages[offset / PAGE_SIZE as usize] + offset % PAGE_SIZE as usize) as *mut u8
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use manifold_dma::{Access, Slice};
 
-use super::{Chain, PackedBurst, RingError, SplitBurst};
+use super::{Chain, RingError};
 
 /// One burst under one pin: take chains, give them back. Chains may be given back in a later burst, too; with
 /// VIRTIO_F_IN_ORDER they must be given back in the order they were taken.
@@ -86,74 +86,4 @@ pub trait Burst<'p> {
 
     /// Tells the driver that it need not notify the device, which polls.
     fn disarm(&mut self);
-}
-
-/// A burst over a queue of either kind, for queues that carry little. Where speed matters, match on [`super::Queue`] and
-/// let the compiler make one loop per kind.
-#[derive(Debug)]
-pub enum AnyBurst<'q, 'p> {
-    /// A burst over a split queue.
-    Split(SplitBurst<'q, 'p>),
-    /// A burst over a packed queue.
-    Packed(PackedBurst<'q, 'p>),
-}
-
-/// Does the same with a burst of either kind.
-macro_rules! either {
-    ($self:expr, $burst:ident => $do:expr) => {
-        match $self {
-            AnyBurst::Split($burst) => $do,
-            AnyBurst::Packed($burst) => $do,
-        }
-    };
-}
-
-impl<'p> Burst<'p> for AnyBurst<'_, 'p> {
-    fn available(&mut self) -> Result<u16, RingError> {
-        either!(self, burst => burst.available())
-    }
-
-    fn prepare(&mut self, count: usize) {
-        either!(self, burst => burst.prepare(count));
-    }
-
-    fn pop(
-        &mut self,
-        each: impl FnMut(Slice<'p>, Access) -> bool,
-    ) -> Result<Option<Chain>, RingError> {
-        either!(self, burst => burst.pop(each))
-    }
-
-    fn put_back(&mut self, chains: &[Chain]) {
-        either!(self, burst => burst.put_back(chains));
-    }
-
-    fn pop_direct(
-        &mut self,
-        count: usize,
-        access: Access,
-        each: impl FnMut(Chain, Slice<'p>),
-    ) -> Result<(), RingError> {
-        either!(self, burst => burst.pop_direct(count, access, each))
-    }
-
-    fn complete(&mut self, chain: &Chain, written: u32) {
-        either!(self, burst => burst.complete(chain, written));
-    }
-
-    fn make_visible(&mut self) -> bool {
-        either!(self, burst => burst.make_visible())
-    }
-
-    fn wants_interrupt(&mut self) -> bool {
-        either!(self, burst => burst.wants_interrupt())
-    }
-
-    fn arm(&mut self) -> Result<bool, RingError> {
-        either!(self, burst => burst.arm())
-    }
-
-    fn disarm(&mut self) {
-        either!(self, burst => burst.disarm());
-    }
 }

@@ -36,11 +36,11 @@ mod virtqueue;
 
 use manifold_dma::Fault;
 
-pub use burst::{AnyBurst, Burst};
+pub use burst::Burst;
 pub use chain::Chain;
 pub use inflight::Inflight;
 pub use packed::{PackedBurst, PackedQueue, is_in_use};
-pub use queue::Queue;
+pub use queue::{AnyBurst, Queue};
 pub use split::{SplitBurst, SplitQueue};
 
 /// The largest queue this device serves, in descriptors.

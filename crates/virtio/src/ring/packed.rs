@@ -197,12 +197,12 @@ impl<'p> PackedBurst<'_, 'p> {
     fn walk(&mut self, second: u64, each: Each<'_, 'p>) -> Result<Option<Chain>, RingError> {
         let size = self.queue.addresses.size;
         let mut at = self.queue.next_avail;
-        let again = self.queue.layout.record.as_ref().and_then(|record| record.again());
-        let mut descriptor = match again {
-            Some(again) => again.descriptor(0)?,
+        let resubmit = self.queue.layout.record.as_ref().and_then(|record| record.resubmit());
+        let mut descriptor = match resubmit {
+            Some(resubmit) => resubmit.descriptor(0)?,
             None => self.descriptor(at, second),
         };
-        if again.is_none() && descriptor.flags & (AVAIL | USED) != available_flags(at) {
+        if resubmit.is_none() && descriptor.flags & (AVAIL | USED) != available_flags(at) {
             return Ok(None);
         }
         let mut taken = Vec::new();
@@ -212,7 +212,7 @@ impl<'p> PackedBurst<'_, 'p> {
             if count > room {
                 return Err(RingError::Overrun(at & !WRAP));
             }
-            if again.is_none() && descriptor.flags & (AVAIL | USED) != available_flags(at) {
+            if resubmit.is_none() && descriptor.flags & (AVAIL | USED) != available_flags(at) {
                 return Err(RingError::Unavailable(at & !WRAP));
             }
             if self.queue.layout.record.is_some() {
@@ -230,8 +230,8 @@ impl<'p> PackedBurst<'_, 'p> {
             } else {
                 walk.buffer(descriptor)?;
                 if descriptor.flags & NEXT != 0 {
-                    descriptor = match again {
-                        Some(again) => again.descriptor(count)?,
+                    descriptor = match resubmit {
+                        Some(resubmit) => resubmit.descriptor(count)?,
                         None => self.descriptor(at, self.second_half(at)),
                     };
                     continue;
@@ -240,10 +240,10 @@ impl<'p> PackedBurst<'_, 'p> {
             // The ID is in the last descriptor of the list (2.8.6).
             let id = descriptor.link;
             let chain = walk.chain(id, count);
-            let again = again.is_some();
+            let resubmit = resubmit.is_some();
             Packed::take_from(self.queue, at);
             if let Some(record) = &mut self.queue.layout.record {
-                if again { record.take_again(id) } else { record.take(id, &taken) }
+                if resubmit { record.take_resubmitted(id) } else { record.take(id, &taken) }
             }
             return Ok(Some(chain));
         }
@@ -258,7 +258,7 @@ impl<'p> PackedBurst<'_, 'p> {
     }
 
     /// Writes the device's event suppression area, in one piece.
-    fn tell(&mut self, event: Position, flags: u16) {
+    fn write_device_event(&mut self, event: Position, flags: u16) {
         let area = u32::from(event) | u32::from(flags) << 16;
         // SAFETY: see above; the area is 4-aligned.
         unsafe { self.queue.layout.device.u32(0) }.store(area.to_le(), Ordering::Release);
@@ -268,7 +268,7 @@ impl<'p> PackedBurst<'_, 'p> {
 impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
     #[inline]
     fn available(&mut self) -> Result<u16, RingError> {
-        if self.queue.layout.record.as_ref().is_some_and(|record| record.again().is_some()) {
+        if self.queue.layout.record.as_ref().is_some_and(|record| record.resubmit().is_some()) {
             return Ok(1);
         }
         let at = self.queue.next_avail;
@@ -445,7 +445,7 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
         } else {
             (0, event::ENABLE)
         };
-        self.tell(event, flags);
+        self.write_device_event(event, flags);
         self.queue.quiet = false;
         fence(Ordering::SeqCst);
         Ok(self.available()? > 0)
@@ -454,7 +454,7 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
     #[inline]
     fn disarm(&mut self) {
         if !self.queue.quiet {
-            self.tell(0, event::DISABLE);
+            self.write_device_event(0, event::DISABLE);
             self.queue.quiet = true;
         }
     }

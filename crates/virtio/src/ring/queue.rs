@@ -1,11 +1,21 @@
 //! A queue of whichever kind the driver chose.
 
-use manifold_dma::Pinned;
+use manifold_dma::{Access, Pinned, Slice};
 
 use super::{
-    AnyBurst, Inflight, PackedQueue, QueueAddresses, QueueState, RingError, RingFeatures,
-    SplitQueue,
+    Burst, Chain, Inflight, PackedBurst, PackedQueue, QueueAddresses, QueueState, RingError,
+    RingFeatures, SplitBurst, SplitQueue,
 };
+
+/// Does the same with a queue, or burst, of either kind.
+macro_rules! either {
+    ($kind:ident, $self:expr, $it:ident => $do:expr) => {
+        match $self {
+            $kind::Split($it) => $do,
+            $kind::Packed($it) => $do,
+        }
+    };
+}
 
 /// A virtqueue of either kind.
 #[derive(Debug)]
@@ -55,36 +65,24 @@ impl Queue {
 
     /// Returns how far the queue is, which is what [`Queue::resume`] takes.
     pub fn position(&self) -> QueueState {
-        match self {
-            Queue::Split(queue) => queue.position(),
-            Queue::Packed(queue) => queue.position(),
-        }
+        either!(Queue, self, queue => queue.position())
     }
 
     /// Returns the queue's size in descriptors.
     pub fn size(&self) -> u16 {
-        match self {
-            Queue::Split(queue) => queue.size(),
-            Queue::Packed(queue) => queue.size(),
-        }
+        either!(Queue, self, queue => queue.size())
     }
 
     /// Asks the processor for what the next burst looks at first. No pin is needed: a hint may be wrong.
     #[inline]
     pub fn prefetch(&self) {
-        match self {
-            Queue::Split(queue) => queue.prefetch(),
-            Queue::Packed(queue) => queue.prefetch(),
-        }
+        either!(Queue, self, queue => queue.prefetch());
     }
 
     /// Returns whether a burst under `pin` can begin without the ring being looked up: its mappings are those of the burst before.
     #[inline]
     pub fn is_resolved(&self, pin: &Pinned<'_>) -> bool {
-        match self {
-            Queue::Split(queue) => queue.is_resolved(pin),
-            Queue::Packed(queue) => queue.is_resolved(pin),
-        }
+        either!(Queue, self, queue => queue.is_resolved(pin))
     }
 
     /// Begins a burst under `pin`.
@@ -96,5 +94,65 @@ impl Queue {
             Queue::Split(queue) => AnyBurst::Split(queue.open(pin)?),
             Queue::Packed(queue) => AnyBurst::Packed(queue.open(pin)?),
         })
+    }
+}
+
+/// A burst over a queue of either kind, for queues that carry little. Where speed matters, match on [`Queue`] and
+/// let the compiler make one loop per kind.
+#[derive(Debug)]
+pub enum AnyBurst<'q, 'p> {
+    /// A burst over a split queue.
+    Split(SplitBurst<'q, 'p>),
+    /// A burst over a packed queue.
+    Packed(PackedBurst<'q, 'p>),
+}
+
+impl<'p> Burst<'p> for AnyBurst<'_, 'p> {
+    fn available(&mut self) -> Result<u16, RingError> {
+        either!(AnyBurst, self, burst => burst.available())
+    }
+
+    fn prepare(&mut self, count: usize) {
+        either!(AnyBurst, self, burst => burst.prepare(count));
+    }
+
+    fn pop(
+        &mut self,
+        each: impl FnMut(Slice<'p>, Access) -> bool,
+    ) -> Result<Option<Chain>, RingError> {
+        either!(AnyBurst, self, burst => burst.pop(each))
+    }
+
+    fn put_back(&mut self, chains: &[Chain]) {
+        either!(AnyBurst, self, burst => burst.put_back(chains));
+    }
+
+    fn pop_direct(
+        &mut self,
+        count: usize,
+        access: Access,
+        each: impl FnMut(Chain, Slice<'p>),
+    ) -> Result<(), RingError> {
+        either!(AnyBurst, self, burst => burst.pop_direct(count, access, each))
+    }
+
+    fn complete(&mut self, chain: &Chain, written: u32) {
+        either!(AnyBurst, self, burst => burst.complete(chain, written));
+    }
+
+    fn make_visible(&mut self) -> bool {
+        either!(AnyBurst, self, burst => burst.make_visible())
+    }
+
+    fn wants_interrupt(&mut self) -> bool {
+        either!(AnyBurst, self, burst => burst.wants_interrupt())
+    }
+
+    fn arm(&mut self) -> Result<bool, RingError> {
+        either!(AnyBurst, self, burst => burst.arm())
+    }
+
+    fn disarm(&mut self) {
+        either!(AnyBurst, self, burst => burst.disarm());
     }
 }

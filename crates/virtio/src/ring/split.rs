@@ -149,7 +149,7 @@ impl<'p> SplitBurst<'_, 'p> {
             let word = unsafe { queue.layout.available.u16(ENTRIES + 2 * slot) };
             let mut head = u16::from_le(word.load(Ordering::Relaxed));
             if let Some(record) = &queue.layout.record {
-                head = record.again(index).unwrap_or(head);
+                head = record.resubmit(index).unwrap_or(head);
             }
             queue.layout.descriptors.prefetch(usize::from(head & self.mask) * DESCRIPTOR);
             queue.layout.heads[usize::from(index) % FETCH] = head;
@@ -160,7 +160,7 @@ impl<'p> SplitBurst<'_, 'p> {
 
     /// Asks the processor for the used elements of `count` chains, to write to them: the driver has read what was there a lap ago.
     #[inline]
-    fn expect(&self, count: usize, access: Access) {
+    fn prefetch_used(&self, count: usize, access: Access) {
         // A run of transmitted chains has one element with VIRTIO_F_IN_ORDER.
         let one = self.queue.features.in_order && access == Access::Read;
         for ahead in (0..if one { 1 } else { count }).step_by(PER_LINE) {
@@ -317,7 +317,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
                 }
             }
             let heads = usize::from(self.queue.layout.read.wrapping_sub(next)).min(count);
-            self.expect(heads, access);
+            self.prefetch_used(heads, access);
             let mut taken = 0;
             while taken < heads {
                 let head = self.queue.layout.heads[usize::from(next).wrapping_add(taken) % FETCH];

@@ -1,6 +1,6 @@
 //! Notification coalescing (5.1.6.5.9).
 
-use super::{Outcome, Refused, Surroundings, split16, split32};
+use super::{CommandContext, Outcome, Refused, split16, split32};
 use crate::net::settings::{Changes, Kind, Queues, Settings};
 use crate::net::steering::Coalescing;
 use crate::spec::net::{ctrl, feature};
@@ -10,14 +10,14 @@ impl Settings {
         &mut self,
         command: u8,
         data: &[u8],
-        around: &Surroundings<'_>,
+        context: &CommandContext<'_>,
         result: &mut Vec<u8>,
     ) -> Outcome {
         match command {
             ctrl::NOTF_COAL_TX_SET => self.coalescing_set(Kind::Transmit, data),
             ctrl::NOTF_COAL_RX_SET => self.coalescing_set(Kind::Receive, data),
-            ctrl::NOTF_COAL_VQ_SET => self.coalescing_set_one(data, around.started),
-            ctrl::NOTF_COAL_VQ_GET => self.coalescing_get(data, around.started, result),
+            ctrl::NOTF_COAL_VQ_SET => self.coalescing_set_one(data, context.started),
+            ctrl::NOTF_COAL_VQ_GET => self.coalescing_get(data, context.started, result),
             _ => Err(Refused),
         }
     }

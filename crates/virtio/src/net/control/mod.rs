@@ -33,7 +33,7 @@ pub(super) struct Refused;
 type Outcome = Result<Changes, Refused>;
 
 /// All that a command can ask about besides the settings.
-pub(super) struct Surroundings<'a> {
+pub(super) struct CommandContext<'a> {
     /// The host, which has the statistics.
     pub(super) host: &'a dyn QueueHost,
     /// The data queues that are enabled.
@@ -56,7 +56,7 @@ impl Settings {
     pub(super) fn execute(
         &mut self,
         bytes: &[u8],
-        around: &Surroundings<'_>,
+        context: &CommandContext<'_>,
         result: &mut Vec<u8>,
     ) -> Outcome {
         if bytes.len() > COMMAND_MAX {
@@ -74,9 +74,9 @@ impl Settings {
             (ctrl::MQ, ctrl::MQ_RSS_CONFIG) => self.rss_config(data),
             (ctrl::MQ, ctrl::MQ_HASH_CONFIG) => self.hash_config(data),
             (ctrl::GUEST_OFFLOADS, ctrl::GUEST_OFFLOADS_SET) => self.offloads_set(data),
-            (ctrl::NOTF_COAL, command) => self.coalescing_command(command, data, around, result),
+            (ctrl::NOTF_COAL, command) => self.coalescing_command(command, data, context, result),
             (ctrl::STATS, ctrl::STATS_QUERY) => self.statistics_query(data, result),
-            (ctrl::STATS, ctrl::STATS_GET) => self.statistics_get(data, around, result),
+            (ctrl::STATS, ctrl::STATS_GET) => self.statistics_get(data, context, result),
             _ => Err(Refused),
         }
     }

@@ -3,7 +3,7 @@
 //! Not offered are RX_CSUM (how many checksums were found good or bad), TX_GSO (what became of each unsegmented frame is
 //! up to its receivers) and the two SPEED types (the speed is no limit: nothing is dropped for it).
 
-use super::{Outcome, RESULT_MAX, Refused, Surroundings};
+use super::{CommandContext, Outcome, RESULT_MAX, Refused};
 use crate::net::settings::{Changes, Kind, Settings};
 use crate::net::steering::QueueStatistics;
 use crate::spec::net::{feature, statistics as spec};
@@ -35,7 +35,7 @@ impl Settings {
     pub(super) fn statistics_get(
         &self,
         data: &[u8],
-        around: &Surroundings<'_>,
+        context: &CommandContext<'_>,
         result: &mut Vec<u8>,
     ) -> Outcome {
         self.require(feature::DEVICE_STATS)?;
@@ -50,7 +50,7 @@ impl Settings {
             if result.len() >= RESULT_MAX {
                 break;
             }
-            self.reply(request, around, result);
+            self.reply(request, context, result);
         }
         result.truncate(RESULT_MAX);
         Ok(Changes::NONE)
@@ -75,7 +75,7 @@ impl Settings {
             .fold(0, |types, (one, _)| types | one)
     }
 
-    fn reply(&self, request: Request, around: &Surroundings<'_>, result: &mut Vec<u8>) {
+    fn reply(&self, request: Request, context: &CommandContext<'_>, result: &mut Vec<u8>) {
         let Request { queue, types } = request;
         let mut put = |one: u64, counters: &[u64]| {
             if types & one != 0 {
@@ -89,7 +89,7 @@ impl Settings {
         };
         if types & spec::CVQ != 0 {
             // This very command will be done.
-            put(spec::CVQ, &[around.commands.received, around.commands.done.wrapping_add(1)]);
+            put(spec::CVQ, &[context.commands.received, context.commands.done.wrapping_add(1)]);
         } else if types != 0 {
             let QueueStatistics {
                 packets,
@@ -102,7 +102,7 @@ impl Settings {
                 partial_checksums,
                 gso_packets,
                 gso_bytes,
-            } = around.host.statistics(queue);
+            } = context.host.statistics(queue);
             put(spec::RX_BASIC, &[notifications, packets, bytes, interrupts, drops, overruns]);
             // Nothing is coalesced here.
             put(spec::RX_GSO, &[gso_packets, gso_bytes, 0, 0]);

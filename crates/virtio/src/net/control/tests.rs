@@ -91,13 +91,13 @@ proptest! {
         (0..8).filter(|n| started >> n & 1 != 0).for_each(|n| queues.insert(Queues::one(n)));
         for command in commands {
             let before = settings.clone();
-            let around = Surroundings {
+            let context = CommandContext {
                 host: &Statistics,
                 started: queues,
                 commands: CommandCounts::default(),
             };
             let mut result = Vec::new();
-            let outcome = settings.execute(&command, &around, &mut result);
+            let outcome = settings.execute(&command, &context, &mut result);
             let Ok(changes) = outcome else {
                 prop_assert_eq!(&settings, &before, "{:02x?}", command);
                 continue;

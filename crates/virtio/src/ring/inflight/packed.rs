@@ -53,8 +53,8 @@ pub(in crate::ring) struct PackedRecord {
     /// The positions where used descriptors go on, as the region says: [`NEW`] and [`OLD`].
     positions: [u16; 2],
     /// Chains to be taken again, and how many of them were.
-    again: Vec<Again>,
-    again_next: usize,
+    resubmit: Vec<Resubmitted>,
+    resubmit_next: usize,
 }
 
 /// A chain's entries.
@@ -63,12 +63,12 @@ struct Taken {
     id: u16,
     first: u16,
     last: u16,
-    again: bool,
+    resubmit: bool,
 }
 
 /// A chain to be taken again.
 #[derive(Debug)]
-pub(in crate::ring) struct Again {
+pub(in crate::ring) struct Resubmitted {
     counter: u64,
     first: u16,
     last: u16,
@@ -76,7 +76,7 @@ pub(in crate::ring) struct Again {
     descriptors: Vec<Descriptor>,
 }
 
-impl Again {
+impl Resubmitted {
     /// Returns a descriptor of the chain; an error if the chain goes on where there are no more: the region is wrong.
     pub(in crate::ring) fn descriptor(&self, index: u16) -> Result<Descriptor, RingError> {
         let found = self.descriptors.get(usize::from(index)).copied();
@@ -103,8 +103,8 @@ impl PackedRecord {
             taken: VecDeque::new(),
             batch: Vec::new(),
             positions: [position; 2],
-            again: Vec::new(),
-            again_next: 0,
+            resubmit: Vec::new(),
+            resubmit_next: 0,
         };
         let fresh = record.region.u16(VERSION_AT) != VERSION;
         // A place that the ring does not have: nothing here can be believed.
@@ -173,15 +173,15 @@ impl PackedRecord {
                 continue;
             }
             match self.chain(first, &mut claimed) {
-                Some(chain) => self.again.push(chain),
+                Some(chain) => self.resubmit.push(chain),
                 None => self.region.put_u8(Self::at(first, INFLIGHT), 0),
             }
         }
-        self.again.sort_unstable_by_key(|chain| chain.counter);
-        self.counter = self.again.last().map_or(0, |chain| chain.counter.wrapping_add(1));
+        self.resubmit.sort_unstable_by_key(|chain| chain.counter);
+        self.counter = self.resubmit.last().map_or(0, |chain| chain.counter.wrapping_add(1));
     }
 
-    fn chain(&mut self, first: u16, claimed: &mut [bool]) -> Option<Again> {
+    fn chain(&mut self, first: u16, claimed: &mut [bool]) -> Option<Resubmitted> {
         let region = &self.region;
         let count = region.u16(Self::at(first, NUM));
         if count == 0 || count > self.size {
@@ -209,12 +209,17 @@ impl PackedRecord {
             }
         }
         let last = entries.last().copied()?;
-        Some(Again { counter: region.u64(Self::at(first, COUNTER)), first, last, descriptors })
+        Some(Resubmitted {
+            counter: region.u64(Self::at(first, COUNTER)),
+            first,
+            last,
+            descriptors,
+        })
     }
 
     /// Returns how many descriptors the chains to be taken again have.
     pub(in crate::ring) fn held(&self) -> u16 {
-        let total: usize = self.again.iter().map(|chain| chain.descriptors.len()).sum();
+        let total: usize = self.resubmit.iter().map(|chain| chain.descriptors.len()).sum();
         total.min(usize::from(self.size)) as u16
     }
 
@@ -222,7 +227,7 @@ impl PackedRecord {
     /// what was in force leads through free entries only.
     fn relink(&mut self, position: u16) {
         let mut free = vec![true; usize::from(self.size)];
-        for chain in &self.again {
+        for chain in &self.resubmit {
             let mut entry = chain.first;
             for _ in &chain.descriptors {
                 free[usize::from(entry)] = false;
@@ -250,15 +255,15 @@ impl PackedRecord {
     }
 
     /// Returns the next chain to be taken again.
-    pub(in crate::ring) fn again(&self) -> Option<&Again> {
-        self.again.get(self.again_next)
+    pub(in crate::ring) fn resubmit(&self) -> Option<&Resubmitted> {
+        self.resubmit.get(self.resubmit_next)
     }
 
-    /// Takes the chain that [`PackedRecord::again`] gave.
-    pub(in crate::ring) fn take_again(&mut self, id: u16) {
-        if let Some(&Again { first, last, .. }) = self.again() {
-            self.taken.push_back(Taken { id, first, last, again: true });
-            self.again_next += 1;
+    /// Takes the chain that [`PackedRecord::resubmit`] gave.
+    pub(in crate::ring) fn take_resubmitted(&mut self, id: u16) {
+        if let Some(&Resubmitted { first, last, .. }) = self.resubmit() {
+            self.taken.push_back(Taken { id, first, last, resubmit: true });
+            self.resubmit_next += 1;
         }
     }
 
@@ -285,14 +290,14 @@ impl PackedRecord {
         // From here on it is in flight.
         region.put_u16(FREE_HEAD_AT[OLD], entry);
         self.free_head = entry;
-        self.taken.push_back(Taken { id, first, last, again: false });
+        self.taken.push_back(Taken { id, first, last, resubmit: false });
     }
 
     /// Undoes the taking of the chains taken last.
     pub(in crate::ring) fn put_back(&mut self, chains: &[Chain]) {
         for _ in chains {
             match self.taken.pop_back() {
-                Some(Taken { again: true, .. }) => self.again_next -= 1,
+                Some(Taken { resubmit: true, .. }) => self.resubmit_next -= 1,
                 Some(taken) => {
                     self.free(taken);
                     self.region.put_u16(FREE_HEAD_AT[OLD], self.free_head);
@@ -336,9 +341,11 @@ impl PackedRecord {
         self.positions = [position; 2];
         self.put_positions(self.positions);
         // None of them can be put back.
-        if self.again_next == self.again.len() && !self.taken.iter().any(|taken| taken.again) {
-            self.again.clear();
-            self.again_next = 0;
+        if self.resubmit_next == self.resubmit.len()
+            && !self.taken.iter().any(|taken| taken.resubmit)
+        {
+            self.resubmit.clear();
+            self.resubmit_next = 0;
         }
     }
 }

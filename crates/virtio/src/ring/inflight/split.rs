@@ -29,8 +29,8 @@ pub(in crate::ring) struct SplitRecord {
     /// Heads completed and not published.
     batch: Vec<u16>,
     /// Heads to take again. They are found where the available ring has its entries `again_from` on.
-    again: Vec<u16>,
-    again_from: u16,
+    resubmit: Vec<u16>,
+    resubmit_from: u16,
 }
 
 impl SplitRecord {
@@ -48,8 +48,8 @@ impl SplitRecord {
             size,
             counter: 0,
             batch: Vec::new(),
-            again: Vec::new(),
-            again_from: 0,
+            resubmit: Vec::new(),
+            resubmit_from: 0,
         };
         if record.region.u16(VERSION_AT) != VERSION {
             record.begin(published);
@@ -57,12 +57,12 @@ impl SplitRecord {
         }
         record.finish_batch(used);
         let states = (0..size).map(|head| (record.counter_of(head), head));
-        let mut again: Vec<(u64, u16)> =
+        let mut resubmit: Vec<(u64, u16)> =
             states.filter_map(|(counter, head)| Some((counter?, head))).collect();
-        again.sort_unstable();
-        record.counter = again.last().map_or(0, |(counter, _)| counter.wrapping_add(1));
-        record.again = again.into_iter().map(|(_, head)| head).collect();
-        record.again_from = used;
+        resubmit.sort_unstable();
+        record.counter = resubmit.last().map_or(0, |(counter, _)| counter.wrapping_add(1));
+        record.resubmit = resubmit.into_iter().map(|(_, head)| head).collect();
+        record.resubmit_from = used;
         (record, Some(used))
     }
 
@@ -101,13 +101,13 @@ impl SplitRecord {
     }
 
     /// Returns the head to be taken again at available index `index`.
-    pub(in crate::ring) fn again(&self, index: u16) -> Option<u16> {
-        self.again.get(usize::from(index.wrapping_sub(self.again_from))).copied()
+    pub(in crate::ring) fn resubmit(&self, index: u16) -> Option<u16> {
+        self.resubmit.get(usize::from(index.wrapping_sub(self.resubmit_from))).copied()
     }
 
     /// Records that the chain at available index `index` is taken.
     pub(in crate::ring) fn take(&mut self, index: u16, head: u16) {
-        if self.again(index).is_none() && head < self.size {
+        if self.resubmit(index).is_none() && head < self.size {
             self.region.put_u64(Self::at(head, COUNTER), self.counter);
             self.counter = self.counter.wrapping_add(1);
             self.region.put_u8(Self::at(head, INFLIGHT), 1);
@@ -117,7 +117,7 @@ impl SplitRecord {
     /// Records that the chains from available index `index` on are not taken any more.
     pub(in crate::ring) fn put_back(&mut self, index: u16, chains: &[Chain]) {
         for (index, chain) in (0..).map(|n: u16| index.wrapping_add(n)).zip(chains) {
-            if self.again(index).is_none() && chain.head < self.size {
+            if self.resubmit(index).is_none() && chain.head < self.size {
                 self.region.put_u8(Self::at(chain.head, INFLIGHT), 0);
             }
         }
@@ -131,9 +131,9 @@ impl SplitRecord {
     /// Records that the used index is about to be written.
     pub(in crate::ring) fn publish(&mut self, next_avail: u16) {
         // Once none of them can be put back the indices mean what they always do.
-        let past = usize::from(next_avail.wrapping_sub(self.again_from));
-        if past >= self.again.len() + usize::from(self.size) {
-            self.again.clear();
+        let past = usize::from(next_avail.wrapping_sub(self.resubmit_from));
+        if past >= self.resubmit.len() + usize::from(self.size) {
+            self.resubmit.clear();
         }
         for head in self.batch.iter().filter(|head| **head < self.size) {
             let last = self.region.u16(LAST_BATCH_HEAD_AT);
