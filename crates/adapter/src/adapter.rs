@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use manifold_datapath::{Datapath, WorkerSnapshot};
-use manifold_fabric::{BarInfo as PlacedBar, PfDriver, RootComplex, SystemClock};
+use manifold_fabric::{PfDriver, RootComplex, SystemClock};
 use manifold_pci::dump::vf_as_linux_shows;
 use manifold_pci::{CONFIG_SIZE, ConfigSpace, FunctionId};
 use manifold_port::Tap;
@@ -19,7 +19,7 @@ use crate::config::{Config, Uplink};
 use crate::device::Device;
 use crate::factory::Factory;
 use crate::function::Function;
-use crate::info::{AdapterInfo, BarInfo, DmaInfo, FunctionInfo};
+use crate::info::{AdapterInfo, DmaInfo, FunctionInfo};
 use crate::model::ModelFactory;
 use crate::switch::{Switch, empty_table};
 use crate::vhost::{self, VhostAttachment};
@@ -194,7 +194,7 @@ impl Adapter {
     fn describe(&self, host: &Host, function: &Function) -> Option<FunctionInfo> {
         let id = function.id;
         let info = host.driver.info();
-        let (routing_id, placed) = match id {
+        let (routing_id, bars) = match id {
             FunctionId::Pf => (info.routing_id, info.bars),
             FunctionId::Vf(index) => {
                 let vf = host.driver.vfs().get(usize::from(index))?;
@@ -210,7 +210,7 @@ impl Adapter {
             id,
             routing_id,
             identity: function.spec.identity,
-            bars: bars(&placed),
+            bars,
             socket: self.socket_path(id),
             vhost_socket: self.vhost_socket_path(id),
             mac,
@@ -274,14 +274,4 @@ fn open_tap(name: &str, mtu: u16) -> Result<Tap, Error> {
         );
     }
     Ok(tap)
-}
-
-fn bars(placed: &[Option<PlacedBar>; 6]) -> Vec<BarInfo> {
-    (0u8..)
-        .zip(placed)
-        .filter_map(|(index, bar)| {
-            let PlacedBar { address, size, width64, prefetchable } = (*bar)?;
-            Some(BarInfo { index, address, size, width64, prefetchable })
-        })
-        .collect()
 }

@@ -58,21 +58,18 @@ impl Factory {
         spec: FunctionSpec,
         space: ConfigSpace,
     ) -> Result<Arc<Function>, Error> {
-        let domain = Domain::new(id.to_string());
-        let counters = FunctionCounters::new(self.config.queue_pairs);
         let resources = Resources {
             id,
             mac: self.mac(id),
-            domain: Arc::clone(&domain),
+            domain: Domain::new(id.to_string()),
             msix: space.msix().clone(),
             datapath: Arc::clone(&self.datapath),
             switch: Arc::clone(&self.switch),
-            counters: counters.clone(),
+            counters: FunctionCounters::new(self.config.queue_pairs),
         };
-        let mac = resources.mac;
-        let model = self.models.build(resources).map_err(Error::Model)?;
+        let model = self.models.build(&resources).map_err(Error::Model)?;
         // This step comes last, so that a function that cannot be made leaves nothing behind.
-        self.datapath.add_function(id, &domain, &counters)?;
-        Ok(Arc::new(Function::new(id, mac, spec, space, model, domain, counters)))
+        self.datapath.add_function(id, &resources.domain, &resources.counters)?;
+        Ok(Arc::new(Function::new(resources, spec, space, model)))
     }
 }

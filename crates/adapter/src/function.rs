@@ -14,7 +14,7 @@ use manifold_vhost_user::DeviceStatus;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::info::PeerInfo;
-use crate::model::{Doorbell, Model, Virtqueues};
+use crate::model::{Doorbell, Model, Resources, Virtqueues};
 
 /// A PCIe function of the adapter.
 pub(crate) struct Function {
@@ -76,30 +76,24 @@ enum MsixPart {
 impl Function {
     /// Puts a function together; nothing reaches it yet.
     pub(crate) fn new(
-        id: FunctionId,
-        mac: [u8; 6],
+        resources: Resources,
         spec: FunctionSpec,
         space: ConfigSpace,
         model: Model,
-        domain: Arc<Domain>,
-        counters: FunctionCounters,
     ) -> Self {
-        let Model { nic, doorbells, virtqueues } = model;
-        let (msix, view) = (space.msix().clone(), Passthrough::new(&space, &spec));
-        let registers = Mutex::new(Registers { space, view, model: nic });
-        let (present, holder) = (AtomicBool::new(true), Mutex::new(None));
+        let view = Passthrough::new(&space, &spec);
         Function {
-            id,
-            mac,
+            id: resources.id,
+            mac: resources.mac,
             spec,
-            domain,
-            counters,
-            msix,
-            doorbells,
-            virtqueues,
-            holder,
-            present,
-            registers,
+            domain: resources.domain,
+            counters: resources.counters,
+            msix: resources.msix,
+            doorbells: model.doorbells,
+            virtqueues: model.virtqueues,
+            holder: Mutex::new(None),
+            present: AtomicBool::new(true),
+            registers: Mutex::new(Registers { space, view, model: model.nic }),
         }
     }
 

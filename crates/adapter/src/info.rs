@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use manifold_datapath::PairSnapshot;
 use manifold_dma::{FaultReport, Stats};
+use manifold_fabric::BarInfo;
 use manifold_pci::{DriverReport, FunctionId, Identity, RoutingId};
 
 use crate::Uplink;
@@ -30,21 +31,6 @@ pub struct AdapterInfo {
     pub queue_pairs: u16,
     /// Folder of the sockets.
     pub run_dir: PathBuf,
-}
-
-/// One BAR.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BarInfo {
-    /// Number of the BAR, 0 to 5.
-    pub index: u8,
-    /// Address at which the PF driver placed it.
-    pub address: u64,
-    /// Size in bytes.
-    pub size: u64,
-    /// `true` for a 64-bit BAR, which takes two registers.
-    pub width64: bool,
-    /// `true` when reads have no side effects.
-    pub prefetchable: bool,
 }
 
 /// The protocol by which a VMM is attached.
@@ -99,8 +85,8 @@ pub struct FunctionInfo {
     pub routing_id: RoutingId,
     /// IDs, as Linux shows them.
     pub identity: Identity,
-    /// BARs; those of a VF are its shares of the apertures.
-    pub bars: Vec<BarInfo>,
+    /// BARs by number, as the PF driver placed them; those of a VF are its shares of the apertures.
+    pub bars: [Option<BarInfo>; 6],
     /// The vfio-user socket.
     pub socket: PathBuf,
     /// The vhost-user socket.

@@ -43,5 +43,5 @@ mod virtio_net;
 pub use adapter::{Adapter, View};
 pub use config::{Config, Uplink};
 pub use error::Error;
-pub use info::{AdapterInfo, BarInfo, DmaInfo, FunctionInfo, PeerInfo, Protocol};
+pub use info::{AdapterInfo, DmaInfo, FunctionInfo, PeerInfo, Protocol};
 pub use model::{Model, ModelFactory, Resources};

@@ -29,7 +29,7 @@ pub trait ModelFactory: Send + Sync {
     ///
     /// # Errors
     /// When the adapter's settings do not suit the model, or the system is out of resources.
-    fn build(&self, resources: Resources) -> Result<Model, Box<dyn Error + Send + Sync>>;
+    fn build(&self, resources: &Resources) -> Result<Model, Box<dyn Error + Send + Sync>>;
 }
 
 /// The parts of a function that its device model may use.

@@ -41,17 +41,17 @@ impl ModelFactory for VirtioNet {
         self.config(id, mac).function_spec()
     }
 
-    fn build(&self, resources: Resources) -> Result<Model, Box<dyn Error + Send + Sync>> {
+    fn build(&self, resources: &Resources) -> Result<Model, Box<dyn Error + Send + Sync>> {
         let config = self.config(resources.id, resources.mac);
         let (features, pairs) = (config.offer | VERSION_1, config.queue_pairs);
         let queues = resources.queues(pairs)?;
-        let host = Arc::clone(&queues) as Arc<_>;
+        let (domain, host) = (Arc::clone(&resources.domain), Arc::clone(&queues) as Arc<_>);
         let doorbell = |(queue, kick)| {
             let offset = layout::doorbell_offset(queue);
             Doorbell { bar: layout::BAR, offset, kick }
         };
         Ok(Model {
-            nic: Box::new(NetDevice::new(config, resources.domain, &resources.msix, host)?),
+            nic: Box::new(NetDevice::new(config, domain, &resources.msix, host)?),
             doorbells: queues.doorbells().map(doorbell).collect(),
             virtqueues: Some(Virtqueues { features, pairs, queues }),
         })

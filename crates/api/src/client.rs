@@ -78,7 +78,7 @@ pub enum Error {
     Refused(Problem),
 }
 
-/// A client of one daemon. Every call makes a connection of its own.
+/// A client of one daemon. Every call makes a connection of its own, and fails with an [`Error`].
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
@@ -91,65 +91,41 @@ impl Client {
     }
 
     /// Describes the adapter as a whole.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn adapter(&self) -> Result<Adapter, Error> {
         self.get("/v1/adapter").await
     }
 
     /// Lists the threads that move frames, and where their time goes.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn workers(&self) -> Result<Vec<Worker>, Error> {
         self.get("/v1/workers").await
     }
 
     /// Lists the functions: the PF, then the VFs by index.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn functions(&self) -> Result<Vec<Function>, Error> {
         self.get("/v1/functions").await
     }
 
     /// Describes one function.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn function(&self, id: FunctionId) -> Result<Function, Error> {
         self.get(&format!("/v1/functions/{id}")).await
     }
 
     /// Returns a function's configuration space.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn config_space(&self, id: FunctionId, view: View) -> Result<ConfigSpace, Error> {
         self.get(&format!("/v1/functions/{id}/config?view={view}")).await
     }
 
     /// Lists the VFs.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn vfs(&self) -> Result<Vfs, Error> {
         self.get("/v1/vfs").await
     }
 
     /// Enables `count` VFs and returns them.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn enable_vfs(&self, count: u32) -> Result<Vfs, Error> {
         self.call(Method::POST, "/v1/vfs", Some(&EnableVfs { count })).await
     }
 
     /// Disables all VFs.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub async fn disable_vfs(&self) -> Result<VfsDisabled, Error> {
         self.call(Method::DELETE, "/v1/vfs", None::<&()>).await
     }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use manifold_adapter::{Adapter, BarInfo, DmaInfo, Error, FunctionInfo, Protocol};
+use manifold_adapter::{Adapter, DmaInfo, Error, FunctionInfo, Protocol};
 use manifold_dma::{Access, Fault};
-use manifold_fabric::Error as FabricError;
+use manifold_fabric::{BarInfo, Error as FabricError};
 use manifold_pci::{CONFIG_SIZE, FunctionId};
 
 use crate::backend::Backend;
@@ -129,7 +129,7 @@ fn function(info: FunctionInfo) -> types::Function {
             class_code: identity.class_code,
             revision: identity.revision,
         },
-        bars: info.bars.into_iter().map(bar).collect(),
+        bars: (0..).zip(info.bars).filter_map(bar).collect(),
         socket: info.socket,
         vhost_socket: info.vhost_socket,
         mac: types::MacAddr(info.mac),
@@ -168,9 +168,9 @@ fn function(info: FunctionInfo) -> types::Function {
     }
 }
 
-fn bar(info: BarInfo) -> types::Bar {
-    let BarInfo { index, address, size, width64, prefetchable } = info;
-    types::Bar { index, address, size, width64, prefetchable }
+fn bar((index, info): (u8, Option<BarInfo>)) -> Option<types::Bar> {
+    let BarInfo { address, size, width64, prefetchable } = info?;
+    Some(types::Bar { index, address, size, width64, prefetchable })
 }
 
 fn dma(info: DmaInfo) -> types::Dma {

@@ -1,11 +1,17 @@
 //! Serde helpers for values that JSON carries as text.
 
+use std::fmt::Display;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serializer, de};
+
+fn parse<T: FromStr<Err: Display>, E: de::Error>(text: &str) -> Result<T, E> {
+    text.parse().map_err(|error| E::custom(format_args!("\"{text}\": {error}")))
+}
+
 /// Writes a value with its `Display` and reads it with its `FromStr`.
 pub(crate) mod display {
-    use std::fmt::Display;
-    use std::str::FromStr;
-
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use super::*;
 
     pub(crate) fn serialize<T: Display, S: Serializer>(
         value: &T,
@@ -14,23 +20,16 @@ pub(crate) mod display {
         to.collect_str(value)
     }
 
-    pub(crate) fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
-    where
-        T: FromStr,
-        T::Err: Display,
-        D: Deserializer<'de>,
-    {
-        let text = <std::borrow::Cow<'_, str>>::deserialize(from)?;
-        text.parse().map_err(|error| de::Error::custom(format_args!("\"{text}\": {error}")))
+    pub(crate) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<T, D::Error> {
+        parse(&<std::borrow::Cow<'_, str>>::deserialize(from)?)
     }
 }
 
 /// Writes a list of values with their `Display` and reads it with their `FromStr`.
 pub(crate) mod display_list {
-    use std::fmt::Display;
-    use std::str::FromStr;
-
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use super::*;
 
     pub(crate) fn serialize<T: Display, S: Serializer>(
         values: &[T],
@@ -39,27 +38,20 @@ pub(crate) mod display_list {
         to.collect_seq(values.iter().map(ToString::to_string))
     }
 
-    pub(crate) fn deserialize<'de, T, D>(from: D) -> Result<Vec<T>, D::Error>
-    where
-        T: FromStr,
-        T::Err: Display,
-        D: Deserializer<'de>,
-    {
-        let texts = Vec::<String>::deserialize(from)?;
-        let parse = |text: String| {
-            text.parse().map_err(|error| de::Error::custom(format_args!("\"{text}\": {error}")))
-        };
-        texts.into_iter().map(parse).collect()
+    pub(crate) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<T>, D::Error> {
+        Vec::<String>::deserialize(from)?.iter().map(|text| parse(text)).collect()
     }
 }
 
 /// Writes the 4096 bytes of a configuration space as 8192 hexadecimal digits, and reads them.
 pub(crate) mod hex {
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use std::fmt::Write;
 
     use manifold_pci::CONFIG_SIZE;
 
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    use super::*;
 
     pub(crate) fn serialize<S: Serializer>(
         bytes: &[u8; CONFIG_SIZE],
@@ -67,9 +59,8 @@ pub(crate) mod hex {
     ) -> Result<S::Ok, S::Error> {
         let mut text = String::with_capacity(2 * bytes.len());
         for byte in bytes {
-            for nibble in [byte >> 4, byte & 0xf] {
-                text.push(char::from(DIGITS[usize::from(nibble)]));
-            }
+            // Writing to a string never fails.
+            let _ = write!(text, "{byte:02x}");
         }
         to.serialize_str(&text)
     }

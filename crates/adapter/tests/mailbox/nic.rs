@@ -57,9 +57,9 @@ impl ModelFactory for Mailboxes {
         }
     }
 
-    fn build(&self, resources: Resources) -> Result<Model, Box<dyn Error + Send + Sync>> {
-        let Resources { mac, domain, msix, .. } = resources;
-        let interrupt = msix.vector(0).ok_or("no vector")?;
+    fn build(&self, resources: &Resources) -> Result<Model, Box<dyn Error + Send + Sync>> {
+        let (mac, domain) = (resources.mac, Arc::clone(&resources.domain));
+        let interrupt = resources.msix.vector(0).ok_or("no vector")?;
         Ok(Model::new(Box::new(Mailbox {
             mac,
             domain,
