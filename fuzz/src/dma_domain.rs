@@ -1,5 +1,5 @@
-//! Maps, unmaps and accesses memory through a DMA domain, and compares it with a model that keeps one
-//! entry for each page.
+//! Maps, unmaps and accesses memory through a DMA domain, and compares it with a model that keeps
+//! one entry for each page.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

@@ -1,4 +1,5 @@
-//! The fuzz target's body: bytes in, everything done with them that the data path does, and what must hold asserted.
+//! The fuzz target's body: bytes in, everything done with them that the data path does, and what
+//! must hold asserted.
 
 use manifold_offload::spec::{hash_type, virtio};
 use manifold_offload::{
@@ -10,7 +11,8 @@ use manifold_testing::Segments;
 /// Segments of one frame that are looked at: a fuzzer likes them short.
 const MAX_SEGMENTS: usize = 64;
 
-/// The first byte says how much of the frame is parsed at first, ten are a virtio_net_hdr, the rest is the frame.
+/// The first byte says how much of the frame is parsed at first, ten are a virtio_net_hdr, the rest
+/// is the frame.
 ///
 /// # Panics
 ///

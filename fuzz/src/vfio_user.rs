@@ -1,5 +1,5 @@
-//! What the fuzz target and the property tests of vfio-user check: each function takes any bytes and
-//! panics if a promise is broken.
+//! What the fuzz target and the property tests of vfio-user check: each function takes any bytes
+//! and panics if a promise is broken.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

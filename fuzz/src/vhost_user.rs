@@ -40,9 +40,9 @@ const WITH_REPLY: [u32; 7] = [
     request::GET_STATUS,
 ];
 
-/// Plays `data` as what a client sends. The first byte says how: in pieces of what size, and whether
-/// features are negotiated and memory and a ring set up before. Bytes of each piece say whether
-/// descriptors come with it.
+/// Plays `data` as what a client sends. The first byte says how: in pieces of what size, and
+/// whether features are negotiated and memory and a ring set up before. Bytes of each piece say
+/// whether descriptors come with it.
 ///
 /// Every message has at most one reply, which answers it; the device is asked only for what is in
 /// range and what it has; all that it was given is taken back at the end.
@@ -123,7 +123,8 @@ struct Client {
 }
 
 impl Client {
-    /// Sends `stream` in pieces of at most `piece` bytes. Returns why the connection ended, if it did.
+    /// Sends `stream` in pieces of at most `piece` bytes. Returns why the connection ended, if it
+    /// did.
     fn play(
         &mut self,
         stream: &[u8],

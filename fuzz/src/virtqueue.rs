@@ -1,7 +1,8 @@
-//! The fuzz target's body: bytes in, a guest's memory, a queue somewhere in it and a device that serves it.
+//! The fuzz target's body: bytes in, a guest's memory, a queue somewhere in it and a device that
+//! serves it.
 //!
-//! What a device relies on is asserted after every step; whatever the ring holds, the worst that may come of it is a
-//! [`RingError`].
+//! What a device relies on is asserted after every step; whatever the ring holds, the worst that
+//! may come of it is a [`RingError`].
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -313,7 +314,8 @@ fn guest_step(guest: &mut Guest, step: u8, available: &mut u16, input: &mut Inpu
     let packed = guest.features.packed;
     match step {
         0..75 if packed && !step.is_multiple_of(4) => {
-            // The next descriptor, as far as the flags, or just the flags: whose turn it is, mostly right.
+            // The next descriptor, as far as the flags, or just the flags: whose turn it is, mostly
+            // right.
             let place = Place::from(*available);
             let turn = if input.u8() < 240 { place.flags(true) } else { input.u16() };
             let flags = turn | u16::from(input.u8() & [0, 1, 7][usize::from(step % 4) - 1]);

@@ -1,4 +1,5 @@
-//! Configuration space: any accesses, by bus and VMM, leave lists whole, read-only bits alone and events true.
+//! Configuration space: any accesses, by bus and VMM, leave lists whole, read-only bits alone and
+//! events true.
 #![no_main]
 
 #[path = "../src/config_space.rs"]

@@ -1,4 +1,5 @@
-//! DMA domains: whatever is mapped, unmapped and accessed, a domain does what a page table would do.
+//! DMA domains: whatever is mapped, unmapped and accessed, a domain does what a page table would
+//! do.
 #![no_main]
 
 #[path = "../src/dma_domain.rs"]

@@ -1,4 +1,5 @@
-//! Off-loads: whatever header and frame a guest sends, what was judged stays and the checksums agree.
+//! Off-loads: whatever header and frame a guest sends, what was judged stays and the checksums
+//! agree.
 #![no_main]
 
 #[path = "../src/offload.rs"]

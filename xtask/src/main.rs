@@ -1,7 +1,7 @@
 //! Developer commands: `cargo xtask setup`, `test`, `bench`, `fuzz`, `vm`.
 //!
-//! Each command runs plain programs one after the other, and installs or names what they need. xtask
-//! is not part of what is shipped, and nothing else depends on it.
+//! Each command runs plain programs one after the other, and installs or names what they need.
+//! xtask is not part of what is shipped, and nothing else depends on it.
 //!
 //! ```text
 //!   cargo xtask test = setup (what is missing: apt, QEMU and kernel for guests)

@@ -22,7 +22,8 @@ pub(crate) fn target_dir() -> PathBuf {
     }
 }
 
-/// A command in the workspace, without what the outer cargo has put into the environment for xtask itself.
+/// A command in the workspace, without what the outer cargo has put into the environment for xtask
+/// itself.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.current_dir(workspace());

@@ -60,7 +60,8 @@ pub(crate) fn packages(parts: &[Part]) -> Result<()> {
         command.env("DEBIAN_FRONTEND", "noninteractive");
         command
     };
-    // Without lists nothing is found, with old ones downloads fail; a source that is out of order is no reason to stop.
+    // Without lists nothing is found, with old ones downloads fail; a source that is out of order
+    // is no reason to stop.
     let _ = apt().args(["-q", "update"]).status();
     step(&install, apt().args(["-q", "-y", "install", "--no-install-recommends"]).args(&missing))?;
     let still: Vec<&str> = REQUIREMENTS

@@ -8,7 +8,8 @@ use crate::part::Part;
 use crate::run::{answers, cargo, step, target_dir};
 use crate::{fuzz, lint, setup};
 
-/// Runs `only`, or all parts where it is empty. A part whose requirements cannot be met fails; none is skipped.
+/// Runs `only`, or all parts where it is empty. A part whose requirements cannot be met fails; none
+/// is skipped.
 pub(crate) fn run(only: &[Part], fuzz_seconds: u32) -> Result<()> {
     let begin = Instant::now();
     let parts: Vec<Part> =
@@ -40,7 +41,8 @@ fn unit() -> Result<()> {
     }
 }
 
-/// Runs the models in a build of their own, because loom replaces the atomics of what is built for it.
+/// Runs the models in a build of their own, because loom replaces the atomics of what is built for
+/// it.
 fn models() -> Result<()> {
     let arguments = ["test", "--package", "manifold-datapath", "--package", "manifold-dma"];
     let mut command = cargo(&arguments);

@@ -34,7 +34,8 @@ pub enum View {
     Linux,
 }
 
-/// A running adapter. Dropping the adapter disconnects every VMM, removes the sockets and stops the workers.
+/// A running adapter. Dropping the adapter disconnects every VMM, removes the sockets and stops the
+/// workers.
 pub struct Adapter {
     config: Config,
     device: Arc<Device>,
@@ -67,12 +68,12 @@ impl Adapter {
         Self::with_models(config, models)
     }
 
-    /// Builds an adapter with device models from `models`, lets the PF driver enumerate it, and serves the PF's sockets.
-    /// No VF is enabled.
+    /// Builds an adapter with device models from `models`, lets the PF driver enumerate it, and
+    /// serves the PF's sockets. No VF is enabled.
     ///
     /// # Errors
-    /// When `config` is out of range, the uplink cannot be opened, a socket is in use, or the system is out of
-    /// resources. Nothing is left behind then.
+    /// When `config` is out of range, the uplink cannot be opened, a socket is in use, or the
+    /// system is out of resources. Nothing is left behind then.
     pub fn with_models(config: Config, models: Box<dyn ModelFactory>) -> Result<Self, Error> {
         config.check()?;
         let datapath = Arc::new(Datapath::start(&empty_table(), &config.workers)?);
@@ -106,8 +107,8 @@ impl Adapter {
     /// Enables `count` VFs through the PF and serves their sockets.
     ///
     /// # Errors
-    /// When VFs are enabled already, `count` is 0 or above TotalVFs, or a socket cannot be served (no VF is enabled
-    /// then).
+    /// When VFs are enabled already, `count` is 0 or above TotalVFs, or a socket cannot be served
+    /// (no VF is enabled then).
     pub fn enable_vfs(&self, count: u16) -> Result<(), Error> {
         let mut host = self.host.lock();
         host.driver.enable(count)?;
@@ -120,8 +121,8 @@ impl Adapter {
         Ok(())
     }
 
-    /// Disables all VFs and disconnects the VMMs that hold one. Returns how many VFs there were, and how many of them
-    /// were attached.
+    /// Disables all VFs and disconnects the VMMs that hold one. Returns how many VFs there were,
+    /// and how many of them were attached.
     pub fn disable_vfs(&self) -> (u16, u16) {
         let mut host = self.host.lock();
         let vfs = host.driver.vfs().len() as u16;
@@ -223,7 +224,8 @@ impl Adapter {
         })
     }
 
-    /// Returns the host's side of the bus, for a program that drives functions as a host's kernel would.
+    /// Returns the host's side of the bus, for a program that drives functions as a host's kernel
+    /// would.
     pub fn root_complex(&self) -> Arc<RootComplex> {
         Arc::clone(self.host.lock().driver.root())
     }
@@ -260,7 +262,8 @@ impl Drop for Adapter {
     }
 }
 
-/// Opens the uplink. A setting of the interface that would lose frames gets a warning: it is the administrator's to change.
+/// Opens the uplink. A setting of the interface that would lose frames gets a warning: it is the
+/// administrator's to change.
 fn open_tap(name: &str, mtu: u16) -> Result<Tap, Error> {
     let tap = Tap::open(name)?;
     if matches!(tap.is_up(), Ok(false)) {

@@ -1,5 +1,5 @@
-//! An attachment is a function on its vfio-user socket. It does what Linux's vfio-pci does for a VMM that has the
-//! function passed through.
+//! An attachment is a function on its vfio-user socket. It does what Linux's vfio-pci does for a
+//! VMM that has the function passed through.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,8 @@ impl Attachment {
         bar.as_ref().map(|bar| bar.size)
     }
 
-    /// Reports whether the function has ceased to exist. It answers as the bus does: with ones, and writes go nowhere.
+    /// Reports whether the function has ceased to exist. It answers as the bus does: with ones, and
+    /// writes go nowhere.
     fn gone(&self) -> bool {
         !self.function.is_present()
     }
@@ -57,8 +58,9 @@ impl Device for Attachment {
     }
 
     fn region_info(&self, index: u32) -> Option<RegionInfo> {
-        // Virtio-pci's BARs hold registers whose every access has an effect, and an MSI-X table that the VMM emulates:
-        // there is nothing to map. Doorbells, the one hot register, are eventfds (`region_io_fds`).
+        // Virtio-pci's BARs hold registers whose every access has an effect, and an MSI-X table
+        // that the VMM emulates: there is nothing to map. Doorbells, the one hot register, are
+        // eventfds (`region_io_fds`).
         if index == spec::PCI_CONFIG_REGION {
             return Some(RegionInfo::messages(CONFIG_SIZE as u64));
         }

@@ -42,7 +42,8 @@ impl FromStr for Uplink {
     }
 }
 
-/// Returns `true` for a name that Linux's dev_valid_name() takes; IFNAMSIZ is 16 with the final NUL.
+/// Returns `true` for a name that Linux's dev_valid_name() takes; IFNAMSIZ is 16 with the final
+/// NUL.
 fn is_interface_name(name: &str) -> bool {
     let bad = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
     (1..=15).contains(&name.len()) && name != "." && name != ".." && !name.contains(bad)
@@ -59,19 +60,21 @@ pub struct Config {
     pub queue_pairs: u16,
     /// Largest queue offered, in descriptors: a power of two, 2 to 1,024.
     pub queue_size: u16,
-    /// MAC address of the PF; VF n has it plus n + 1. `None` stands for a locally administered address that stays the
-    /// same for the same machine and folder.
+    /// MAC address of the PF; VF n has it plus n + 1. `None` stands for a locally administered
+    /// address that stays the same for the same machine and folder.
     pub base_mac: Option<[u8; 6]>,
     /// Folder for the sockets; it must exist.
     pub run_dir: PathBuf,
     /// Interface that the port is connected to.
     pub uplink: Uplink,
-    /// The threads that move frames, 1 to 64. Each is pinned to the processor of this number, or left to the system.
+    /// The threads that move frames, 1 to 64. Each is pinned to the processor of this number, or
+    /// left to the system.
     pub workers: Vec<Option<usize>>,
 }
 
 impl Config {
-    /// Returns the usual settings: 256 VFs, MTU 1500, four queue pairs of 256 descriptors, no uplink, one worker.
+    /// Returns the usual settings: 256 VFs, MTU 1500, four queue pairs of 256 descriptors, no
+    /// uplink, one worker.
     pub fn new(run_dir: impl Into<PathBuf>) -> Self {
         Config {
             total_vfs: MAX_VFS,
@@ -110,7 +113,8 @@ impl Config {
     }
 }
 
-/// Returns a function's MAC address: the PF's (`base`) plus the function's index, in the last two bytes.
+/// Returns a function's MAC address: the PF's (`base`) plus the function's index, in the last two
+/// bytes.
 pub(crate) fn function_mac(base: [u8; 6], id: FunctionId) -> [u8; 6] {
     let index = u16::try_from(id.index()).unwrap_or(u16::MAX);
     mac_plus(base, index).unwrap_or(base)

@@ -17,12 +17,14 @@ pub(crate) struct Device {
     vfs: RwLock<Vec<Arc<Function>>>,
     /// The requests that the device decodes, as the PF's registers say; rebuilt when they change.
     decoder: RwLock<Decoder>,
-    /// The lock is held while the VFs change, so that two writes to VF Enable take effect one after the other.
+    /// The lock is held while the VFs change, so that two writes to VF Enable take effect one after
+    /// the other.
     changing: Mutex<()>,
 }
 
 impl Device {
-    /// Builds a device out of reset. Its PF is on bus 0 until a configuration write tells it its bus.
+    /// Builds a device out of reset. Its PF is on bus 0 until a configuration write tells it its
+    /// bus.
     pub(crate) fn new(factory: Factory) -> Result<Self, crate::Error> {
         let pf = factory.pf()?;
         factory.switch.add([(pf.id, pf.mac)]);

@@ -8,7 +8,8 @@ pub enum Error {
     /// TotalVFs is out of range.
     #[error("total VFs {0} is out of range: choose 1 to 256")]
     TotalVfs(u16),
-    /// The base MAC address cannot be a station's, or the VFs' addresses would overflow its last two bytes.
+    /// The base MAC address cannot be a station's, or the VFs' addresses would overflow its last
+    /// two bytes.
     #[error(
         "base MAC {0} does not do: choose a unicast address whose last two bytes leave room for every VF, for example \
          02:00:00:00:00:00"

@@ -29,7 +29,8 @@ pub(crate) struct Function {
     pub(crate) virtqueues: Option<Virtqueues>,
     /// The VMM that is attached. There is one at a time, whatever the protocol.
     holder: Mutex<Option<Holder>>,
-    /// The flag is false once the function has ceased to exist, although a VMM may still hold its socket.
+    /// The flag is false once the function has ceased to exist, although a VMM may still hold its
+    /// socket.
     present: AtomicBool,
     registers: Mutex<Registers>,
 }
@@ -102,9 +103,9 @@ impl Function {
         self.present.load(Ordering::Acquire)
     }
 
-    /// Locks the registers for a write, if the function exists. A write that comes in while the function is removed is
-    /// either done before or not at all: another function may soon have the same number, and the workers and the switch
-    /// know functions by number.
+    /// Locks the registers for a write, if the function exists. A write that comes in while the
+    /// function is removed is either done before or not at all: another function may soon have the
+    /// same number, and the workers and the switch know functions by number.
     fn live_registers(&self) -> Option<MutexGuard<'_, Registers>> {
         let registers = self.registers.lock();
         self.is_present().then_some(registers)
@@ -160,7 +161,8 @@ impl Function {
         }
     }
 
-    /// Resets the function as VFIO_DEVICE_RESET does: the device and its registers, but not the PF's SR-IOV capability.
+    /// Resets the function as VFIO_DEVICE_RESET does: the device and its registers, but not the
+    /// PF's SR-IOV capability.
     pub(crate) fn reset_by_vmm(&self) {
         let mut registers = self.registers.lock();
         registers.model.reset();
@@ -310,7 +312,8 @@ mod tests {
     use crate::switch::{Switch, empty_table};
     use crate::virtio_net::VirtioNet;
 
-    /// Offset of `device_status` (virtio 1.3, 4.1.4.3); the common configuration comes first in its BAR.
+    /// Offset of `device_status` (virtio 1.3, 4.1.4.3); the common configuration comes first in its
+    /// BAR.
     const DEVICE_STATUS: u64 = 0x14;
 
     #[test]

@@ -1,11 +1,13 @@
 //! The adapter: every part of Manifold put together.
 //!
-//! What it is: one PF and up to 256 VFs with their configuration spaces, device models, DMA domains and queues; the host
-//! side that drives them (root complex and PF driver); the sockets on which VMMs attach; the switch's policies. Device
-//! models are behind a trait: `model` says what they get, `virtio_net` is the one that the product has, and
-//! `docs/device-model.md` shows how another is added.
+//! What it is: one PF and up to 256 VFs with their configuration spaces, device models, DMA domains
+//! and queues; the host side that drives them (root complex and PF driver); the sockets on which
+//! VMMs attach; the switch's policies. Device models are behind a trait: `model` says what they
+//! get, `virtio_net` is the one that the product has, and `docs/device-model.md` shows how another
+//! is added.
 //!
-//! What it is not: a command line or an API (those are above it), and none of the mechanisms (those are below).
+//! What it is not: a command line or an API (those are above it), and none of the mechanisms (those
+//! are below).
 //!
 //! ```text
 //!   management --> Adapter --> PfDriver --> RootComplex --> Device (config and memory requests by routing ID, address)
@@ -20,8 +22,8 @@
 //!                                            Switch (policies -> Table) --/
 //! ```
 //!
-//! Locks are taken in this order: [`Adapter`]'s driver, a function's registers, the switch's policies, a domain's
-//! mappings. Workers take none of them.
+//! Locks are taken in this order: [`Adapter`]'s driver, a function's registers, the switch's
+//! policies, a domain's mappings. Workers take none of them.
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,10 @@
-//! The seam between functions and device models: what a model is built from, and what it hands over. It is explained in
-//! `docs/device-model.md`.
+//! The seam between functions and device models: what a model is built from, and what it hands
+//! over. It is explained in `docs/device-model.md`.
 //!
-//! A function holds its model as `dyn` [`Nic`]. The PF and its VFs may have different models, and the choice is made when
-//! an adapter starts, so a type parameter would run through every type here and end nowhere. The price is one indirect
-//! call for each register access, which costs a VMM microseconds; frames do not pass this seam.
+//! A function holds its model as `dyn` [`Nic`]. The PF and its VFs may have different models, and
+//! the choice is made when an adapter starts, so a type parameter would run through every type here
+//! and end nowhere. The price is one indirect call for each register access, which costs a VMM
+//! microseconds; frames do not pass this seam.
 
 use std::error::Error;
 use std::io;
@@ -18,11 +19,11 @@ use crate::switch::Switch;
 
 /// Makes the device models of an adapter's functions.
 ///
-/// For each function, first `spec` is called, then `build`. VFs are made and removed as the PF driver sets and clears VF
-/// Enable.
+/// For each function, first `spec` is called, then `build`. VFs are made and removed as the PF
+/// driver sets and clears VF Enable.
 pub trait ModelFactory: Send + Sync {
-    /// Returns what the configuration space of a function is built from; `mac` is the address the PF assigns to it. All
-    /// VFs have the same BARs and IDs.
+    /// Returns what the configuration space of a function is built from; `mac` is the address the
+    /// PF assigns to it. All VFs have the same BARs and IDs.
     fn spec(&self, id: FunctionId, mac: [u8; 6]) -> FunctionSpec;
 
     /// Builds the model of a function, as after power-on.
@@ -60,7 +61,8 @@ pub struct Model {
     pub(crate) nic: Box<dyn Nic>,
     /// Registers that a VMM may replace by eventfds.
     pub(crate) doorbells: Vec<Doorbell>,
-    /// Queues that vhost-user attaches; `None` for a model without virtqueues, which can be attached over vfio-user only.
+    /// Queues that vhost-user attaches; `None` for a model without virtqueues, which can be
+    /// attached over vfio-user only.
     pub(crate) virtqueues: Option<Virtqueues>,
 }
 

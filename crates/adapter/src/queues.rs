@@ -16,7 +16,8 @@ pub(crate) struct Queues {
     function: FunctionId,
     datapath: Arc<Datapath>,
     switch: Arc<Switch>,
-    /// Doorbells of the transmit queues, by pair. They live as long as the function, so that a VMM can keep them.
+    /// Doorbells of the transmit queues, by pair. They live as long as the function, so that a VMM
+    /// can keep them.
     kicks: Vec<Kick>,
     counters: FunctionCounters,
 }
@@ -51,8 +52,8 @@ impl Queues {
         }
     }
 
-    /// Starts to serve a queue, woken by `kick` or else by the doorbell of its pair. Chains in flight are recorded in
-    /// `inflight`.
+    /// Starts to serve a queue, woken by `kick` or else by the doorbell of its pair. Chains in
+    /// flight are recorded in `inflight`.
     ///
     /// # Errors
     /// When the ring is not usable or there is no such pair.

@@ -1,4 +1,5 @@
-//! The switch's policies: each function's filters, limited by what the PF allows it, become the workers' forwarding table.
+//! The switch's policies: each function's filters, limited by what the PF allows it, become the
+//! workers' forwarding table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,10 +9,12 @@ use manifold_eswitch::{Filters, MacAddr, Policy, Table, TableBuilder};
 use manifold_pci::FunctionId;
 use parking_lot::Mutex;
 
-/// Bytes of an Ethernet header, which come on top of the MTU. The switch allows for a VLAN tag by itself.
+/// Bytes of an Ethernet header, which come on top of the MTU. The switch allows for a VLAN tag by
+/// itself.
 const FRAME_OVERHEAD: u32 = 14;
 
-/// The policies of all functions. A change builds a new table and hands it to the workers before it returns.
+/// The policies of all functions. A change builds a new table and hands it to the workers before it
+/// returns.
 pub(crate) struct Switch {
     datapath: Arc<Datapath>,
     max_frame_len: u32,
@@ -22,8 +25,8 @@ pub(crate) struct Switch {
 struct State {
     policies: BTreeMap<FunctionId, Policy>,
     uplink: bool,
-    /// Functions whose claim to another's address has been logged. There is one warning for each, as a driver can make as
-    /// many claims as it likes.
+    /// Functions whose claim to another's address has been logged. There is one warning for each,
+    /// as a driver can make as many claims as it likes.
     warned: BTreeSet<FunctionId>,
 }
 
@@ -94,9 +97,9 @@ pub(crate) fn empty_table() -> Arc<Table> {
     Arc::new(TableBuilder::new().build())
 }
 
-/// Limits the filters a driver asked for to those that the PF lets its function have. A VF is not trusted (as other
-/// adapters say): it gets no unicast frames but its own, so promiscuous mode shows it every multicast frame and every VLAN,
-/// and no more.
+/// Limits the filters a driver asked for to those that the PF lets its function have. A VF is not
+/// trusted (as other adapters say): it gets no unicast frames but its own, so promiscuous mode
+/// shows it every multicast frame and every VLAN, and no more.
 fn limit(asked: Filters, id: FunctionId) -> Filters {
     if id == FunctionId::Pf {
         return asked;

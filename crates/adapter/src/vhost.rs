@@ -7,8 +7,9 @@
 //!   call, err eventfds ◄── RingEvents (QueueEvents)
 //! ```
 //!
-//! The guest's control queue ends in the VMM, which keeps to itself what the guest wants to receive. So the function
-//! gets what its policy lets it have: its own address, broadcast and all multicast, of any VLAN.
+//! The guest's control queue ends in the VMM, which keeps to itself what the guest wants to
+//! receive. So the function gets what its policy lets it have: its own address, broadcast and all
+//! multicast, of any VLAN.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,8 +35,8 @@ use crate::info::{PeerInfo, Protocol};
 use crate::model::Virtqueues;
 use crate::queues::Queues;
 
-/// Those of a function's features that concern the queues and what is in them. The rest is the VMM's, which keeps the
-/// control queue and the configuration.
+/// Those of a function's features that concern the queues and what is in them. The rest is the
+/// VMM's, which keeps the control queue and the configuration.
 const DATA_PATH: u64 = common::VERSION_1
     | common::INDIRECT_DESC
     | common::EVENT_IDX

@@ -1,4 +1,5 @@
-//! Functions attached over vhost-user by an independent client, the vhost crate's front-end, with rings in its memory.
+//! Functions attached over vhost-user by an independent client, the vhost crate's front-end, with
+//! rings in its memory.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
 
@@ -96,7 +97,8 @@ fn rings_stop_and_go_on_where_they_were() {
     a.share_memory();
     b.share_memory();
     exchange(&mut a, &mut b, b"two");
-    // Stopped and started again, as a VMM does around a guest's reset of the queue or a stop of the machine.
+    // Stopped and started again, as a VMM does around a guest's reset of the queue or a stop of the
+    // machine.
     let bases = [a.stop_ring(0), a.stop_ring(1)];
     assert_eq!(bases, [0, 2]);
     a.resume_pair(0, bases);
@@ -242,8 +244,9 @@ fn what_was_in_flight_when_the_adapter_ended_is_sent_by_the_next_one() {
     }
     drop(adapter);
 
-    // As if it had ended with the next chain taken and not given back: the ring 1's part of the file says so of
-    // descriptor 3 ("Inflight I/O tracking": 16 bytes, then an entry of 16 bytes for each, with a count in its end).
+    // As if it had ended with the next chain taken and not given back: the ring 1's part of the
+    // file says so of descriptor 3 ("Inflight I/O tracking": 16 bytes, then an entry of 16 bytes
+    // for each, with a count in its end).
     a.send(0, &frame(to, from, b"taken"));
     let part = tracked.mmap_size / u64::from(tracked.num_queues);
     let entry = part + 16 + 3 * 16;

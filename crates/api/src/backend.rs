@@ -23,7 +23,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Describes one function. `None` says that the adapter has no such function now.
     fn function(&self, id: FunctionId) -> Option<Function>;
 
-    /// Returns a function's configuration space in `view`. `None` says that there is no such function now.
+    /// Returns a function's configuration space in `view`. `None` says that there is no such
+    /// function now.
     fn config_space(&self, id: FunctionId, view: View) -> Option<Box<[u8; CONFIG_SIZE]>>;
 
     /// Enables `count` VFs through the PF.

@@ -16,7 +16,8 @@ pub struct Problem {
     pub code: Code,
     /// Text for people that says what is wrong, with the value that was wrong.
     pub message: String,
-    /// Text for people that says what to do next; `null` where there is nothing better than trying again.
+    /// Text for people that says what to do next; `null` where there is nothing better than trying
+    /// again.
     pub hint: Option<String>,
 }
 

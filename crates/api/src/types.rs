@@ -165,7 +165,8 @@ pub struct DriverStatus {
     pub device_status: u8,
     /// Meaning of the device status.
     pub state: DriverState,
-    /// Features in use, named as in the standard but without its prefixes; none before they are negotiated.
+    /// Features in use, named as in the standard but without its prefixes; none before they are
+    /// negotiated.
     #[schema(example = json!(["CSUM", "MRG_RXBUF", "EVENT_IDX", "VERSION_1", "RING_PACKED"]))]
     pub features: Vec<String>,
     /// Reason why the device needs a reset; `null` while it does not.

@@ -178,8 +178,8 @@ impl Datapath {
         self.rebalance(&mut placement)
     }
 
-    /// Stops a queue and returns the place it had reached; `None` if it was not served. When it returns nothing
-    /// touches its ring or buffers.
+    /// Stops a queue and returns the place it had reached; `None` if it was not served. When it
+    /// returns nothing touches its ring or buffers.
     ///
     /// # Errors
     /// [`Error::WorkerGone`], and then nothing touches them either.
@@ -196,7 +196,8 @@ impl Datapath {
         }
     }
 
-    /// Tells the worker that the driver made buffers available in a transmit queue. It does not wait.
+    /// Tells the worker that the driver made buffers available in a transmit queue. It does not
+    /// wait.
     pub fn kick(&self, kick: &Kick) {
         if let Some((worker, slot)) = kick.place()
             && let Some(worker) = self.workers.get(worker)

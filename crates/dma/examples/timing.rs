@@ -1,5 +1,6 @@
-//! Measures translation: nanoseconds per map, translate and unmap at 100,000 one-page mappings, per pin, and how long
-//! an unmap waits for a busy worker. Run with `cargo run --release -p manifold-dma --example timing`.
+//! Measures translation: nanoseconds per map, translate and unmap at 100,000 one-page mappings, per
+//! pin, and how long an unmap waits for a busy worker. Run with `cargo run --release -p
+//! manifold-dma --example timing`.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,7 +99,8 @@ fn many(memory: &GuestMemory) -> Result<()> {
     Ok(())
 }
 
-/// Runs a worker that is pinned nearly always, in bursts of 5 µs, against a VMM that maps and unmaps.
+/// Runs a worker that is pinned nearly always, in bursts of 5 µs, against a VMM that maps and
+/// unmaps.
 fn busy(memory: &GuestMemory) -> Result<()> {
     let domain = Domain::new("timing");
     domain.set_bus_master(true);

@@ -1,9 +1,10 @@
 //! Asymmetric memory barriers: one side is passed all the time, the other hardly ever.
 //!
-//! A full barrier makes a worker wait until its stores have reached the other cores, which takes as long as several frames.
-//! Linux can be asked to have one executed on all cores that run this process, membarrier(2), whenever somebody needs it:
-//! then the worker's side is an order to the compiler and nothing else. Where the kernel does not know the call, both sides
-//! are ordinary barriers.
+//! A full barrier makes a worker wait until its stores have reached the other cores, which takes as
+//! long as several frames. Linux can be asked to have one executed on all cores that run this
+//! process, membarrier(2), whenever somebody needs it: then the worker's side is an order to the
+//! compiler and nothing else. Where the kernel does not know the call, both sides are ordinary
+//! barriers.
 
 #[cfg(any(loom, miri))]
 pub(crate) use ordinary::{heavy, light, prepare};
@@ -20,7 +21,8 @@ mod system {
     const PRIVATE_EXPEDITED: libc::c_long = 1 << 3;
     const REGISTER_PRIVATE_EXPEDITED: libc::c_long = 1 << 4;
 
-    /// True once the kernel has agreed to execute barriers. It is written once, before the first barrier.
+    /// True once the kernel has agreed to execute barriers. It is written once, before the first
+    /// barrier.
     static AGREED: AtomicBool = AtomicBool::new(false);
     static ASKED: Once = Once::new();
 
@@ -44,7 +46,8 @@ mod system {
     /// Passes the side that is passed seldom.
     pub(crate) fn heavy() {
         fence(Ordering::SeqCst);
-        // Once registered, the call fails only for lack of memory. Going on without it would be a race.
+        // Once registered, the call fails only for lack of memory. Going on without it would be a
+        // race.
         while AGREED.load(Ordering::Relaxed) && !membarrier(PRIVATE_EXPEDITED) {
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -18,14 +18,16 @@ use crate::snapshot::{Mapping, Permissions, Snapshot, Target};
 /// Memory that a mapping leads to.
 #[derive(Debug)]
 pub enum Backing {
-    /// The memory is in a file that both sides can map, from `offset` (a multiple of the page size).
+    /// The memory is in a file that both sides can map, from `offset` (a multiple of the page
+    /// size).
     File {
         /// The file; it is mapped and may be closed afterwards.
         fd: OwnedFd,
         /// Offset of the mapping's first byte in the file.
         offset: u64,
     },
-    /// The memory is with the VMM alone, which gave no descriptor. Every access is a [`FaultReason::NotShared`](crate::FaultReason).
+    /// The memory is with the VMM alone, which gave no descriptor. Every access is a
+    /// [`FaultReason::NotShared`](crate::FaultReason).
     NotShared,
 }
 
@@ -51,8 +53,8 @@ struct State {
     stats: Stats,
 }
 
-/// The DMA domain of one function. It is shared by its attach point (maps and unmaps), its configuration space (Bus Master
-/// Enable) and the workers that serve its queues.
+/// The DMA domain of one function. It is shared by its attach point (maps and unmaps), its
+/// configuration space (Bus Master Enable) and the workers that serve its queues.
 pub struct Domain {
     name: String,
     state: Mutex<State>,
@@ -66,8 +68,8 @@ impl fmt::Debug for Domain {
 }
 
 impl Domain {
-    /// Largest number of mappings in a domain. Linux's VFIO has 65,535 by default; a guest behind a virtual IOMMU with
-    /// 4 KiB pages and 16 queue pairs of 1,024 buffers needs more.
+    /// Largest number of mappings in a domain. Linux's VFIO has 65,535 by default; a guest behind a
+    /// virtual IOMMU with 4 KiB pages and 16 queue pairs of 1,024 buffers needs more.
     pub const MAX_MAPPINGS: usize = 1 << 20;
 
     /// Returns an empty domain, Bus Master Enable clear, for the function called `name`.
@@ -128,8 +130,8 @@ impl Domain {
         Ok(())
     }
 
-    /// Removes every mapping inside `size` bytes at `iova`; returns how many bytes were mapped. When it returns, no
-    /// reader can touch the memory any more.
+    /// Removes every mapping inside `size` bytes at `iova`; returns how many bytes were mapped.
+    /// When it returns, no reader can touch the memory any more.
     ///
     /// # Errors
     /// When the range is malformed, or begins or ends inside a mapping; nothing has changed then.
@@ -169,8 +171,8 @@ impl Domain {
         state.files.forget();
     }
 
-    /// Follows the Bus Master Enable bit. While it is clear every access faults; once it is cleared and this has
-    /// returned, no reader can touch any memory.
+    /// Follows the Bus Master Enable bit. While it is clear every access faults; once it is cleared
+    /// and this has returned, no reader can touch any memory.
     pub fn set_bus_master(&self, enabled: bool) {
         let mut state = self.state.lock();
         if state.current.bus_master != enabled {

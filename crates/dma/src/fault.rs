@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 /// Number of faults that a domain keeps, the latest ones.
 const KEPT: usize = 64;
 
-/// Direction of an access, seen from the function: `Read` fetches from guest memory, `Write` stores into it.
+/// Direction of an access, seen from the function: `Read` fetches from guest memory, `Write` stores
+/// into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
     /// The function reads memory.
@@ -30,7 +31,8 @@ impl fmt::Display for Access {
 /// Reason why an access was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultReason {
-    /// Bus Master Enable is clear: the function may issue no memory requests (PCIe Base 6.0, section 7.5.1.1.3).
+    /// Bus Master Enable is clear: the function may issue no memory requests (PCIe Base 6.0,
+    /// section 7.5.1.1.3).
     BusMasterDisabled,
     /// No mapping covers the whole range.
     NotMapped,
@@ -38,7 +40,8 @@ pub enum FaultReason {
     NotPermitted,
     /// `iova + len` exceeds 64 bits.
     AddressOverflow,
-    /// The range is mapped, but its memory was not shared with a file descriptor, so there is no direct path to it.
+    /// The range is mapped, but its memory was not shared with a file descriptor, so there is no
+    /// direct path to it.
     NotShared,
     /// A ring is not naturally aligned.
     Misaligned,

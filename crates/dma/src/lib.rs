@@ -1,9 +1,9 @@
 //! DMA domains: what an IOMMU does for a function, in software.
 //!
-//! A [`Domain`] belongs to one PCIe function. The VMM (through VFIO's map and unmap) says which I/O virtual addresses
-//! (IOVAs) lead to which memory; a data path worker translates through a [`Reader`] and gets [`Slice`]s of that
-//! memory, bounds and permissions checked, or a recorded [`Fault`]. There is no other way for a function to reach
-//! memory.
+//! A [`Domain`] belongs to one PCIe function. The VMM (through VFIO's map and unmap) says which I/O
+//! virtual addresses (IOVAs) lead to which memory; a data path worker translates through a
+//! [`Reader`] and gets [`Slice`]s of that memory, bounds and permissions checked, or a recorded
+//! [`Fault`]. There is no other way for a function to reach memory.
 //!
 //! ```text
 //!   VMM: map / unmap                      worker: one burst
@@ -15,14 +15,15 @@
 //!    faults)    unmap waits for pins)    waits)
 //! ```
 //!
-//! - Snapshots are persistent B-trees that share structure, so one more mapping costs O(log n) however many there are.
-//! - Each file is mapped once, whole, however many IOVA ranges point into it: 100,000 one-page mappings cost no
-//!   100,000 `mmap`s.
-//! - A client that truncates a file under a running adapter has zeros put in its place and its accesses refused
-//!   ([`mod@sigbus`]); no one else notices.
+//! - Snapshots are persistent B-trees that share structure, so one more mapping costs O(log n)
+//!   however many there are.
+//! - Each file is mapped once, whole, however many IOVA ranges point into it: 100,000 one-page
+//!   mappings cost no 100,000 `mmap`s.
+//! - A client that truncates a file under a running adapter has zeros put in its place and its
+//!   accesses refused ([`mod@sigbus`]); no one else notices.
 //!
-//! It is not a page table walker, it knows nothing of virtqueues, and it does not decide what a fault means for a
-//! device.
+//! It is not a page table walker, it knows nothing of virtqueues, and it does not decide what a
+//! fault means for a device.
 
 mod barrier;
 mod domain;

@@ -13,8 +13,8 @@ use crate::error::Error;
 use crate::limits::{MAX_ADDRESS_SPACE, MAX_FILES, PAGE_SIZE};
 use crate::sigbus;
 
-/// File systems whose pages are in memory or on a local disk. On others (FUSE above all) whoever serves the file can
-/// withhold a page for ever, and with it the worker thread that touches it.
+/// File systems whose pages are in memory or on a local disk. On others (FUSE above all) whoever
+/// serves the file can withhold a page for ever, and with it the worker thread that touches it.
 const FILE_SYSTEMS: [u64; 9] = [
     0x0102_1994, // tmpfs, memfd
     0x9584_58f6, // hugetlbfs
@@ -120,7 +120,8 @@ impl MappedFile {
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let base = unsafe { mmap(ptr::null_mut(), len, protection, flags, fd, offset)? };
-        // SAFETY: the range is the mapping just made, and nothing but `Slice`s and rings, raw copies both, touch it.
+        // SAFETY: the range is the mapping just made, and nothing but `Slice`s and rings, raw
+        // copies both, touch it.
         let guard = unsafe { sigbus::protect(base as usize, len) };
         match (NonNull::new(base.cast()), guard) {
             (Some(base), Ok(guard)) => Ok(MappedFile {
@@ -145,14 +146,16 @@ impl MappedFile {
         Ok((file.base, file))
     }
 
-    /// Returns the address of file offset `offset`, if `len` bytes from there are mapped and, where asked for, writable.
+    /// Returns the address of file offset `offset`, if `len` bytes from there are mapped and, where
+    /// asked for, writable.
     fn address(&self, offset: u64, len: u64, write: bool) -> Option<HostAddress> {
         let start = offset.checked_sub(self.offset)?;
         let end = start.checked_add(len)?;
         if end > self.len as u64 || (write && !self.writable) {
             return None;
         }
-        // SAFETY: start is at most end, which is at most len, so the result is in (or one past) the mapping.
+        // SAFETY: start is at most end, which is at most len, so the result is in (or one past) the
+        // mapping.
         Some(HostAddress(unsafe { self.base.0.add(usize::try_from(start).ok()?) }))
     }
 
@@ -165,9 +168,11 @@ impl MappedFile {
 
 impl Drop for MappedFile {
     fn drop(&mut self) {
-        // SAFETY: dropped here and nowhere else. The protection ends first: once unmapped, the range can be anybody's.
+        // SAFETY: dropped here and nowhere else. The protection ends first: once unmapped, the
+        // range can be anybody's.
         unsafe { ManuallyDrop::drop(&mut self.guard) };
-        // SAFETY: no Slice outlives the snapshot that owns this mapping, so nothing points into it any more.
+        // SAFETY: no Slice outlives the snapshot that owns this mapping, so nothing points into it
+        // any more.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
@@ -179,8 +184,8 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Returns host memory of `size` bytes at `offset` of a file, writable where `write` says so. A file that is mapped already is
-    /// not mapped again.
+    /// Returns host memory of `size` bytes at `offset` of a file, writable where `write` says so. A
+    /// file that is mapped already is not mapped again.
     pub(crate) fn map(
         &mut self,
         fd: &OwnedFd,
@@ -221,8 +226,9 @@ impl Files {
         let taken = self.open.iter().filter_map(|(_, file)| file.upgrade());
         let taken: u64 = taken.map(|file| file.len as u64).sum();
         let room = MAX_ADDRESS_SPACE.saturating_sub(taken);
-        // The whole file is mapped, so that the next mapping of it needs no mmap and neighbours stay contiguous; just the range
-        // where the whole does not fit, cannot be mapped or has no size.
+        // The whole file is mapped, so that the next mapping of it needs no mmap and neighbours
+        // stay contiguous; just the range where the whole does not fit, cannot be mapped or has no
+        // size.
         let whole = info.size.map(|length| length - length % PAGE_SIZE).filter(|len| *len <= room);
         if let Some(length) = whole
             && let Ok(file) = MappedFile::new(fd, 0, length, info.writable)
@@ -232,7 +238,8 @@ impl Files {
         if size > room {
             return Err(Error::AddressSpace { size, limit: MAX_ADDRESS_SPACE });
         }
-        // A file that is sealed against writing can be mapped for reading, hence `write` and not `info.writable`.
+        // A file that is sealed against writing can be mapped for reading, hence `write` and not
+        // `info.writable`.
         Ok(MappedFile::new(fd, offset, size, write)?)
     }
 

@@ -1,9 +1,9 @@
 //! Lets a worker pin the mappings that a VMM is about to change.
 //!
-//! This is read-copy-update. The worker never waits: it marks its slot, reads the current snapshot's address, and clears
-//! the mark when its burst is over. Whoever changes mappings puts a new snapshot in the slot and waits until the burst
-//! that may still use the old one has ended. A guest that maps and unmaps without pause thus delays itself and no one
-//! else on the same worker.
+//! This is read-copy-update. The worker never waits: it marks its slot, reads the current
+//! snapshot's address, and clears the mark when its burst is over. Whoever changes mappings puts a
+//! new snapshot in the slot and waits until the burst that may still use the old one has ended. A
+//! guest that maps and unmaps without pause thus delays itself and no one else on the same worker.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -23,8 +23,8 @@ const SPINS: u32 = 1024;
 #[cfg(not(loom))]
 const SLEEP: Duration = Duration::from_micros(20);
 
-/// The snapshot that one reader translates with, shared by reader and domain. It has cache lines of its own, since a worker writes
-/// to it twice per burst.
+/// The snapshot that one reader translates with, shared by reader and domain. It has cache lines of
+/// its own, since a worker writes to it twice per burst.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Slot {
@@ -51,8 +51,9 @@ impl Slot {
     pub(crate) unsafe fn pin(&self) -> *const Snapshot {
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Ordering::Release);
-        // This marks, passes a barrier and reads the address. `replace` writes the address, passes its barrier and looks for the mark. One of the
-        // two sees what the other wrote: either this is the new snapshot, or `replace` waits.
+        // This marks, passes a barrier and reads the address. `replace` writes the address, passes
+        // its barrier and looks for the mark. One of the two sees what the other wrote: either this
+        // is the new snapshot, or `replace` waits.
         barrier::light();
         self.current.load(Ordering::Acquire)
     }
@@ -67,7 +68,8 @@ impl Slot {
         self.sequence.store(sequence.wrapping_add(1), Ordering::Release);
     }
 
-    /// Puts in a new snapshot and returns the old one. Dropping that waits until no pin can refer to it.
+    /// Puts in a new snapshot and returns the old one. Dropping that waits until no pin can refer
+    /// to it.
     pub(crate) fn replace(&self, snapshot: Arc<Snapshot>) -> Retired<'_> {
         let new = Arc::into_raw(snapshot).cast_mut();
         let old = self.current.swap(new, Ordering::AcqRel);
@@ -87,13 +89,15 @@ pub(crate) struct Retired<'s> {
 impl Drop for Retired<'_> {
     fn drop(&mut self) {
         let mut looks = 0;
-        // If the slot was not pinned, a later pin read the new address. If it was, any other value will do, for the same reason.
+        // If the slot was not pinned, a later pin read the new address. If it was, any other value
+        // will do, for the same reason.
         while !self.seen.is_multiple_of(2)
             && self.slot.sequence.load(Ordering::Acquire) == self.seen
         {
             wait(&mut looks);
         }
-        // SAFETY: `old` came from `Arc::into_raw`, the slot owned that reference, and `replace` took it out.
+        // SAFETY: `old` came from `Arc::into_raw`, the slot owned that reference, and `replace`
+        // took it out.
         drop(unsafe { Arc::from_raw(self.old) });
     }
 }

@@ -12,12 +12,12 @@ use crate::sigbus;
 use crate::slice::Slice;
 use crate::snapshot::{Mapping, Snapshot, Target};
 
-/// Number of translations that a reader caches. Guest RAM is two or three ranges; a virtual IOMMU makes many, and then the
-/// tree is searched.
+/// Number of translations that a reader caches. Guest RAM is two or three ranges; a virtual IOMMU
+/// makes many, and then the tree is searched.
 const CACHED: usize = 4;
 
-/// Largest number of mappings that are joined into one piece. It bounds the work for one piece, whatever lengths a hostile
-/// driver writes into descriptors.
+/// Largest number of mappings that are joined into one piece. It bounds the work for one piece,
+/// whatever lengths a hostile driver writes into descriptors.
 const JOINED: usize = 64;
 
 /// A cached translation: IOVAs `first..=last` are at `host`.
@@ -74,8 +74,9 @@ pub struct Reader {
     cache: TranslationCache,
 }
 
-// SAFETY: the pointers are used only while `pins` is not zero. A `Pinned` borrows the reader, so the reader is moved to
-// another thread only when there is none left, or when one was leaked: then the slot stays marked and they stay valid.
+// SAFETY: the pointers are used only while `pins` is not zero. A `Pinned` borrows the reader, so
+// the reader is moved to another thread only when there is none left, or when one was leaked: then
+// the slot stays marked and they stay valid.
 unsafe impl Send for Reader {}
 
 impl fmt::Debug for Reader {
@@ -101,9 +102,9 @@ impl Reader {
 
     /// Pins the current mappings until the result is dropped. Never waits.
     ///
-    /// Hold it for a burst, never across a sleep: map and unmap wait for it. For the same reason whoever holds it must not
-    /// call the [domain](crate::Domain)'s methods that change mappings or count them. A second pin at the same time sees the mappings of
-    /// the first.
+    /// Hold it for a burst, never across a sleep: map and unmap wait for it. For the same reason
+    /// whoever holds it must not call the [domain](crate::Domain)'s methods that change mappings or
+    /// count them. A second pin at the same time sees the mappings of the first.
     #[inline]
     pub fn pin(&self) -> Pinned<'_> {
         let pins = self.pins.get();
@@ -146,18 +147,20 @@ impl Drop for Pinned<'_> {
 impl Pinned<'_> {
     #[inline]
     fn snapshot(&self) -> &Snapshot {
-        // SAFETY: the slot is marked for as long as `self` exists, so the snapshot it gave is valid.
+        // SAFETY: the slot is marked for as long as `self` exists, so the snapshot it gave is
+        // valid.
         unsafe { &*self.reader.pinned.get() }
     }
 
-    /// Returns a number that changes with every mapping and Bus Master Enable and differs between domains. Whoever keeps
-    /// derived addresses compares it.
+    /// Returns a number that changes with every mapping and Bus Master Enable and differs between
+    /// domains. Whoever keeps derived addresses compares it.
     #[inline]
     pub fn version(&self) -> u64 {
         self.snapshot().version
     }
 
-    /// Returns host memory of `len` bytes at `iova`, if all of it is mapped, permits `access` and is contiguous on the host.
+    /// Returns host memory of `len` bytes at `iova`, if all of it is mapped, permits `access` and
+    /// is contiguous on the host.
     ///
     /// Zero bytes always translate. Memory that is mapped but not contiguous yields `Ok(None)`: use
     /// [`Pinned::slices`].
@@ -177,7 +180,8 @@ impl Pinned<'_> {
         self.whole(iova, len, access)
     }
 
-    /// Calls `each` with the host memory of `len` bytes at `iova`, in order, in a few contiguous pieces.
+    /// Calls `each` with the host memory of `len` bytes at `iova`, in order, in a few contiguous
+    /// pieces.
     ///
     /// # Errors
     /// A [`Fault`], also recorded in the domain; `each` is not called then.
@@ -209,8 +213,8 @@ impl Pinned<'_> {
 
     /// Calls `each` like [`Pinned::slices`] until it returns false. Returns whether it never did.
     ///
-    /// The work is bounded by the number of calls, however large `len` is. A fault is found when its turn comes: `each`
-    /// may have been called before.
+    /// The work is bounded by the number of calls, however large `len` is. A fault is found when
+    /// its turn comes: `each` may have been called before.
     ///
     /// # Errors
     /// A [`Fault`], also recorded in the domain.
@@ -250,8 +254,8 @@ impl Pinned<'_> {
         })
     }
 
-    /// Returns the IOVA of memory that was translated a moment ago, if that is cached: the way back, for whoever hands a
-    /// buffer on to one who translates for himself.
+    /// Returns the IOVA of memory that was translated a moment ago, if that is cached: the way
+    /// back, for whoever hands a buffer on to one who translates for himself.
     pub fn iova_of(&self, slice: &Slice<'_>) -> Option<u64> {
         let start = slice.as_ptr() as u64;
         let last = start.checked_add((slice.len() as u64).checked_sub(1)?)?;
@@ -281,12 +285,13 @@ impl Pinned<'_> {
         window
     }
 
-    /// Returns what [`Pinned::contiguous`] tries first: the host memory, if the translation is cached. `None` says nothing;
-    /// neither does it for zero bytes.
+    /// Returns what [`Pinned::contiguous`] tries first: the host memory, if the translation is
+    /// cached. `None` says nothing; neither does it for zero bytes.
     #[inline]
     pub fn recall(&self, iova: u64, len: usize, access: Access) -> Option<Slice<'_>> {
         let recent = self.cached(iova, len, access)?;
-        // SAFETY: the range lies inside a mapping of the pinned snapshot, which outlives the result.
+        // SAFETY: the range lies inside a mapping of the pinned snapshot, which outlives the
+        // result.
         Some(unsafe { Slice::from_raw(recent.host.add((iova - recent.first) as usize), len) })
     }
 
@@ -335,11 +340,13 @@ impl Pinned<'_> {
         loop {
             let (first, mapping, base) =
                 self.find(at, access).map_err(|reason| self.fault(iova, len, access, reason))?;
-            // SAFETY: `at` is in first..=last of the mapping, whose host memory is as long as the mapping.
+            // SAFETY: `at` is in first..=last of the mapping, whose host memory is as long as the
+            // mapping.
             let host = unsafe { base.add((at - first) as usize) };
             let piece = (mapping.last.min(last) - at + 1) as usize;
             if let Some((start, length)) = run.add(host, piece) {
-                // SAFETY: a run is made of mapped memory of the pinned snapshot, which outlives `'s`.
+                // SAFETY: a run is made of mapped memory of the pinned snapshot, which outlives
+                // `'s`.
                 if !each(unsafe { Slice::from_raw(start, length) }) {
                     return Ok(false);
                 }
@@ -381,7 +388,8 @@ impl Pinned<'_> {
     }
 }
 
-/// A quicker [`Pinned::recall`] for many ranges in a row that mostly lie in one mapping. It keeps the last one at hand.
+/// A quicker [`Pinned::recall`] for many ranges in a row that mostly lie in one mapping. It keeps
+/// the last one at hand.
 #[derive(Debug)]
 pub struct Window<'p> {
     pin: &'p Pinned<'p>,
@@ -399,7 +407,8 @@ impl<'p> Window<'p> {
         let offset = iova.wrapping_sub(self.first);
         // A length of zero bytes wraps, and is not less.
         if offset < self.size && (len as u64).wrapping_sub(1) < self.size - offset {
-            // SAFETY: the range lies inside a mapping of the pinned snapshot, which outlives the result.
+            // SAFETY: the range lies inside a mapping of the pinned snapshot, which outlives the
+            // result.
             return Some(unsafe { Slice::from_raw(self.host.add(offset as usize), len) });
         }
         self.turn(iova, len)
@@ -435,7 +444,8 @@ impl Default for Run {
 }
 
 impl Run {
-    /// Makes the run longer if `host` is where it ends; otherwise begins a new one and returns the finished one.
+    /// Makes the run longer if `host` is where it ends; otherwise begins a new one and returns the
+    /// finished one.
     fn add(&mut self, host: *mut u8, length: usize) -> Option<(*mut u8, usize)> {
         if self.start.wrapping_add(self.length) == host && (1..JOINED).contains(&self.joined) {
             self.length += length;

@@ -1,12 +1,13 @@
 //! Survives a client that truncates a file the adapter has mapped.
 //!
-//! Touching a page past a file's end raises SIGBUS, which would end the process, and with it every other function's
-//! traffic. The handler puts private zero memory in place of the whole mapping of that file, so the access goes on with
-//! zeros; from the next pin on, translation refuses the mapping ([`crate::FaultReason::Lost`]). Only the client that cut
-//! its own memory sees the consequence.
+//! Touching a page past a file's end raises SIGBUS, which would end the process, and with it every
+//! other function's traffic. The handler puts private zero memory in place of the whole mapping of
+//! that file, so the access goes on with zeros; from the next pin on, translation refuses the
+//! mapping ([`crate::FaultReason::Lost`]). Only the client that cut its own memory sees the
+//! consequence.
 //!
-//! All of the mapping, not just the page: each page replaced alone would split the kernel's list of mappings, of which a
-//! process has 65,530, and a hostile client could use them all up.
+//! All of the mapping, not just the page: each page replaced alone would split the kernel's list of
+//! mappings, of which a process has 65,530, and a hostile client could use them all up.
 
 use std::io;
 use std::sync::Once;
@@ -19,8 +20,9 @@ use crate::limits::{MAX_FILES, PAGE_SIZE};
 /// Number of file mappings that can be protected at once: twice what one PF and 256 VFs may have.
 const SLOTS: usize = 2 * 257 * MAX_FILES;
 
-/// One protected range, written under [`WRITERS`] and read by the handler at any moment, which is why there is a
-/// sequence number: odd while the slot is being written, different after every change.
+/// One protected range, written under [`WRITERS`] and read by the handler at any moment, which is
+/// why there is a sequence number: odd while the slot is being written, different after every
+/// change.
 struct Slot {
     sequence: AtomicUsize,
     /// First address, or 0 for a free slot.
@@ -47,7 +49,8 @@ static WRITERS: Mutex<()> = Mutex::new(());
 static INSTALL: Once = Once::new();
 static LOST_MAPPINGS: AtomicUsize = AtomicUsize::new(0);
 
-/// Returns how many mappings have been lost in this process. Whoever keeps translations looks here first.
+/// Returns how many mappings have been lost in this process. Whoever keeps translations looks here
+/// first.
 #[inline]
 pub(crate) fn lost_mappings() -> usize {
     LOST_MAPPINGS.load(Ordering::Relaxed)
@@ -64,8 +67,8 @@ impl Slot {
         self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
     }
 
-    /// Returns the range, if it holds `address`. A slot that is changing is not the one: the range that is being accessed stays
-    /// protected until after the access.
+    /// Returns the range, if it holds `address`. A slot that is changing is not the one: the range
+    /// that is being accessed stays protected until after the access.
     fn range_with(&self, address: usize) -> Option<(usize, usize)> {
         let before = self.sequence.load(Ordering::Acquire);
         let start = self.start.load(Ordering::Relaxed);
@@ -101,8 +104,8 @@ impl Drop for Guard {
 /// Protects `len` bytes at `start`.
 ///
 /// # Safety
-/// The range must be one whole file mapping that only raw copies touch: when the file turns out to be shorter, the
-/// memory is replaced.
+/// The range must be one whole file mapping that only raw copies touch: when the file turns out to
+/// be shorter, the memory is replaced.
 pub(crate) unsafe fn protect(start: usize, len: usize) -> io::Result<Guard> {
     INSTALL.call_once(install);
     let _writers = WRITERS.lock();
@@ -120,8 +123,8 @@ fn install() {
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handle as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER | libc::SA_ONSTACK;
-    // SAFETY: `action` is initialised and `handle` has the signature SA_SIGINFO asks for; the handler calls only
-    // async-signal-safe functions.
+    // SAFETY: `action` is initialised and `handle` has the signature SA_SIGINFO asks for; the
+    // handler calls only async-signal-safe functions.
     unsafe { libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut()) };
 }
 
@@ -132,19 +135,22 @@ extern "C" fn handle(
 ) {
     // SAFETY: the kernel passes a valid siginfo_t for a handler installed with SA_SIGINFO.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
-    // A positive code is the kernel's, about an access; others were sent by somebody and have no address.
+    // A positive code is the kernel's, about an access; others were sent by somebody and have no
+    // address.
     if code > 0 {
         for slot in &TABLE {
             let Some((start, len)) = slot.range_with(address) else { continue };
-            // The mark comes before the zeros, so whoever reads a zero of the replacement can know what it is.
+            // The mark comes before the zeros, so whoever reads a zero of the replacement can know
+            // what it is.
             if !slot.lost.swap(true, Ordering::Relaxed) {
                 LOST_MAPPINGS.fetch_add(1, Ordering::Relaxed);
             }
-            // All of it is replaced, or at least the page where the system cannot promise that much memory.
+            // All of it is replaced, or at least the page where the system cannot promise that much
+            // memory.
             for (start, len) in [(start, len), (address & !(PAGE - 1), PAGE)] {
-                // SAFETY: `protect`'s caller said that the range is a mapping of its own, touched by raw copies only; it
-                // is still mapped, because the access that brought us here goes through it. Putting other memory there
-                // keeps every pointer into it valid.
+                // SAFETY: `protect`'s caller said that the range is a mapping of its own, touched
+                // by raw copies only; it is still mapped, because the access that brought us here
+                // goes through it. Putting other memory there keeps every pointer into it valid.
                 let replaced =
                     unsafe { libc::mmap(start as *mut _, len, PROTECTION, FLAGS, -1, 0) };
                 if replaced != libc::MAP_FAILED {
@@ -154,8 +160,8 @@ extern "C" fn handle(
             break;
         }
     }
-    // The signal is not about a protected range, or nothing helps. The default action (end the process, dump core) takes
-    // place when the access is repeated, or at once where there was none.
+    // The signal is not about a protected range, or nothing helps. The default action (end the
+    // process, dump core) takes place when the access is repeated, or at once where there was none.
     // SAFETY: both calls are async-signal-safe.
     unsafe {
         libc::signal(libc::SIGBUS, libc::SIG_DFL);

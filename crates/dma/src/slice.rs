@@ -6,8 +6,9 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Host memory behind a range of IOVAs, valid for as long as the [`crate::Pinned`] it came from.
 ///
-/// The memory is shared with a guest that may change it at any time, so no Rust reference to it ever exists: all access
-/// is by copies through raw pointers, and a value read twice may differ. Whatever is judged must be read once.
+/// The memory is shared with a guest that may change it at any time, so no Rust reference to it
+/// ever exists: all access is by copies through raw pointers, and a value read twice may differ.
+/// Whatever is judged must be read once.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice<'p> {
     ptr: *mut u8,
@@ -19,14 +20,15 @@ impl<'p> Slice<'p> {
     /// Returns a slice over `len` bytes at `ptr`.
     ///
     /// # Safety
-    /// `ptr..ptr + len` must be mapped, readable and, if the slice is written to, writable memory for all of `'p`, and
-    /// must never be covered by a Rust reference while the slice is used.
+    /// `ptr..ptr + len` must be mapped, readable and, if the slice is written to, writable memory
+    /// for all of `'p`, and must never be covered by a Rust reference while the slice is used.
     pub unsafe fn from_raw(ptr: *mut u8, len: usize) -> Self {
         Slice { ptr, len, _pin: PhantomData }
     }
 
-    /// Returns a slice over private bytes: frames that do not come from guest memory (from a TAP, or segmented in software) take
-    /// the same path as those that do. `&mut` makes sure that no reference looks at the bytes meanwhile.
+    /// Returns a slice over private bytes: frames that do not come from guest memory (from a TAP,
+    /// or segmented in software) take the same path as those that do. `&mut` makes sure that no
+    /// reference looks at the bytes meanwhile.
     pub fn from_mut(bytes: &'p mut [u8]) -> Self {
         Slice { ptr: bytes.as_mut_ptr(), len: bytes.len(), _pin: PhantomData }
     }
@@ -43,7 +45,8 @@ impl<'p> Slice<'p> {
         self.len == 0
     }
 
-    /// Returns the first byte's address. Reading or writing through it is subject to what the type's description says.
+    /// Returns the first byte's address. Reading or writing through it is subject to what the
+    /// type's description says.
     #[inline]
     pub fn as_ptr(&self) -> *mut u8 {
         self.ptr
@@ -53,7 +56,8 @@ impl<'p> Slice<'p> {
     #[inline]
     pub fn skip(&self, offset: usize) -> Slice<'p> {
         let offset = offset.min(self.len);
-        // SAFETY: offset is at most len, so the result stays inside (or one past the end of) the same memory.
+        // SAFETY: offset is at most len, so the result stays inside (or one past the end of) the
+        // same memory.
         unsafe { Slice::from_raw(self.ptr.add(offset), self.len - offset) }
     }
 
@@ -69,31 +73,35 @@ impl<'p> Slice<'p> {
     #[inline]
     pub fn read(&self, out: &mut [u8]) -> usize {
         let n = self.len.min(out.len());
-        // SAFETY: both ranges hold at least n bytes; `out` is exclusive private memory, so they cannot overlap.
+        // SAFETY: both ranges hold at least n bytes; `out` is exclusive private memory, so they
+        // cannot overlap.
         unsafe { ptr::copy_nonoverlapping(self.ptr, out.as_mut_ptr(), n) };
         read_once();
         n
     }
 
-    /// Returns the first `N` bytes of the slice, if it has that many. This is quicker than [`Slice::read`], because the length is known when
-    /// the program is built.
+    /// Returns the first `N` bytes of the slice, if it has that many. This is quicker than
+    /// [`Slice::read`], because the length is known when the program is built.
     #[inline]
     pub fn read_array<const N: usize>(&self) -> Option<[u8; N]> {
         if self.len < N {
             return None;
         }
-        // SAFETY: the range holds N bytes, and an array of bytes may be unaligned and have any value.
+        // SAFETY: the range holds N bytes, and an array of bytes may be unaligned and have any
+        // value.
         let array = unsafe { ptr::read_unaligned(self.ptr.cast::<[u8; N]>()) };
         read_once();
         Some(array)
     }
 
-    /// Copies `data` to the start of the slice, if all of it fits. This is quicker than [`Slice::write`], because the length is known.
+    /// Copies `data` to the start of the slice, if all of it fits. This is quicker than
+    /// [`Slice::write`], because the length is known.
     #[inline]
     pub fn write_array<const N: usize>(&self, data: &[u8; N]) -> bool {
         let fits = self.len >= N;
         if fits {
-            // SAFETY: both ranges hold N bytes; `data` is private memory that no Slice covers for writing.
+            // SAFETY: both ranges hold N bytes; `data` is private memory that no Slice covers for
+            // writing.
             unsafe { ptr::copy_nonoverlapping(data.as_ptr(), self.ptr, N) };
         }
         fits
@@ -103,20 +111,22 @@ impl<'p> Slice<'p> {
     #[inline]
     pub fn write(&self, data: &[u8]) -> usize {
         let n = self.len.min(data.len());
-        // SAFETY: both ranges hold at least n bytes; `data` is private memory that no Slice covers for writing.
+        // SAFETY: both ranges hold at least n bytes; `data` is private memory that no Slice covers
+        // for writing.
         unsafe { ptr::copy_nonoverlapping(data.as_ptr(), self.ptr, n) };
         n
     }
 
-    /// Copies from `source` to the start of this slice; returns how many bytes (the shorter length).
+    /// Copies from `source` to the start of this slice; returns how many bytes (the shorter
+    /// length).
     ///
     /// The ranges may overlap: two functions of one VM can name the same memory.
     #[inline]
     pub fn copy_from(&self, source: &Slice<'_>) -> usize {
         let n = self.len.min(source.len);
-        // What a small frame has beyond its head, for which a call of the C library would take longer than the copy.
-        // SAFETY: both ranges hold at least n bytes; the first arm is taken for lengths that two overlapping blocks cover,
-        // and `ptr::copy` allows overlap.
+        // What a small frame has beyond its head, for which a call of the C library would take
+        // longer than the copy. SAFETY: both ranges hold at least n bytes; the first arm is taken
+        // for lengths that two overlapping blocks cover, and `ptr::copy` allows overlap.
         unsafe {
             match n {
                 HALF..BLOCK => two_blocks::<HALF>(source.ptr, self.ptr, n),
@@ -140,13 +150,14 @@ impl<'p> Slice<'p> {
 }
 
 impl Slice<'_> {
-    /// Asks the processor for the first bytes, to be written. Another core that has them gives them up at once, and not when
-    /// the first store comes.
+    /// Asks the processor for the first bytes, to be written. Another core that has them gives them
+    /// up at once, and not when the first store comes.
     #[inline]
     pub fn prefetch_write(&self) {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch is a hint; it never faults and reads nothing into the program's state. PREFETCHW does nothing
-        // on processors that do not know it. It is not among what the compiler may use by itself for every x86-64.
+        // SAFETY: a prefetch is a hint; it never faults and reads nothing into the program's state.
+        // PREFETCHW does nothing on processors that do not know it. It is not among what the
+        // compiler may use by itself for every x86-64.
         unsafe {
             std::arch::asm!(
                 "prefetchw [{}]",
@@ -162,8 +173,8 @@ const HALF: usize = 16;
 const BLOCK: usize = 32;
 const TWO_BLOCKS: usize = 64;
 
-/// Copies `len` bytes, `N` to `2 * N`, as one block from the start and one to the end, both read before either is written: the
-/// ranges may overlap.
+/// Copies `len` bytes, `N` to `2 * N`, as one block from the start and one to the end, both read
+/// before either is written: the ranges may overlap.
 ///
 /// # Safety
 /// `len` is `N` to `2 * N`, and both ranges hold that much.
@@ -178,8 +189,8 @@ unsafe fn two_blocks<const N: usize>(source: *const u8, target: *mut u8, len: us
     }
 }
 
-/// Keeps the compiler from reading shared memory again in place of the private copy just made: as far as it knows, any
-/// memory may have changed here. No instruction is emitted.
+/// Keeps the compiler from reading shared memory again in place of the private copy just made: as
+/// far as it knows, any memory may have changed here. No instruction is emitted.
 #[inline(always)]
 fn read_once() {
     compiler_fence(Ordering::SeqCst);

@@ -56,8 +56,8 @@ pub(crate) struct Mapping {
 pub(crate) struct Snapshot {
     map: OrdMap<u64, Mapping>,
     pub(crate) bus_master: bool,
-    /// Number of this snapshot among all of all domains in this process, so that what was derived from one is never taken
-    /// for derived from another.
+    /// Number of this snapshot among all of all domains in this process, so that what was derived
+    /// from one is never taken for derived from another.
     pub(crate) version: u64,
 }
 
@@ -81,7 +81,8 @@ impl Snapshot {
 
     /// Returns the mapping that holds `iova`, with its first IOVA.
     pub(crate) fn find(&self, iova: u64) -> Option<(u64, &Mapping)> {
-        // Only one-page mappings are numerous, and looking for a key is cheaper than for its neighbour.
+        // Only one-page mappings are numerous, and looking for a key is cheaper than for its
+        // neighbour.
         let page = iova - iova % PAGE_SIZE;
         if let Some(mapping) = self.map.get(&page) {
             return Some((page, mapping));

@@ -109,8 +109,8 @@ fn threads_that_find_it_at_once_all_survive() {
     assert_eq!(domain.stats().truncated_files, 1);
 }
 
-/// The handler must not swallow a SIGBUS that is not about guest memory. The test runs itself as another process, which
-/// is to die.
+/// The handler must not swallow a SIGBUS that is not about guest memory. The test runs itself as
+/// another process, which is to die.
 #[test]
 fn other_bus_errors_still_end_the_process() {
     const CHILD: &str = "MANIFOLD_TEST_BUS_ERROR";

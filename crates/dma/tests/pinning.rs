@@ -122,8 +122,8 @@ fn versions_tell_domains_and_changes_apart() {
     }
 }
 
-/// Two memories take turns at one IOVA. A worker that finds the wrong bytes, or bytes after the unmap, saw a mapping that
-/// was no longer one.
+/// Two memories take turns at one IOVA. A worker that finds the wrong bytes, or bytes after the
+/// unmap, saw a mapping that was no longer one.
 #[test]
 fn a_worker_never_sees_what_was_unmapped() {
     const TURNS: u64 = 500;
@@ -153,8 +153,8 @@ fn a_worker_never_sees_what_was_unmapped() {
                             Ok(()) => {
                                 hits += 1;
                                 let turn = u64::from_le_bytes(found);
-                                // `mapped` says so after it was mapped and stops before it is unmapped, which waits
-                                // for this pin.
+                                // `mapped` says so after it was mapped and stops before it is
+                                // unmapped, which waits for this pin.
                                 let after = mapped.load(Ordering::SeqCst);
                                 let fits = turn <= before + 1 && after <= turn + 1;
                                 assert!(fits, "{turn}: {before} to {after}");

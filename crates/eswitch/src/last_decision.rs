@@ -3,10 +3,11 @@ use crate::{Decision, spec};
 /// Bytes of a header that decide, with a VLAN tag.
 const DECIDING: usize = spec::HEADER_LEN + spec::VLAN_TAG_LEN;
 
-/// The last question asked about one sender's frames that has a single place to go for an answer: frames that come together
-/// mostly go there, too.
+/// The last question asked about one sender's frames that has a single place to go for an answer:
+/// frames that come together mostly go there, too.
 ///
-/// It is good for one table: whoever keeps it must begin anew, with nothing remembered, when that changes.
+/// It is good for one table: whoever keeps it must begin anew, with nothing remembered, when that
+/// changes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LastDecision {
     header: [u8; DECIDING],

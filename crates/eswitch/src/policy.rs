@@ -17,7 +17,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Returns the policy of a function that uses the address it was given, without filters: link up, spoofchk on.
+    /// Returns the policy of a function that uses the address it was given, without filters: link
+    /// up, spoofchk on.
     pub fn new(mac: MacAddr) -> Self {
         Self { assigned_mac: mac, filters: Filters::new(mac), spoofchk: true, link_up: true }
     }

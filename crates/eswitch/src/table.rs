@@ -244,7 +244,8 @@ impl Table {
         Some(self.record(slot)?.id)
     }
 
-    /// Returns the addresses that more than one function claims, in the order of the claims' precedence.
+    /// Returns the addresses that more than one function claims, in the order of the claims'
+    /// precedence.
     pub fn conflicts(&self) -> &[Conflict] {
         &self.conflicts
     }

@@ -90,8 +90,8 @@ impl Decoder {
         }
     }
 
-    /// Returns the function, BAR and offset that `len` bytes at `address` belong to; `None` where no one
-    /// BAR that decodes holds them all.
+    /// Returns the function, BAR and offset that `len` bytes at `address` belong to; `None` where
+    /// no one BAR that decodes holds them all.
     pub fn memory_at(&self, address: u64, len: usize) -> Option<MemoryTarget> {
         let len = u64::try_from(len).ok()?;
         self.ranges.iter().find_map(|range| {

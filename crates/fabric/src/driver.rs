@@ -81,7 +81,8 @@ impl PfDriver {
         }
         let pf = self.pf();
         pf.write_u16_checked(self.sriov + sriov::NUM_VFS, count, "NumVFs")?;
-        // Offset and stride may depend on NumVFs and ARI Capable Hierarchy (sections 9.3.3.9, 9.3.3.10).
+        // Offset and stride may depend on NumVFs and ARI Capable Hierarchy (sections 9.3.3.9,
+        // 9.3.3.10).
         let layout = Layout::read(pf, self.sriov);
         let routing_ids = (0..count)
             .map(|index| layout.routing_id(pf.id, count, index))
@@ -105,7 +106,8 @@ impl PfDriver {
         Ok(&self.vfs)
     }
 
-    /// Disables all VFs at once. The wait that must follow is left to the next [`PfDriver::enable`].
+    /// Disables all VFs at once. The wait that must follow is left to the next
+    /// [`PfDriver::enable`].
     pub fn disable(&mut self) {
         if !self.vfs.is_empty() {
             self.clear_vf_enable();

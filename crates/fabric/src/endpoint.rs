@@ -5,11 +5,11 @@ use manifold_pci::RoutingId;
 /// How a configuration request reaches a device (PCIe Base 6.0, section 7.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigType {
-    /// The request is for the device on this link. A function that completes a Type 0 write captures the request's
-    /// bus number as its own (section 2.2.6.2).
+    /// The request is for the device on this link. A function that completes a Type 0 write
+    /// captures the request's bus number as its own (section 2.2.6.2).
     Type0,
-    /// The request is for a bus beyond the link, one of those that an SR-IOV device's VFs reach into
-    /// (section 9.2.1.2).
+    /// The request is for a bus beyond the link, one of those that an SR-IOV device's VFs reach
+    /// into (section 9.2.1.2).
     Type1,
 }
 

@@ -46,8 +46,8 @@ pub struct RootComplex {
 }
 
 impl RootComplex {
-    /// Returns a root complex out of reset: no bus numbers, no windows. Where its root port does not
-    /// support `ari_forwarding`, device numbers above 0 on the secondary bus are out of reach.
+    /// Returns a root complex out of reset: no bus numbers, no windows. Where its root port does
+    /// not support `ari_forwarding`, device numbers above 0 on the secondary bus are out of reach.
     pub fn new(endpoint: Arc<dyn Endpoint>, ari_forwarding: bool) -> Self {
         let ranges = MemoryRanges {
             below_4g: 0xc000_0000..0xf000_0000,
@@ -137,8 +137,8 @@ impl RootComplex {
         }
     }
 
-    /// Returns whether a memory request goes downstream. The windows end on MiB boundaries, so what holds
-    /// for a piece's first byte holds for all of it.
+    /// Returns whether a memory request goes downstream. The windows end on MiB boundaries, so what
+    /// holds for a piece's first byte holds for all of it.
     fn routes_memory(&self, address: u64) -> bool {
         self.ranges.contain(address) && self.port().routes_memory(address)
     }
@@ -151,7 +151,8 @@ impl RootComplex {
         claimed
     }
 
-    /// Locks the port. Its registers are whole after every access, so a panic elsewhere does not matter.
+    /// Locks the port. Its registers are whole after every access, so a panic elsewhere does not
+    /// matter.
     fn port(&self) -> MutexGuard<'_, RootPort> {
         self.port.lock().unwrap_or_else(PoisonError::into_inner)
     }

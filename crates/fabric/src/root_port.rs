@@ -54,8 +54,8 @@ impl RootPort {
         self.registers.set(bridge::SECONDARY_STATUS, abort, abort);
     }
 
-    /// Returns how a configuration request for a bus other than 0 goes downstream (section 7.3.3); `None`
-    /// where it does not.
+    /// Returns how a configuration request for a bus other than 0 goes downstream (section 7.3.3);
+    /// `None` where it does not.
     pub(crate) fn route_config(&self, target: RoutingId) -> Option<ConfigType> {
         let [_, secondary, subordinate, _] = self.registers.get(bridge::PRIMARY_BUS).to_le_bytes();
         if !self.link_up() || !(secondary..=subordinate).contains(&target.bus()) {
@@ -113,8 +113,8 @@ impl RootPort {
         low(self.registers.get(POWER + power::PMCSR)) & power::PMCSR_STATE
     }
 
-    /// Returns whether requests pass: the link is not in reset and the port is in D0. In D3hot a bridge answers
-    /// for the far side with Unsupported Request (section 5.3.1.4.1).
+    /// Returns whether requests pass: the link is not in reset and the port is in D0. In D3hot a
+    /// bridge answers for the far side with Unsupported Request (section 5.3.1.4.1).
     fn link_up(&self) -> bool {
         !self.in_reset() && self.power_state() == power::PMCSR_D0
     }

@@ -58,8 +58,9 @@ pub enum Protocol {
     VfioUser,
     /// The data path only: `vfN.vhost.sock`, or the socket of a vhost-user backend of others.
     VhostUser,
-    /// No device at all. What a port sends arrives, uncopied, at the receiver of its flow, and the time for that is not
-    /// counted: the cost of the generator itself is left. The socket is not used.
+    /// No device at all. What a port sends arrives, uncopied, at the receiver of its flow, and the
+    /// time for that is not counted: the cost of the generator itself is left. The socket is not
+    /// used.
     Loopback,
 }
 
@@ -73,9 +74,9 @@ pub struct PortConfig {
     /// The protocol on the socket.
     #[serde(default)]
     pub protocol: Protocol,
-    /// The port's address. The default is the device's own, or `02:00:00:00:hh:ll` with the port's index in `hhll` where
-    /// the device does not name one, as over vhost-user. Manifold drops frames from other addresses than the VF's own
-    /// (`manifold vf list`), so name it there.
+    /// The port's address. The default is the device's own, or `02:00:00:00:hh:ll` with the port's
+    /// index in `hhll` where the device does not name one, as over vhost-user. Manifold drops
+    /// frames from other addresses than the VF's own (`manifold vf list`), so name it there.
     #[serde(default)]
     pub mac: Option<Mac>,
 }
@@ -95,8 +96,8 @@ pub enum Load {
     Open,
     /// The flow sends at most this many frames a second.
     Rate(u64),
-    /// The flow sends only while fewer than this many frames to the same receiver are on their way. If that is not more
-    /// than the queue size, nothing is lost to overload.
+    /// The flow sends only while fewer than this many frames to the same receiver are on their way.
+    /// If that is not more than the queue size, nothing is lost to overload.
     Closed(u32),
 }
 
@@ -119,7 +120,8 @@ pub struct Flow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Frames {
-    /// All frames have this many bytes without FCS, 60 to 65549. 64 bytes on a real wire are 60 here.
+    /// All frames have this many bytes without FCS, 60 to 65549. 64 bytes on a real wire are 60
+    /// here.
     Size(u32),
     /// Frames have 60, 590 and 1514 bytes in the proportion 7 to 4 to 1.
     Imix,
@@ -167,8 +169,8 @@ pub struct Rings {
     pub pairs: u16,
     /// Bytes per receive buffer, header included. 0 means as many as the largest frame takes.
     pub rx_buffer: u32,
-    /// Believes that chains come back in the order they went, and reads only the index and now and then an entry. If
-    /// false, every used entry is read, as by a driver that cannot know.
+    /// Believes that chains come back in the order they went, and reads only the index and now and
+    /// then an entry. If false, every used entry is read, as by a driver that cannot know.
     pub assume_order: bool,
     /// The kind of pages of guest memory.
     pub memory: Memory,
@@ -197,7 +199,8 @@ pub enum Work {
     /// Measures frames per second of all [`Config::flows`].
     #[default]
     Flows,
-    /// Measures round trips of one frame from port 0 to port 1 and back, with polling. There are no flows.
+    /// Measures round trips of one frame from port 0 to port 1 and back, with polling. There are no
+    /// flows.
     PingPong,
     /// Measures round trips with pauses in between, in which the device may fall asleep.
     Sleeping {
@@ -229,7 +232,8 @@ pub struct Config {
     /// Number of frames per burst.
     #[serde(default = "Config::default_burst")]
     pub burst: u16,
-    /// Milliseconds that devices may take, at the very start, until a frame of each closed loop arrives.
+    /// Milliseconds that devices may take, at the very start, until a frame of each closed loop
+    /// arrives.
     #[serde(default = "Config::default_ready")]
     pub ready_ms: u64,
     /// Milliseconds before counting starts.

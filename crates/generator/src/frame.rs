@@ -24,9 +24,9 @@ const IMIX: [u32; 12] = [60, 590, 60, 590, 60, 60, 1514, 60, 590, 60, 590, 60];
 
 /// What all frames of a flow have in common.
 ///
-/// Both TCP or UDP ports are `0x4000` plus the queue pair, so that the opposite flow on the same pair is the same
-/// conversation. A device that steers by it (virtio 1.3, 5.1.6.5.5.1) delivers each on the pair that its
-/// receiver sends on.
+/// Both TCP or UDP ports are `0x4000` plus the queue pair, so that the opposite flow on the same
+/// pair is the same conversation. A device that steers by it (virtio 1.3, 5.1.6.5.5.1) delivers
+/// each on the pair that its receiver sends on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Template {
     pub(crate) flow: u16,
@@ -133,8 +133,9 @@ impl Frames {
         bytes
     }
 
-    /// Checks that a received frame, without its virtio-net header, is byte for byte one that its flow sent. `template`
-    /// returns a flow's template. Returns `None` if the frame comes from somebody else.
+    /// Checks that a received frame, without its virtio-net header, is byte for byte one that its
+    /// flow sent. `template` returns a flow's template. Returns `None` if the frame comes from
+    /// somebody else.
     pub(crate) fn verify(
         &self,
         frame: &[u8],

@@ -1,14 +1,14 @@
-//! A traffic generator and sink for measurements: raw Ethernet frames, no network stack, one thread, a few nanoseconds
-//! per frame.
+//! A traffic generator and sink for measurements: raw Ethernet frames, no network stack, one
+//! thread, a few nanoseconds per frame.
 //!
-//! A frame is written once, and so is its descriptor: sending it again is one index (split rings) or one
-//! descriptor (packed). A received frame is counted, unread, and its buffer posted again. So the device limits the frames
-//! per second, whichever it is: a function of the adapter over vfio-user or vhost-user, or a vhost-user backend of
-//! others. [`report::Cost`] says what the generator itself took, and [`config::Protocol::Loopback`] measures it
-//! without a device.
+//! A frame is written once, and so is its descriptor: sending it again is one index (split rings)
+//! or one descriptor (packed). A received frame is counted, unread, and its buffer posted again. So
+//! the device limits the frames per second, whichever it is: a function of the adapter over
+//! vfio-user or vhost-user, or a vhost-user backend of others. [`report::Cost`] says what the
+//! generator itself took, and [`config::Protocol::Loopback`] measures it without a device.
 //!
-//! It is not a guest: it answers no ARP and takes no commands while it runs. Registers, control queue and messages are
-//! those of `manifold-guest`; only the rings are its own.
+//! It is not a guest: it answers no ARP and takes no commands while it runs. Registers, control
+//! queue and messages are those of `manifold-guest`; only the rings are its own.
 //!
 //! ```text
 //!   port a ── TX ring ──►  device  ──► RX ring ── port b     flow a -> b
@@ -16,8 +16,8 @@
 //!     └───────── window: sent − received ◄────────────┘      closed loop
 //! ```
 //!
-//! `manifold-generator CONFIG` takes a [`config::Config`] as JSON and prints a [`report::Report`] as JSON.
-//! Two ports, 60-byte frames one way, at most 256 on their way, for two seconds:
+//! `manifold-generator CONFIG` takes a [`config::Config`] as JSON and prints a [`report::Report`]
+//! as JSON. Two ports, 60-byte frames one way, at most 256 on their way, for two seconds:
 //!
 //! ```json
 //! { "ports": [
@@ -44,9 +44,9 @@
 //! | the generator's own cost | every port's `"protocol": "loopback"` |
 //! | every byte checked | `"verify": true` |
 //!
-//! The report's `frames_per_s` counts received frames. `generator.ns_per_frame` is per frame sent or received.
-//! `generator.busy` is the part of the time in which the generator had something to do: where it is far from 1, the
-//! device was the limit.
+//! The report's `frames_per_s` counts received frames. `generator.ns_per_frame` is per frame sent
+//! or received. `generator.busy` is the part of the time in which the generator had something to
+//! do: where it is far from 1, the device was the limit.
 #![forbid(unsafe_code)]
 
 mod attach;
@@ -83,10 +83,11 @@ const PORTS: usize = 256;
 /// Largest number of entries per queue.
 const QUEUE: u16 = 1024;
 
-/// Runs the generator. It takes a processor for as long as it runs, but for pauses that it was told to make.
+/// Runs the generator. It takes a processor for as long as it runs, but for pauses that it was told
+/// to make.
 ///
-/// Fails where the configuration makes no sense, a device cannot be attached to, lacks a feature or breaks
-/// the rules of its rings, and with [`Config::verify`] where a frame is not what was sent.
+/// Fails where the configuration makes no sense, a device cannot be attached to, lacks a feature or
+/// breaks the rules of its rings, and with [`Config::verify`] where a frame is not what was sent.
 pub fn run(config: &Config) -> Result<Report> {
     check(config)?;
     raise_file_limit();

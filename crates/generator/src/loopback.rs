@@ -1,7 +1,7 @@
 //! A stand-in for a device: the frames of a flow arrive at its receiver as long as there is room.
 //!
-//! It does for the rings what a device must, so that the generator sees nothing unusual. It copies nothing, unless
-//! frames are verified.
+//! It does for the rings what a device must, so that the generator sees nothing unusual. It copies
+//! nothing, unless frames are verified.
 
 use crate::config::Flow;
 use manifold_guest::memory::Arena;
@@ -119,8 +119,8 @@ pub(crate) struct Loopback {
 }
 
 impl Loopback {
-    /// Makes a device for these flows, of which no two share a queue. A flow arrives at its receiver's queue pair of
-    /// the same number. `ports` are each port's memory and queues.
+    /// Makes a device for these flows, of which no two share a queue. A flow arrives at its
+    /// receiver's queue pair of the same number. `ports` are each port's memory and queues.
     pub(crate) fn new(
         flows: &[Flow],
         ports: &[(Arc<Arena>, Vec<Layout>)],
@@ -168,7 +168,8 @@ impl Loopback {
     }
 }
 
-/// Fills as many receive buffers as a frame takes. Returns false, and fills none, if there are not enough.
+/// Fills as many receive buffers as a frame takes. Returns false, and fills none, if there are not
+/// enough.
 fn fill(
     rx: &mut DeviceQueue,
     from: &Chain,

@@ -1,4 +1,5 @@
-//! `manifold-generator CONFIG` runs the generator and prints its report; CONFIG and report are JSON.
+//! `manifold-generator CONFIG` runs the generator and prints its report; CONFIG and report are
+//! JSON.
 
 use anyhow::Context as _;
 

@@ -51,7 +51,8 @@ fn tx_buffer(config: &Config) -> usize {
     NET_HEADER + config.frames.largest()
 }
 
-/// Returns the bytes per receive buffer. A buffer too small for a frame works only where frames may span buffers.
+/// Returns the bytes per receive buffer. A buffer too small for a frame works only where frames may
+/// span buffers.
 fn rx_buffer(config: &Config) -> Result<usize> {
     let whole = NET_HEADER + config.frames.largest();
     match config.rings.rx_buffer as usize {
@@ -114,7 +115,8 @@ pub(crate) struct Verify {
 }
 
 impl<'a> Port<'a> {
-    /// Describes all buffers, writes all frames of `templates` (by queue pair), and has the device start.
+    /// Describes all buffers, writes all frames of `templates` (by queue pair), and has the device
+    /// start.
     pub(crate) fn start(
         mut attached: Attached,
         arena: &'a Arena,
@@ -225,7 +227,8 @@ impl<'a> Port<'a> {
         Ok(frames)
     }
 
-    /// Returns true if [`Self::ring_doorbells`] has something to do, before which a full barrier is needed.
+    /// Returns true if [`Self::ring_doorbells`] has something to do, before which a full barrier is
+    /// needed.
     #[inline]
     pub(crate) fn has_posted(&self) -> bool {
         self.posted
@@ -295,8 +298,8 @@ impl<'a> Port<'a> {
 }
 
 impl RxQueue<'_> {
-    /// Takes at most `limit` buffers of frames that may span several. Returns how many buffers, and how many
-    /// frames began in them.
+    /// Takes at most `limit` buffers of frames that may span several. Returns how many buffers, and
+    /// how many frames began in them.
     fn count_frames(&mut self, arena: &Arena, limit: u16) -> Result<(u16, u64)> {
         let (area, more) = (self.area, &mut self.more);
         let mut frames = 0;
@@ -313,8 +316,8 @@ impl RxQueue<'_> {
         Ok((taken, frames))
     }
 
-    /// Takes at most `limit` buffers and checks every byte of the frames in them. Returns how many buffers, and how many
-    /// frames that flows sent.
+    /// Takes at most `limit` buffers and checks every byte of the frames in them. Returns how many
+    /// buffers, and how many frames that flows sent.
     fn verify(&mut self, arena: &Arena, limit: u16, verify: Option<&Verify>) -> Result<(u16, u64)> {
         let Self { ring, area, more, frame, .. } = self;
         let mut frames = 0;

@@ -55,7 +55,8 @@ pub struct Cost {
     pub ns_per_frame: f64,
     /// Cycles of the time stamp counter per frame sent or received.
     pub cycles_per_frame: f64,
-    /// The part of the time in rounds that moved frames, 0 to 1. Near 1 the generator is the limit, not the device.
+    /// The part of the time in rounds that moved frames, 0 to 1. Near 1 the generator is the limit,
+    /// not the device.
     pub busy: f64,
     /// Frames sent or received per round that moved any, on average.
     pub frames_per_round: f64,
@@ -99,8 +100,8 @@ pub struct Report {
     pub sent: u64,
     /// Number of frames received, all ports.
     pub received: u64,
-    /// Number of frames sent and not received. A few are on their way at the start and at the end of counting, so in a closed
-    /// loop that loses none this is between minus and plus the window.
+    /// Number of frames sent and not received. A few are on their way at the start and at the end
+    /// of counting, so in a closed loop that loses none this is between minus and plus the window.
     pub missing: i64,
     /// Number of frames of closed loops given up as lost.
     pub lost: u64,

@@ -15,11 +15,12 @@ const LOST_AFTER_MS: u64 = 250;
 const PROBE_MS: u64 = 10;
 /// Pause between two polls for a probe frame. The device may need this processor to get ready.
 const LOOK: Duration = Duration::from_micros(50);
-/// Rounds without a frame before the generator yields its processor, which the device may need. The number is
-/// large, because otherwise a device on a processor of its own would wait for the scheduler.
+/// Rounds without a frame before the generator yields its processor, which the device may need. The
+/// number is large, because otherwise a device on a processor of its own would wait for the
+/// scheduler.
 const PATIENCE: u32 = 1000;
-/// Microseconds after which a round is taken to have been interrupted by the scheduler. Such a round is not the
-/// generator's cost.
+/// Microseconds after which a round is taken to have been interrupted by the scheduler. Such a
+/// round is not the generator's cost.
 const INTERRUPTED_US: u64 = 200;
 
 /// A flow and what it has sent.
@@ -36,7 +37,8 @@ struct Sender {
 #[derive(Debug)]
 pub(crate) struct Throughput {
     senders: Vec<Sender>,
-    /// Index of the flow that sends first. It changes each round, because flows to one receiver share its window.
+    /// Index of the flow that sends first. It changes each round, because flows to one receiver
+    /// share its window.
     first: usize,
     burst: u16,
     clock: Clock,
@@ -65,9 +67,10 @@ impl Throughput {
         }
     }
 
-    /// Sends single frames of each closed loop until one arrives. A device that has answered every request of its protocol
-    /// may still be about to start: then it loses what it is given, and of two ports one may be ready before the other.
-    /// If nothing arrives at all, it returns after `patience` cycles, and the report shows it.
+    /// Sends single frames of each closed loop until one arrives. A device that has answered every
+    /// request of its protocol may still be about to start: then it loses what it is given, and of
+    /// two ports one may be ready before the other. If nothing arrives at all, it returns after
+    /// `patience` cycles, and the report shows it.
     pub(crate) fn wait_ready(&mut self, ports: &mut [Port<'_>], patience: u64) -> Result<()> {
         let begin = self.clock.now();
         let probe = self.clock.cycles(PROBE_MS);
@@ -106,7 +109,8 @@ impl Throughput {
         Ok(())
     }
 
-    /// Sends and receives for at least `cycles` cycles. Returns how many it took and what they were used for.
+    /// Sends and receives for at least `cycles` cycles. Returns how many it took and what they were
+    /// used for.
     pub(crate) fn run(&mut self, ports: &mut [Port<'_>], cycles: u64) -> Result<(u64, Cost)> {
         (self.busy, self.rounds, self.frames) = (0, 0, 0);
         let begin = self.clock.now();
@@ -151,8 +155,8 @@ impl Throughput {
         Ok((all, cost))
     }
 
-    /// Has every port receive once, then every flow send once. What arrived makes room in windows, so that one barrier
-    /// serves both directions.
+    /// Has every port receive once, then every flow send once. What arrived makes room in windows,
+    /// so that one barrier serves both directions.
     #[inline]
     fn round(&mut self, ports: &mut [Port<'_>], now: u64) -> Result<u64> {
         let mut moved = self.receive(ports, now)?;
@@ -209,7 +213,8 @@ impl Sender {
             }
         };
         if allowed == 0 {
-            // This is checked here, and not where nothing moves, because the other direction may be busy.
+            // This is checked here, and not where nothing moves, because the other direction may be
+            // busy.
             if matches!(self.flow.load, Load::Closed(_))
                 && let Some(receiver) = ports.get_mut(self.flow.to)
                 && now.wrapping_sub(receiver.last_arrival) > self.lost_after

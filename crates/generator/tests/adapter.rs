@@ -41,7 +41,8 @@ fn a_closed_loop_loses_nothing() {
     }
 }
 
-/// Both ways on three pairs: the device learns from what a port sends on a pair what to deliver there.
+/// Both ways on three pairs: the device learns from what a port sends on a pair what to deliver
+/// there.
 fn three_pairs() -> Vec<Flow> {
     (0..3)
         .flat_map(|queue| [(0, 1, queue), (1, 0, queue)])

@@ -1,5 +1,5 @@
-//! Attaches to two VFs of a running adapter, as the VMMs of two virtual machines would, and sends a frame from
-//! the first to the second.
+//! Attaches to two VFs of a running adapter, as the VMMs of two virtual machines would, and sends a
+//! frame from the first to the second.
 //!
 //!     cargo run -- serve --num-vfs 2 --run-dir /tmp/m &
 //!     cargo run -p manifold-guest --example attach -- /tmp/m
@@ -20,13 +20,14 @@ use std::time::{Duration, Instant};
 /// Attaches to the function behind a vfio-user socket and brings its network device up.
 fn attach(socket: &Path) -> Result<VirtioNet> {
     let options = NetOptions::default();
-    // 1. A machine needs memory: one file, which the adapter maps as well. The device sees it at this address, its
-    //    IOVA, and reaches nothing else.
+    // 1. A machine needs memory: one file, which the adapter maps as well. The device sees it at
+    //    this address, its IOVA, and reaches nothing else.
     let arena = Arc::new(Arena::new(options.memory(u16::MAX), 0x1_0000_0000)?);
     // 2. What a VMM does: it connects, asks for the function's BARs, and maps the memory for DMA.
     let function = Function::open(socket, ClientKind::Own, DmaMode::Shared, arena)?;
-    // 3. What the machine's driver does: it finds the virtio registers through the PCI capabilities, agrees on
-    //    features, sets up MSI-X and virtqueues, and gives the device receive buffers.
+    // 3. What the machine's driver does: it finds the virtio registers through the PCI
+    //    capabilities, agrees on features, sets up MSI-X and virtqueues, and gives the device
+    //    receive buffers.
     VirtioNet::start(function, &options)
 }
 
@@ -35,7 +36,8 @@ fn main() -> Result<()> {
     let mut sender = attach(&run_dir.join("vf0.sock"))?;
     let mut receiver = attach(&run_dir.join("vf1.sock"))?;
 
-    // The adapter knows its functions' addresses. It drops a frame whose source is not the sender's (spoofchk).
+    // The adapter knows its functions' addresses. It drops a frame whose source is not the sender's
+    // (spoofchk).
     let (to, from) = (receiver.info().mac, sender.info().mac);
     let mut frame = [&to[..], &from, &[0x88, 0xb5], b"hello"].concat();
     frame.resize(60, 0);
@@ -45,7 +47,8 @@ fn main() -> Result<()> {
         queue.flush(device)?; // published, and the doorbell is rung if the device asks for it
     }
 
-    // Here the receiver polls. `VirtioNet::interrupts` are the eventfds that it could sleep on instead.
+    // Here the receiver polls. `VirtioNet::interrupts` are the eventfds that it could sleep on
+    // instead.
     let (mut room, begin) = (vec![0; 1 << 16], Instant::now());
     while begin.elapsed() < Duration::from_secs(5) {
         let (device, rx, _) = receiver.parts();

@@ -1,7 +1,8 @@
 //! Guest memory is one shared memfd, handed out piece by piece.
 //!
-//! The device writes here at any time, so nothing is ever lent out as a Rust reference: every access is a
-//! volatile copy or an atomic load or store, which `vm-memory` does without unsafe code on this side.
+//! The device writes here at any time, so nothing is ever lent out as a Rust reference: every
+//! access is a volatile copy or an atomic load or store, which `vm-memory` does without unsafe code
+//! on this side.
 //!
 //! ```text
 //!   offset 0                                                     size
@@ -41,14 +42,14 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Makes `size` bytes of memory (rounded up to whole pages) that the device will see at `iova`, which
-    /// must be page aligned. Memory that nobody touches costs nothing.
+    /// Makes `size` bytes of memory (rounded up to whole pages) that the device will see at `iova`,
+    /// which must be page aligned. Memory that nobody touches costs nothing.
     pub fn new(size: usize, iova: u64) -> Result<Self> {
         Self::make(size, iova, PAGE)
     }
 
-    /// Makes memory of 2 MiB pages, as [`Self::new`] does of 4 KiB. All pages are reserved at once, so the machine must have as
-    /// many free.
+    /// Makes memory of 2 MiB pages, as [`Self::new`] does of 4 KiB. All pages are reserved at once,
+    /// so the machine must have as many free.
     pub fn huge(size: usize, iova: u64) -> Result<Self> {
         Self::make(size, iova, HUGE_PAGE)
     }
@@ -87,14 +88,15 @@ impl Arena {
         Ok(Self { region, file, iova, used: AtomicUsize::new(0) })
     }
 
-    /// Forbids that the memory ever shrinks, as a careful VMM does. Without this it can be truncated under the device.
+    /// Forbids that the memory ever shrinks, as a careful VMM does. Without this it can be
+    /// truncated under the device.
     pub fn seal(&self) -> Result<()> {
         rustix::fs::fcntl_add_seals(self.file.file(), SealFlags::SHRINK)
             .map_err(|e| Error::io("sealing guest memory", e))
     }
 
-    /// Hands out `len` bytes aligned to `align` (a power of two). They cannot be given back one by one, but see
-    /// [`Self::rewind`].
+    /// Hands out `len` bytes aligned to `align` (a power of two). They cannot be given back one by
+    /// one, but see [`Self::rewind`].
     pub fn alloc(&self, len: usize, align: usize) -> Result<Span> {
         let used = self.used.load(Ordering::Relaxed);
         let out = || Error::OutOfMemory { want: len, left: self.size().saturating_sub(used) };
@@ -104,8 +106,8 @@ impl Arena {
         Ok(Span { offset, len })
     }
 
-    /// Takes everything back that was handed out. Whoever still holds a span can disturb its next owner's
-    /// data, and nothing else.
+    /// Takes everything back that was handed out. Whoever still holds a span can disturb its next
+    /// owner's data, and nothing else.
     pub fn rewind(&self) {
         self.used.store(0, Ordering::Relaxed);
     }
@@ -125,7 +127,8 @@ impl Arena {
         self.iova
     }
 
-    /// Returns the IOVA of the byte at `offset`. Offsets outside the arena give addresses outside of it.
+    /// Returns the IOVA of the byte at `offset`. Offsets outside the arena give addresses outside
+    /// of it.
     pub fn iova_of(&self, offset: usize) -> u64 {
         self.iova.wrapping_add(offset as u64)
     }
@@ -178,7 +181,8 @@ impl Arena {
         Ok(())
     }
 
-    /// Stores a little-endian 16-bit word at an even `offset`; `Release` orders all earlier writes before it.
+    /// Stores a little-endian 16-bit word at an even `offset`; `Release` orders all earlier writes
+    /// before it.
     #[inline]
     pub fn store_u16(&self, offset: usize, value: u16, order: Ordering) -> Result<()> {
         let cell: &AtomicU16 = self.region.get_atomic_ref(offset).map_err(|_| out(offset, 2))?;
@@ -186,7 +190,8 @@ impl Arena {
         Ok(())
     }
 
-    /// Loads a little-endian 16-bit word from an even `offset`; `Acquire` orders all later reads after it.
+    /// Loads a little-endian 16-bit word from an even `offset`; `Acquire` orders all later reads
+    /// after it.
     #[inline]
     pub fn load_u16(&self, offset: usize, order: Ordering) -> Result<u16> {
         let cell: &AtomicU16 = self.region.get_atomic_ref(offset).map_err(|_| out(offset, 2))?;
@@ -212,8 +217,8 @@ impl Arena {
             .map_err(|_| out(offset, 4))
     }
 
-    /// Cuts the memfd to `size` bytes while the device uses it. Touching what was cut off would kill this
-    /// process with SIGBUS until [`Self::restore`] is called, so do not.
+    /// Cuts the memfd to `size` bytes while the device uses it. Touching what was cut off would
+    /// kill this process with SIGBUS until [`Self::restore`] is called, so do not.
     pub fn truncate(&self, size: u64) -> Result<()> {
         rustix::fs::ftruncate(self.file.file(), size)
             .map_err(|e| Error::io("truncating guest memory", e))

@@ -153,8 +153,8 @@ pub enum Command {
         transfers: Vec<Outgoing>,
     },
     /// Offers the device one descriptor whose address the guest never mapped. Answered by
-    /// [`Event::RogueDma`], after which the device is reset and brought up again; other traffic of this
-    /// guest pauses meanwhile.
+    /// [`Event::RogueDma`], after which the device is reset and brought up again; other traffic of
+    /// this guest pauses meanwhile.
     RogueDma {
         /// The address to aim at.
         iova: u64,

@@ -1,9 +1,10 @@
 //! A vhost-user frontend does what a VMM does for a guest whose data path is elsewhere.
 //!
-//! There are no registers here. The frontend tells the backend the features, the memory and each virtqueue,
-//! and gives it two eventfds per queue; whatever else a device has (configuration, control queue) stays with
-//! the VMM, which is nobody here. The messages are the rust-vmm project's `vhost` crate's, so traffic through
-//! this says something about our backend, and it drives the backends of others: DPDK's `net_vhost`, OVS.
+//! There are no registers here. The frontend tells the backend the features, the memory and each
+//! virtqueue, and gives it two eventfds per queue; whatever else a device has (configuration,
+//! control queue) stays with the VMM, which is nobody here. The messages are the rust-vmm project's
+//! `vhost` crate's, so traffic through this says something about our backend, and it drives the
+//! backends of others: DPDK's `net_vhost`, OVS.
 //!
 //! ```text
 //!   negotiate() ── features, protocol features ─►┐
@@ -102,7 +103,8 @@ impl VhostUser {
                 .set_protocol_features(self.protocol)
                 .map_err(failed("SET_PROTOCOL_FEATURES"))?;
             if self.protocol.contains(Protocol::REPLY_ACK) {
-                // From now on a refusal is told, where otherwise the backend would hang up or say nothing.
+                // From now on a refusal is told, where otherwise the backend would hang up or say
+                // nothing.
                 self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
             }
         }
@@ -122,8 +124,8 @@ impl VhostUser {
         Some(())
     }
 
-    /// Gives the backend all of `arena`. Ring addresses, too, are the device's: the frontend's own addresses,
-    /// which the protocol wants for rings, are said to be the same.
+    /// Gives the backend all of `arena`. Ring addresses, too, are the device's: the frontend's own
+    /// addresses, which the protocol wants for rings, are said to be the same.
     pub fn share(&mut self, arena: &Arena) -> Result<()> {
         let region = VhostUserMemoryRegionInfo {
             guest_phys_addr: arena.iova(),

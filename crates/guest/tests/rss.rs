@@ -1,5 +1,6 @@
-//! Receive-side scaling and hash report of a real adapter, as a driver sees them: the hash in a received frame's header,
-//! and the queue it arrives on. The reference works out bit by bit what they must be, with nothing of the adapter's.
+//! Receive-side scaling and hash report of a real adapter, as a driver sees them: the hash in a
+//! received frame's header, and the queue it arrives on. The reference works out bit by bit what
+//! they must be, with nothing of the adapter's.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
 
@@ -30,7 +31,8 @@ fn open(bed: &Bed, vf: u16, pairs: u16, refuse: u64) -> VirtioNet {
     VirtioNet::start(function, &options).unwrap()
 }
 
-/// Sends a packet from one function to another and returns the queue it arrives on, its hash and what that is of.
+/// Sends a packet from one function to another and returns the queue it arrives on, its hash and
+/// what that is of.
 fn crosses(a: &mut VirtioNet, b: &mut VirtioNet, packet: &[u8]) -> (u16, u32, u16) {
     let frame = [&b.info().mac[..], &a.info().mac, packet].concat();
     let (device, _, tx) = a.parts();

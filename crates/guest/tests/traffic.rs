@@ -86,8 +86,8 @@ fn without_the_features_that_a_driver_may_refuse() {
     ping_and_transfer(plain(0), plain(1), 4 << 20);
 }
 
-/// The data path needs memory it can map. A guest that shares none is told by DEVICE_NEEDS_RESET, the operator
-/// by a fault with the reason; nobody else notices.
+/// The data path needs memory it can map. A guest that shares none is told by DEVICE_NEEDS_RESET,
+/// the operator by a fault with the reason; nobody else notices.
 #[test]
 fn memory_that_is_not_shared_stops_its_own_device_only() {
     let bed = Bed::new(3, 1500);
@@ -181,7 +181,8 @@ fn eight_guests_ping_each_other_and_transfer_all_at_once() {
     guests.into_iter().for_each(Guest::stop);
 }
 
-/// As many requests and answers at once as a ring holds must not overrun anything inside a guest either.
+/// As many requests and answers at once as a ring holds must not overrun anything inside a guest
+/// either.
 #[test]
 fn a_flood_of_pings_is_answered_in_full() {
     const COUNT: u32 = 40;

@@ -1,4 +1,5 @@
-//! Carries out scenarios: makes connections and devices fresh out of reset, and notes what they answer.
+//! Carries out scenarios: makes connections and devices fresh out of reset, and notes what they
+//! answer.
 
 use manifold_guest::memory::{Arena, Span};
 use manifold_guest::vfio::{Client, ClientKind, DmaMode, Function};
@@ -32,12 +33,13 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The settings of a scenario.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// An address for rogue DMA that the guest does not map, for example one where another guest keeps its memory.
+    /// An address for rogue DMA that the guest does not map, for example one where another guest
+    /// keeps its memory.
     pub rogue_iova: u64,
     /// The seed of what is random.
     pub seed: u64,
-    /// The socket of a second function, on which an accomplice sends broadcast frames so that something arrives at the
-    /// first. Scenarios about receiving do little without.
+    /// The socket of a second function, on which an accomplice sends broadcast frames so that
+    /// something arrives at the first. Scenarios about receiving do little without.
     pub accomplice: Option<PathBuf>,
 }
 
@@ -99,7 +101,8 @@ pub(crate) struct Target {
     pub(crate) control: Queue,
     pub(crate) control_index: u16,
     pub(crate) arena: Arc<Arena>,
-    /// Memory for frames and tables; begins with a virtio-net header of zeros and a broadcast frame.
+    /// Memory for frames and tables; begins with a virtio-net header of zeros and a broadcast
+    /// frame.
     pub(crate) data: Span,
 }
 
@@ -134,7 +137,8 @@ impl Attack {
         self.steps.push(line);
     }
 
-    /// Returns the function, connected again if need be. The connection comes back with [`Self::put_back`].
+    /// Returns the function, connected again if need be. The connection comes back with
+    /// [`Self::put_back`].
     pub(crate) fn function(&mut self) -> Result<Function> {
         if let Some(function) = self.function.take() {
             return Ok(function);
@@ -175,15 +179,16 @@ impl Attack {
         })
     }
 
-    /// Makes a fresh device. Features beyond the plain ones are negotiated only if they are in `extra`.
+    /// Makes a fresh device. Features beyond the plain ones are negotiated only if they are in
+    /// `extra`.
     pub(crate) fn target(&mut self, extra: u64) -> Result<Target> {
         let function = self.function()?;
         Target::new(function, extra)
     }
 
-    /// Tries something on a fresh device and notes what came of it; `misuse` returns what the device
-    /// answered, for which [`Target::observe`] is there. Refusals and the end of the connection are answers
-    /// too. Anything else, above all no answer, is an error.
+    /// Tries something on a fresh device and notes what came of it; `misuse` returns what the
+    /// device answered, for which [`Target::observe`] is there. Refusals and the end of the
+    /// connection are answers too. Anything else, above all no answer, is an error.
     pub(crate) fn attempt(
         &mut self,
         what: &str,

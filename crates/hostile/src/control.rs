@@ -12,7 +12,8 @@ pub(crate) const COMMAND: usize = 4096;
 pub(crate) const ANSWER: usize = 8192;
 
 impl Target {
-    /// Writes control descriptors (address, bytes, flags), each linked to the one after it, from index 0 on.
+    /// Writes control descriptors (address, bytes, flags), each linked to the one after it, from
+    /// index 0 on.
     pub(crate) fn control_chain(&mut self, descriptors: &[(u64, u32, u16)]) -> Result<()> {
         (0..).zip(descriptors).try_for_each(|(i, &(iova, len, flags))| {
             self.control.set_descriptor(i, Descriptor { iova, len, flags, next: i + 1 })

@@ -1,12 +1,13 @@
 //! Drivers and clients that attack: everything a guest or a VMM can do wrong, on purpose.
 //!
-//! Each [`Scenario`] connects to a function of its own, misbehaves in one way and its variations, and reports
-//! what the device answered. The tests judge the rest: the adapter must live, the function must work again,
-//! and the other functions must lose no frame. A server that stops answering is an error here, not an outcome.
+//! Each [`Scenario`] connects to a function of its own, misbehaves in one way and its variations,
+//! and reports what the device answered. The tests judge the rest: the adapter must live, the
+//! function must work again, and the other functions must lose no frame. A server that stops
+//! answering is an error here, not an outcome.
 //!
-//! This crate is for tests only: no binary of ours depends on it. It is not a fuzzer: each attack is
-//! written by hand, and what is random in it comes from a seed. It uses the driver of `manifold-guest` for what is
-//! right and breaks one thing at a time.
+//! This crate is for tests only: no binary of ours depends on it. It is not a fuzzer: each attack
+//! is written by hand, and what is random in it comes from a seed. It uses the driver of
+//! `manifold-guest` for what is right and breaks one thing at a time.
 //!
 //! ```text
 //!   Scenario::run ── Attack ── a fresh Target per try: probe, negotiate, queues ── misuse ── status? used ring?
@@ -43,7 +44,8 @@ macro_rules! scenarios {
             /// Every scenario.
             pub const ALL: &[Scenario] = &[$(Scenario::$variant,)*];
 
-            /// Runs the scenario against the function behind `socket`, which no other client may hold.
+            /// Runs the scenario against the function behind `socket`, which no other client may
+            /// hold.
             pub fn run(self, socket: &Path, options: &Options) -> Result<Outcome> {
                 let mut attack = Attack::new(socket, options)?;
                 match self { $(Scenario::$variant => $module::$function(&mut attack)?,)* }

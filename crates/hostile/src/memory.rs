@@ -1,4 +1,5 @@
-//! Misuses DMA: mappings that make no sense, memory that goes away, addresses that are not the guest's.
+//! Misuses DMA: mappings that make no sense, memory that goes away, addresses that are not the
+//! guest's.
 
 use crate::attack::{Answer, Attack, IOVA, QUEUE_SIZE, Target, descriptor};
 use manifold_guest::memory::{Arena, PAGE};

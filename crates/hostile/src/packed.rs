@@ -14,7 +14,8 @@ const PACKED: u64 = feature::RING_PACKED | feature::INDIRECT_DESC;
 /// A packed descriptor: address, bytes, buffer ID, flags.
 type Entry = (u64, u32, u16, u16);
 
-/// Writes TX ring entries from the first on, the first one last, rings the bell and waits for what comes of it.
+/// Writes TX ring entries from the first on, the first one last, rings the bell and waits for what
+/// comes of it.
 fn send(target: &mut Target, entries: &[Entry]) -> Result<Answer> {
     let ring = target.tx.layout().desc;
     for (index, (iova, len, id, flags)) in entries.iter().enumerate().rev() {

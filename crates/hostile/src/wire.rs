@@ -70,7 +70,8 @@ fn answer(client: &Client) -> Result<Answer> {
             command: command::name(reply.header.command),
             errno: reply.header.errno.cast_signed(),
         }),
-        // After a timeout the server has swallowed that. The end of the scenario shows if it still works.
+        // After a timeout the server has swallowed that. The end of the scenario shows if it still
+        // works.
         Ok(_) | Err(Error::Timeout { .. }) => Ok(Answer::Silence),
         Err(e) => Err(e),
     }

@@ -167,7 +167,8 @@ pub(crate) enum FunctionCommand {
         /// Format of the dump.
         #[arg(long, value_enum, default_value_t)]
         format: DumpFormat,
-        /// Dump what reads on the bus return, not what Linux shows: a VF's IDs are FFFFh, its BARs 0.
+        /// Dump what reads on the bus return, not what Linux shows: a VF's IDs are FFFFh, its BARs
+        /// 0.
         #[arg(long)]
         raw: bool,
     },

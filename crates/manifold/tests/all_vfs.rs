@@ -1,5 +1,5 @@
-//! All 256 VFs at once, a guest process on each: everyone to one, then around in a ring; and what the adapter has given
-//! back when the VFs are disabled.
+//! All 256 VFs at once, a guest process on each: everyone to one, then around in a ring; and what
+//! the adapter has given back when the VFs are disabled.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
 
@@ -66,7 +66,8 @@ impl Guests {
         found
     }
 
-    /// Moves `bytes` from and to each pair given, all at once, and compares the digests of both ends.
+    /// Moves `bytes` from and to each pair given, all at once, and compares the digests of both
+    /// ends.
     fn transfer(&mut self, pairs: &[(u16, u16)], bytes: u64) {
         let id = |from: u16, to: u16| u32::from(from) << 16 | u32::from(to);
         let mut receivers = 0;

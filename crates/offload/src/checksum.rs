@@ -1,11 +1,13 @@
 //! The Internet checksum: RFC 1071.
 //!
-//! Sums are of words as the machine loads them: whichever way round, it comes to the same but for a swap at the end
-//! (section 2 (B)). Summing 32-bit words into 64-bit lanes needs no carries, and compilers vectorise it.
+//! Sums are of words as the machine loads them: whichever way round, it comes to the same but for a
+//! swap at the end (section 2 (B)). Summing 32-bit words into 64-bit lanes needs no carries, and
+//! compilers vectorise it.
 
 use crate::spec::udp;
 
-/// Bytes per step of the wide loops: as many lanes as stay in vector registers, which the compiler is quick to give up.
+/// Bytes per step of the wide loops: as many lanes as stay in vector registers, which the compiler
+/// is quick to give up.
 const STEP: usize = 32;
 /// 32-bit words per step.
 const LANES: usize = STEP / 4;
@@ -31,7 +33,8 @@ impl Sum {
         self.piece(sum(bytes), bytes.len());
     }
 
-    /// Adds the next bytes and copies them, for as long as `to` has room; says how many. One pass over memory for both.
+    /// Adds the next bytes and copies them, for as long as `to` has room; says how many. One pass
+    /// over memory for both.
     #[inline]
     pub fn add_copy(&mut self, from: &[u8], to: &mut [u8]) -> usize {
         let len = from.len().min(to.len());
@@ -83,8 +86,8 @@ impl Sum {
         !self.fold()
     }
 
-    /// Returns the checksum as it is written to a field at `csum_offset` of a transport header: in UDP's place, zero would say that
-    /// there is none, and FFFFh is written.
+    /// Returns the checksum as it is written to a field at `csum_offset` of a transport header: in
+    /// UDP's place, zero would say that there is none, and FFFFh is written.
     #[inline]
     pub fn field(&self, csum_offset: u16) -> [u8; 2] {
         match self.checksum() {
@@ -102,8 +105,9 @@ impl Sum {
     }
 }
 
-/// Finishes the checksum of a frame (VIRTIO_NET_HDR_F_NEEDS_CSUM): sums from `csum_start` to the end, the pseudo-header's sum
-/// that the sender left in the field included, and writes the field at `csum_start + csum_offset`.
+/// Finishes the checksum of a frame (VIRTIO_NET_HDR_F_NEEDS_CSUM): sums from `csum_start` to the
+/// end, the pseudo-header's sum that the sender left in the field included, and writes the field at
+/// `csum_start + csum_offset`.
 ///
 /// `false`, and nothing is written, if the field is not in the frame.
 #[inline]
@@ -133,14 +137,16 @@ fn fold16(sum: u32) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-/// Returns the sum of `bytes` as 32-bit words in the machine's byte order, the last one filled up with zeros.
+/// Returns the sum of `bytes` as 32-bit words in the machine's byte order, the last one filled up
+/// with zeros.
 #[inline]
 fn sum(bytes: &[u8]) -> u64 {
     let (steps, rest) = bytes.as_chunks();
     sum_steps(steps) + sum_rest(rest)
 }
 
-/// Sums whole steps. It is not inlined: among other code the lanes get registers of their own, not vectors, which takes three times as long.
+/// Sums whole steps. It is not inlined: among other code the lanes get registers of their own, not
+/// vectors, which takes three times as long.
 #[inline(never)]
 fn sum_steps(steps: &[[u8; STEP]]) -> u64 {
     let mut lanes = [0; LANES];

@@ -1,6 +1,7 @@
 use thiserror::Error;
 
-/// Why a frame is not as its sender's virtio_net_hdr says. Such a frame is dropped, and counted as having a bad header.
+/// Why a frame is not as its sender's virtio_net_hdr says. Such a frame is dropped, and counted as
+/// having a bad header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Error {
     /// The sender asks for what it did not negotiate.

@@ -2,14 +2,17 @@
 
 use crate::{MacAddr, VlanSet};
 
-/// The receive filters of a function, as a driver's commands add up to (virtio 1.3, 5.1.6.5.1 to 5.1.6.5.3).
+/// The receive filters of a function, as a driver's commands add up to (virtio 1.3, 5.1.6.5.1 to
+/// 5.1.6.5.3).
 ///
 /// An incoming frame is for the function
 /// - if `promiscuous`, whatever its addresses; else
 /// - a broadcast: unless `no_broadcast`;
-/// - another group address: unless `no_multicast`, if `all_multicast` or its address is in `multicast`;
+/// - another group address: unless `no_multicast`, if `all_multicast` or its address is in
+///   `multicast`;
 /// - a unicast address: unless `no_unicast`, if `all_unicast` or it is `mac` or in `unicast`;
-/// - and in each case, if it carries a VLAN tag and `vlan_filtering` is on: if its VLAN is in `vlans`.
+/// - and in each case, if it carries a VLAN tag and `vlan_filtering` is on: if its VLAN is in
+///   `vlans`.
 ///
 /// The default asks for nothing but broadcast: no MAC address, no filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +25,8 @@ pub struct Filters {
     pub all_multicast: bool,
     /// Receive every unicast frame.
     pub all_unicast: bool,
-    /// Receive no multicast frame; wins over `all_multicast` and `multicast`. Broadcast is not meant.
+    /// Receive no multicast frame; wins over `all_multicast` and `multicast`. Broadcast is not
+    /// meant.
     pub no_multicast: bool,
     /// Receive no unicast frame; wins over `all_unicast`, `mac` and `unicast`.
     pub no_unicast: bool,
@@ -34,12 +38,14 @@ pub struct Filters {
     pub multicast: Vec<MacAddr>,
     /// True if `vlans` limits what is received; otherwise every VLAN is.
     pub vlan_filtering: bool,
-    /// The VLANs received with `vlan_filtering`. Untagged and priority-tagged frames are always received.
+    /// The VLANs received with `vlan_filtering`. Untagged and priority-tagged frames are always
+    /// received.
     pub vlans: VlanSet,
 }
 
 impl Filters {
-    /// Returns the filters of a function that uses `mac`, and without a driver or with one that has not yet said anything.
+    /// Returns the filters of a function that uses `mac`, and without a driver or with one that has
+    /// not yet said anything.
     pub fn new(mac: impl Into<MacAddr>) -> Self {
         Filters { mac: mac.into(), ..Filters::default() }
     }

@@ -39,7 +39,8 @@ pub enum Transport {
 /// All that is known of a frame's headers. Offsets are from the frame's start, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layers {
-    /// The network layer. If it is IP, the fixed part of its header is within the bytes that were parsed.
+    /// The network layer. If it is IP, the fixed part of its header is within the bytes that were
+    /// parsed.
     pub network: Network,
     /// The transport layer. If it is TCP or UDP, its ports are within the bytes that were parsed.
     pub transport: Transport,
@@ -51,9 +52,11 @@ pub struct Layers {
     pub fragment: bool,
     /// IPv6 with extension headers.
     pub extensions: bool,
-    /// IPv6 with a routing header that names another final destination than the IPv6 header, and is not of type 2.
+    /// IPv6 with a routing header that names another final destination than the IPv6 header, and is
+    /// not of type 2.
     pub rerouted: bool,
-    /// A header goes on, or begins, beyond the bytes that were parsed: with more of the frame, more is known.
+    /// A header goes on, or begins, beyond the bytes that were parsed: with more of the frame, more
+    /// is known.
     pub truncated: bool,
     /// Offset of the network header, of whatever protocol.
     pub network_at: u16,
@@ -66,8 +69,8 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Returns where the payload behind a TCP or UDP header begins; at most the length of `frame`, the bytes that were parsed or
-    /// more of them.
+    /// Returns where the payload behind a TCP or UDP header begins; at most the length of `frame`,
+    /// the bytes that were parsed or more of them.
     pub fn payload_at(&self, frame: &[u8]) -> Option<usize> {
         let at = usize::from(self.transport_at);
         let len = match self.transport {
@@ -82,8 +85,9 @@ impl Layers {
         (valid && at + len <= frame.len()).then_some(at + len)
     }
 
-    /// Returns where the fixed part of the network header ends, in bytes from the frame's beginning; where it begins, if it is not
-    /// IP's. `None` if it should be IP's, but is malformed or cut off.
+    /// Returns where the fixed part of the network header ends, in bytes from the frame's
+    /// beginning; where it begins, if it is not IP's. `None` if it should be IP's, but is malformed
+    /// or cut off.
     pub fn network_end(&self, frame: &[u8]) -> Option<usize> {
         let at = usize::from(self.network_at);
         match self.network {
@@ -97,9 +101,9 @@ impl Layers {
     }
 }
 
-/// Finds the headers of a frame in its first bytes, from the destination address on. 64 bytes hold the addresses of any
-/// packet, and its ports but for IPv4 options, IPv6 extension headers and IPv6 behind two tags; [`Layers::truncated`] says
-/// when more are needed.
+/// Finds the headers of a frame in its first bytes, from the destination address on. 64 bytes hold
+/// the addresses of any packet, and its ports but for IPv4 options, IPv6 extension headers and IPv6
+/// behind two tags; [`Layers::truncated`] says when more are needed.
 #[inline]
 pub fn parse(frame: &[u8]) -> Layers {
     let (kind, at, tags) = link(frame);
@@ -112,7 +116,8 @@ pub fn parse(frame: &[u8]) -> Layers {
     }
 }
 
-/// Returns the type of what the Ethernet header carries, where that begins, and how many tags come before.
+/// Returns the type of what the Ethernet header carries, where that begins, and how many tags come
+/// before.
 #[inline]
 fn link(frame: &[u8]) -> (Option<u16>, usize, u8) {
     let mut at = ethernet::TYPE;
@@ -128,8 +133,8 @@ fn link(frame: &[u8]) -> (Option<u16>, usize, u8) {
     (kind, at + 2, tags)
 }
 
-// These make the result in one piece: fields written one by one in memory and then read together cost more than all the
-// rest.
+// These make the result in one piece: fields written one by one in memory and then read together
+// cost more than all the rest.
 
 #[inline]
 fn ipv4(frame: &[u8], at: usize, layers: Layers) -> Layers {
@@ -219,7 +224,8 @@ fn extensions(frame: &[u8], mut at: usize, mut next: u8, layers: &Layers) -> Lay
         let mut len = (usize::from(units) + 1) * ipv6::EXTENSION_UNIT;
         match next {
             ipv6::FRAGMENT => {
-                // Its second byte is reserved. A fragment that is the whole packet is none (RFC 6946).
+                // Its second byte is reserved. A fragment that is the whole packet is none (RFC
+                // 6946).
                 len = ipv6::EXTENSION_UNIT;
                 layers.fragment = u16::from_be_bytes([kind, left]) & ipv6::FRAGMENT_MASK != 0;
             }

@@ -1,12 +1,12 @@
-//! This crate does in software what a network adapter does to frames (checksums, segmentation, receive-side scaling), and has
-//! the words for what it receives: MAC addresses, VLANs, filters.
+//! This crate does in software what a network adapter does to frames (checksums, segmentation,
+//! receive-side scaling), and has the words for what it receives: MAC addresses, VLANs, filters.
 //!
-//! A virtio driver hands frames over unfinished: the transport checksum not computed, or a TCP stream of 64 KiB in one
-//! frame. As long as the receiver takes such frames they pass as they are; for one that does not, this crate finishes
-//! them. All of it is pure functions on bytes.
+//! A virtio driver hands frames over unfinished: the transport checksum not computed, or a TCP
+//! stream of 64 KiB in one frame. As long as the receiver takes such frames they pass as they are;
+//! for one that does not, this crate finishes them. All of it is pure functions on bytes.
 //!
-//! It is not a protocol stack: it keeps no state between frames, does no I/O, and knows nothing of queues or guest memory.
-//! It does not reassemble anything either: a frame never gets larger here.
+//! It is not a protocol stack: it keeps no state between frames, does no I/O, and knows nothing of
+//! queues or guest memory. It does not reassemble anything either: a frame never gets larger here.
 //!
 //! ```text
 //!   sender's virtio_net_hdr ──▶ NetHeader::check ──▶ Request ──▶ Request::plan ──▶ Plan, per receiver
@@ -21,8 +21,9 @@
 //!                                                        └───▶ verify        may DATA_VALID be said?
 //! ```
 //!
-//! Frames come from guests: whatever the bytes are, nothing here panics, and nothing is written before the network header's
-//! end, so that what a switch judged (addresses, VLAN) is what it delivers.
+//! Frames come from guests: whatever the bytes are, nothing here panics, and nothing is written
+//! before the network header's end, so that what a switch judged (addresses, VLAN) is what it
+//! delivers.
 
 #![forbid(unsafe_code)]
 

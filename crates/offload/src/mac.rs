@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use crate::spec::ethernet;
 
-/// A 48-bit MAC address, octets in the order of transmission. Its text is six pairs of hexadecimal digits joined by `:`.
+/// A 48-bit MAC address, octets in the order of transmission. Its text is six pairs of hexadecimal
+/// digits joined by `:`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MacAddr(pub [u8; 6]);
 
@@ -33,7 +34,8 @@ impl MacAddr {
         !self.is_group() && self.0 != [0; 6]
     }
 
-    /// Returns the address as the number that a little-endian load gives: octet 0 lowest, top 16 bits zero.
+    /// Returns the address as the number that a little-endian load gives: octet 0 lowest, top 16
+    /// bits zero.
     pub const fn key(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
         u64::from_le_bytes([a, b, c, d, e, f, 0, 0])

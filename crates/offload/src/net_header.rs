@@ -5,10 +5,12 @@ use std::ops::{BitOr, BitOrAssign};
 
 use crate::spec::virtio;
 
-/// The offloads that a driver negotiated in one direction: as a sender, what it may leave to the device (VIRTIO_NET_F_CSUM, HOST_TSO4,
-/// ...); as a receiver, what it takes unfinished (GUEST_CSUM, GUEST_TSO4, ...).
+/// The offloads that a driver negotiated in one direction: as a sender, what it may leave to the
+/// device (VIRTIO_NET_F_CSUM, HOST_TSO4, ...); as a receiver, what it takes unfinished (GUEST_CSUM,
+/// GUEST_TSO4, ...).
 ///
-/// A sender has one feature for UDP, VIRTIO_NET_F_HOST_USO: both [`Offloads::USO4`] and [`Offloads::USO6`].
+/// A sender has one feature for UDP, VIRTIO_NET_F_HOST_USO: both [`Offloads::USO4`] and
+/// [`Offloads::USO6`].
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Offloads(u8);
 
@@ -79,7 +81,8 @@ impl fmt::Debug for Offloads {
     }
 }
 
-/// `struct virtio_net_hdr` without `num_buffers` (virtio 1.3 section 5.1.6). The default says: a complete frame.
+/// `struct virtio_net_hdr` without `num_buffers` (virtio 1.3 section 5.1.6). The default says: a
+/// complete frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetHeader {
     /// [`virtio::NEEDS_CSUM`], [`virtio::DATA_VALID`]; other bits are to be ignored.
@@ -121,7 +124,8 @@ impl NetHeader {
         [self.flags, self.gso_type, h0, h1, g0, g1, s0, s1, o0, o1]
     }
 
-    /// Returns the header of a complete frame whose checksum has been verified, for a receiver with [`Offloads::CSUM`].
+    /// Returns the header of a complete frame whose checksum has been verified, for a receiver with
+    /// [`Offloads::CSUM`].
     pub const fn data_valid() -> NetHeader {
         NetHeader {
             flags: virtio::DATA_VALID,

@@ -19,7 +19,8 @@ pub struct Request {
 pub enum Plan {
     /// Nothing is to be done: the frame is delivered as it is, behind this header.
     PassThrough(NetHeader),
-    /// The frame's checksum must be finished ([`checksum::finish`](crate::checksum::finish)), and it is then complete.
+    /// The frame's checksum must be finished ([`checksum::finish`](crate::checksum::finish)), and
+    /// it is then complete.
     Checksum,
     /// The frame must be cut up ([`Segmenter`](crate::Segmenter)).
     Segment(Checksums),
@@ -30,17 +31,19 @@ pub enum Plan {
 pub enum Checksums {
     /// The checksums are complete.
     Complete,
-    /// The checksums are for the receiver to finish ([`Segmenter::net_header`](crate::Segmenter::net_header) says so): it takes
-    /// them, and the payload need not be read.
+    /// The checksums are for the receiver to finish
+    /// ([`Segmenter::net_header`](crate::Segmenter::net_header) says so): it takes them, and the
+    /// payload need not be read.
     Partial,
 }
 
 impl NetHeader {
-    /// Checks what the sender of a frame asks for against what it negotiated, and against the frame (virtio 1.3 section
-    /// 5.1.6.2). `head` is the beginning of the frame, whose length is `frame_len`: 64 bytes, or all of it if it has less.
+    /// Checks what the sender of a frame asks for against what it negotiated, and against the frame
+    /// (virtio 1.3 section 5.1.6.2). `head` is the beginning of the frame, whose length is
+    /// `frame_len`: 64 bytes, or all of it if it has less.
     ///
-    /// Bits of `flags` that are not known are ignored, VIRTIO_NET_HDR_F_DATA_VALID among them: drivers do not set it.
-    /// `hdr_len` is a hint, with or without VIRTIO_NET_F_GUEST_HDRLEN.
+    /// Bits of `flags` that are not known are ignored, VIRTIO_NET_HDR_F_DATA_VALID among them:
+    /// drivers do not set it. `hdr_len` is a hint, with or without VIRTIO_NET_F_GUEST_HDRLEN.
     ///
     /// # Errors
     /// The frame is to be dropped.
@@ -131,9 +134,9 @@ fn saturated(len: usize) -> u16 {
 }
 
 impl Request {
-    /// Marks the frame as one whose checksum somebody trusted has verified, such as the kernel behind a TAP that set
-    /// VIRTIO_NET_HDR_F_DATA_VALID: receivers that take unfinished checksums are told so. Changes nothing for a frame that is
-    /// unfinished itself.
+    /// Marks the frame as one whose checksum somebody trusted has verified, such as the kernel
+    /// behind a TAP that set VIRTIO_NET_HDR_F_DATA_VALID: receivers that take unfinished checksums
+    /// are told so. Changes nothing for a frame that is unfinished itself.
     #[must_use]
     pub fn verified(mut self) -> Request {
         if self.needs == Offloads::NONE {
@@ -166,8 +169,9 @@ impl Request {
         self.header.gso_type != virtio::GSO_NONE
     }
 
-    /// Returns what must be done for a receiver that takes `receiver` unfinished, and frames of up to `max_len` bytes. A frame that
-    /// is longer, and not one to segment, is planned as if it fitted.
+    /// Returns what must be done for a receiver that takes `receiver` unfinished, and frames of up
+    /// to `max_len` bytes. A frame that is longer, and not one to segment, is planned as if it
+    /// fitted.
     #[inline]
     pub fn plan(&self, receiver: Offloads, max_len: usize) -> Plan {
         let fits = self.frame_len <= max_len || !self.is_gso();
@@ -184,7 +188,8 @@ impl Request {
         Plan::Segment(if partial { Checksums::Partial } else { Checksums::Complete })
     }
 
-    /// Returns whether the frame is to be segmented and these are the headers that its `gso_type` says.
+    /// Returns whether the frame is to be segmented and these are the headers that its `gso_type`
+    /// says.
     pub(crate) fn matches(&self, layers: &Layers) -> bool {
         let gso_type = self.header.gso_type;
         self.is_gso()

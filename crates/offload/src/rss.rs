@@ -1,4 +1,5 @@
-//! This module has the hashes that choose a receive queue: the Toeplitz hash of receive-side scaling, and a cheaper one for automatic steering.
+//! This module has the hashes that choose a receive queue: the Toeplitz hash of receive-side
+//! scaling, and a cheaper one for automatic steering.
 
 use crate::bytes::array;
 use crate::spec::{hash_type, ipv4, ipv6};
@@ -11,8 +12,10 @@ const INPUT: usize = 36;
 
 /// A Toeplitz hash function: virtio 1.3 section 5.1.6.4.3, with one key.
 ///
-/// The hash is linear: the hash of the input is the exclusive or of the hashes of its half bytes, each taken from a table of
-/// 16. That is 128 bytes of table per byte of input, so that a function's tables (4.5 KiB) stay in the first cache even
+/// The hash is linear: the hash of the input is the exclusive or of the hashes of its half bytes,
+/// each taken from a table of
+/// 16. That is 128 bytes of table per byte of input, so that a function's tables (4.5 KiB) stay in
+///     the first cache even
 /// beside those of others; tables for whole bytes would take eight times as much.
 #[derive(Clone, Debug)]
 pub struct Hasher {
@@ -47,9 +50,10 @@ impl Hasher {
         Hasher { tables }
     }
 
-    /// Returns the hash of a frame, of the first of these that applies and is among `types` (masks of [`hash_type`]): addresses of
-    /// extension headers and ports, such addresses alone, addresses and ports, addresses. A fragment has no ports, not even
-    /// the first, lest a packet's parts go different ways. `None`: not hashed.
+    /// Returns the hash of a frame, of the first of these that applies and is among `types` (masks
+    /// of [`hash_type`]): addresses of extension headers and ports, such addresses alone, addresses
+    /// and ports, addresses. A fragment has no ports, not even the first, lest a packet's parts go
+    /// different ways. `None`: not hashed.
     ///
     /// `frame` is what `layers` were found in, or more of it.
     #[inline]
@@ -112,7 +116,8 @@ fn window(key: &[u8; KEY], bit: usize) -> u32 {
     (u64::from_be_bytes(bytes) << (bit % 8) >> 32) as u32
 }
 
-/// Returns the first hash type that is enabled and applies, of those for TCP, for UDP and for the addresses alone.
+/// Returns the first hash type that is enabled and applies, of those for TCP, for UDP and for the
+/// addresses alone.
 #[inline]
 fn choose(layers: &Layers, types: u32, [tcp, udp, addresses]: [u32; 3]) -> Option<u32> {
     let with_ports = match layers.transport {
@@ -133,8 +138,8 @@ fn report(kind: u32) -> u16 {
     kind.trailing_zeros() as u16 + 1
 }
 
-/// Returns a hash of the flow a frame belongs to, the same in both directions: over addresses, protocol and ports, over the MAC
-/// addresses of what is not IP. All of its bits are equally good.
+/// Returns a hash of the flow a frame belongs to, the same in both directions: over addresses,
+/// protocol and ports, over the MAC addresses of what is not IP. All of its bits are equally good.
 #[inline]
 pub fn flow(layers: &Layers, frame: &[u8]) -> u32 {
     let ports = match layers.transport {
@@ -172,7 +177,8 @@ fn end(address: u64, port: u64) -> u64 {
     mix(address.rotate_left(16) ^ port)
 }
 
-/// Mixes a value: a multiplication by an odd constant without pattern (the golden ratio's fraction), and its upper half into the lower.
+/// Mixes a value: a multiplication by an odd constant without pattern (the golden ratio's
+/// fraction), and its upper half into the lower.
 #[inline]
 fn mix(value: u64) -> u64 {
     let product = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -7,7 +7,8 @@ use crate::headers::parse;
 use crate::spec::{ipv4, ipv6, tcp, udp, virtio};
 use crate::{Checksums, Error, NetHeader, Network, Request, Sum, Transport};
 
-/// Cuts a frame up from its headers alone: makes the headers of each segment, and says which part of the payload follows.
+/// Cuts a frame up from its headers alone: makes the headers of each segment, and says which part
+/// of the payload follows.
 ///
 /// The payload need not be in one piece, and is not read.
 #[derive(Clone, Copy, Debug)]
@@ -32,12 +33,15 @@ pub struct Segmenter<'h> {
 }
 
 impl<'h> Segmenter<'h> {
-    /// Cuts up a frame. `head` is the beginning of the frame, with all headers; `request` what was made of the frame's virtio_net_hdr.
+    /// Cuts up a frame. `head` is the beginning of the frame, with all headers; `request` what was
+    /// made of the frame's virtio_net_hdr.
     ///
-    /// The lengths that the headers give are not looked at: the payload is what follows them in the frame.
+    /// The lengths that the headers give are not looked at: the payload is what follows them in the
+    /// frame.
     ///
     /// # Errors
-    /// The headers are not those of the `gso_type`, or not all in `head`, or one segment were longer than IP allows.
+    /// The headers are not those of the `gso_type`, or not all in `head`, or one segment were
+    /// longer than IP allows.
     pub fn new(head: &'h [u8], request: &Request, checksums: Checksums) -> Result<Self, Error> {
         let (header, frame_len) = (request.header(), request.frame_len());
         let head = head.get(..frame_len.min(head.len())).unwrap_or_default();
@@ -101,8 +105,9 @@ impl<'h> Segmenter<'h> {
         }
     }
 
-    /// Sums what the transport headers of all segments have in common. The checksum field holds the pseudo-header's sum, which
-    /// knows the final destination where the IPv6 header does not; only the length in it must go.
+    /// Sums what the transport headers of all segments have in common. The checksum field holds the
+    /// pseudo-header's sum, which knows the final destination where the IPv6 header does not; only
+    /// the length in it must go.
     fn sum_transport(&mut self, transport_len: usize) {
         let header = self.headers.get(self.transport_at..).unwrap_or_default();
         let sum = &mut self.transport_sum;
@@ -124,8 +129,8 @@ impl<'h> Segmenter<'h> {
         }
     }
 
-    /// Returns how many segments there are, from 1. There are tens of thousands if the sender wants them of a byte; they can be made in any
-    /// order, and some now and others later.
+    /// Returns how many segments there are, from 1. There are tens of thousands if the sender wants
+    /// them of a byte; they can be made in any order, and some now and others later.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
@@ -168,8 +173,9 @@ impl<'h> Segmenter<'h> {
         }
     }
 
-    /// Writes the headers of segment `i` to the beginning of `out`, given the sum of its payload; of no account with
-    /// [`Checksums::Partial`]. Says how many bytes; `None`, and nothing is written, if there is no such segment or no room.
+    /// Writes the headers of segment `i` to the beginning of `out`, given the sum of its payload;
+    /// of no account with [`Checksums::Partial`]. Says how many bytes; `None`, and nothing is
+    /// written, if there is no such segment or no room.
     #[inline]
     pub fn write_headers(&self, i: usize, payload: &Sum, out: &mut [u8]) -> Option<usize> {
         if i >= self.len {
@@ -184,7 +190,8 @@ impl<'h> Segmenter<'h> {
         Some(self.headers.len())
     }
 
-    /// Writes the network header of segment `i`; `len` is that of the network header and all that follows.
+    /// Writes the network header of segment `i`; `len` is that of the network header and all that
+    /// follows.
     #[inline]
     fn write_network(&self, i: usize, len: usize, out: &mut [u8]) {
         let out = out.get_mut(self.network_at..).unwrap_or_default();
@@ -203,7 +210,8 @@ impl<'h> Segmenter<'h> {
         }
     }
 
-    /// Writes the transport header of segment `i`; `len` is that of the transport header and the payload.
+    /// Writes the transport header of segment `i`; `len` is that of the transport header and the
+    /// payload.
     #[inline]
     fn write_transport(&self, i: usize, len: usize, payload: &Sum, out: &mut [u8]) {
         let mut sum = self.transport_sum;

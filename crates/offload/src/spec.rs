@@ -1,5 +1,5 @@
-//! Numbers and offsets of the standards: Ethernet, IP, TCP, UDP, virtio's frame header. Offsets are from the start of the
-//! header they belong to.
+//! Numbers and offsets of the standards: Ethernet, IP, TCP, UDP, virtio's frame header. Offsets are
+//! from the start of the header they belong to.
 
 /// Ethernet: IEEE 802.3-2022 section 3.1.1, IEEE 802.1Q-2022 section 9.
 pub mod ethernet {
@@ -9,7 +9,8 @@ pub mod ethernet {
     pub const HEADER: usize = 14;
     /// Bytes of a VLAN tag: tag control information, then the next type.
     pub const TAG: usize = 4;
-    /// The bits of the tag control information that are the VLAN identifier: IEEE 802.1Q-2022 section 9.6.
+    /// The bits of the tag control information that are the VLAN identifier: IEEE 802.1Q-2022
+    /// section 9.6.
     pub const VID_MASK: u16 = 0x0fff;
     /// Number of VLAN identifiers that a 12-bit field holds.
     pub const VID_COUNT: usize = 4096;
@@ -63,11 +64,13 @@ pub mod ipv6 {
     pub const FRAGMENT: u8 = 44;
     /// Next header: destination options.
     pub const DESTINATION_OPTIONS: u8 = 60;
-    /// Extension headers are multiples of so many bytes; their second byte counts those after the first.
+    /// Extension headers are multiples of so many bytes; their second byte counts those after the
+    /// first.
     pub const EXTENSION_UNIT: usize = 8;
     /// In a fragment header, be16: offset and flags.
     pub const FRAGMENT_OFFSET: usize = 2;
-    /// The bits of [`FRAGMENT_OFFSET`] that are zero in a whole packet: the offset, and more fragments.
+    /// The bits of [`FRAGMENT_OFFSET`] that are zero in a whole packet: the offset, and more
+    /// fragments.
     pub const FRAGMENT_MASK: u16 = 0xfff9;
     /// In a routing header: u8 type, u8 segments left.
     pub const ROUTING_TYPE: usize = 2;
@@ -133,7 +136,8 @@ pub mod virtio {
     pub const GSO_ECN: u8 = 0x80;
 }
 
-/// What is hashed: virtio 1.3 section 5.1.6.4.3.1, as masks. Mask `1 << n` is reported as n + 1 (5.1.6.4.4).
+/// What is hashed: virtio 1.3 section 5.1.6.4.3.1, as masks. Mask `1 << n` is reported as n + 1
+/// (5.1.6.4.4).
 pub mod hash_type {
     /// IPv4 addresses.
     pub const IPV4: u32 = 1 << 0;
@@ -147,7 +151,8 @@ pub mod hash_type {
     pub const TCPV6: u32 = 1 << 4;
     /// IPv6 addresses and UDP ports.
     pub const UDPV6: u32 = 1 << 5;
-    /// Home address and routing header's address, where there are any, of packets with extension headers.
+    /// Home address and routing header's address, where there are any, of packets with extension
+    /// headers.
     pub const IP_EX: u32 = 1 << 6;
     /// IPv6 addresses with extension headers considered, and TCP ports.
     pub const TCP_EX: u32 = 1 << 7;

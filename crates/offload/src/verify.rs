@@ -11,8 +11,8 @@ pub enum Verdict {
     Valid,
     /// It is wrong, or the lengths in the headers do not fit the frame.
     Invalid,
-    /// There is none that could be checked: neither TCP nor UDP, a fragment, UDP without checksum, or a routing header of
-    /// unknown type.
+    /// There is none that could be checked: neither TCP nor UDP, a fragment, UDP without checksum,
+    /// or a routing header of unknown type.
     Unknown,
 }
 

@@ -1,7 +1,8 @@
 //! A new capability: declared, added to a function, written, read and dumped.
 //!
-//! A device model adds vendor-specific capabilities, as here, and needs nothing but its `FunctionSpec`.
-//! One that the PCIe standard defines is added in this crate: see `src/capability/mod.rs`.
+//! A device model adds vendor-specific capabilities, as here, and needs nothing but its
+//! `FunctionSpec`. One that the PCIe standard defines is added in this crate: see
+//! `src/capability/mod.rs`.
 //!
 //! `cargo run -p manifold-pci --example capability | lspci -F /dev/stdin -vvv` shows the function.
 
@@ -16,8 +17,8 @@ const BRIGHTNESS: u16 = 4;
 const TEMPERATURE: u16 = 5;
 
 /// Declares the capability. The core adds the ID and the next pointer, so the body begins with the
-/// length, which counts them too. A byte of padding and the two registers follow. For each byte of the
-/// body, `writable` has the bits that software can write.
+/// length, which counts them too. A byte of padding and the two registers follow. For each byte of
+/// the body, `writable` has the bits that software can write.
 fn lamp() -> VendorCapability {
     VendorCapability { body: vec![6, 0, 0, 21], writable: vec![0, 0, 0x7f, 0] }
 }
@@ -43,7 +44,8 @@ fn main() -> Result<(), manifold_pci::Error> {
 
     // Software finds the capability by walking the list. The device model knows it by its index.
     let at = space.vendor_capability_offset(0).unwrap_or_default();
-    // Software may write any bytes at once, and reserved or read-only bits among them keep their value.
+    // Software may write any bytes at once, and reserved or read-only bits among them keep their
+    // value.
     let events = space.write(at + BRIGHTNESS, &[0xff, 0xff]);
     // Whoever owns the function acts on the events; a device model would set its lamp here.
     for event in &events {

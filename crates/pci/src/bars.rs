@@ -5,8 +5,8 @@ use crate::registers::Write;
 use crate::spec::header;
 use crate::{BarSpec, Error};
 
-/// Size of the smallest memory BAR in bytes. The standard allows 128 bytes; below a page functions could not be
-/// told apart by an MMU.
+/// Size of the smallest memory BAR in bytes. The standard allows 128 bytes; below a page functions
+/// could not be told apart by an MMU.
 const MIN_SIZE: u64 = 4096;
 /// Size of the largest 32-bit BAR in bytes, of which the top bit alone is writable.
 const MAX_SIZE_32: u64 = 1 << 31;

@@ -6,8 +6,8 @@ use crate::registers::Write;
 use crate::spec::header;
 use crate::{CONFIG_SIZE, ConfigSpace, FunctionSpec, RoutingId, SriovView};
 
-/// Returns one function as `lspci -xxxx` prints it: a line with routing ID and title, 256 lines of 16 bytes,
-/// an empty line. Functions follow each other in a file.
+/// Returns one function as `lspci -xxxx` prints it: a line with routing ID and title, 256 lines of
+/// 16 bytes, an empty line. Functions follow each other in a file.
 pub fn lspci(rid: RoutingId, title: &str, space: &[u8; CONFIG_SIZE]) -> String {
     let mut text = String::with_capacity(256 * 54 + 64);
     // A title of several lines would begin several functions.
@@ -25,8 +25,9 @@ pub fn lspci(rid: RoutingId, title: &str, space: &[u8; CONFIG_SIZE]) -> String {
     text
 }
 
-/// Returns a VF's configuration space with what a Linux host adds to it: the IDs that Linux derives from the
-/// PF, the BARs where the PF's VF BARs put them, and memory decoding where VF MSE enables it.
+/// Returns a VF's configuration space with what a Linux host adds to it: the IDs that Linux derives
+/// from the PF, the BARs where the PF's VF BARs put them, and memory decoding where VF MSE enables
+/// it.
 ///
 /// On such a host `lspci` takes these from sysfs, because the VF's own registers lack them. A dump
 /// has only registers, so here they are filled in. `pf` is the PF's SR-IOV capability and `vf` the

@@ -7,8 +7,8 @@ use crate::Error;
 
 /// A function of the adapter: the physical function or one virtual function.
 ///
-/// A name is displayed and parsed as `pf`, `vf0`, `vf1` and so on. VF indices start at 0 here and on the
-/// command line; PCIe Base 6.0 (section 9.2.1.2) counts from VF 1.
+/// A name is displayed and parsed as `pf`, `vf0`, `vf1` and so on. VF indices start at 0 here and
+/// on the command line; PCIe Base 6.0 (section 9.2.1.2) counts from VF 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FunctionId {
     /// The physical function.

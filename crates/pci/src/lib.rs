@@ -3,8 +3,8 @@
 //! A PF's configuration space has every register of an SR-IOV endpoint, bit by bit as the PCI
 //! Express Base Specification has it (PCIe Base 6.0); a VF's has what the standard leaves a VF.
 //! Software that drives such hardware (a root complex, Linux's `drivers/pci/iov.c`, `lspci`) finds
-//! what it expects and gets the effects it is owed. The same function seen through Linux's vfio-pci,
-//! as a VMM sees it, is [`Passthrough`].
+//! what it expects and gets the effects it is owed. The same function seen through Linux's
+//! vfio-pci, as a VMM sees it, is [`Passthrough`].
 //!
 //! The crate has no I/O, no threads and no knowledge of Ethernet or virtio. It does not route
 //! requests (`fabric` does), hold guest memory (`dma`), or know what is behind a BAR: that is a

@@ -5,8 +5,8 @@ use crate::spec::CONFIG_SIZE;
 /// A reset that reaches a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
-    /// Function-level reset (PCIe Base 6.0, section 6.6.2). Sticky bits survive it, as do those that
-    /// belong to the link rather than to the function.
+    /// Function-level reset (PCIe Base 6.0, section 6.6.2). Sticky bits survive it, as do those
+    /// that belong to the link rather than to the function.
     Flr,
     /// Conventional hot reset (section 6.6.1), as from the port above. Sticky bits survive it.
     Conventional,
@@ -99,8 +99,8 @@ pub(crate) fn read_dwords(offset: u16, data: &mut [u8], read: impl Fn(u16) -> u3
     }
 }
 
-/// Returns the dwords that a write of any size and alignment consists of, lowest first, each with its
-/// offset. Bytes beyond configuration space are dropped.
+/// Returns the dwords that a write of any size and alignment consists of, lowest first, each with
+/// its offset. Bytes beyond configuration space are dropped.
 pub(crate) fn writes(offset: u16, data: &[u8]) -> impl Iterator<Item = (u16, Write)> {
     dwords(offset, data.len()).filter_map(move |(dword, first, range)| {
         Some((dword, Write::bytes(first, data.get(range)?)))
@@ -209,8 +209,8 @@ pub const fn in_low(mask: u16) -> u32 {
     halves(mask, 0)
 }
 
-/// The registers of one structure, by byte offset. Dwords without a register are reserved: they read
-/// zero and drop writes.
+/// The registers of one structure, by byte offset. Dwords without a register are reserved: they
+/// read zero and drop writes.
 #[derive(Clone, Debug)]
 pub struct Bank(Box<[Register]>);
 

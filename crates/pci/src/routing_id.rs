@@ -9,8 +9,8 @@ use crate::Error;
 ///
 /// Bits 15:8 are the bus number. The lower eight bits are a device number (7:3) and a function
 /// number (2:0), or, for a function of an ARI device, one function number of eight bits; the two
-/// readings name the same function. It is displayed and parsed as `bus:device.function` in hexadecimal,
-/// as `lspci` writes it.
+/// readings name the same function. It is displayed and parsed as `bus:device.function` in
+/// hexadecimal, as `lspci` writes it.
 ///
 /// ```
 /// use manifold_pci::RoutingId;
@@ -22,8 +22,8 @@ use crate::Error;
 pub struct RoutingId(u16);
 
 impl RoutingId {
-    /// Returns the routing ID of a bus, a device (0 to 31) and a function (0 to 7); `None` where a number
-    /// is out of range.
+    /// Returns the routing ID of a bus, a device (0 to 31) and a function (0 to 7); `None` where a
+    /// number is out of range.
     pub const fn new(bus: u8, device: u8, function: u8) -> Option<Self> {
         if device > 31 || function > 7 {
             return None;
@@ -61,8 +61,8 @@ impl RoutingId {
         self.0.to_be_bytes()[1]
     }
 
-    /// Returns the routing ID `offset` places further, carrying into the bus number as First VF Offset and
-    /// VF Stride do; `None` beyond bus 255.
+    /// Returns the routing ID `offset` places further, carrying into the bus number as First VF
+    /// Offset and VF Stride do; `None` beyond bus 255.
     pub const fn checked_add(self, offset: u16) -> Option<Self> {
         match self.0.checked_add(offset) {
             Some(raw) => Some(Self(raw)),

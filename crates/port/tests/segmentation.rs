@@ -1,5 +1,6 @@
-//! The off-loads of `manifold-offload` against the kernel's own: a frame that is handed unfinished to one TAP, and forwarded
-//! by a bridge to another that takes only finished ones, comes out byte for byte as we would have finished it.
+//! The off-loads of `manifold-offload` against the kernel's own: a frame that is handed unfinished
+//! to one TAP, and forwarded by a bridge to another that takes only finished ones, comes out byte
+//! for byte as we would have finished it.
 //!
 //! Needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN) and `ip` of iproute2.
 
@@ -23,7 +24,8 @@ use rustix::thread::UnshareFlags;
 
 const TO: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const FROM: [u8; 6] = [2, 0, 0, 0, 0, 2];
-/// What the MTU leaves of a packet with the longest headers: IPv6, three extension headers, TCP with all options.
+/// What the MTU leaves of a packet with the longest headers: IPv6, three extension headers, TCP
+/// with all options.
 const MAX_PAYLOAD: u16 = 1500 - 40 - 3 * 8 - 60;
 
 /// Two TAPs and a bridge between them, in a network namespace of the test's own.

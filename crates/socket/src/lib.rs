@@ -1,13 +1,12 @@
 //! This crate serves devices on Unix sockets: one socket per device, one client at a time.
 //!
-//! It is what vfio-user and vhost-user have in common: socket files (stale ones replaced, live ones left
-//! alone), clients heard out until their first message, a thread per attached client, and messages
-//! of a header, a payload and descriptors, whatever pieces they arrive in.
+//! It is what vfio-user and vhost-user have in common: socket files (stale ones replaced, live ones
+//! left alone), clients heard out until their first message, a thread per attached client, and
+//! messages of a header, a payload and descriptors, whatever pieces they arrive in.
 //!
-//! It is no protocol itself: what messages mean, and how a client is told no, is up to the [`Protocol`] and
-//! its [`Session`]s.
-//! Clients are not trusted: memory follows what arrived, descriptors are bounded, and a client that
-//! stalls holds up nobody else.
+//! It is no protocol itself: what messages mean, and how a client is told no, is up to the
+//! [`Protocol`] and its [`Session`]s. Clients are not trusted: memory follows what arrived,
+//! descriptors are bounded, and a client that stalls holds up nobody else.
 //!
 //! ```text
 //!   Server ─ acceptor thread ─ epoll over all listeners and handshakes

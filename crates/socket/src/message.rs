@@ -106,8 +106,8 @@ impl<H: Header> Assembler<H> {
         self.payload.get_mut(arrived..end).unwrap_or_default()
     }
 
-    /// Takes note that `bytes` bytes of the space were filled and that `fds` came with them. Reports
-    /// whether the message is complete.
+    /// Takes note that `bytes` bytes of the space were filled and that `fds` came with them.
+    /// Reports whether the message is complete.
     pub fn advance(
         &mut self,
         bytes: usize,

@@ -22,8 +22,8 @@ pub trait Protocol: Send + Sync + 'static {
     const THREAD: &'static str;
     /// Largest payload of a client's first message in bytes.
     const MAX_FIRST_PAYLOAD: usize;
-    /// Keeps the connection of a client that the device refuses open for the handshake's time. It is
-    /// for clients that cannot be told, and would connect again at once.
+    /// Keeps the connection of a client that the device refuses open for the handshake's time. It
+    /// is for clients that cannot be told, and would connect again at once.
     const HOLDS_REFUSED: bool = false;
 
     /// Returns the largest payload of any later message in bytes.
@@ -31,7 +31,8 @@ pub trait Protocol: Send + Sync + 'static {
         Self::MAX_FIRST_PAYLOAD
     }
 
-    /// Begins a session for a client that the device is free for. No method of the device is called.
+    /// Begins a session for a client that the device is free for. No method of the device is
+    /// called.
     fn open(&self, device: Arc<Self::Device>, peer: Peer) -> Self::Session;
 
     /// Returns the answer to a first message whose header makes no sense. Without one the client is

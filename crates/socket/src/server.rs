@@ -23,8 +23,8 @@ pub struct Config {
     /// Permissions of the socket files. Whoever may write to a function's socket may attach to the
     /// function.
     pub socket_mode: u32,
-    /// Time after connecting in which a client must send its first message. A client that the device
-    /// refuses may be held as long.
+    /// Time after connecting in which a client must send its first message. A client that the
+    /// device refuses may be held as long.
     pub handshake_timeout: Duration,
 }
 

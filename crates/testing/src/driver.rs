@@ -27,7 +27,8 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Makes a queue of `size` descriptors in 1 MiB of memory, mapped one to one. Buffers are best put from 80000h on.
+    /// Makes a queue of `size` descriptors in 1 MiB of memory, mapped one to one. Buffers are best
+    /// put from 80000h on.
     pub fn new(size: u16, features: RingFeatures) -> Self {
         let pages: Vec<Option<u64>> = (0..256).map(|page| Some(page * PAGE_SIZE)).collect();
         let bytes = u64::from(size) * 16;
@@ -50,7 +51,8 @@ impl Guest {
         domain.set_bus_master(true);
         let mut page = 0;
         while let Some(rest) = pages.get(page..).filter(|rest| !rest.is_empty()) {
-            // Pages in a row that follow each other in the file, too, are one mapping, as a VMM would make it.
+            // Pages in a row that follow each other in the file, too, are one mapping, as a VMM
+            // would make it.
             let Some(offset) = rest.first().copied().flatten() else {
                 page += 1;
                 continue;
@@ -69,7 +71,8 @@ impl Guest {
         self.domain.reader()
     }
 
-    /// Calls `each` with the file offset of every page that `len` bytes at `iova` touch, and the range of the bytes in it.
+    /// Calls `each` with the file offset of every page that `len` bytes at `iova` touch, and the
+    /// range of the bytes in it.
     fn pieces(&self, iova: u64, len: usize, mut each: impl FnMut(u64, std::ops::Range<usize>)) {
         let mut from = 0;
         while from < len {
@@ -208,8 +211,8 @@ impl PackedDriver {
     }
 }
 
-/// Returns addresses for [`Guest::at`] with all parts of a packed queue at the ends of pages, which a smaller or badly aligned
-/// part would miss.
+/// Returns addresses for [`Guest::at`] with all parts of a packed queue at the ends of pages, which
+/// a smaller or badly aligned part would miss.
 pub fn tight(size: u16) -> QueueAddresses {
     QueueAddresses { size, descriptors: 0x1_0ff0, driver: 0x2_0ffc, device: 0x3_0004 }
 }

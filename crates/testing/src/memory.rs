@@ -38,8 +38,9 @@ impl Memory for Reader {
     }
 }
 
-/// A memory file that stands for a guest's RAM. Reads and writes here go through the file, as the guest's own accesses
-/// would go through a mapping of it: a domain that has it mapped sees them at once.
+/// A memory file that stands for a guest's RAM. Reads and writes here go through the file, as the
+/// guest's own accesses would go through a mapping of it: a domain that has it mapped sees them at
+/// once.
 #[derive(Debug)]
 pub struct GuestMemory {
     file: File,
@@ -70,7 +71,8 @@ impl GuestMemory {
         Ok(Backing::File { fd: self.file.try_clone()?.into(), offset })
     }
 
-    /// Returns a backing that begins `offset` bytes into the file, through a descriptor that is open for reading only.
+    /// Returns a backing that begins `offset` bytes into the file, through a descriptor that is
+    /// open for reading only.
     ///
     /// # Errors
     /// When the file cannot be opened again.

@@ -1,4 +1,5 @@
-//! The driver's side of a packed virtqueue, written from the standard (virtio 1.3, 2.8) and not from the device's side.
+//! The driver's side of a packed virtqueue, written from the standard (virtio 1.3, 2.8) and not
+//! from the device's side.
 
 use std::collections::VecDeque;
 
@@ -125,8 +126,8 @@ impl PackedRing {
         self.addresses.size - self.offered.iter().map(|(_, count)| count).sum::<u16>()
     }
 
-    /// Makes a chain of these buffers available ([`NEXT`] is added, `next` ignored). Returns its ID, one that no offered
-    /// chain has; `None` without room for it.
+    /// Makes a chain of these buffers available ([`NEXT`] is added, `next` ignored). Returns its
+    /// ID, one that no offered chain has; `None` without room for it.
     pub fn offer(&mut self, memory: &impl Memory, buffers: &[Descriptor]) -> Option<u16> {
         if buffers.len() > usize::from(self.free()) {
             return None;

@@ -37,7 +37,8 @@ impl<'f> Segments<'f> {
         self.segmenter.net_header()
     }
 
-    /// Writes segment `i` to the beginning of `out` and returns its length; `None` if there is no such segment or no room.
+    /// Writes segment `i` to the beginning of `out` and returns its length; `None` if there is no
+    /// such segment or no room.
     pub fn write(&self, i: usize, out: &mut [u8]) -> Option<usize> {
         let len = self.segmenter.segment_len(i);
         let payload = self.frame.get(self.segmenter.payload(i))?;

@@ -1,5 +1,5 @@
-//! The Toeplitz hash of receive-side scaling, bit by bit, and Microsoft's vectors for it. This is what faster
-//! implementations, and real drivers, are compared with.
+//! The Toeplitz hash of receive-side scaling, bit by bit, and Microsoft's vectors for it. This is
+//! what faster implementations, and real drivers, are compared with.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -42,8 +42,9 @@ pub fn vectors() -> [Vector; 8] {
     })
 }
 
-/// Returns the hash as it is defined (virtio 1.3, section 5.1.6.4.3): each bit of the input that is set contributes
-/// the key's 32 bits from there on. The key is at least 4 bytes longer than the input.
+/// Returns the hash as it is defined (virtio 1.3, section 5.1.6.4.3): each bit of the input that is
+/// set contributes the key's 32 bits from there on. The key is at least 4 bytes longer than the
+/// input.
 pub fn hash(key: &[u8], input: &[u8]) -> u32 {
     let bit = |bytes: &[u8], n: usize| bytes[n / 8] >> (7 - n % 8) & 1;
     (0..input.len() * 8)
@@ -61,7 +62,8 @@ pub fn input(from: SocketAddr, to: SocketAddr, ports: bool) -> Vec<u8> {
     input
 }
 
-/// Returns a packet that begins with its Ethertype, of IP protocol `protocol`, with 16 bytes after its ports.
+/// Returns a packet that begins with its Ethertype, of IP protocol `protocol`, with 16 bytes after
+/// its ports.
 pub fn packet(from: SocketAddr, to: SocketAddr, protocol: u8) -> Vec<u8> {
     let head = match to {
         SocketAddr::V4(_) => vec![8, 0, 0x45, 0, 0, 40, 0, 1, 0, 0, 64, protocol, 0, 0],

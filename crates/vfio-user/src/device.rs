@@ -18,15 +18,16 @@ use crate::{Errno, spec};
 ///
 /// An `Err` becomes an error reply with that errno and leaves the connection as it is.
 pub trait Device: Send + Sync + 'static {
-    /// Returns how many regions and interrupt types there are. It is constant while a client is attached.
+    /// Returns how many regions and interrupt types there are. It is constant while a client is
+    /// attached.
     fn info(&self) -> DeviceInfo;
 
-    /// Returns region `index`, below [`DeviceInfo::regions`]. `None` is answered as a region of size 0.
-    /// Size, permissions and mapping are read once per client, when it attaches.
+    /// Returns region `index`, below [`DeviceInfo::regions`]. `None` is answered as a region of
+    /// size 0. Size, permissions and mapping are read once per client, when it attaches.
     fn region_info(&self, index: u32) -> Option<RegionInfo>;
 
-    /// Returns interrupt type `index`, below [`DeviceInfo::irqs`]. `None` is answered as a type with no
-    /// interrupts. Read once per client, when it attaches.
+    /// Returns interrupt type `index`, below [`DeviceInfo::irqs`]. `None` is answered as a type
+    /// with no interrupts. Read once per client, when it attaches.
     fn irq_info(&self, index: u32) -> Option<IrqInfo>;
 
     /// Returns what the client is told about DMA mappings. Keeping to it is up to
@@ -104,8 +105,8 @@ pub trait Device: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Takes the device from a client that is gone, for the reason given. Its mappings and eventfds must be let go of
-    /// (vfio-user, "Client Disconnection").
+    /// Takes the device from a client that is gone, for the reason given. Its mappings and eventfds
+    /// must be let go of (vfio-user, "Client Disconnection").
     fn detached(&self, how: &Disconnect);
 }
 
@@ -191,7 +192,8 @@ pub struct IrqInfo {
 }
 
 impl IrqInfo {
-    /// Returns `count` interrupts, each signalled through an eventfd, that can be set up one by one.
+    /// Returns `count` interrupts, each signalled through an eventfd, that can be set up one by
+    /// one.
     #[must_use]
     pub const fn eventfds(count: u32) -> Self {
         Self { count, maskable: false, automasked: false, fixed_set: false }
@@ -245,7 +247,8 @@ pub struct SetIrqs {
 }
 
 impl SetIrqs {
-    /// Reports whether the request disables all interrupts of the type and lets go of their eventfds.
+    /// Reports whether the request disables all interrupts of the type and lets go of their
+    /// eventfds.
     #[must_use]
     pub fn is_disable_all(&self) -> bool {
         self.count == 0 && self.action == IrqAction::Trigger && matches!(self.data, IrqData::None)
@@ -300,7 +303,7 @@ pub enum DmaMemory {
         /// Offset of the mapping's first byte.
         offset: u64,
     },
-    /// The client alone can reach the memory: the mapping came without a descriptor, as a VMM's does when the
-    /// memory is not shared (QEMU: `memory-backend-memfd,share=on` is missing).
+    /// The client alone can reach the memory: the mapping came without a descriptor, as a VMM's
+    /// does when the memory is not shared (QEMU: `memory-backend-memfd,share=on` is missing).
     NotShared,
 }

@@ -8,8 +8,8 @@
 //! This crate is the protocol and the sockets. It is not a device: what registers do is up to the
 //! [`Device`] behind the socket, and so are DMA domains (what is mapped where) and the meaning of
 //! interrupts. It knows nothing of SR-IOV, virtio or the other crates of this workspace. Live
-//! migration and dirty page logging are refused as not supported. The server sends no requests: memory that the client
-//! maps without a descriptor cannot be reached.
+//! migration and dirty page logging are refused as not supported. The server sends no requests:
+//! memory that the client maps without a descriptor cannot be reached.
 //!
 //! ```text
 //!      VMM                                  this process

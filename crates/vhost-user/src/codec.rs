@@ -1,4 +1,5 @@
-//! The layouts of messages, without I/O: payloads to values, and answers to bytes. All fields are in the machine's own byte order.
+//! The layouts of messages, without I/O: payloads to values, and answers to bytes. All fields are
+//! in the machine's own byte order.
 
 use std::os::fd::OwnedFd;
 
@@ -107,8 +108,8 @@ pub(crate) struct InflightDescription {
     pub(crate) queue_size: u16,
 }
 
-/// A request's payload, read from the front, and the descriptors that came with it. What is not taken
-/// is closed.
+/// A request's payload, read from the front, and the descriptors that came with it. What is not
+/// taken is closed.
 #[derive(Debug)]
 pub(crate) struct Payload<'a> {
     rest: &'a [u8],
@@ -177,7 +178,8 @@ impl<'a> Payload<'a> {
         Ok((ring, RingAddresses { descriptors, used, available }))
     }
 
-    /// Reads "A vring descriptor index for ... file descriptors", with the descriptor, if there is one.
+    /// Reads "A vring descriptor index for ... file descriptors", with the descriptor, if there is
+    /// one.
     pub(crate) fn ring_fd(&mut self) -> Result<(u32, Option<OwnedFd>), Malformed> {
         let value = self.u64()?;
         if value & !(spec::INDEX_MASK | spec::NO_FD) != 0 {

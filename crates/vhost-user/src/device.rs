@@ -15,20 +15,21 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// A virtio device whose rings are served here.
 ///
 /// Methods are called from the thread of the client's connection, one at a time, between
-/// [`attached`](Self::attached) and [`detached`](Self::detached) and not before or after. They may take their time:
-/// only this client waits.
+/// [`attached`](Self::attached) and [`detached`](Self::detached) and not before or after. They may
+/// take their time: only this client waits.
 pub trait Device: Send + Sync + 'static {
     /// Returns what the device has. It is called once per client, when it attaches.
     fn capabilities(&self) -> Capabilities;
 
-    /// Gives the device to a client that has sent its first message. `status` is its device status register, kept up to date while
-    /// it is attached.
+    /// Gives the device to a client that has sent its first message. `status` is its device status
+    /// register, kept up to date while it is attached.
     ///
     /// # Errors
     /// Why it cannot have the device (another has it); no other method is called for it then.
     fn attached(&self, peer: &Peer, status: Arc<DeviceStatus>) -> Result<(), Failure>;
 
-    /// Takes the device from a client that is gone, for the reason given. All rings are stopped already; its memory must be let go of.
+    /// Takes the device from a client that is gone, for the reason given. All rings are stopped
+    /// already; its memory must be let go of.
     fn detached(&self, how: &Disconnect);
 
     /// Makes a region of the client's memory accessible at its guest address.
@@ -40,8 +41,8 @@ pub trait Device: Send + Sync + 'static {
     /// Removes a region that was mapped. On return nothing can touch that memory any more.
     fn unmap(&self, region: &Region);
 
-    /// Begins to serve a ring that is not being served. The driver may have made buffers available already: no kick need
-    /// follow.
+    /// Begins to serve a ring that is not being served. The driver may have made buffers available
+    /// already: no kick need follow.
     ///
     /// # Errors
     /// When it cannot be served as it is set up.
@@ -50,7 +51,8 @@ pub trait Device: Send + Sync + 'static {
     /// Ends serving a ring. On return nothing touches its memory any more, nor its [`RingFds`].
     fn stop_ring(&self, ring: u16) -> Position;
 
-    /// Takes note that the driver receives on the first `pairs` pairs of rings, at least one, from now on.
+    /// Takes note that the driver receives on the first `pairs` pairs of rings, at least one, from
+    /// now on.
     fn use_pairs(&self, pairs: u16);
 
     /// Makes the address of a machine that has moved here known to the network.
@@ -62,7 +64,8 @@ pub trait Device: Send + Sync + 'static {
     /// When frames of that size cannot be carried.
     fn set_mtu(&self, mtu: u16) -> Result<(), Failure>;
 
-    /// Returns the bytes it takes to track what is in flight in a ring of `size` entries; `None` where the device does not track.
+    /// Returns the bytes it takes to track what is in flight in a ring of `size` entries; `None`
+    /// where the device does not track.
     fn inflight_size(&self, size: u16, packed: bool) -> Option<u64> {
         let _ = (size, packed);
         None
@@ -108,7 +111,8 @@ pub struct RingSetup {
     pub features: u64,
     /// Where to go on.
     pub position: Position,
-    /// An eventfd that becomes readable when the driver kicks; `None`: it does not, the ring is to be polled.
+    /// An eventfd that becomes readable when the driver kicks; `None`: it does not, the ring is to
+    /// be polled.
     pub kick: Option<OwnedFd>,
     /// Eventfds towards the driver.
     pub fds: Arc<RingFds>,

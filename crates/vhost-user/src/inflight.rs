@@ -1,5 +1,5 @@
-//! The file in which chains in flight are tracked, shared with the client so that it outlives this process ("Inflight
-//! I/O tracking"). What is in a ring's part is up to who serves the ring.
+//! The file in which chains in flight are tracked, shared with the client so that it outlives this
+//! process ("Inflight I/O tracking"). What is in a ring's part is up to who serves the ring.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

@@ -8,7 +8,8 @@ use crate::codec::RingAddresses;
 use crate::ring_fds::RingFds;
 use crate::status::DeviceStatus;
 
-/// How far a ring is: what it takes to go on elsewhere. For a packed ring, bit 15 of each is the wrap counter.
+/// How far a ring is: what it takes to go on elsewhere. For a packed ring, bit 15 of each is the
+/// wrap counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     /// The next entry of the available ring to take.
@@ -28,8 +29,9 @@ impl Position {
         Self { next_available: next, next_used: next }
     }
 
-    /// Reads the base of SET_VRING_BASE ("Ring base"). A stopped ring has nothing in flight, so where the message tells one index
-    /// only it is both: a split ring's, and a packed ring's of DPDK's virtio-user, which leaves the upper half zero.
+    /// Reads the base of SET_VRING_BASE ("Ring base"). A stopped ring has nothing in flight, so
+    /// where the message tells one index only it is both: a split ring's, and a packed ring's of
+    /// DPDK's virtio-user, which leaves the upper half zero.
     pub(crate) fn from_base(base: u32, packed: bool) -> Self {
         let (low, high) = (base as u16, (base >> 16) as u16);
         let next_used = if packed && high != 0 { high } else { low };

@@ -21,14 +21,16 @@ impl RingFds {
         Self { call: Mutex::new(None), err: Mutex::new(None), status }
     }
 
-    /// Tells the driver that buffers were used. From any thread; does not wait but for another call of this ring's.
+    /// Tells the driver that buffers were used. From any thread; does not wait but for another call
+    /// of this ring's.
     pub fn interrupt(&self) {
         if let Some(call) = &*self.call.lock() {
             call.signal();
         }
     }
 
-    /// Tells the client that the ring broke the rules, for `reason`, and is not served any more: the device needs a reset.
+    /// Tells the client that the ring broke the rules, for `reason`, and is not served any more:
+    /// the device needs a reset.
     pub fn fail(&self, reason: &dyn fmt::Display) {
         self.status.fail(reason.to_string());
         if let Some(err) = &*self.err.lock() {
@@ -36,8 +38,8 @@ impl RingFds {
         }
     }
 
-    /// Exchanges the call eventfd. An interrupt may have gone to the old one that its reader no longer looks at, so a
-    /// `running` ring interrupts once through the new one.
+    /// Exchanges the call eventfd. An interrupt may have gone to the old one that its reader no
+    /// longer looks at, so a `running` ring interrupts once through the new one.
     pub(crate) fn set_call(&self, call: Option<EventFd>, running: bool) {
         if let (Some(call), true) = (&call, running) {
             call.signal();

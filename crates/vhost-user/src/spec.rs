@@ -1,5 +1,5 @@
-//! Numbers of the protocol: "Vhost-user Protocol" of QEMU's documentation (docs/interop/vhost-user.rst), by section.
-//! No behaviour.
+//! Numbers of the protocol: "Vhost-user Protocol" of QEMU's documentation
+//! (docs/interop/vhost-user.rst), by section. No behaviour.
 
 /// Bytes of a message's header ("Header").
 pub const HEADER_SIZE: usize = 12;
@@ -73,7 +73,8 @@ pub const F_PROTOCOL_FEATURES: u64 = 1 << 30;
 /// VIRTIO_F_RING_PACKED (virtio 1.3, 6): decides what a ring's base is made of ("Ring base").
 pub const F_RING_PACKED: u64 = 1 << 34;
 
-/// "No descriptor is attached": in the payload of SET_VRING_KICK, CALL and ERR ("Vring descriptor index").
+/// "No descriptor is attached": in the payload of SET_VRING_KICK, CALL and ERR ("Vring descriptor
+/// index").
 pub const NO_FD: u64 = 1 << 8;
 
 /// Bits of the ring's index in the payload of SET_VRING_KICK, CALL and ERR.

@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 
 use crate::spec::status;
 
-/// How far the driver has come, by the device status register (virtio 1.3, 2.1): as the client says, or what its
-/// requests amount to.
+/// How far the driver has come, by the device status register (virtio 1.3, 2.1): as the client
+/// says, or what its requests amount to.
 #[derive(Debug, Default)]
 pub struct DeviceStatus {
     register: AtomicU8,

@@ -1,5 +1,6 @@
-//! What a virtqueue costs its device: nanoseconds per chain for taking, completing and publishing bursts of 32, with the
-//! driver on the same thread. Run with `cargo run --release -p manifold-virtio --example ring`.
+//! What a virtqueue costs its device: nanoseconds per chain for taking, completing and publishing
+//! bursts of 32, with the driver on the same thread. Run with `cargo run --release -p
+//! manifold-virtio --example ring`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -143,7 +144,8 @@ impl Ring {
     /// Makes a burst of chains available.
     fn offer(&mut self) -> Result<()> {
         let QueueAddresses { descriptors, driver, .. } = self.driver.addresses;
-        // Page n of IOVAs is page n of the file, or page 2n: the rings used here fit their first page.
+        // Page n of IOVAs is page n of the file, or page 2n: the rings used here fit their first
+        // page.
         let scale = |iova: u64| (iova * self.spread) as usize;
         if self.packed {
             let (lap, index) = (self.offered / usize::from(SIZE), self.offered % usize::from(SIZE));

@@ -1,5 +1,5 @@
-//! Virtio devices as PCIe functions: virtqueues, virtio-pci registers, and the network device's configuration and control
-//! queue (virtio 1.3, and the device statistics of 1.4).
+//! Virtio devices as PCIe functions: virtqueues, virtio-pci registers, and the network device's
+//! configuration and control queue (virtio 1.3, and the device statistics of 1.4).
 //!
 //! ```text
 //!            BAR0, configuration space                      guest memory
@@ -22,12 +22,13 @@
 //! - [`transport`]: virtio over PCI, for any [`transport::VirtioDevice`].
 //! - [`net`]: the network device. [`net::NetDevice`] is what a function of the adapter holds.
 //!
-//! What a driver negotiates and commands is checked here as a whole before anything changes, and is in force in the data path
-//! before the driver is told that it is done. [`net::NetConfig::offer`] says which features a driver sees:
-//! [`net::SUPPORTED`] names those that this crate does its part of, and what the data path has to do for each.
+//! What a driver negotiates and commands is checked here as a whole before anything changes, and is
+//! in force in the data path before the driver is told that it is done. [`net::NetConfig::offer`]
+//! says which features a driver sees: [`net::SUPPORTED`] names those that this crate does its part
+//! of, and what the data path has to do for each.
 //!
-//! This crate moves no frames and starts no threads: the data path does, through [`net::QueueHost`]. It is not a driver,
-//! and it has no legacy (pre-1.0) interface.
+//! This crate moves no frames and starts no threads: the data path does, through
+//! [`net::QueueHost`]. It is not a driver, and it has no legacy (pre-1.0) interface.
 
 #![deny(unsafe_code)]
 

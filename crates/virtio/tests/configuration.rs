@@ -109,7 +109,8 @@ fn illegal_feature_sets_are_refused_and_legal_ones_then_taken() {
     assert_eq!(rig.device.state().features, version_1 | net_feature::CTRL_VQ | net_feature::MQ);
 }
 
-/// By bit number, so that the constants are checked as well: 5.1.3.1, and what 5.1.4.2 advises against.
+/// By bit number, so that the constants are checked as well: 5.1.3.1, and what 5.1.4.2 advises
+/// against.
 #[test]
 fn features_require_others() {
     let ctrl_vq: &[u32] = &[17];

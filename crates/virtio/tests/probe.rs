@@ -46,7 +46,8 @@ const LINUX: u64 = feature::VERSION_1
     | net_feature::RSS
     | net_feature::SPEED_DUPLEX;
 
-/// From reset to DRIVER_OK, with two pairs and the control queue. Vectors: 0 configuration, 1 + n queue n.
+/// From reset to DRIVER_OK, with two pairs and the control queue. Vectors: 0 configuration, 1 + n
+/// queue n.
 fn probe(rig: &mut Rig) -> (Vec<QueueMemory>, Control) {
     assert!(drive_to_features_ok(rig, LINUX));
     rig.write16(reg::CONFIG_MSIX_VECTOR, 0);

@@ -9,7 +9,8 @@ use manifold_virtio::spec::{feature, status};
 use manifold_virtio::transport::layout;
 use proptest::prelude::*;
 
-/// A device in the middle of things: two queues configured, one of them enabled, and the control queue.
+/// A device in the middle of things: two queues configured, one of them enabled, and the control
+/// queue.
 fn busy() -> (Rig, Control) {
     let mut rig = Rig::with_bus_master(config());
     let features = rig.offered() & !feature::RING_PACKED;
@@ -161,8 +162,9 @@ fn access() -> impl Strategy<Value = Access> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// The host's own checks (no queue started or stopped twice, none rung or coalesced while stopped) hold all the way, it
-    /// is told of everything, nothing runs that should not, and at the end the device works for a driver that behaves.
+    /// The host's own checks (no queue started or stopped twice, none rung or coalesced while
+    /// stopped) hold all the way, it is told of everything, nothing runs that should not, and at
+    /// the end the device works for a driver that behaves.
     #[test]
     fn any_sequence_of_accesses_leaves_a_working_device(
         start_busy: bool,

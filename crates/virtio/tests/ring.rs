@@ -1,4 +1,5 @@
-//! Split virtqueues as a driver sees them: suppression of interrupts and notifications, and chains of every shape.
+//! Split virtqueues as a driver sees them: suppression of interrupts and notifications, and chains
+//! of every shape.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -38,7 +39,8 @@ fn pop(queue: &mut SplitQueue, pin: &Pinned<'_>) -> Result<Option<(Chain, Vec<u8
     Ok(chain.map(|chain| (chain, bytes)))
 }
 
-/// Takes, completes and publishes `count` chains at once; says whether the driver wants an interrupt.
+/// Takes, completes and publishes `count` chains at once; says whether the driver wants an
+/// interrupt.
 fn serve(queue: &mut SplitQueue, pin: &Pinned<'_>, count: u16) -> bool {
     let mut burst = queue.open(pin).unwrap();
     for _ in 0..count {
@@ -220,7 +222,8 @@ fn indices_wrap_around() {
     assert_eq!(queue.position(), QueueState { next_avail: 14, next_used: 14 });
 }
 
-/// Every size, with each page of the rings anywhere in memory and the rings as badly aligned as they may be.
+/// Every size, with each page of the rings anywhere in memory and the rings as badly aligned as
+/// they may be.
 #[test]
 fn rings_of_every_size_over_scattered_pages() {
     for shift in 0..=10 {
@@ -330,7 +333,8 @@ struct Buffer {
 fn chains() -> impl Strategy<Value = Vec<(Vec<Buffer>, usize, Option<usize>, bool)>> {
     let buffer = (0..0x2_0000u64, prop_oneof![Just(0u32), 1..200u32, 4000..9000u32])
         .prop_map(|(at, len)| Buffer { at: BUFFERS + at, len });
-    // Buffers; how many of them are device-readable; where the indirect table begins, if anywhere; completed or put back.
+    // Buffers; how many of them are device-readable; where the indirect table begins, if anywhere;
+    // completed or put back.
     vec(
         (vec(buffer, 1..6), 0..6usize, prop::option::of(0..5usize), prop::bool::weighted(0.8)),
         1..40,
@@ -338,7 +342,8 @@ fn chains() -> impl Strategy<Value = Vec<(Vec<Buffer>, usize, Option<usize>, boo
 }
 
 proptest! {
-    /// Whatever chain a driver makes by the rules, the device sees its bytes, in order, and gives it back.
+    /// Whatever chain a driver makes by the rules, the device sees its bytes, in order, and gives
+    /// it back.
     #[test]
     fn chains_carry_their_buffers(
         chains in chains(),

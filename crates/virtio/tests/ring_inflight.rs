@@ -1,5 +1,6 @@
-//! In-flight tracking: whatever the moment at which a device dies, the next one takes exactly what the driver has not got
-//! back, in the old order and before anything new; and a region full of nonsense harms nobody.
+//! In-flight tracking: whatever the moment at which a device dies, the next one takes exactly what
+//! the driver has not got back, in the old order and before anything new; and a region full of
+//! nonsense harms nobody.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
 
@@ -159,7 +160,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The standard's rules for the driver and those of vhost-user for what is in flight, as a model: three lists of chains.
+/// The standard's rules for the driver and those of vhost-user for what is in flight, as a model:
+/// three lists of chains.
 fn exactly_what_is_missing(steps: &[Step], size: u16, packed: bool) {
     let mut guest = Guest::new(size, packed);
     let region = Region::new(size, packed);
@@ -216,7 +218,8 @@ fn exactly_what_is_missing(steps: &[Step], size: u16, packed: bool) {
             }
             Step::Crash => {
                 assert!(guest.used().is_empty(), "nothing is used before it is published");
-                // Whatever was not published is to be taken again, in the order it was taken the first time.
+                // Whatever was not published is to be taken again, in the order it was taken the
+                // first time.
                 let mut again: Vec<u32> = taken
                     .drain(..)
                     .chain(completed.drain(..))
@@ -259,7 +262,8 @@ proptest! {
         exactly_what_is_missing(&steps, size, true);
     }
 
-    /// A region with anything in it, at whatever moment: the queue goes on or fails, and that is all.
+    /// A region with anything in it, at whatever moment: the queue goes on or fails, and that is
+    /// all.
     #[test]
     fn nonsense_in_the_region_is_harmless(
         packed in any::<bool>(),
@@ -388,7 +392,8 @@ fn the_packed_layout_is_the_specifications() {
     let mut burst = device.open(&pin).unwrap();
     let header = |bytes: &[u8]| {
         let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        // version, desc_num, free_head, old_free_head, used_idx, old_used_idx, used_wrap_counter, old_used_wrap_counter
+        // version, desc_num, free_head, old_free_head, used_idx, old_used_idx, used_wrap_counter,
+        // old_used_wrap_counter
         (half(8), half(10), half(12), half(14), half(16), half(18), bytes[20], bytes[21])
     };
     let next = |bytes: &[u8]| [0, 1, 2, 3, 4].map(|entry| bytes[32 + 32 * entry + 2]);
@@ -441,7 +446,8 @@ fn a_batch_the_driver_has_seen_is_not_repeated() {
         burst.complete(&chains[1], 0);
         burst.publish();
         let after = region.bytes();
-        // As it was between the ring and the record: what is written before the ring, not what is written after.
+        // As it was between the ring and the record: what is written before the ring, not what is
+        // written after.
         let mut between = after.clone();
         if packed {
             // inflight of both; old_free_head, old_used_idx.
@@ -465,7 +471,8 @@ fn a_batch_the_driver_has_seen_is_not_repeated() {
     }
 }
 
-/// The device died before the ring was written: the driver must not come across what it had prepared.
+/// The device died before the ring was written: the driver must not come across what it had
+/// prepared.
 #[test]
 fn a_batch_the_driver_has_not_seen_is_undone() {
     let mut guest = Guest::new(8, true);

@@ -1,4 +1,5 @@
-//! Rings that break the rules: each ends in its error, with the chain not taken and no other queue concerned.
+//! Rings that break the rules: each ends in its error, with the chain not taken and no other queue
+//! concerned.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -23,7 +24,8 @@ fn good(flags: u16, next: u16) -> Descriptor {
     direct(BUFFERS, 64, flags, next)
 }
 
-/// Takes the chain at 0 of a queue with these descriptors, and with this indirect table at [`TABLE`].
+/// Takes the chain at 0 of a queue with these descriptors, and with this indirect table at
+/// [`TABLE`].
 fn take_with(
     features: RingFeatures,
     descriptors: &[Descriptor],

@@ -1,5 +1,6 @@
-//! Packed rings, any traffic: what a driver that keeps to the standard offers is what the device sees, and what the device
-//! gives back is what the driver finds, whatever the lengths, laps, tables, batches and pages.
+//! Packed rings, any traffic: what a driver that keeps to the standard offers is what the device
+//! sees, and what the device gives back is what the driver finds, whatever the lengths, laps,
+//! tables, batches and pages.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail so")]
 

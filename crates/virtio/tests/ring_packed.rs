@@ -1,4 +1,5 @@
-//! Packed virtqueues as a driver sees them: chains, laps, batches, suppression of interrupts and notifications.
+//! Packed virtqueues as a driver sees them: chains, laps, batches, suppression of interrupts and
+//! notifications.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
 

@@ -1,4 +1,5 @@
-//! Packed rings that break the rules: each ends in its error, with the chain not taken and no other queue concerned.
+//! Packed rings that break the rules: each ends in its error, with the chain not taken and no other
+//! queue concerned.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
 
@@ -23,7 +24,8 @@ fn good(flags: u16) -> Descriptor {
     direct(BUFFERS, 64, flags)
 }
 
-/// Takes the first chain of a ring with these descriptors, and with this indirect table at [`TABLE`].
+/// Takes the first chain of a ring with these descriptors, and with this indirect table at
+/// [`TABLE`].
 fn take_with(
     features: RingFeatures,
     descriptors: &[Descriptor],

@@ -1,4 +1,5 @@
-//! Two threads, a driver and a device, that sleep whenever they may: neither must ever wait for the other in vain.
+//! Two threads, a driver and a device, that sleep whenever they may: neither must ever wait for the
+//! other in vain.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -51,7 +52,8 @@ impl Device {
     }
 }
 
-/// Whether the one who wrote indices `old` to `new` must notify the one who asked for `event` (2.7.7.1).
+/// Whether the one who wrote indices `old` to `new` must notify the one who asked for `event`
+/// (2.7.7.1).
 fn passed(event: u16, old: u16, new: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }

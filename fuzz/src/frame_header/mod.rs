@@ -57,8 +57,9 @@ pub(crate) fn classify(data: &[u8]) {
     }
 }
 
-/// Classifies the frames in `data` as [`classify`] does, with the reference model alone, and returns each outcome in short:
-/// why it was dropped, how many functions get it, and whether the uplink does.
+/// Classifies the frames in `data` as [`classify`] does, with the reference model alone, and
+/// returns each outcome in short: why it was dropped, how many functions get it, and whether the
+/// uplink does.
 #[allow(dead_code, reason = "for the test that the generator reaches every outcome")]
 pub(crate) fn outcomes(data: &[u8]) -> Vec<(Option<DropReason>, usize, bool)> {
     let mut input = Input(data);

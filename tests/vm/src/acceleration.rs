@@ -13,8 +13,9 @@ impl Acceleration {
     pub(crate) fn arguments(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            // Linux copies by `rep movsb` where the processor says that it is fast, and QEMU's translator does one byte after
-            // the other; without these two promises guests copy eight bytes at a time and TCP is three times as fast.
+            // Linux copies by `rep movsb` where the processor says that it is fast, and QEMU's
+            // translator does one byte after the other; without these two promises guests copy
+            // eight bytes at a time and TCP is three times as fast.
             Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm"],
         }
     }

@@ -38,8 +38,8 @@ struct Start {
 }
 
 impl Adapter {
-    /// Starts `binary serve` with `arguments` and waits until it is ready. It makes the run directory and writes
-    /// the log.
+    /// Starts `binary serve` with `arguments` and waits until it is ready. It makes the run
+    /// directory and writes the log.
     ///
     /// # Errors
     /// When it does not become ready; the error quotes the log.
@@ -89,7 +89,8 @@ impl Adapter {
         self.start.run_dir.join(format!("{function}.sock"))
     }
 
-    /// Runs a `manifold` command against this daemon, which must succeed, and returns what it printed.
+    /// Runs a `manifold` command against this daemon, which must succeed, and returns what it
+    /// printed.
     ///
     /// # Errors
     /// Fails with what the command complained about.

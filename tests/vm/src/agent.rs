@@ -1,4 +1,5 @@
-//! The harness's end of the wire to a guest's agent (`guest/agent`), on the guest's second serial port.
+//! The harness's end of the wire to a guest's agent (`guest/agent`), on the guest's second serial
+//! port.
 //!
 //! Lines to the guest, `SCRIPT` on one line as `printf %b` reads it:
 //!

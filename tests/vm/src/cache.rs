@@ -35,9 +35,11 @@ impl Cache {
         &self.dir
     }
 
-    /// The folder `name-HASH(key)`, made by `build` (into an empty folder) when it is not there yet.
+    /// The folder `name-HASH(key)`, made by `build` (into an empty folder) when it is not there
+    /// yet.
     ///
-    /// Other processes that want the same entry wait; one that dies half-way leaves nothing behind that counts.
+    /// Other processes that want the same entry wait; one that dies half-way leaves nothing behind
+    /// that counts.
     ///
     /// # Errors
     /// Fails with `build`'s error, or if a folder cannot be made.

@@ -1,5 +1,5 @@
-//! Packages of Debian without installing them: apt resolves, downloads and verifies into the build tree,
-//! `dpkg-deb` unpacks. Needs no root, no chroot, and leaves the machine's own packages alone.
+//! Packages of Debian without installing them: apt resolves, downloads and verifies into the build
+//! tree, `dpkg-deb` unpacks. Needs no root, no chroot, and leaves the machine's own packages alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -79,7 +79,8 @@ impl Archive {
         command
     }
 
-    /// Unpacks `packages` and all they depend on into `root`. `suite` prefers another suite, such as backports.
+    /// Unpacks `packages` and all they depend on into `root`. `suite` prefers another suite, such
+    /// as backports.
     pub(crate) fn unpack(&self, packages: &[&str], suite: Option<&str>, root: &Path) -> Result<()> {
         let archives = root.join(".archives");
         fs::create_dir_all(archives.join("partial"))?;
@@ -101,7 +102,8 @@ impl Archive {
         Ok(())
     }
 
-    /// Unpacks the one package that the metapackage `package` stands for, without what it depends on.
+    /// Unpacks the one package that the metapackage `package` stands for, without what it depends
+    /// on.
     pub(crate) fn unpack_target_of(&self, package: &str, root: &Path) -> Result<()> {
         let depends = output(self.apt("apt-cache").args(["depends", "--important", package]))?;
         let target = depends
@@ -144,7 +146,8 @@ fn mirror() -> Result<String> {
     })
 }
 
-/// Picks the first repository of Debian itself; its label is unknown before the first `apt-get update`.
+/// Picks the first repository of Debian itself; its label is unknown before the first `apt-get
+/// update`.
 fn choose_mirror(targets: &str) -> Option<String> {
     let rows = || targets.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     rows()

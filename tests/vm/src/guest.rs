@@ -86,8 +86,8 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Virtual processors; one unless told. A machine with hundreds of functions needs several for their interrupt
-    /// vectors alone.
+    /// Virtual processors; one unless told. A machine with hundreds of functions needs several for
+    /// their interrupt vectors alone.
     #[must_use]
     pub fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
@@ -114,7 +114,8 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Adds what `manifold attach --json` printed for QEMU, but for the memory, which every guest shares anyway.
+    /// Adds what `manifold attach --json` printed for QEMU, but for the memory, which every guest
+    /// shares anyway.
     ///
     /// # Errors
     /// When it printed something else.
@@ -140,7 +141,8 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Attaches QEMU's own virtio-net device; two guests given the two ends of one socket are connected.
+    /// Attaches QEMU's own virtio-net device; two guests given the two ends of one socket are
+    /// connected.
     #[must_use]
     pub fn qemu_nic(mut self, mac: &str, listen: bool, socket: &Path) -> Self {
         let netdev = json!({
@@ -163,14 +165,16 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Runs QEMU in a network namespace, named as `ip netns` knows it: the one of its TAP interfaces.
+    /// Runs QEMU in a network namespace, named as `ip netns` knows it: the one of its TAP
+    /// interfaces.
     #[must_use]
     pub fn netns(mut self, name: &str) -> Self {
         self.netns = Some(name.to_owned());
         self
     }
 
-    /// Attaches QEMU's own virtio-net device on a TAP interface, with vhost-net where the machine has it.
+    /// Attaches QEMU's own virtio-net device on a TAP interface, with vhost-net where the machine
+    /// has it.
     #[must_use]
     pub fn tap_nic(mut self, mac: &str, tap: &str) -> Self {
         self.devices.push(Device {
@@ -182,7 +186,8 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Attaches an Intel 82576 of QEMU's own on a TAP interface. Its VFs, which the guest enables, share it.
+    /// Attaches an Intel 82576 of QEMU's own on a TAP interface. Its VFs, which the guest enables,
+    /// share it.
     #[must_use]
     pub fn igb_nic(mut self, mac: &str, tap: &str) -> Self {
         self.devices.push(Device {
@@ -194,7 +199,8 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Attaches a virtio-net PF of QEMU's own with one VF, which the guest enables: each on a TAP interface.
+    /// Attaches a virtio-net PF of QEMU's own with one VF, which the guest enables: each on a TAP
+    /// interface.
     #[must_use]
     pub fn sriov_nic(mut self, pf: (&str, &str), vf: (&str, &str)) -> Self {
         let mut arguments = [tap_netdev(pf.1), tap_netdev(vf.1)].concat();
@@ -218,15 +224,17 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Puts an Intel IOMMU between the devices and memory, and has the kernel use it strictly: every DMA mapping
-    /// is made for one transfer and gone, with its IOTLB entry, when the transfer is done.
+    /// Puts an Intel IOMMU between the devices and memory, and has the kernel use it strictly:
+    /// every DMA mapping is made for one transfer and gone, with its IOTLB entry, when the transfer
+    /// is done.
     #[must_use]
     pub fn viommu(mut self) -> Self {
         self.viommu = true;
         self
     }
 
-    /// Loads no drivers at boot. Those of an ordinary guest are in /modules, /modules/order says in what order.
+    /// Loads no drivers at boot. Those of an ordinary guest are in /modules, /modules/order says in
+    /// what order.
     #[must_use]
     pub fn without_drivers(mut self) -> Self {
         self.load_drivers = false;
@@ -244,7 +252,8 @@ impl<'a> Builder<'a> {
     /// Boots it and waits until the agent answers.
     ///
     /// # Errors
-    /// When QEMU refuses its arguments or the guest does not come up; the error quotes console and QEMU.
+    /// When QEMU refuses its arguments or the guest does not come up; the error quotes console and
+    /// QEMU.
     pub fn boot(self) -> Result<Guest<'a>> {
         Guest::boot(self)
     }
@@ -278,7 +287,8 @@ impl<'a> Builder<'a> {
         arguments + &self.more_kernel_arguments
     }
 
-    /// Returns QEMU's command with the machine's hardware, without serial ports and kernel arguments.
+    /// Returns QEMU's command with the machine's hardware, without serial ports and kernel
+    /// arguments.
     fn qemu(&self) -> Command {
         let mut command = match &self.netns {
             None => self.qemu.command(),
@@ -297,7 +307,8 @@ impl<'a> Builder<'a> {
         };
         command.args(["-object", &memory]);
         if self.viommu {
-            // Caching mode: the guest also flushes what becomes valid, which is how QEMU learns of new mappings.
+            // Caching mode: the guest also flushes what becomes valid, which is how QEMU learns of
+            // new mappings.
             command.args(["-device", "intel-iommu,caching-mode=on"]);
         }
         for (index, device) in self.devices.iter().enumerate() {
@@ -430,7 +441,8 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    /// Has the guest's kernel restart the machine, as `reboot` does, and waits until it is up again.
+    /// Has the guest's kernel restart the machine, as `reboot` does, and waits until it is up
+    /// again.
     ///
     /// # Errors
     /// When it does not come back.
@@ -458,9 +470,9 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    /// Attaches the function served at a vfio-user socket while the machine runs, to its [`Builder::spare_port`], and
-    /// waits until the guest's driver has it. (Unplugging is not to be had: QEMU up to 11.1 at least aborts when a
-    /// vfio-user device with MSI-X goes.)
+    /// Attaches the function served at a vfio-user socket while the machine runs, to its
+    /// [`Builder::spare_port`], and waits until the guest's driver has it. (Unplugging is not to be
+    /// had: QEMU up to 11.1 at least aborts when a vfio-user device with MSI-X goes.)
     ///
     /// # Errors
     /// When QEMU refuses or no driver takes it.

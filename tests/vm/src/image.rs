@@ -18,7 +18,8 @@ use crate::run::output;
 /// A kernel of Debian's that a guest boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kernel {
-    /// The build for virtual machines, which is the usual one here: small, and without most hardware's drivers.
+    /// The build for virtual machines, which is the usual one here: small, and without most
+    /// hardware's drivers.
     Cloud,
     /// The build for everything, which has the drivers of what QEMU emulates after real hardware.
     Generic,
@@ -33,8 +34,8 @@ impl Kernel {
         }
     }
 
-    /// Modules loaded at boot, with what they depend on. `virtio_net` is the driver under test; `8021q` and
-    /// `macvlan` put VLAN and MAC filters to use.
+    /// Modules loaded at boot, with what they depend on. `virtio_net` is the driver under test;
+    /// `8021q` and `macvlan` put VLAN and MAC filters to use.
     fn modules(self) -> &'static [&'static str] {
         match self {
             Self::Cloud => &["virtio_net", "8021q", "macvlan"],
@@ -190,7 +191,8 @@ fn libraries(root: &Path) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// Adds `name` behind everything it depends on, uncompressed; a module that is built in has no file and needs none.
+/// Adds `name` behind everything it depends on, uncompressed; a module that is built in has no file
+/// and needs none.
 fn add_module(
     busybox: &Path,
     modules: &Path,

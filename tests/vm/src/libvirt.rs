@@ -1,4 +1,5 @@
-//! libvirt without its daemon: the driver for QEMU within virsh itself, with everything it keeps in one folder.
+//! libvirt without its daemon: the driver for QEMU within virsh itself, with everything it keeps in
+//! one folder.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -23,8 +24,8 @@ pub struct Libvirt {
 }
 
 impl Libvirt {
-    /// Makes sure that there is one; the first time in a build tree downloads about 50 MB. `dir` is made for what it
-    /// keeps; its path should be short.
+    /// Makes sure that there is one; the first time in a build tree downloads about 50 MB. `dir` is
+    /// made for what it keeps; its path should be short.
     ///
     /// # Errors
     /// Fails with what could not be prepared.
@@ -51,8 +52,9 @@ impl Libvirt {
     /// # Errors
     /// Fails with what libvirt complains about.
     pub fn virsh(&self, words: &[&str]) -> Result<String> {
-        // libvirt looks for data in the machine's folders, so this process sees the packages' there.
-        // A libvirt for a user that is not root needs none of the machine's users and groups.
+        // libvirt looks for data in the machine's folders, so this process sees the packages'
+        // there. A libvirt for a user that is not root needs none of the machine's users and
+        // groups.
         const SCRIPT: &str = "mount --bind \"$0\" /usr/share && \
                               exec unshare --user --map-user=1000 --map-group=1000 \"$@\"";
         let (loader, arguments) = self.programs.invocation("usr/bin/virsh")?;

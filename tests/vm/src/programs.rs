@@ -1,5 +1,5 @@
-//! Programs of Debian's packages, unpacked below the build tree and run from there: nothing is installed, no service
-//! is started, and the machine's own packages may be of another release.
+//! Programs of Debian's packages, unpacked below the build tree and run from there: nothing is
+//! installed, no service is started, and the machine's own packages may be of another release.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -18,8 +18,8 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Makes sure that `packages` of the release that guests run are unpacked under `name`; the first time in a
-    /// build tree downloads them.
+    /// Makes sure that `packages` of the release that guests run are unpacked under `name`; the
+    /// first time in a build tree downloads them.
     ///
     /// # Errors
     /// Fails with what apt or dpkg-deb complain about.
@@ -48,8 +48,9 @@ impl Programs {
         self.path("usr/lib/x86_64-linux-gnu")
     }
 
-    /// The command that runs a program, named as installed: "usr/bin/iperf3". It goes through the loader and
-    /// libraries of the packages and sees the machine's own file system, so that paths mean the same to it.
+    /// The command that runs a program, named as installed: "usr/bin/iperf3". It goes through the
+    /// loader and libraries of the packages and sees the machine's own file system, so that paths
+    /// mean the same to it.
     ///
     /// # Errors
     /// When the folder of libraries cannot be read.
@@ -63,7 +64,8 @@ impl Programs {
     /// The loader, and its arguments up to and with the program.
     pub(crate) fn invocation(&self, program: &str) -> Result<(PathBuf, Vec<OsString>)> {
         let libraries = self.libraries();
-        // Some libraries live in folders of their own, which the system's loader configuration would name.
+        // Some libraries live in folders of their own, which the system's loader configuration
+        // would name.
         let mut search = OsString::from(&libraries);
         let entries = fs::read_dir(&libraries)
             .with_context(|| format!("cannot read {}", libraries.display()))?;

@@ -1,4 +1,5 @@
-//! A QEMU that speaks vfio-user (10.1 or newer): the machine's own, or one prepared in the build tree.
+//! A QEMU that speaks vfio-user (10.1 or newer): the machine's own, or one prepared in the build
+//! tree.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -60,8 +60,8 @@ impl Setup {
         Ok(setup)
     }
 
-    /// Chooses KVM if it boots a guest, else TCG. A KVM device that is there need not work (nested or restricted
-    /// virtualisation), so it is tried, once per build tree.
+    /// Chooses KVM if it boots a guest, else TCG. A KVM device that is there need not work (nested
+    /// or restricted virtualisation), so it is tried, once per build tree.
     fn choose_acceleration(&self) -> Result<Acceleration> {
         if let Ok(name) = std::env::var(ACCELERATION_VARIABLE) {
             return Acceleration::parse(&name)
@@ -120,8 +120,8 @@ impl Setup {
         &self.image
     }
 
-    /// A kernel with the drivers of hardware that QEMU emulates, for [`Builder::image`]; the first time in a build
-    /// tree downloads about 110 MB.
+    /// A kernel with the drivers of hardware that QEMU emulates, for [`Builder::image`]; the first
+    /// time in a build tree downloads about 110 MB.
     ///
     /// # Errors
     /// Fails with what could not be prepared.

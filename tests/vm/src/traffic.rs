@@ -32,7 +32,8 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    /// Pings `address` until `count` answers have come, at most one lost on the way (the first waits for ARP).
+    /// Pings `address` until `count` answers have come, at most one lost on the way (the first
+    /// waits for ARP).
     ///
     /// # Errors
     /// When more are lost.

@@ -1,4 +1,5 @@
-//! The harness itself, with QEMU's own virtio-net on both sides: what fails here is not the adapter's fault.
+//! The harness itself, with QEMU's own virtio-net on both sides: what fails here is not the
+//! adapter's fault.
 
 use std::time::Duration;
 

@@ -14,7 +14,8 @@ pub(crate) struct Cores {
 }
 
 impl Cores {
-    /// The last two processors this process may use; the first takes most of a machine's interrupts.
+    /// The last two processors this process may use; the first takes most of a machine's
+    /// interrupts.
     pub(crate) fn choose() -> Result<Self> {
         let status = read("/proc/self/status")?;
         let list = field(&status, "Cpus_allowed_list").context("no Cpus_allowed_list")?;

@@ -1,4 +1,5 @@
-//! Ctrl-C ends a run as an error would: every process, huge page and bridge of it is put away on the way out.
+//! Ctrl-C ends a run as an error would: every process, huge page and bridge of it is put away on
+//! the way out.
 
 use std::sync::Arc;
 use std::sync::OnceLock;

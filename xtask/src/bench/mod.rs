@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: this adapter and what others have, measured in one run on the same processors.
+//! `cargo xtask bench`: this adapter and what others have, measured in one run on the same
+//! processors.
 //!
 //! ```text
 //!   case ── starts ──► switches: manifold, testpmd, Open vSwitch     one runs, the others are halted
@@ -7,8 +8,9 @@
 //!     └── generator: ours or testpmd ── samples ──► rows ──► JSON, table in docs/benchmarks.md
 //! ```
 //!
-//! A case is a file of `cases/`, a peer one of `peers/`. Every program started here ends with the run; huge pages,
-//! namespaces and sockets are put away, also after an error or Ctrl-C. docs/benchmarks.md says what the figures mean.
+//! A case is a file of `cases/`, a peer one of `peers/`. Every program started here ends with the
+//! run; huge pages, namespaces and sockets are put away, also after an error or Ctrl-C.
+//! docs/benchmarks.md says what the figures mean.
 
 mod bed;
 mod cases;

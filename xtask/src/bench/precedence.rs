@@ -1,15 +1,18 @@
-//! Precedence over what else the machine does, for all that is measured: peers as well as ourselves.
+//! Precedence over what else the machine does, for all that is measured: peers as well as
+//! ourselves.
 
 use std::fs;
 
 use rustix::process::{getpriority_process, setpriority_process};
 
-/// A nice value of moderate strength: kernel threads that serve terminals must still get a processor.
+/// A nice value of moderate strength: kernel threads that serve terminals must still get a
+/// processor.
 const NICE: i32 = -10;
 /// Where Linux schedules by session, a process's own nice value counts within its session only.
 const SESSION: &str = "/proc/self/autogroup";
 
-/// This process, those it starts from now on, and the session they are in. Dropping it gives precedence up.
+/// This process, those it starts from now on, and the session they are in. Dropping it gives
+/// precedence up.
 #[derive(Debug)]
 pub(crate) struct Precedence {
     process: Option<i32>,

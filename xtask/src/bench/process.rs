@@ -1,4 +1,5 @@
-//! Processes of the benchmark's own: they end with it, and can be halted while another has the core.
+//! Processes of the benchmark's own: they end with it, and can be halted while another has the
+//! core.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -20,8 +21,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command`, what it prints going to `log`. It gets a group of its own, so that a Ctrl-C reaches it
-    /// through us only.
+    /// Starts `command`, what it prints going to `log`. It gets a group of its own, so that a
+    /// Ctrl-C reaches it through us only.
     pub(crate) fn spawn(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
         let out = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
         command.stdin(Stdio::null()).stderr(out.try_clone()?).stdout(out).process_group(0);
@@ -75,7 +76,8 @@ pub(crate) fn signal(pid: u32, signal: Signal) -> Result<()> {
     kill_process(raw, signal).with_context(|| format!("cannot signal process {pid}"))
 }
 
-/// Runs `command` to its end and returns what it printed; one that fails is an error with its last words.
+/// Runs `command` to its end and returns what it printed; one that fails is an error with its last
+/// words.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output =

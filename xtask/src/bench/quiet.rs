@@ -1,5 +1,5 @@
-//! Finds how undisturbed the two processors are. On a machine that others use too, or a virtual one whose host is busy, all
-//! figures suffer, and not all alike; so the result says how it was.
+//! Finds how undisturbed the two processors are. On a machine that others use too, or a virtual one
+//! whose host is busy, all figures suffer, and not all alike; so the result says how it was.
 
 use std::hint::spin_loop;
 use std::sync::Arc;
@@ -80,7 +80,8 @@ fn round_trip(cores: Cores) -> Result<f64> {
     Ok(time)
 }
 
-/// Returns the percentage of time lost: it looks at the clock all the time, and a long step is lost time.
+/// Returns the percentage of time lost: it looks at the clock all the time, and a long step is lost
+/// time.
 fn lost(core: usize) -> Result<f64> {
     const TIME: Duration = Duration::from_millis(300);
     const STEP: Duration = Duration::from_micros(20);

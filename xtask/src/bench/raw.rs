@@ -1,5 +1,5 @@
-//! This module runs our own generator, `manifold-generator`. It speaks vhost-user and vfio-user, so everybody is measured
-//! with it.
+//! This module runs our own generator, `manifold-generator`. It speaks vhost-user and vfio-user, so
+//! everybody is measured with it.
 
 use std::process::Command;
 
@@ -45,7 +45,8 @@ pub(crate) fn run(bed: &Bed, ports: &[PortConfig], traffic: Traffic) -> Result<R
     config.flows = traffic.flows();
     config.frames = traffic.frames;
     config.rings.packed = traffic.packed;
-    // The generator has waited until the switch lets frames through, so that nothing need be tried again.
+    // The generator has waited until the switch lets frames through, so that nothing need be tried
+    // again.
     let report = generate(bed, &config)?;
     let receivers = config.flows.iter().map(|flow| flow.to);
     let idle: Vec<usize> = receivers

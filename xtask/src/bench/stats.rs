@@ -25,7 +25,8 @@ impl Samples {
         }
     }
 
-    /// Half the distance from the smallest to the largest, as a part of the median; 0 where there is none.
+    /// Half the distance from the smallest to the largest, as a part of the median; 0 where there
+    /// is none.
     pub(crate) fn spread(&self) -> f64 {
         let sorted = self.sorted();
         match (sorted.first(), sorted.last(), self.median()) {

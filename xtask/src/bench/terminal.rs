@@ -1,4 +1,5 @@
-//! A program that only talks to a terminal, such as testpmd: it gets one, and we read and type at the other end.
+//! A program that only talks to a terminal, such as testpmd: it gets one, and we read and type at
+//! the other end.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -74,7 +75,8 @@ impl Terminal {
             .with_context(|| format!("cannot type \"{line}\" to {}", self.name))
     }
 
-    /// Waits for `text` on the screen, and returns what came before it and has not been returned yet.
+    /// Waits for `text` on the screen, and returns what came before it and has not been returned
+    /// yet.
     pub(crate) fn expect(&mut self, text: &str, timeout: Duration) -> Result<String> {
         let end = Instant::now() + timeout;
         let mut screen = self.screen.lock();

@@ -1,5 +1,5 @@
-//! A device model that is not virtio in an adapter: enumerated, driven over the fabric and over vfio-user, refused over
-//! vhost-user. `docs/device-model.md` goes through it step by step.
+//! A device model that is not virtio in an adapter: enumerated, driven over the fabric and over
+//! vfio-user, refused over vhost-user. `docs/device-model.md` goes through it step by step.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
 

@@ -1,5 +1,5 @@
-//! A device model that has nothing of virtio: a network interface whose driver leaves a message in memory, rings, and
-//! finds the message echoed beside it.
+//! A device model that has nothing of virtio: a network interface whose driver leaves a message in
+//! memory, rings, and finds the message echoed beside it.
 //!
 //! ```text
 //!   BAR0, 32-bit, 4 KiB    000h  "MBOX"             010h  address of a message of 16 bytes, 64 bits

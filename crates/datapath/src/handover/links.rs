@@ -85,7 +85,11 @@ impl Outboxes {
 
     /// Sends what was added to any of them. Returns false when some of it has to wait.
     pub(crate) fn flush(&mut self) -> bool {
-        self.0.iter_mut().flatten().fold(true, |all, outbox| outbox.flush() && all)
+        let mut all = true;
+        for outbox in self.0.iter_mut().flatten() {
+            all &= outbox.flush();
+        }
+        all
     }
 
     /// Returns true if nothing waits to be sent.

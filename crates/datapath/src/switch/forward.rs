@@ -197,8 +197,8 @@ impl Forwarder<'_> {
             TargetKind::None => {}
             TargetKind::Uplink => self.send_to_uplink(burst, which),
             TargetKind::Queue(function, _) => {
-                // The switch never sends a frame back to its sender. This makes sure of it, because the
-                // sender's ring is open.
+                // The switch never sends a frame back to its sender. This makes sure of it, because
+                // the sender's ring is open.
                 let own = |sender: &Sender<'_>| usize::from(sender.function.index) == function;
                 if self.sender.as_ref().is_some_and(own) {
                     return;

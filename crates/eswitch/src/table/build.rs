@@ -38,8 +38,8 @@ impl<'a> TableBuilder<'a> {
         self
     }
 
-    /// Sets the longest frame forwarded: bytes without FCS and without a VLAN tag, which may come on
-    /// top.
+    /// Sets the longest frame forwarded: bytes without FCS and without a VLAN tag, which may come
+    /// on top.
     pub fn max_frame_len(&mut self, bytes: u32) -> &mut Self {
         self.max_frame_len = bytes;
         self

@@ -1,5 +1,5 @@
-//! Takes a device from reset to a PF that works and whose VFs can be enabled, as firmware, an operating
-//! system's PCI core and a PF driver's first lines do.
+//! Takes a device from reset to a PF that works and whose VFs can be enabled, as firmware, an
+//! operating system's PCI core and a PF driver's first lines do.
 
 use manifold_pci::registers::{high, low};
 use manifold_pci::spec::{ari, express, header, sriov};
@@ -128,8 +128,8 @@ fn set_page_size(pf: Function<'_>, capability: u16) -> Result<(), Error> {
     pf.write_u32_checked(capability + sriov::SYSTEM_PAGE_SIZE, PAGE_SIZE_4K, "System Page Size")
 }
 
-/// Returns the last bus that any number of VFs up to `total_vfs` reaches: First VF Offset and VF Stride may
-/// change with NumVFs (sections 9.3.3.9 and 9.3.3.10).
+/// Returns the last bus that any number of VFs up to `total_vfs` reaches: First VF Offset and VF
+/// Stride may change with NumVFs (sections 9.3.3.9 and 9.3.3.10).
 fn buses_for_vfs(pf: Function<'_>, capability: u16, total_vfs: u16) -> Result<u8, Error> {
     let mut last = pf.id.bus();
     for count in 1..=total_vfs {
@@ -142,7 +142,8 @@ fn buses_for_vfs(pf: Function<'_>, capability: u16, total_vfs: u16) -> Result<u8
     Ok(last)
 }
 
-/// Returns what a BAR needs, or the aperture of `count` VFs' BARs: one after the other, aligned to one.
+/// Returns what a BAR needs, or the aperture of `count` VFs' BARs: one after the other, aligned to
+/// one.
 fn need(bar: Option<Bar>, count: u16) -> Option<Need> {
     let Bar { size, width64, prefetchable } = bar?;
     // What does not fit 64 bits does not fit any range.

@@ -15,8 +15,8 @@ pub(super) struct Need {
     pub(super) len: u64,
     /// Alignment in bytes, a power of two.
     pub(super) align: u64,
-    /// It may be above 4 GiB, as it is 64 bits wide and prefetchable. A bridge has no 64-bit window for what
-    /// is not prefetchable (section 7.5.1.3.8).
+    /// It may be above 4 GiB, as it is 64 bits wide and prefetchable. A bridge has no 64-bit window
+    /// for what is not prefetchable (section 7.5.1.3.8).
     pub(super) high: bool,
 }
 

@@ -10,8 +10,8 @@ pub(crate) struct Buffer {
     pub(crate) writable: bool,
 }
 
-/// Buffer IDs in the order in which they are to be posted. There is one entry per buffer, so that the n-th
-/// buffer that is reclaimed is the n-th that is posted after the first round.
+/// Buffer IDs in the order in which they are to be posted. There is one entry per buffer, so that
+/// the n-th buffer that is reclaimed is the n-th that is posted after the first round.
 #[derive(Debug)]
 pub(super) struct Order(Box<[u16]>);
 

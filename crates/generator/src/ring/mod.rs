@@ -1,7 +1,7 @@
 //! Virtqueues with as many buffers as entries, each posted again and again.
 //!
-//! Sending and receiving are the same here. All buffers are described once. A buffer that the device has given back may
-//! be posted again, and the device is told nothing else.
+//! Sending and receiving are the same here. All buffers are described once. A buffer that the
+//! device has given back may be posted again, and the device is told nothing else.
 //!
 //! ```text
 //!              post(n): one index (split), n descriptors (packed)
@@ -11,9 +11,9 @@
 //!              reclaim(n): one index (split), n descriptors (packed)
 //! ```
 //!
-//! [`Ring::needs_kick`] asks if the device wants its doorbell rung. A full barrier comes before it, for which the caller
-//! waits once for many rings: it lasts until other processors have let go of the cache lines just written, which is
-//! longer than everything else here together.
+//! [`Ring::needs_kick`] asks if the device wants its doorbell rung. A full barrier comes before it,
+//! for which the caller waits once for many rings: it lasts until other processors have let go of
+//! the cache lines just written, which is longer than everything else here together.
 
 mod buffers;
 mod packed;
@@ -104,14 +104,15 @@ impl<'a> Ring<'a> {
         either!(self, ring => ring.post(count));
     }
 
-    /// Returns true if the device wants its doorbell rung for what was posted since the last call. The caller has waited
-    /// for a full barrier since.
+    /// Returns true if the device wants its doorbell rung for what was posted since the last call.
+    /// The caller has waited for a full barrier since.
     #[inline]
     pub(crate) fn needs_kick(&mut self) -> bool {
         either!(self, ring => ring.needs_kick())
     }
 
-    /// Asks for an interrupt for the next buffer. Returns true if one is back already, so that the caller need not wait.
+    /// Asks for an interrupt for the next buffer. Returns true if one is back already, so that the
+    /// caller need not wait.
     pub(crate) fn arm(&mut self) -> bool {
         either!(self, ring => ring.arm())
     }

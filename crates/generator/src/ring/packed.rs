@@ -1,7 +1,8 @@
 //! A packed virtqueue whose buffers keep their descriptors (virtio 1.3, section 2.8).
 //!
-//! A descriptor is two words, of which the second holds length, buffer ID and flags: one store makes it
-//! available. The store to a burst's first descriptor comes last, so that the device sees all of the burst or nothing.
+//! A descriptor is two words, of which the second holds length, buffer ID and flags: one store
+//! makes it available. The store to a burst's first descriptor comes last, so that the device sees
+//! all of the burst or nothing.
 
 use super::buffers::{Buffer, InFlight, Order, out_of_order};
 use manifold_guest::Result;
@@ -27,8 +28,8 @@ struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Writes the address and returns the second word, to be stored by the caller. The device may have written anything
-    /// here, so the address is written every time.
+    /// Writes the address and returns the second word, to be stored by the caller. The device may
+    /// have written anything here, so the address is written every time.
     #[inline]
     fn describe(&self, (iova, word): (u64, u64), available: u64) -> u64 {
         self.address.store(iova.to_le(), Ordering::Relaxed);
@@ -115,7 +116,8 @@ impl<'a> Packed<'a> {
         entry.map_or(0, |entry| u64::from_le(entry.second.load(Ordering::Acquire)))
     }
 
-    /// Returns how many buffers the used descriptor at `position`, with the second word `word`, stands for.
+    /// Returns how many buffers the used descriptor at `position`, with the second word `word`,
+    /// stands for.
     #[inline]
     fn stands_for(&self, position: u16, word: u64, in_flight: u16) -> Result<u16> {
         let id = (word >> 32) as u16;
@@ -131,8 +133,8 @@ impl<'a> Packed<'a> {
         }
     }
 
-    /// Returns how many descriptors from `first` on came back with their own buffer's ID: at most `most`, and none beyond
-    /// the end of the ring.
+    /// Returns how many descriptors from `first` on came back with their own buffer's ID: at most
+    /// `most`, and none beyond the end of the ring.
     #[inline]
     fn run(&self, first: u16, most: u16, used: u64) -> u16 {
         let (from, to) = (usize::from(first), usize::from(first) + usize::from(most));
@@ -287,7 +289,8 @@ impl<'a> Packed<'a> {
         match u16::from_le(self.device_flags.load(Ordering::Relaxed)) {
             spec::EVENT_DISABLE => false,
             spec::EVENT_DESC => {
-                // The descriptor, and its wrap counter, at which the device wants its doorbell rung (2.8.14).
+                // The descriptor, and its wrap counter, at which the device wants its doorbell rung
+                // (2.8.14).
                 let event = u16::from_le(self.device_event.load(Ordering::Relaxed));
                 let (mut at, wrap) = (event & 0x7fff, event >> 15 != 0);
                 if wrap != (self.available == AVAIL) {

@@ -1,8 +1,8 @@
 //! A split virtqueue whose buffers keep their descriptors (virtio 1.3, section 2.7).
 //!
-//! While the device keeps the order, entry i of the available ring is descriptor i for ever: posting
-//! buffers is one store, reclaiming them one load. One used entry per turn of the ring is read to see that
-//! the order is kept.
+//! While the device keeps the order, entry i of the available ring is descriptor i for ever:
+//! posting buffers is one store, reclaiming them one load. One used entry per turn of the ring is
+//! read to see that the order is kept.
 
 use super::buffers::{Buffer, InFlight, Order, out_of_order};
 use manifold_guest::memory::Arena;

@@ -1,7 +1,7 @@
 //! The guest process: commands in, events out, a network stack between them.
 //!
-//! One thread does everything. While there is traffic it polls and asks for no interrupts. After a few idle polls it
-//! asks for them and sleeps, so that 256 idle guests cost nothing.
+//! One thread does everything. While there is traffic it polls and asks for no interrupts. After a
+//! few idle polls it asks for them and sleeps, so that 256 idle guests cost nothing.
 //!
 //! ```text
 //!    ┌─► poll stack ── anything? ── yes ─┐
@@ -36,8 +36,8 @@ const COMMAND_INTERVAL: Duration = Duration::from_millis(5);
 /// The MTU that guest memory is made for. Memory that a smaller MTU leaves untouched costs nothing.
 const LARGEST_MTU: u16 = u16::MAX;
 
-/// Brings the function up, reports [`Event::Ready`], and carries out commands until [`Command::Stop`], the
-/// end of `input`, or a failure that leaves nothing to do.
+/// Brings the function up, reports [`Event::Ready`], and carries out commands until
+/// [`Command::Stop`], the end of `input`, or a failure that leaves nothing to do.
 ///
 /// `input` is polled and read without being set to non-blocking. An error is also reported as
 /// [`Event::Fatal`].
@@ -144,7 +144,8 @@ impl<'a, W: Write> Agent<'a, W> {
         }
     }
 
-    /// Waits for an interrupt, a command, the server, or the end of `timeout`, and handles what came.
+    /// Waits for an interrupt, a command, the server, or the end of `timeout`, and handles what
+    /// came.
     fn wait(&mut self, timeout: Option<Duration>) -> Result<Next> {
         let net = self.stack.net_ref();
         let watch = net.device_ref().function_ref().watch();

@@ -14,9 +14,9 @@ pub struct GuestProcess {
 }
 
 impl GuestProcess {
-    /// Starts `command`, which must end up in [`super::run_stdio`], and forwards every event to `events` as
-    /// `(tag, event)`, from a thread that ends with the process. Lines that are no event become
-    /// [`Event::Failed`]. The process' end is reported as `(tag, None)`.
+    /// Starts `command`, which must end up in [`super::run_stdio`], and forwards every event to
+    /// `events` as `(tag, event)`, from a thread that ends with the process. Lines that are no
+    /// event become [`Event::Failed`]. The process' end is reported as `(tag, None)`.
     pub fn spawn(
         mut command: std::process::Command,
         tag: usize,

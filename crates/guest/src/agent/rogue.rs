@@ -21,7 +21,8 @@ pub(super) fn attempt(
     match direction {
         Direction::Read => stack.net().rogue_read(iova, LEN)?,
         Direction::Write => {
-            // The one receive buffer the device gets is the rogue one; any frame will be written there.
+            // The one receive buffer the device gets is the rogue one; any frame will be written
+            // there.
             stack.net().restart(&NetOptions { fill_rx: false, ..*options })?;
             stack.net().rogue_write(iova, LEN)?;
             stack.provoke_answers()?;

@@ -98,8 +98,8 @@ impl PhyDevice {
                 queue.flush_if_many(device)?;
                 let header = queue.header();
                 let frame = self.rx_frame.get_mut(..len).unwrap_or_default();
-                // smoltcp does not check TCP if the device may leave that checksum to do. All other checksums are
-                // completed for it.
+                // smoltcp does not check TCP if the device may leave that checksum to do. All other
+                // checksums are completed for it.
                 if offloads.rx_checksum && !is_intact(frame, &header) {
                     self.corrupt += 1;
                     continue;
@@ -253,7 +253,8 @@ fn is_tcp(frame: &[u8]) -> bool {
     frame.get(12..14) == Some(&[0x08, 0x00]) && frame.get(23) == Some(&6)
 }
 
-/// Hashes IPv4 addresses and the four bytes behind them, so that frames of one connection give one number.
+/// Hashes IPv4 addresses and the four bytes behind them, so that frames of one connection give one
+/// number.
 fn flow_hash(frame: &[u8]) -> usize {
     let fields = frame.get(26..38).unwrap_or_default();
     let sum = fields.iter().fold(0u32, |sum, b| sum.wrapping_mul(31).wrapping_add((*b).into()));
@@ -261,8 +262,8 @@ fn flow_hash(frame: &[u8]) -> usize {
 }
 
 impl PhyDevice {
-    /// Asks for interrupts before sleeping: for received frames, and for room where a TX ring is full. Returns
-    /// true if there is something to do already.
+    /// Asks for interrupts before sleeping: for received frames, and for room where a TX ring is
+    /// full. Returns true if there is something to do already.
     pub(crate) fn arm(&mut self) -> Result<bool> {
         let (_, rx, tx) = self.net.parts();
         let mut pending = !self.injected.is_empty();

@@ -1,7 +1,7 @@
 //! A TCP/IP host on a virtio-net device: ARP, ICMP echo, and bulk transfers over TCP.
 //!
-//! Nothing here waits. [`Stack::poll`] does what can be done. Its caller decides whether to poll again at once or to
-//! sleep until an interrupt or [`Stack::next_deadline`].
+//! Nothing here waits. [`Stack::poll`] does what can be done. Its caller decides whether to poll
+//! again at once or to sleep until an interrupt or [`Stack::next_deadline`].
 //!
 //! ```text
 //!   Pinger      Transfer (TCP: send random bytes / receive and hash)
@@ -58,7 +58,8 @@ impl std::fmt::Debug for Stack {
 }
 
 impl Stack {
-    /// Makes a host without an address. `seed` makes sequence numbers and ports differ between guests.
+    /// Makes a host without an address. `seed` makes sequence numbers and ports differ between
+    /// guests.
     pub fn new(net: VirtioNet, seed: u64) -> Self {
         let epoch = Instant::now();
         let mut phy = PhyDevice::new(net);
@@ -262,7 +263,8 @@ impl Stack {
             .fold(self.finished, |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
-    /// Returns how long nothing will happen by itself, or `None` if that is until something arrives.
+    /// Returns how long nothing will happen by itself, or `None` if that is until something
+    /// arrives.
     pub fn next_deadline(&mut self) -> Option<Duration> {
         let now = Instant::now();
         let timestamp = self.timestamp(now);

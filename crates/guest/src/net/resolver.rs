@@ -1,7 +1,8 @@
 //! Decides which neighbours are asked for their MAC addresses, and when.
 //!
-//! Every request is a broadcast that every guest has to look at. A hundred guests that each ask for all the
-//! others at once would fill each other's rings, so only a few requests of a guest are open at a time.
+//! Every request is a broadcast that every guest has to look at. A hundred guests that each ask for
+//! all the others at once would fill each other's rings, so only a few requests of a guest are open
+//! at a time.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;

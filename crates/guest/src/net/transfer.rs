@@ -24,8 +24,8 @@ const SEND_BUFFER: std::ops::RangeInclusive<usize> = 32 << 10..=256 << 10;
 /// Bytes of a receive window.
 const WINDOW: std::ops::RangeInclusive<usize> = 18 << 10..=512 << 10;
 
-/// Returns the receive window for each of `transfers`, if the RX rings take `capacity` bytes of full segments. All
-/// windows together do not overrun the rings even if this guest sleeps.
+/// Returns the receive window for each of `transfers`, if the RX rings take `capacity` bytes of
+/// full segments. All windows together do not overrun the rings even if this guest sleeps.
 pub(super) fn window(capacity: usize, transfers: usize) -> usize {
     (capacity / 4 * 3 / transfers.max(1)).clamp(*WINDOW.start(), *WINDOW.end())
 }

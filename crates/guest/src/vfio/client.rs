@@ -132,7 +132,8 @@ impl Client {
         Ok(())
     }
 
-    /// Asks for a region (`VFIO_USER_DEVICE_GET_REGION_INFO`). Mappable areas are not asked for: nothing here maps BARs.
+    /// Asks for a region (`VFIO_USER_DEVICE_GET_REGION_INFO`). Mappable areas are not asked for:
+    /// nothing here maps BARs.
     pub fn region_info(&mut self, index: u32) -> Result<Region> {
         let request = |m: Message| m.u32(32).u32(0).u32(index).u32(0).u64(0).u64(0);
         let reply = self.request(command::DEVICE_GET_REGION_INFO, request, &[])?;

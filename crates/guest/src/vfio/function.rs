@@ -150,8 +150,8 @@ impl Function {
         Ok(self.capabilities()?.into_iter().find(|(i, _)| *i == id).map(|(_, offset)| offset))
     }
 
-    /// Sizes the BARs as firmware does, by writing ones; their contents are put back. Memory decoding is off
-    /// meanwhile.
+    /// Sizes the BARs as firmware does, by writing ones; their contents are put back. Memory
+    /// decoding is off meanwhile.
     pub fn bars(&mut self) -> Result<Vec<Bar>> {
         let saved = self.config_u16(pci::COMMAND)?;
         self.config_write(pci::COMMAND, &(saved & !pci::COMMAND_MEMORY).to_le_bytes())?;
@@ -222,8 +222,8 @@ impl Function {
         self.config_write(express + pci::DEVICE_CONTROL, &control.to_le_bytes())
     }
 
-    /// Sets up `wanted` MSI-X vectors, or as many as there are: eventfds, table entries, enable bit. What was
-    /// set up before is replaced.
+    /// Sets up `wanted` MSI-X vectors, or as many as there are: eventfds, table entries, enable
+    /// bit. What was set up before is replaced.
     pub fn enable_msix(&mut self, wanted: u16) -> Result<u16> {
         let capability = self
             .capability(pci::CAP_MSIX)?
@@ -245,8 +245,8 @@ impl Function {
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         self.transport.set_irq_eventfds(spec::IRQ_MSIX, 0, &borrowed)?;
         for vector in 0..count {
-            // Address and data are the VMM's business, which the eventfd stands for; the mask bit is the
-            // driver's.
+            // Address and data are the VMM's business, which the eventfd stands for; the mask bit
+            // is the driver's.
             let mut entry = [0; pci::MSIX_ENTRY as usize];
             entry[0..4].copy_from_slice(&0xfee0_0000u32.to_le_bytes());
             entry[8..12].copy_from_slice(&u32::from(vector).to_le_bytes());

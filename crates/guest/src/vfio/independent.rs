@@ -1,4 +1,5 @@
-//! The rust-vmm project's vfio-user client as a [`Transport`]; see the module above for what it cannot do.
+//! The rust-vmm project's vfio-user client as a [`Transport`]; see the module above for what it
+//! cannot do.
 
 use super::spec::irq_set;
 use super::{DmaMap, Region, Transport};

@@ -1,17 +1,18 @@
 //! A PCI function behind a vfio-user socket, from the client's side.
 //!
-//! [`Function`] is what a driver sees: configuration space, BARs, MSI-X, memory. Below it is a [`Transport`],
-//! of which there are two:
+//! [`Function`] is what a driver sees: configuration space, BARs, MSI-X, memory. Below it is a
+//! [`Transport`], of which there are two:
 //!
-//! - [`Independent`], the rust-vmm project's `vfio_user::Client` (0.1.7). It was written by others from the same
-//!   specification, so traffic through it says something about the server. It brings a function up and
-//!   carries traffic, but it cannot be the only client here:
-//!   - it reads every reply as if it were a success: the error flag is never looked at (a refused `DMA_MAP` is
-//!     `Ok`), and as an error reply is a bare header, a refused `REGION_READ` or `REGION_WRITE` leaves it waiting
-//!     for bytes that never come; there are no timeouts, and its socket is private, so none can be added;
-//!   - mappings are always readable and writable, so read-only memory cannot be tried;
-//!   - no write without a reply (a doorbell costs a round trip), no `DEVICE_GET_REGION_IO_FDS`;
-//!   - partial writes are not continued, and the limits that the server names are not kept.
+//! - [`Independent`], the rust-vmm project's `vfio_user::Client` (0.1.7). It was written by others
+//!   from the same specification, so traffic through it says something about the server. It brings
+//!   a function up and carries traffic, but it cannot be the only client here: - it reads every
+//!   reply as if it were a success: the error flag is never looked at (a refused `DMA_MAP` is
+//!   `Ok`), and as an error reply is a bare header, a refused `REGION_READ` or `REGION_WRITE`
+//!   leaves it waiting for bytes that never come; there are no timeouts, and its socket is private,
+//!   so none can be added; - mappings are always readable and writable, so read-only memory cannot
+//!   be tried; - no write without a reply (a doorbell costs a round trip), no
+//!   `DEVICE_GET_REGION_IO_FDS`; - partial writes are not continued, and the limits that the server
+//!   names are not kept.
 //! - [`Client`], this crate's own and the default, which does these.
 //!
 //! ```text
@@ -39,7 +40,8 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientKind {
-    /// This crate's own client: timeouts, posted doorbells, doorbell eventfds, memory without descriptors.
+    /// This crate's own client: timeouts, posted doorbells, doorbell eventfds, memory without
+    /// descriptors.
     #[default]
     Own,
     /// The rust-vmm project's `vfio_user::Client`: written by others, so a check on the server.
@@ -94,8 +96,8 @@ pub struct Doorbell {
     pub fd: Arc<OwnedFd>,
 }
 
-/// A vfio-user client's operations. Offsets and sizes are in bytes; every call may fail with whatever the
-/// server answers.
+/// A vfio-user client's operations. Offsets and sizes are in bytes; every call may fail with
+/// whatever the server answers.
 pub trait Transport: Send {
     /// Returns what the server says of a region, or `None` if it has none of that index.
     fn region(&self, index: u32) -> Option<Region>;
@@ -135,12 +137,14 @@ pub trait Transport: Send {
     /// `VFIO_USER_DEVICE_RESET`.
     fn reset(&mut self) -> Result<()>;
 
-    /// Returns a descriptor that becomes readable when the server goes away; then [`Self::service`] is to be called.
+    /// Returns a descriptor that becomes readable when the server goes away; then [`Self::service`]
+    /// is to be called.
     fn watch(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Checks without waiting that the server is still there. [`Error::Disconnected`] where it went away.
+    /// Checks without waiting that the server is still there. [`Error::Disconnected`] where it went
+    /// away.
     fn service(&mut self) -> Result<()> {
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Registers of a PCI function's configuration space that a driver uses. PCI Express Base 6.0, sections 7.5.1
-//! (header), 7.5.3 (PCI Express capability), 7.7.2 (MSI-X).
+//! Registers of a PCI function's configuration space that a driver uses. PCI Express Base 6.0,
+//! sections 7.5.1 (header), 7.5.3 (PCI Express capability), 7.7.2 (MSI-X).
 
 /// Command register: 16 bits.
 pub(crate) const COMMAND: u16 = 0x04;

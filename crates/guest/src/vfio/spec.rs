@@ -1,5 +1,6 @@
-//! Numbers of the vfio-user protocol 0.1 (QEMU's `docs/interop/vfio-user.rst`) and of `<linux/vfio.h>`, whose
-//! structures it carries. Everything on the wire is in host byte order, which is little-endian here.
+//! Numbers of the vfio-user protocol 0.1 (QEMU's `docs/interop/vfio-user.rst`) and of
+//! `<linux/vfio.h>`, whose structures it carries. Everything on the wire is in host byte order,
+//! which is little-endian here.
 #![allow(missing_docs, reason = "the names are the specification's")]
 
 /// Protocol version proposed: major, minor.

@@ -118,7 +118,8 @@ impl VirtioNet {
         })
     }
 
-    /// Sends `VIRTIO_NET_CTRL_MQ_HASH_CONFIG`: what the hashes in headers are made of, where there is no RSS.
+    /// Sends `VIRTIO_NET_CTRL_MQ_HASH_CONFIG`: what the hashes in headers are made of, where there
+    /// is no RSS.
     pub fn set_hash(&mut self, hash_types: u32, key: &[u8]) -> Result<()> {
         let mut data = hash_types.to_le_bytes().to_vec();
         data.extend_from_slice(&[0; 8]);

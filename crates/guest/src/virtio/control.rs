@@ -34,7 +34,8 @@ impl ControlQueue {
         self.command(device, name, command, &pairs.to_le_bytes())
     }
 
-    /// Sends a command and waits for the answer. Fails with [`Error::Refused`] if the device says anything but OK.
+    /// Sends a command and waits for the answer. Fails with [`Error::Refused`] if the device says
+    /// anything but OK.
     pub(crate) fn command(
         &mut self,
         device: &mut VirtioPci,

@@ -1,5 +1,5 @@
-//! A virtio device on PCI: its structures behind the BARs, status, features, queues, doorbells (virtio 1.3,
-//! sections 3.1 and 4.1).
+//! A virtio device on PCI: its structures behind the BARs, status, features, queues, doorbells
+//! (virtio 1.3, sections 3.1 and 4.1).
 
 use super::queue::{Layout, Queue};
 use super::spec::{cap, cfg_type, common, feature, net_config, status};
@@ -44,8 +44,8 @@ pub struct VirtioPci {
 }
 
 impl VirtioPci {
-    /// Checks that the function is a virtio network device and finds its structures. Nothing is written but
-    /// the BARs' sizing.
+    /// Checks that the function is a virtio network device and finds its structures. Nothing is
+    /// written but the BARs' sizing.
     pub fn probe(mut function: Function) -> Result<Self> {
         let id = function.id()?;
         if id != (0x1af4, 0x1041) {
@@ -204,8 +204,8 @@ impl VirtioPci {
         Ok(features)
     }
 
-    /// Goes through reset, ACKNOWLEDGE, DRIVER, features and FEATURES_OK (3.1.1, steps 1 to 6). Returns the features that
-    /// are both offered and `wanted`. VERSION_1 is a must.
+    /// Goes through reset, ACKNOWLEDGE, DRIVER, features and FEATURES_OK (3.1.1, steps 1 to 6).
+    /// Returns the features that are both offered and `wanted`. VERSION_1 is a must.
     pub fn negotiate(&mut self, wanted: u64) -> Result<u64> {
         self.reset()?;
         self.add_status(status::ACKNOWLEDGE)?;
@@ -254,8 +254,8 @@ impl VirtioPci {
         Ok(u16::from_le_bytes(data))
     }
 
-    /// Returns how many queue pairs the device has with these features agreed on (5.1.4). The control queue comes after them
-    /// (5.1.2).
+    /// Returns how many queue pairs the device has with these features agreed on (5.1.4). The
+    /// control queue comes after them (5.1.2).
     pub fn max_queue_pairs(&mut self, features: u64) -> Result<u16> {
         if features & (feature::MQ | feature::RSS) == 0 {
             return Ok(1);
@@ -266,7 +266,8 @@ impl VirtioPci {
         }
     }
 
-    /// Returns true while the device says that its link is up, which it does only with [`feature::STATUS`].
+    /// Returns true while the device says that its link is up, which it does only with
+    /// [`feature::STATUS`].
     pub fn link_up(&mut self) -> Result<bool> {
         Ok(self.read_device_u16(net_config::STATUS)? & net_config::STATUS_LINK_UP != 0)
     }
@@ -291,8 +292,8 @@ impl VirtioPci {
         self.read_u16(common::QUEUE_SIZE)
     }
 
-    /// Sets up and enables a queue of at most `size` entries (4.1.5.1.3), of the kind that the features agreed
-    /// on call for.
+    /// Sets up and enables a queue of at most `size` entries (4.1.5.1.3), of the kind that the
+    /// features agreed on call for.
     pub fn setup_queue(
         &mut self,
         index: u16,

@@ -33,7 +33,8 @@ const CONTROL: u64 = feature::CTRL_RX
 /// Features for large frames to the device. Only TCP over IPv4 is sent by this crate's stack.
 const HOST_LARGE: u64 =
     feature::HOST_TSO4 | feature::HOST_TSO6 | feature::HOST_ECN | feature::HOST_USO;
-/// Features for large frames from the device. UDP is left out: its large frames would have to be taken apart again.
+/// Features for large frames from the device. UDP is left out: its large frames would have to be
+/// taken apart again.
 const GUEST_LARGE: u64 = feature::GUEST_TSO4 | feature::GUEST_TSO6 | feature::GUEST_ECN;
 /// Bytes of the largest frame: an IP packet of 65535 bytes.
 pub(crate) const LARGEST_FRAME: usize = 65535 + ETHERNET_HEADER;
@@ -72,7 +73,8 @@ impl Default for NetOptions {
 }
 
 impl NetOptions {
-    /// Returns the bytes of guest memory that the driver needs with these options, for a device of this MTU.
+    /// Returns the bytes of guest memory that the driver needs with these options, for a device of
+    /// this MTU.
     pub fn memory(&self, mtu: u16) -> usize {
         let size = usize::from(self.queue_size);
         let rings = 3 * (size * (ring::DESC + 2 + ring::USED_ELEMENT) + 512);
@@ -266,7 +268,8 @@ impl VirtioNet {
         sum
     }
 
-    /// Publishes what was sent and what was taken, ringing the doorbells that the device wants rung.
+    /// Publishes what was sent and what was taken, ringing the doorbells that the device wants
+    /// rung.
     pub fn flush(&mut self) -> Result<()> {
         for rx in &mut self.rx {
             rx.flush(&mut self.device)?;
@@ -277,8 +280,8 @@ impl VirtioNet {
         Ok(())
     }
 
-    /// Offers the device, on its first TX queue, a frame of `len` bytes at an address of any kind. One slot of
-    /// the queue is lost to this.
+    /// Offers the device, on its first TX queue, a frame of `len` bytes at an address of any kind.
+    /// One slot of the queue is lost to this.
     pub fn rogue_read(&mut self, iova: u64, len: u32) -> Result<()> {
         let tx = self.tx.first_mut().ok_or_else(no_queues)?;
         tx.reclaim()?;
@@ -290,8 +293,8 @@ impl VirtioNet {
         self.device.kick(tx.index)
     }
 
-    /// Offers the device, on its first RX queue, a buffer of `len` bytes at an address of any kind. Needs
-    /// [`NetOptions::fill_rx`] to be off.
+    /// Offers the device, on its first RX queue, a buffer of `len` bytes at an address of any kind.
+    /// Needs [`NetOptions::fill_rx`] to be off.
     pub fn rogue_write(&mut self, iova: u64, len: u32) -> Result<()> {
         let rx = self.rx.first_mut().ok_or_else(no_queues)?;
         rx.queue.set_descriptor(0, Descriptor { iova, len, flags: ring::F_WRITE, next: 0 })?;

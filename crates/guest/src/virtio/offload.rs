@@ -1,5 +1,5 @@
-//! Offloads: the work that a driver leaves to the device, and the device to the driver (virtio 1.3, sections 5.1.6.2
-//! and 5.1.6.4).
+//! Offloads: the work that a driver leaves to the device, and the device to the driver (virtio 1.3,
+//! sections 5.1.6.2 and 5.1.6.4).
 //!
 //! ```text
 //!   frame larger than the MTU ──► header: TCP over IPv4, segments of so many bytes, checksum to do
@@ -120,8 +120,9 @@ fn pseudo(frame: &[u8], tcp: &Tcp) -> u64 {
     sum(addresses) + u64::from(TCP) + (tcp.end - tcp.start) as u64
 }
 
-/// Prepares a frame for a device that completes checksums, and that segments what is larger than `mtu` allows.
-/// The frame's own TCP checksum is ignored. Returns `None` if it is too large and the device cannot segment it.
+/// Prepares a frame for a device that completes checksums, and that segments what is larger than
+/// `mtu` allows. The frame's own TCP checksum is ignored. Returns `None` if it is too large and the
+/// device cannot segment it.
 pub(crate) fn prepare(frame: &mut [u8], mtu: u16, offloads: Offloads) -> Option<NetHeader> {
     let large = frame.len() > ETHERNET + usize::from(mtu);
     let Some(tcp) = offloads.tx_checksum.then(|| tcp(frame)).flatten() else {
@@ -148,8 +149,8 @@ pub(crate) fn prepare(frame: &mut [u8], mtu: u16, offloads: Offloads) -> Option<
     Some(header)
 }
 
-/// Returns true if a received frame's checksum is right. It is taken to be right if the device has checked it, or if it
-/// is incomplete because the frame never left this machine.
+/// Returns true if a received frame's checksum is right. It is taken to be right if the device has
+/// checked it, or if it is incomplete because the frame never left this machine.
 pub(crate) fn is_intact(frame: &[u8], header: &NetHeader) -> bool {
     if header.flags & (header::F_NEEDS_CSUM | header::F_DATA_VALID) != 0 {
         return true;
@@ -159,7 +160,8 @@ pub(crate) fn is_intact(frame: &[u8], header: &NetHeader) -> bool {
     fold(pseudo(frame, &tcp) + sum(segment)) == 0xffff
 }
 
-/// Completes the checksum of a frame whose header says that it is to do, for a stack that would check it.
+/// Completes the checksum of a frame whose header says that it is to do, for a stack that would
+/// check it.
 pub(crate) fn complete(frame: &mut [u8], header: &NetHeader) {
     let start = usize::from(header.csum_start);
     let at = start + usize::from(header.csum_offset);

@@ -85,8 +85,8 @@ impl RxQueue {
         usize::from(self.buffers) / (self.header + len).div_ceil(self.buffer).max(1)
     }
 
-    /// Copies the next frame into `frame` and returns its length, or `None` if there is none. A frame that
-    /// does not fit is an error of the device.
+    /// Copies the next frame into `frame` and returns its length, or `None` if there is none. A
+    /// frame that does not fit is an error of the device.
     pub fn receive(&mut self, frame: &mut [u8]) -> Result<Option<usize>> {
         let Some(first) = self.queue.take()? else { return Ok(None) };
         let at = self.offset(first.head)?;
@@ -145,13 +145,14 @@ impl RxQueue {
         self.last.0
     }
 
-    /// Returns the hash of the frame last received and its `hash_report` (5.1.6.4.4), with VIRTIO_NET_F_HASH_REPORT.
+    /// Returns the hash of the frame last received and its `hash_report` (5.1.6.4.4), with
+    /// VIRTIO_NET_F_HASH_REPORT.
     pub fn hash(&self) -> Option<(u32, u16)> {
         self.last.1
     }
 
-    /// Takes up to `limit` frames without looking at them, and returns how many there were. Each frame
-    /// must fit one buffer.
+    /// Takes up to `limit` frames without looking at them, and returns how many there were. Each
+    /// frame must fit one buffer.
     pub fn discard(&mut self, limit: usize) -> Result<usize> {
         let mut frames = 0;
         while frames < limit {

@@ -67,7 +67,8 @@ pub mod feature {
     pub const CSUM: u64 = 1;
     /// `VIRTIO_NET_F_GUEST_CSUM`: the driver takes frames whose checksum is not complete.
     pub const GUEST_CSUM: u64 = 1 << 1;
-    /// `VIRTIO_NET_F_CTRL_GUEST_OFFLOADS`: receive offloads can be switched through the control queue.
+    /// `VIRTIO_NET_F_CTRL_GUEST_OFFLOADS`: receive offloads can be switched through the control
+    /// queue.
     pub const CTRL_GUEST_OFFLOADS: u64 = 1 << 2;
     /// `VIRTIO_NET_F_MTU`: the device says its MTU.
     pub const MTU: u64 = 1 << 3;
@@ -123,7 +124,8 @@ pub mod feature {
     pub const HOST_USO: u64 = 1 << 56;
     /// `VIRTIO_NET_F_HASH_REPORT`: received frames come with their hash.
     pub const HASH_REPORT: u64 = 1 << 57;
-    /// `VIRTIO_NET_F_GUEST_HDRLEN`: the driver says exactly how long the headers of large frames are.
+    /// `VIRTIO_NET_F_GUEST_HDRLEN`: the driver says exactly how long the headers of large frames
+    /// are.
     pub const GUEST_HDRLEN: u64 = 1 << 59;
     /// `VIRTIO_NET_F_RSS`: receive-side scaling.
     pub const RSS: u64 = 1 << 60;

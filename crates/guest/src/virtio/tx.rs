@@ -112,7 +112,8 @@ impl TxQueue {
         usize::from(self.slots).saturating_sub(self.free.len())
     }
 
-    /// Queues a frame, which [`Self::flush`] shows to the device. Returns false and counts it if there is no room.
+    /// Queues a frame, which [`Self::flush`] shows to the device. Returns false and counts it if
+    /// there is no room.
     pub fn send(&mut self, frame: &[u8]) -> Result<bool> {
         self.send_with(&NetHeader::default(), frame)
     }

@@ -1,4 +1,5 @@
-//! A real adapter in this process: the device side of the tests of `guest`, `generator` and `hostile`, which include this file.
+//! A real adapter in this process: the device side of the tests of `guest`, `generator` and
+//! `hostile`, which include this file.
 #![allow(dead_code, unreachable_pub)]
 
 use manifold_adapter::{Adapter, Config};

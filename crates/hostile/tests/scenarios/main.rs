@@ -1,5 +1,5 @@
-//! Every hostile scenario against a real adapter: the adapter lives, the function can be used again, and two
-//! other guests' traffic loses no frame.
+//! Every hostile scenario against a real adapter: the adapter lives, the function can be used
+//! again, and two other guests' traffic loses no frame.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

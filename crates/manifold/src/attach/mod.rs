@@ -115,7 +115,8 @@ fn utf8(socket: &Path) -> anyhow::Result<&str> {
     })
 }
 
-/// A path in a `key=value,...` argument of a VMM that has no way to write a comma or quote as part of it.
+/// A path in a `key=value,...` argument of a VMM that has no way to write a comma or quote as part
+/// of it.
 fn plain<'a>(vmm: &str, path: &'a str) -> anyhow::Result<&'a str> {
     if path.contains([',', '"', '[', ']']) {
         return Err(advise(

@@ -1,8 +1,9 @@
 //! A whole adapter for one machine: QEMU's composable SR-IOV in front of the vhost-user sockets.
 //!
-//! What QEMU asks for (its docs/system/sriov.rst): the PF and its VFs are functions of one device behind a PCIe root port,
-//! the PF function 0, each VF named after the PF with `sriov-pf` and above it by a constant stride, and the PF last on
-//! the command line. With ARI a device has 256 functions, so at most 255 of them are VFs.
+//! What QEMU asks for (its docs/system/sriov.rst): the PF and its VFs are functions of one device
+//! behind a PCIe root port, the PF function 0, each VF named after the PF with `sriov-pf` and above
+//! it by a constant stride, and the PF last on the command line. With ARI a device has 256
+//! functions, so at most 255 of them are VFs.
 
 use manifold_api::types::Function;
 use manifold_pci::FunctionId;

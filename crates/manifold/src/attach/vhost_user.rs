@@ -1,11 +1,13 @@
-//! The queues of a function, over vhost-user: the VMM has a virtio-net device of its own in front of them.
+//! The queues of a function, over vhost-user: the VMM has a virtio-net device of its own in front
+//! of them.
 
 use manifold_api::types::{Adapter, Function, MacAddr};
 
 use super::{LIBVIRT_MEMORY, MACHINE, Recipe, SHARED, plain, qemu_memory, utf8, xml_escape};
 use crate::cli::Vmm;
 
-/// Entries of QEMU's and libvirt's rings, as many as they take; the default of 256 does not hold a burst.
+/// Entries of QEMU's and libvirt's rings, as many as they take; the default of 256 does not hold a
+/// burst.
 const RING_SIZE: u16 = 1024;
 
 /// MTU that a guest begins with unless it is told another.
@@ -96,7 +98,8 @@ pub(super) fn recipe(nic: &Nic<'_>, vmm: Vmm, memory: &str) -> anyhow::Result<Re
 </domain>
 "
             );
-            // No <mtu>: libvirt would set it on an interface of the machine's as well, and there is none.
+            // No <mtu>: libvirt would set it on an interface of the machine's as well, and there is
+            // none.
             let mtu = format!(
                 "in the guest `ip link set eth0 mtu {mtu}`: libvirt does not tell the machine the function's MTU"
             );

@@ -54,8 +54,8 @@ impl<'a> Machines<'a> {
     /// The next event of any machine.
     ///
     /// # Errors
-    /// Fails if the demo is interrupted, a machine fails or ends, or `deadline` passes; `what` names
-    /// what was waited for.
+    /// Fails if the demo is interrupted, a machine fails or ends, or `deadline` passes; `what`
+    /// names what was waited for.
     pub(super) fn next(&mut self, deadline: Instant, what: &str) -> anyhow::Result<(u16, Event)> {
         loop {
             self.interrupt.check()?;

@@ -57,7 +57,8 @@ pub(super) fn iova(vm: u16) -> u64 {
     (u64::from(vm) + 1) << 32
 }
 
-/// Returns who pings whom: every machine every other, or beyond 16 machines 16 others spread evenly.
+/// Returns who pings whom: every machine every other, or beyond 16 machines 16 others spread
+/// evenly.
 pub(super) fn pings(vms: u16) -> Vec<Pair> {
     let others = vms.saturating_sub(1);
     let targets = if vms <= ALL_PING { others } else { PING_TARGETS };

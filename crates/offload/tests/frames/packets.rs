@@ -233,7 +233,8 @@ fn ipv6() -> impl Strategy<Value = Ipv6> {
             let last = last.map(|(home, before, pad1)| options(home, before, pad1));
             let mut route = None;
             if let Some((address, done)) = routing {
-                // Type 2, one segment left, four reserved bytes; or one that has done its part, of any type.
+                // Type 2, one segment left, four reserved bytes; or one that has done its part, of
+                // any type.
                 let kind = if done { [4, 0] } else { [2, 1] };
                 let payload = [&kind[..], &[0; 4], &address].concat();
                 let routing = Ipv6RawExtHeader::new_raw(IpNumber(0), &payload).unwrap();

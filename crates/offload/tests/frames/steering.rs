@@ -137,8 +137,8 @@ fn what_is_not_ip_has_no_hash_but_a_flow() {
     }
 }
 
-/// Connections of few hosts with consecutive ports, as they are in practice, spread over any number of queues; by the upper
-/// and the lower bits of the hash.
+/// Connections of few hosts with consecutive ports, as they are in practice, spread over any number
+/// of queues; by the upper and the lower bits of the hash.
 #[test]
 fn flows_spread_evenly() {
     for queues in [2, 3, 8, 16] {

@@ -1,8 +1,8 @@
 //! Capabilities: one file each, made of declared registers (`structure.rs`).
 //!
-//! A new one takes three steps: its registers in [`spec`](crate::spec), a file here, and its place in
-//! the list (`config/list.rs`). `serial.rs` is the shortest example; `examples/capability.rs` shows the
-//! way of a device model, which needs no file here.
+//! A new one takes three steps: its registers in [`spec`](crate::spec), a file here, and its place
+//! in the list (`config/list.rs`). `serial.rs` is the shortest example; `examples/capability.rs`
+//! shows the way of a device model, which needs no file here.
 
 mod acs;
 mod aer;

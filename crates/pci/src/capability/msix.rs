@@ -1,4 +1,5 @@
-//! The MSI-X capability says where the table is, and has Message Control (PCIe Base 6.0, section 7.7.2).
+//! The MSI-X capability says where the table is, and has Message Control (PCIe Base 6.0, section
+//! 7.7.2).
 
 use super::structure::{Capability, Structure, structure};
 use crate::MsixSpec;

@@ -72,17 +72,18 @@ impl SriovView {
         (self.vf_routing_id(pf, vf) == Some(rid)).then_some(vf)
     }
 
-    /// Returns where a VF's BAR is, whether or not the VF exists; `None` if there is no such BAR or the
-    /// address does not fit 64 bits.
+    /// Returns where a VF's BAR is, whether or not the VF exists; `None` if there is no such BAR or
+    /// the address does not fit 64 bits.
     pub fn vf_bar_address(&self, index: usize, vf: u16) -> Option<u64> {
         let bar = self.vf_bar(index)?;
         bar.base.checked_add(bar.size.checked_mul(u64::from(vf))?)
     }
 }
 
-/// Returns First VF Offset and VF Stride. In an ARI hierarchy VFs follow the PF, function by function and
-/// on to the next buses. Without ARI a bus below a port holds one device, so VFs start on the bus
-/// after the PF's, which the function captures through its bus numbers (section 9.2.1.2).
+/// Returns First VF Offset and VF Stride. In an ARI hierarchy VFs follow the PF, function by
+/// function and on to the next buses. Without ARI a bus below a port holds one device, so VFs start
+/// on the bus after the PF's, which the function captures through its bus numbers (section
+/// 9.2.1.2).
 const fn layout(ari: bool) -> (u16, u16) {
     if ari { (1, 1) } else { (256, 1) }
 }
@@ -149,8 +150,8 @@ impl Sriov {
         low(self.structure.read(NUM_VFS))
     }
 
-    /// Returns System Page Size in bytes. The register keeps what software wrote; anything but one bit
-    /// means the default.
+    /// Returns System Page Size in bytes. The register keeps what software wrote; anything but one
+    /// bit means the default.
     fn system_page_size(&self) -> u64 {
         let register = self.structure.read(SYSTEM_PAGE_SIZE);
         let unit = if register.is_power_of_two() { register } else { 1 };

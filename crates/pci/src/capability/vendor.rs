@@ -5,7 +5,8 @@ use crate::VendorCapability;
 use crate::registers::Register;
 use crate::spec::vendor;
 
-/// Returns the capability of a spec that was found valid: bytes whose meaning the device model knows.
+/// Returns the capability of a spec that was found valid: bytes whose meaning the device model
+/// knows.
 pub(crate) fn vendor_specific(spec: &VendorCapability) -> Structure {
     // The body starts after ID and next pointer, in the middle of the first dword.
     let padded = |bytes: &[u8]| [&[0; vendor::LENGTH as usize], bytes].concat();

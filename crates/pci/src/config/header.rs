@@ -8,9 +8,9 @@ use crate::{Error, FunctionSpec};
 
 /// The first 64 bytes of configuration space.
 ///
-/// There is no I/O space, no expansion ROM and no INTx. A VF's IDs read FFFFh (software derives them
-/// from the PF's and from VF Device ID), its BARs read zero and of its Command register only Bus
-/// Master Enable is there.
+/// There is no I/O space, no expansion ROM and no INTx. A VF's IDs read FFFFh (software derives
+/// them from the PF's and from VF Device ID), its BARs read zero and of its Command register only
+/// Bus Master Enable is there.
 #[derive(Debug)]
 pub(super) struct Header {
     role: Role,

@@ -85,8 +85,8 @@ impl Capabilities {
         })
     }
 
-    /// Returns all capabilities there could be, in the order of the lists. Every function has AER, so the extended list
-    /// starts at 100h as it must.
+    /// Returns all capabilities there could be, in the order of the lists. Every function has AER,
+    /// so the extended list starts at 100h as it must.
     fn order(&self) -> impl Iterator<Item = Kind> {
         [Kind::Power, Kind::Msix, Kind::Express]
             .into_iter()
@@ -124,8 +124,8 @@ impl Placed {
         (self.offset..self.offset + self.size).contains(&offset)
     }
 
-    /// Returns the bits of the first dword that belong to the list: ID, version, next pointer. The others
-    /// are the capability's.
+    /// Returns the bits of the first dword that belong to the list: ID, version, next pointer. The
+    /// others are the capability's.
     pub(crate) fn list_bits(&self) -> u32 {
         match self.id {
             CapabilityId::Standard(_) => 0xffff,
@@ -133,7 +133,8 @@ impl Placed {
         }
     }
 
-    /// Returns the value of the list's bits, with `next` (0 for none) the place of the next capability.
+    /// Returns the value of the list's bits, with `next` (0 for none) the place of the next
+    /// capability.
     pub(crate) fn list_header(&self, next: u16) -> u32 {
         match self.id {
             CapabilityId::Standard(id) => u32::from(id) | u32::from(next) << (8 * NEXT),
@@ -196,8 +197,8 @@ impl List {
         self.0.first().map_or(0, |placed| placed.offset as u8)
     }
 
-    /// Returns what the next pointer of a capability says, if only those that `shown` accepts are in
-    /// the list.
+    /// Returns what the next pointer of a capability says, if only those that `shown` accepts are
+    /// in the list.
     pub(crate) fn next(&self, of: &Placed, shown: impl Fn(Kind) -> bool) -> u16 {
         self.0
             .iter()
@@ -208,7 +209,8 @@ impl List {
     }
 }
 
-/// Checks that each vendor-specific capability has a right length byte and a mask as long as its body.
+/// Checks that each vendor-specific capability has a right length byte and a mask as long as its
+/// body.
 pub(super) fn check_vendor(spec: &FunctionSpec) -> Result<(), Error> {
     for (index, capability) in spec.vendor.iter().enumerate() {
         let length = capability.body.len() + usize::from(vendor::LENGTH);

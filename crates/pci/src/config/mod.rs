@@ -22,9 +22,9 @@ use crate::{
 
 /// One function's 4 KiB configuration space as the bus sees it.
 ///
-/// It is a register file, which has no idea of devices and performs no I/O. A write answers with the
-/// [`Events`] that others have to act on. The one thing it drives itself is the function's [`Msix`],
-/// since Message Control, Bus Master Enable and the resets are its own.
+/// It is a register file, which has no idea of devices and performs no I/O. A write answers with
+/// the [`Events`] that others have to act on. The one thing it drives itself is the function's
+/// [`Msix`], since Message Control, Bus Master Enable and the resets are its own.
 #[derive(Debug)]
 pub struct ConfigSpace {
     role: Role,
@@ -43,8 +43,8 @@ impl ConfigSpace {
         Self::new(spec, Role::Physical, sriov)
     }
 
-    /// Returns a virtual function: IDs FFFFh, BARs zero, no Memory Space Enable, no SR-IOV capability
-    /// (PCIe Base 6.0, sections 9.3.4 to 9.3.7).
+    /// Returns a virtual function: IDs FFFFh, BARs zero, no Memory Space Enable, no SR-IOV
+    /// capability (PCIe Base 6.0, sections 9.3.4 to 9.3.7).
     ///
     /// # Errors
     /// Names what is wrong with the spec.
@@ -77,28 +77,28 @@ impl ConfigSpace {
         events
     }
 
-    /// Resets all registers and the MSI-X table, and returns what that changed. The reset itself is no
-    /// event to whoever called for it.
+    /// Resets all registers and the MSI-X table, and returns what that changed. The reset itself is
+    /// no event to whoever called for it.
     pub fn reset(&mut self, kind: Reset) -> Events {
         let mut events = Events::default();
         self.reset_except(kind, None, &mut events);
         events
     }
 
-    /// Returns whether the function may send memory requests, MSI-X included: Bus Master Enable is set
-    /// and it is in D0.
+    /// Returns whether the function may send memory requests, MSI-X included: Bus Master Enable is
+    /// set and it is in D0.
     pub fn bus_master(&self) -> bool {
         self.header.command(spec::header::COMMAND_BUS_MASTER) && self.on()
     }
 
-    /// Returns whether the function answers memory requests to its own BARs: Memory Space Enable is set
-    /// and it is in D0. Always false for a VF, whose memory [`SriovView::vf_memory`] governs.
+    /// Returns whether the function answers memory requests to its own BARs: Memory Space Enable is
+    /// set and it is in D0. Always false for a VF, whose memory [`SriovView::vf_memory`] governs.
     pub fn memory_enable(&self) -> bool {
         self.header.command(spec::header::COMMAND_MEMORY) && self.on()
     }
 
-    /// Returns the BAR of this index as programmed, if there is one. None for a VF: its addresses come from
-    /// the PF's VF BARs.
+    /// Returns the BAR of this index as programmed, if there is one. None for a VF: its addresses
+    /// come from the PF's VF BARs.
     pub fn bar(&self, index: usize) -> Option<Bar> {
         self.header.bar(index)
     }
@@ -108,8 +108,8 @@ impl ConfigSpace {
         self.capabilities.power.as_ref().map_or(PowerState::D0, |power| power.state())
     }
 
-    /// Returns the function's MSI-X vectors. Message Control, Bus Master Enable and resets of this space act
-    /// on them by themselves.
+    /// Returns the function's MSI-X vectors. Message Control, Bus Master Enable and resets of this
+    /// space act on them by themselves.
     pub fn msix(&self) -> &Msix {
         &self.msix
     }
@@ -124,13 +124,14 @@ impl ConfigSpace {
         self.capabilities.msix.masked()
     }
 
-    /// Returns where the vendor-specific capability of this index (into [`FunctionSpec::vendor`]) is.
+    /// Returns where the vendor-specific capability of this index (into [`FunctionSpec::vendor`])
+    /// is.
     pub fn vendor_capability_offset(&self, index: usize) -> Option<u16> {
         self.list.offset(Kind::Vendor(index))
     }
 
-    /// Returns the vendor-specific capability that a byte of the space belongs to, and the byte's offset
-    /// counted from the capability's ID.
+    /// Returns the vendor-specific capability that a byte of the space belongs to, and the byte's
+    /// offset counted from the capability's ID.
     pub fn vendor_capability_at(&self, offset: u16) -> Option<(usize, u8)> {
         let placed = self.list.at(offset)?;
         match placed.kind {

@@ -20,8 +20,8 @@ pub(super) struct State {
 impl State {
     /// Adds the events that lead from `self` to `now`.
     ///
-    /// Events that take something away come first: a function that moves its BARs and enables decoding
-    /// by one write decodes the new address.
+    /// Events that take something away come first: a function that moves its BARs and enables
+    /// decoding by one write decodes the new address.
     pub(super) fn events(&self, now: &Self, events: &mut Events) {
         if self.bus_master && !now.bus_master {
             events.push(Event::BusMaster(false));

@@ -80,8 +80,8 @@ impl Msix {
         }
     }
 
-    /// Writes the table: any bytes, `offset` counted from its start. A vector that this unmasks with
-    /// a message pending sends it.
+    /// Writes the table: any bytes, `offset` counted from its start. A vector that this unmasks
+    /// with a message pending sends it.
     pub fn table_write(&self, offset: u64, data: &[u8]) {
         for (cell, piece) in self.pieces(offset, data.len()) {
             if let Some(bytes) = data.get(piece.range) {
@@ -114,15 +114,15 @@ impl Msix {
         });
     }
 
-    /// Sets Bus Master Enable, without which no message is sent. It is on to begin with. This is done by
-    /// [`ConfigSpace`](crate::ConfigSpace) for its own vectors.
+    /// Sets Bus Master Enable, without which no message is sent. It is on to begin with. This is
+    /// done by [`ConfigSpace`](crate::ConfigSpace) for its own vectors.
     pub fn set_bus_master(&self, on: bool) {
         self.change(|gate| gate.bus_master = on);
     }
 
-    /// Resets the vectors: table entries as after power-on (masked, zero), nothing pending.
-    /// Sinks and host control are the host's and stay. This is done by [`ConfigSpace`](crate::ConfigSpace)
-    /// for its own vectors.
+    /// Resets the vectors: table entries as after power-on (masked, zero), nothing pending. Sinks
+    /// and host control are the host's and stay. This is done by
+    /// [`ConfigSpace`](crate::ConfigSpace) for its own vectors.
     pub fn reset(&self) {
         for cell in &self.0.cells {
             cell.reset();

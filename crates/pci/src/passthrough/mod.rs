@@ -22,9 +22,10 @@ use crate::{CONFIG_SIZE, ConfigSpace, Event, Events, FunctionSpec};
 ///   restore what Linux restores; virtual registers stay as they are.
 ///
 /// Three things differ from Linux. The SR-IOV and ARI capabilities are not in the list and read
-/// zero, where Linux leaves it to QEMU to hide them: VFs are the adapter's, whoever has the PF. For the same reason a
-/// reset through this view leaves SR-IOV alone. And MSI-X Message Control can be written: Linux
-/// drops such writes because it programs the same bits itself on VFIO_DEVICE_SET_IRQS.
+/// zero, where Linux leaves it to QEMU to hide them: VFs are the adapter's, whoever has the PF. For
+/// the same reason a reset through this view leaves SR-IOV alone. And MSI-X Message Control can be
+/// written: Linux drops such writes because it programs the same bits itself on
+/// VFIO_DEVICE_SET_IRQS.
 #[derive(Debug)]
 pub struct Passthrough {
     ids: u32,
@@ -39,7 +40,8 @@ pub struct Passthrough {
     found: Saved,
 }
 
-/// Registers that the host restores after a reset: offset of the dword, bits of it, and their value.
+/// Registers that the host restores after a reset: offset of the dword, bits of it, and their
+/// value.
 type Saved = Vec<(u16, u32, u32)>;
 
 /// Command bits that are virtual whatever the function is.
@@ -48,8 +50,8 @@ const DEVICE_CONTROL_VIRTUAL: u16 =
     express::DEVICE_CONTROL_PAYLOAD | express::DEVICE_CONTROL_READ_REQUEST;
 
 impl Passthrough {
-    /// Returns the view of a function whose device model has this spec, as a VMM finds it on opening the
-    /// device.
+    /// Returns the view of a function whose device model has this spec, as a VMM finds it on
+    /// opening the device.
     pub fn new(space: &ConfigSpace, spec: &FunctionSpec) -> Self {
         let is_vf = space.role() == Role::Virtual;
         let device_control = space
@@ -90,8 +92,8 @@ impl Passthrough {
         reset_to(space, &now)
     }
 
-    /// Resets the function after the VMM has closed the device, and gives it back to the host with its
-    /// registers as [`new`](Self::new) found them. The next VMM gets a view of its own.
+    /// Resets the function after the VMM has closed the device, and gives it back to the host with
+    /// its registers as [`new`](Self::new) found them. The next VMM gets a view of its own.
     pub fn close(&self, space: &mut ConfigSpace) -> Events {
         reset_to(space, &self.found)
     }
@@ -226,8 +228,8 @@ fn reset_to(space: &mut ConfigSpace, saved: &Saved) -> Events {
     events
 }
 
-/// Returns what Linux saves before a reset and restores after it (`pci_save_state`), in the order of
-/// restoring: addresses before the Command register lets the function use them.
+/// Returns what Linux saves before a reset and restores after it (`pci_save_state`), in the order
+/// of restoring: addresses before the Command register lets the function use them.
 fn saved(space: &ConfigSpace) -> Saved {
     let capability = |kind, at| Some(space.list().offset(kind)? + at);
     let all = in_low(!0);

@@ -1,7 +1,8 @@
 //! The registers of a PCIe endpoint, as the standard numbers them.
 //!
 //! Offsets are in bytes, from the start of configuration space ([`header`]) or of the capability.
-//! Sections are those of PCIe Base 6.0. Masks and bits are in the register's own width. Nothing here behaves; [`ConfigSpace`](crate::ConfigSpace) does.
+//! Sections are those of PCIe Base 6.0. Masks and bits are in the register's own width. Nothing
+//! here behaves; [`ConfigSpace`](crate::ConfigSpace) does.
 
 pub mod aer;
 pub mod express;

@@ -69,8 +69,8 @@ pub(crate) fn capability(space: &ConfigSpace, id: u8) -> Option<u16> {
     (at != 0).then_some(u16::from(at))
 }
 
-/// Returns the offset of an extended capability as Linux's `pci_find_ext_capability` finds it, down to
-/// giving up.
+/// Returns the offset of an extended capability as Linux's `pci_find_ext_capability` finds it, down
+/// to giving up.
 pub(crate) fn extended_capability(space: &ConfigSpace, id: u16) -> Option<u16> {
     let mut at = list::EXTENDED;
     for _ in 0..960 {

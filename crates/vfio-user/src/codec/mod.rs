@@ -1,5 +1,5 @@
-//! The codec turns messages into bytes and back, without I/O and state: a header, and the payload of
-//! every command in both directions.
+//! The codec turns messages into bytes and back, without I/O and state: a header, and the payload
+//! of every command in both directions.
 //!
 //! ```text
 //!   16-byte Header  | payload, laid out by command and direction | descriptors beside the bytes

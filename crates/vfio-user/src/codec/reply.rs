@@ -216,7 +216,8 @@ impl RegionInfoReply {
         }
     }
 
-    /// Reads a reply, with the one capability that [`encode`](Self::encode) writes, right after the structure.
+    /// Reads a reply, with the one capability that [`encode`](Self::encode) writes, right after the
+    /// structure.
     fn decode(mut cursor: Cursor<'_>) -> Result<Self, Malformed> {
         let (argsz, flags) = (cursor.u32()?, cursor.u32()?);
         let (index, cap_offset) = (cursor.u32()?, cursor.u32()?);

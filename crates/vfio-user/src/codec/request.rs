@@ -286,9 +286,9 @@ impl DmaUnmapRequest {
 }
 
 impl InfoRequest {
-    /// Reads a request. `size` is that of the whole structure; only two of its fields count in a request. The index
-    /// is the third field everywhere (of the device's information, where it is a count, it is
-    /// zero).
+    /// Reads a request. `size` is that of the whole structure; only two of its fields count in a
+    /// request. The index is the third field everywhere (of the device's information, where it is a
+    /// count, it is zero).
     fn decode(what: &'static str, payload: &[u8], size: usize) -> Result<Self, Malformed> {
         if payload.len() < size {
             return Err(Malformed::Short { what, needed: size, got: payload.len() });

@@ -51,8 +51,9 @@ impl Attached {
 }
 
 impl Session {
-    /// Answers what a region is. A client with too little room gets the structure without the capability, and the size it
-    /// needs. The descriptor comes with every answer that says the region can be mapped.
+    /// Answers what a region is. A client with too little room gets the structure without the
+    /// capability, and the size it needs. The descriptor comes with every answer that says the
+    /// region can be mapped.
     pub(super) fn region_info(
         &self,
         attached: &Attached,

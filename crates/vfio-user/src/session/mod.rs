@@ -156,7 +156,8 @@ impl Session {
     /// Largest payload of a first message; capabilities are a few hundred bytes.
     pub(crate) const MAX_VERSION_PAYLOAD: usize = 16 << 10;
 
-    /// Returns the largest payload of any message where transfers are of at most `max_data_xfer_size` bytes.
+    /// Returns the largest payload of any message where transfers are of at most
+    /// `max_data_xfer_size` bytes.
     pub(crate) fn max_payload(max_data_xfer_size: u32) -> usize {
         // A transfer has 16 bytes before its data. Vectors of booleans and multiple writes fit into
         // the lower bound.

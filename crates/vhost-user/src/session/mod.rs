@@ -6,8 +6,8 @@
 //!              Memory, Ring × n ─► Device: map, unmap, start and stop rings
 //! ```
 //!
-//! A ring is served while the client has started it (a kick), enabled it and said all there is to say of it. Whatever
-//! changes that goes through [`Session::settle`].
+//! A ring is served while the client has started it (a kick), enabled it and said all there is to
+//! say of it. Whatever changes that goes through [`Session::settle`].
 
 mod requests;
 mod rings;

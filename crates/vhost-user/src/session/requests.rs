@@ -25,8 +25,8 @@ pub(super) struct Row {
     handler: Handler,
 }
 
-/// What carries a request out. The variant says what the payload is, whether descriptors come with it
-/// and whether it has a reply.
+/// What carries a request out. The variant says what the payload is, whether descriptors come with
+/// it and whether it has a reply.
 enum Handler {
     /// There is no payload; the reply is a number.
     GetNumber(fn(&Session) -> u64),
@@ -234,7 +234,8 @@ impl Session {
         self.features = Some(features);
         self.status.set_features(features & self.capabilities.features);
         if features & spec::F_PROTOCOL_FEATURES == 0 {
-            // "If VHOST_USER_F_PROTOCOL_FEATURES has not been negotiated, the ring starts directly in the enabled state."
+            // "If VHOST_USER_F_PROTOCOL_FEATURES has not been negotiated, the ring starts directly
+            // in the enabled state."
             for ring in &mut self.rings {
                 ring.enabled = true;
             }
@@ -305,8 +306,8 @@ impl Session {
         Ok(())
     }
 
-    /// Replaces the whole memory table. Rings pause meanwhile; should it fail there is no memory, and they stay so until
-    /// there is.
+    /// Replaces the whole memory table. Rings pause meanwhile; should it fail there is no memory,
+    /// and they stay so until there is.
     fn set_memory(&mut self, regions: Vec<(RegionDescription, OwnedFd)>) -> Outcome {
         self.pause();
         self.forget_memory();

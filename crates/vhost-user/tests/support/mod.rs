@@ -1,4 +1,5 @@
-//! What the tests of this crate share: a device that only remembers, and a client that says whatever it likes.
+//! What the tests of this crate share: a device that only remembers, and a client that says
+//! whatever it likes.
 
 #![allow(dead_code, unreachable_pub, missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]

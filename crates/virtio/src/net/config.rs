@@ -14,8 +14,9 @@ use crate::transport::{DeviceFacts, layout};
 /// Most queue pairs of one device.
 pub const MAX_QUEUE_PAIRS: u16 = 16;
 
-/// Number of addresses of each kind, unicast and multicast, that the MAC filter table holds. Where a driver sets more of a kind,
-/// the function receives all frames of that kind: the driver is promised its own frames, not the absence of others.
+/// Number of addresses of each kind, unicast and multicast, that the MAC filter table holds. Where
+/// a driver sets more of a kind, the function receives all frames of that kind: the driver is
+/// promised its own frames, not the absence of others.
 pub const MAC_TABLE_ENTRIES: usize = 64;
 
 /// Value of [`NetConfig::speed`] for a speed that is not known (5.1.4).
@@ -35,19 +36,22 @@ pub struct NetConfig {
     pub mtu: u16,
     /// Most queue pairs the driver can use, 1 to [`MAX_QUEUE_PAIRS`].
     pub queue_pairs: u16,
-    /// Largest size of a receive or transmit queue in descriptors: a power of two, 2 to [`MAX_QUEUE_SIZE`].
+    /// Largest size of a receive or transmit queue in descriptors: a power of two, 2 to
+    /// [`MAX_QUEUE_SIZE`].
     pub queue_size: u16,
     /// True if the link is up to begin with.
     pub link_up: bool,
-    /// The link's speed that the driver is told, in Mbit/s: 0 to 7fff_ffffh, or [`SPEED_UNKNOWN`]. It is information for the driver
-    /// (bonding and routing daemons go by it) and no limit. The link is full duplex.
+    /// The link's speed that the driver is told, in Mbit/s: 0 to 7fff_ffffh, or [`SPEED_UNKNOWN`].
+    /// It is information for the driver (bonding and routing daemons go by it) and no limit. The
+    /// link is full duplex.
     pub speed: u32,
-    /// The features offered, masks of [`crate::spec::feature`] and [`crate::spec::net::feature`] within
-    /// [`SUPPORTED`], which is the default: all this crate knows. Whoever serves the queues takes out what it
-    /// cannot do. VIRTIO_F_VERSION_1 is offered in any case; MQ and RSS are not if there is one queue pair.
+    /// The features offered, masks of [`crate::spec::feature`] and [`crate::spec::net::feature`]
+    /// within [`SUPPORTED`], which is the default: all this crate knows. Whoever serves the queues
+    /// takes out what it cannot do. VIRTIO_F_VERSION_1 is offered in any case; MQ and RSS are not
+    /// if there is one queue pair.
     pub offer: u64,
-    /// True if VIRTIO_F_SR_IOV is offered: for a physical function, seen by software that also sees its SR-IOV
-    /// capability.
+    /// True if VIRTIO_F_SR_IOV is offered: for a physical function, seen by software that also sees
+    /// its SR-IOV capability.
     pub sr_iov: bool,
     /// Device serial number for the PCI capability, an EUI-64.
     pub serial: u64,
@@ -61,7 +65,8 @@ pub(super) enum Use {
 }
 
 impl NetConfig {
-    /// Returns a function's usual configuration: MTU 1500, one queue pair of 256 descriptors, link up at 10 Gbit/s, all features.
+    /// Returns a function's usual configuration: MTU 1500, one queue pair of 256 descriptors, link
+    /// up at 10 Gbit/s, all features.
     pub fn new(name: impl Into<String>, mac: impl Into<MacAddr>) -> Self {
         NetConfig {
             name: name.into(),
@@ -103,7 +108,8 @@ impl NetConfig {
         features
     }
 
-    /// Returns what the queue of this number is for (5.1.2). Where the control queue is depends on what is negotiated.
+    /// Returns what the queue of this number is for (5.1.2). Where the control queue is depends on
+    /// what is negotiated.
     pub(super) fn queue_use(&self, index: u16, features: u64) -> Option<Use> {
         let pairs = if features & feature::MULTIQUEUE != 0 { self.queue_pairs } else { 1 };
         if index < 2 * pairs {

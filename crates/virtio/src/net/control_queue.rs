@@ -1,8 +1,9 @@
 //! The control queue: commands out of guest memory, answers back into it (5.1.6.5).
 //!
-//! All commands that are waiting are carried out together. They are read and answered under one pin of the DMA domain and
-//! made used under a second one. The data path hears of the changes in between, with nothing pinned, so that it may wait
-//! for whatever it has to; and the driver sees a command used only when its change is in force.
+//! All commands that are waiting are carried out together. They are read and answered under one pin
+//! of the DMA domain and made used under a second one. The data path hears of the changes in
+//! between, with nothing pinned, so that it may wait for whatever it has to; and the driver sees a
+//! command used only when its change is in force.
 
 use std::sync::Arc;
 
@@ -13,17 +14,18 @@ use crate::ring::{Burst, Chain, Queue, RingError};
 use crate::spec::net::ctrl;
 use crate::transport::{QueueError, QueueEvents, QueueSetup, QueueState};
 
-/// Number of commands that are taken on one notification, so that a driver which never stops adding some cannot hold the device
-/// for ever. What is left over waits for the next notification.
+/// Number of commands that are taken on one notification, so that a driver which never stops adding
+/// some cannot hold the device for ever. What is left over waits for the next notification.
 const BUDGET: usize = 4096;
 
 /// Who carries out commands.
 pub(super) trait Commands {
-    /// Carries out one command, `class` and `command` bytes first. `result` is empty, and is what follows the
-    /// acknowledgement. False: it is refused.
+    /// Carries out one command, `class` and `command` bytes first. `result` is empty, and is what
+    /// follows the acknowledgement. False: it is refused.
     fn execute(&mut self, command: &[u8], result: &mut Vec<u8>) -> bool;
 
-    /// Puts in force what the commands since the last call have changed. Called with nothing pinned.
+    /// Puts in force what the commands since the last call have changed. Called with nothing
+    /// pinned.
     fn settle(&mut self);
 }
 
@@ -83,7 +85,8 @@ impl ControlQueue {
         self.arm().map(|_| ())
     }
 
-    /// Takes up to `most` commands, has them carried out and writes the answers. The driver does not see them used yet.
+    /// Takes up to `most` commands, has them carried out and writes the answers. The driver does
+    /// not see them used yet.
     fn take(&mut self, commands: &mut dyn Commands, most: usize) -> Result<(), RingError> {
         let ControlQueue { ring, reader, command, result, answered, .. } = self;
         answered.clear();
@@ -161,7 +164,8 @@ impl<'p> Answer<'p> {
         }
     }
 
-    /// Writes the parts of an answer one after the other, as much as there is room for. Returns how many bytes that were.
+    /// Writes the parts of an answer one after the other, as much as there is room for. Returns how
+    /// many bytes that were.
     fn write(&self, parts: &[&[u8]]) -> u32 {
         let mut pieces = self.pieces.iter().copied();
         let mut room: Option<Slice<'p>> = None;

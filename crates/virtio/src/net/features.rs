@@ -3,7 +3,8 @@
 use crate::spec::feature as common;
 use crate::spec::net::feature;
 
-/// The features of a device whose data path moves whole frames over split rings, and does nothing else with them.
+/// The features of a device whose data path moves whole frames over split rings, and does nothing
+/// else with them.
 pub const PLAIN: u64 = common::VERSION_1
     | common::ACCESS_PLATFORM
     | common::INDIRECT_DESC
@@ -21,12 +22,16 @@ pub const PLAIN: u64 = common::VERSION_1
     | feature::GUEST_ANNOUNCE
     | feature::MQ;
 
-/// Every feature of which this crate does its part. The rest is the [`QueueHost`](super::QueueHost)'s.
+/// Every feature of which this crate does its part. The rest is the
+/// [`QueueHost`](super::QueueHost)'s.
 ///
-/// - CSUM, HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO, GUEST_HDRLEN: it takes frames to be checksummed and segmented.
-/// - [`GUEST_OFFLOADS`](feature::GUEST_OFFLOADS), CTRL_GUEST_OFFLOADS: it gives such frames to whoever takes them, and
-///   minds [`QueueHost::offloads_changed`](super::QueueHost::offloads_changed).
-/// - RSS, HASH_REPORT: it hashes and steers as [`Steering`](super::Steering) says, and lengthens the header for the report.
+/// - CSUM, HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO, GUEST_HDRLEN: it takes frames to be
+///   checksummed and segmented.
+/// - [`GUEST_OFFLOADS`](feature::GUEST_OFFLOADS), CTRL_GUEST_OFFLOADS: it gives such frames to
+///   whoever takes them, and minds
+///   [`QueueHost::offloads_changed`](super::QueueHost::offloads_changed).
+/// - RSS, HASH_REPORT: it hashes and steers as [`Steering`](super::Steering) says, and lengthens
+///   the header for the report.
 /// - NOTF_COAL, VQ_NOTF_COAL: it minds [`Coalescing`](super::Coalescing).
 /// - DEVICE_STATS: it counts what is in [`QueueStatistics`](super::QueueStatistics).
 /// - SPEED_DUPLEX: nothing.
@@ -70,8 +75,9 @@ macro_rules! requires {
     };
 }
 
-/// 5.1.3.1; 5.1.4.2 for CTRL_RX_EXTRA and HASH_REPORT. Without a control queue the commands of CTRL_GUEST_OFFLOADS and
-/// DEVICE_STATS have nowhere to go either, and Linux stops the machine over it.
+/// 5.1.3.1; 5.1.4.2 for CTRL_RX_EXTRA and HASH_REPORT. Without a control queue the commands of
+/// CTRL_GUEST_OFFLOADS and DEVICE_STATS have nowhere to go either, and Linux stops the machine over
+/// it.
 const REQUIREMENTS: [Requirement; 21] = [
     requires!(GUEST_TSO4, GUEST_CSUM),
     requires!(GUEST_TSO6, GUEST_CSUM),
@@ -106,7 +112,8 @@ pub(super) fn check(features: u64) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Returns the receive offloads in force when `wanted` ones are switched on: one whose requirement is switched off is not.
+/// Returns the receive offloads in force when `wanted` ones are switched on: one whose requirement
+/// is switched off is not.
 pub(super) fn offloads_in_force(wanted: u64) -> u64 {
     let mut offloads = wanted & feature::GUEST_OFFLOADS;
     if offloads & feature::GUEST_CSUM == 0 {

@@ -22,40 +22,43 @@ impl Role {
 
 /// The data path behind one network device. The control queue is the device model's own business.
 ///
-/// Called from the thread that accesses the function's registers, one call at a time, with the device locked: an
-/// implementation must not wait for that lock.
+/// Called from the thread that accesses the function's registers, one call at a time, with the
+/// device locked: an implementation must not wait for that lock.
 pub trait QueueHost: Send + Sync {
-    /// Begins to serve a queue. The driver may have made buffers available already: no notification need follow.
+    /// Begins to serve a queue. The driver may have made buffers available already: no notification
+    /// need follow.
     ///
     /// # Errors
     /// The device then needs a reset, and the queue counts as stopped.
     fn start(&self, role: Role, setup: QueueSetup) -> Result<(), QueueError>;
 
-    /// Ends serving a started queue. On return no worker touches the queue's memory any more, nor calls its events. The
-    /// result is handed to [`QueueHost::start`] if the queue is to go on.
+    /// Ends serving a started queue. On return no worker touches the queue's memory any more, nor
+    /// calls its events. The result is handed to [`QueueHost::start`] if the queue is to go on.
     fn stop(&self, index: u16) -> QueueState;
 
     /// Tells that the driver made buffers available in a started queue.
     fn notify(&self, index: u16);
 
-    /// Says what the function is to receive. This is called before the queues of a new driver start and for
-    /// each change after that, a reset's included. On return the new filters are in force.
+    /// Says what the function is to receive. This is called before the queues of a new driver start
+    /// and for each change after that, a reset's included. On return the new filters are in force.
     fn filters_changed(&self, filters: &Filters);
 
-    /// Says on which queue pairs the function receives. This is called before the queues of a new driver start and for each change after
-    /// that, a reset's included. On return the new steering is in force.
+    /// Says on which queue pairs the function receives. This is called before the queues of a new
+    /// driver start and for each change after that, a reset's included. On return the new steering
+    /// is in force.
     fn steering_changed(&self, steering: &Steering);
 
     /// Says which receive offloads are in force, of those negotiated: masks of
-    /// [`GUEST_OFFLOADS`](crate::spec::net::feature::GUEST_OFFLOADS), none without those it requires. They hold for all
-    /// queues of the function, those included that start later. Called before the queues of a new driver start and for each
-    /// change after that, a reset's included.
+    /// [`GUEST_OFFLOADS`](crate::spec::net::feature::GUEST_OFFLOADS), none without those it
+    /// requires. They hold for all queues of the function, those included that start later. Called
+    /// before the queues of a new driver start and for each change after that, a reset's included.
     fn offloads_changed(&self, offloads: u64);
 
-    /// Says how notifications of a started data queue are coalesced from now on. Each queue starts without coalescing; where it is to start
-    /// with, this call follows [`QueueHost::start`].
+    /// Says how notifications of a started data queue are coalesced from now on. Each queue starts
+    /// without coalescing; where it is to start with, this call follows [`QueueHost::start`].
     fn coalescing_changed(&self, index: u16, coalescing: Coalescing);
 
-    /// Returns what has gone through a data queue, started or not. It must not wait for a worker: guest memory is pinned meanwhile.
+    /// Returns what has gone through a data queue, started or not. It must not wait for a worker:
+    /// guest memory is pinned meanwhile.
     fn statistics(&self, index: u16) -> QueueStatistics;
 }

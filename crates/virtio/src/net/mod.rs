@@ -1,4 +1,5 @@
-//! The virtio network device (5.1): configuration, settings and control queue. Frames are the [`QueueHost`]'s.
+//! The virtio network device (5.1): configuration, settings and control queue. Frames are the
+//! [`QueueHost`]'s.
 
 mod config;
 mod control;
@@ -31,15 +32,17 @@ pub use steering::{
     Coalescing, HashConfig, Indirection, QueueStatistics, RSS_KEY_SIZE, RSS_TABLE_ENTRIES, Steering,
 };
 
-/// Descriptors of the control queue. A driver has one command under way, of three descriptors or so.
+/// Descriptors of the control queue. A driver has one command under way, of three descriptors or
+/// so.
 const CONTROL_QUEUE_SIZE: u16 = 64;
 
 /// A virtio network device as a PCIe function.
 pub type NetDevice = VirtioPci<Net>;
 
 impl VirtioPci<Net> {
-    /// Makes a function with a network device, as after power-on. `domain` is the function's memory, `msix` the vectors of
-    /// its configuration space (made from [`NetConfig::function_spec`]), `host` who serves its queues.
+    /// Makes a function with a network device, as after power-on. `domain` is the function's
+    /// memory, `msix` the vectors of its configuration space (made from
+    /// [`NetConfig::function_spec`]), `host` who serves its queues.
     ///
     /// # Errors
     /// When `config` is out of range.
@@ -61,8 +64,8 @@ impl VirtioPci<Net> {
         }
     }
 
-    /// Asks the driver to announce itself to the network (5.1.6.5.4). False when it cannot be asked: it is not live or
-    /// has not negotiated VIRTIO_NET_F_GUEST_ANNOUNCE.
+    /// Asks the driver to announce itself to the network (5.1.6.5.4). False when it cannot be
+    /// asked: it is not live or has not negotiated VIRTIO_NET_F_GUEST_ANNOUNCE.
     pub fn announce(&mut self) -> bool {
         let settings = &mut self.device.settings;
         let able = settings.features & feature::GUEST_ANNOUNCE != 0;
@@ -198,7 +201,8 @@ impl VirtioDevice for Net {
         }
     }
 
-    /// Fills in the configuration; fields of features that are not offered are zero, but for the number of queue pairs.
+    /// Fills in the configuration; fields of features that are not offered are zero, but for the
+    /// number of queue pairs.
     fn read_config(&self, out: &mut [u8]) {
         let offered = self.features();
         let mut status = 0;

@@ -20,8 +20,8 @@ const NAMES: [(u64, &str); 41] = names! {
         SPEED_DUPLEX;
 };
 
-/// Returns the features of a network device that are in the set, as the specification names them without the prefix
-/// (VIRTIO_NET_F_, VIRTIO_F_); a bit without a name here is left out.
+/// Returns the features of a network device that are in the set, as the specification names them
+/// without the prefix (VIRTIO_NET_F_, VIRTIO_F_); a bit without a name here is left out.
 pub fn feature_names(features: u64) -> impl Iterator<Item = &'static str> {
     NAMES.into_iter().filter(move |(bit, _)| features & bit != 0).map(|(_, name)| name)
 }

@@ -23,8 +23,8 @@ impl Nic for NetDevice {
         DriverReport { status, features: feature_names(features).collect(), failure }
     }
 
-    /// Offers VIRTIO_F_SR_IOV to the next driver, or does not: who does not see the SR-IOV capability shall not see the
-    /// feature either.
+    /// Offers VIRTIO_F_SR_IOV to the next driver, or does not: who does not see the SR-IOV
+    /// capability shall not see the feature either.
     fn offer_sr_iov(&mut self, offer: bool) {
         self.device.config.sr_iov = offer;
     }

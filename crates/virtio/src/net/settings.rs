@@ -7,7 +7,8 @@ use super::host::{QueueHost, Role};
 use super::steering::{Coalescing, Steering};
 use crate::spec::net::feature;
 
-/// The settings of one device. The data path knows of them [`Filters`], [`Steering`], offloads and coalescing.
+/// The settings of one device. The data path knows of them [`Filters`], [`Steering`], offloads and
+/// coalescing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
     /// Negotiated features; 0 while the device is not live.
@@ -72,7 +73,8 @@ impl Settings {
 /// Notification coalescing, queue by queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct QueueCoalescing {
-    /// The coalescing that was last set for all receive queues, which one of them has after being reset.
+    /// The coalescing that was last set for all receive queues, which one of them has after being
+    /// reset.
     receive: Coalescing,
     /// The coalescing that was last set for all transmit queues.
     transmit: Coalescing,
@@ -203,7 +205,8 @@ impl Changes {
         self.coalescing.insert(more.coalescing);
     }
 
-    /// Tells `host`, once for each kind of change. Queues that are not `started` get their coalescing when they are.
+    /// Tells `host`, once for each kind of change. Queues that are not `started` get their
+    /// coalescing when they are.
     pub(super) fn tell(self, host: &dyn QueueHost, settings: &Settings, started: Queues) {
         if self.filters {
             host.filters_changed(&settings.filters);

@@ -1,4 +1,5 @@
-//! These types tell the data path of steering (5.1.6.5.5 to 5.1.6.5.7) and coalescing (5.1.6.5.9), and its queues' counters back.
+//! These types tell the data path of steering (5.1.6.5.5 to 5.1.6.5.7) and coalescing (5.1.6.5.9),
+//! and its queues' counters back.
 
 /// Bytes of the longest RSS key (`rss_max_key_size`): enough for two IPv6 addresses and two ports.
 pub const RSS_KEY_SIZE: usize = 40;
@@ -9,8 +10,9 @@ pub const RSS_TABLE_ENTRIES: u16 = 128;
 /// The rule by which received frames are spread over queue pairs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Steering {
-    /// Queue pairs in use, from 1. Without [`Steering::table`] frames are steered to them automatically, by flow; with one,
-    /// they are what the driver sends on, and the table alone says where frames are received.
+    /// Queue pairs in use, from 1. Without [`Steering::table`] frames are steered to them
+    /// automatically, by flow; with one, they are what the driver sends on, and the table alone
+    /// says where frames are received.
     pub pairs: u16,
     /// The fields that are hashed, for the table, the report or both; `None` if nothing is.
     pub hash: Option<HashConfig>,
@@ -36,15 +38,16 @@ pub struct HashConfig {
 /// An indirection table (5.1.6.5.7.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Indirection {
-    /// Queue pair by hash, masked with the length; a power of two, at most [`RSS_TABLE_ENTRIES`]. Pairs that do not exist
-    /// were refused.
+    /// Queue pair by hash, masked with the length; a power of two, at most [`RSS_TABLE_ENTRIES`].
+    /// Pairs that do not exist were refused.
     pub entries: Vec<u16>,
     /// Queue pair of frames that have no hash.
     pub unclassified: u16,
 }
 
-/// Notification coalescing of one queue (5.1.6.5.9): an interrupt waits until `max_packets` frames have gone through the
-/// queue or `max_usecs` have passed since the first of them. If either is zero, it does not wait.
+/// Notification coalescing of one queue (5.1.6.5.9): an interrupt waits until `max_packets` frames
+/// have gone through the queue or `max_usecs` have passed since the first of them. If either is
+/// zero, it does not wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coalescing {
     /// Frames.
@@ -53,8 +56,8 @@ pub struct Coalescing {
     pub max_usecs: u32,
 }
 
-/// Counts of what has gone through one data queue since the function was made (virtio 1.4, 5.1.6.5.11).
-/// Counters wrap.
+/// Counts of what has gone through one data queue since the function was made (virtio 1.4,
+/// 5.1.6.5.11). Counters wrap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueStatistics {
     /// Frames that passed.

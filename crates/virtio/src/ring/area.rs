@@ -1,17 +1,19 @@
-//! Host addresses of one part of a virtqueue: the Descriptor Area, the Driver Area or the Device Area (virtio 1.3, 2.6).
+//! Host addresses of one part of a virtqueue: the Descriptor Area, the Driver Area or the Device
+//! Area (virtio 1.3, 2.6).
 
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 
 use manifold_dma::{Access, Fault, FaultReason, PAGE_SIZE, Pinned, Slice};
 
-/// A part of a ring, resolved to host memory. Valid only under the pin (by version) it was resolved with; queues resolve
-/// their areas again when the version has changed.
+/// A part of a ring, resolved to host memory. Valid only under the pin (by version) it was resolved
+/// with; queues resolve their areas again when the version has changed.
 #[derive(Debug, Default)]
 pub(super) struct Area {
     /// Host address of the first byte, when all of it is contiguous; otherwise 0.
     base: usize,
     len: usize,
-    /// The host address of each page that an area touches which is not contiguous, and the first byte's offset in the first page.
+    /// The host address of each page that an area touches which is not contiguous, and the first
+    /// byte's offset in the first page.
     pages: Vec<usize>,
     first_offset: usize,
 }
@@ -40,7 +42,8 @@ impl Area {
             let mut first = true;
             let pages = &mut self.pages;
             pin.slices(iova, len, access, |slice| {
-                // Mappings begin and end on page boundaries, so every piece but the first begins a page.
+                // Mappings begin and end on page boundaries, so every piece but the first begins a
+                // page.
                 let mut at = slice.as_ptr() as usize;
                 let end = at + slice.len();
                 if std::mem::take(&mut first) {
@@ -56,7 +59,8 @@ impl Area {
         Ok(())
     }
 
-    /// Returns the address of the `size` bytes at `offset`, which lie in one page because both are multiples of `size`.
+    /// Returns the address of the `size` bytes at `offset`, which lie in one page because both are
+    /// multiples of `size`.
     #[inline]
     fn at(&self, offset: usize, size: usize) -> *mut u8 {
         debug_assert!(offset + size <= self.len, "ring offset in bounds by construction");
@@ -72,12 +76,13 @@ impl Area {
     /// Returns the 16-bit word at `offset`, shared with the driver.
     ///
     /// # Safety
-    /// The pin the area was resolved with must be in force for `'p`; the area must be 2-aligned and `offset` even.
+    /// The pin the area was resolved with must be in force for `'p`; the area must be 2-aligned and
+    /// `offset` even.
     #[inline]
     pub(super) unsafe fn u16<'p>(&self, offset: usize) -> &'p AtomicU16 {
         let ptr = self.at(offset, 2);
-        // SAFETY: `at` checked the bounds, the caller promises alignment and that the memory is mapped while the pin holds;
-        // an atomic may be shared with another process.
+        // SAFETY: `at` checked the bounds, the caller promises alignment and that the memory is
+        // mapped while the pin holds; an atomic may be shared with another process.
         unsafe { AtomicU16::from_ptr(ptr.cast()) }
     }
 
@@ -114,7 +119,8 @@ impl Area {
         unsafe { [ptr.read_volatile(), ptr.add(1).read_volatile()] }
     }
 
-    /// Writes two 32-bit words at `offset` and `offset + 4` (a used element may straddle two pages).
+    /// Writes two 32-bit words at `offset` and `offset + 4` (a used element may straddle two
+    /// pages).
     ///
     /// # Safety
     /// As [`Area::u16`]; the area must be 4-aligned, writable, and `offset` a multiple of 4.
@@ -135,7 +141,8 @@ impl Area {
         }
     }
 
-    /// Asks the processor for the cache line at `offset`, to write to it. Where the area is not contiguous, nothing is done.
+    /// Asks the processor for the cache line at `offset`, to write to it. Where the area is not
+    /// contiguous, nothing is done.
     #[inline]
     pub(super) fn prefetch_write(&self, offset: usize) {
         if self.base != 0 {

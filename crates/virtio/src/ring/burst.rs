@@ -6,39 +6,40 @@ use manifold_dma::{Access, Slice};
 
 use super::{Chain, RingError};
 
-/// One burst under one pin: take chains, give them back. Chains may be given back in a later burst, too; with
-/// VIRTIO_F_IN_ORDER they must be given back in the order they were taken.
+/// One burst under one pin: take chains, give them back. Chains may be given back in a later burst,
+/// too; with VIRTIO_F_IN_ORDER they must be given back in the order they were taken.
 pub trait Burst<'p> {
-    /// Returns how many chains the driver has made available and the device has not taken. A split ring counts them; a packed one
-    /// says 1 for one or more.
+    /// Returns how many chains the driver has made available and the device has not taken. A split
+    /// ring counts them; a packed one says 1 for one or more.
     ///
     /// # Errors
     /// [`RingError::AvailableIndex`].
     fn available(&mut self) -> Result<u16, RingError>;
 
-    /// Looks ahead: asks the processor for the descriptors of up to `count` of the next available chains, as far as it can be
-    /// known by now where they are. None is taken.
+    /// Looks ahead: asks the processor for the descriptors of up to `count` of the next available
+    /// chains, as far as it can be known by now where they are. None is taken.
     fn prepare(&mut self, count: usize);
 
-    /// Takes the next available chain, if there is one, and calls `each` with the pieces of its buffers in order:
-    /// device-readable ones with [`Access::Read`], then device-writable ones with [`Access::Write`]. `each` returns
-    /// whether it had room for the piece.
+    /// Takes the next available chain, if there is one, and calls `each` with the pieces of its
+    /// buffers in order: device-readable ones with [`Access::Read`], then device-writable ones with
+    /// [`Access::Write`]. `each` returns whether it had room for the piece.
     ///
     /// # Errors
-    /// Any [`RingError`]. The chain has not been taken then, though `each` may have seen some of it. After
-    /// [`RingError::TooManyPieces`] the queue can be used further; otherwise it must not be.
+    /// Any [`RingError`]. The chain has not been taken then, though `each` may have seen some of
+    /// it. After [`RingError::TooManyPieces`] the queue can be used further; otherwise it must not
+    /// be.
     fn pop(
         &mut self,
         each: impl FnMut(Slice<'p>, Access) -> bool,
     ) -> Result<Option<Chain>, RingError>;
 
-    /// Gives back the chains taken last, in the order they were taken and none of them completed, as if they had not been
-    /// taken.
+    /// Gives back the chains taken last, in the order they were taken and none of them completed,
+    /// as if they had not been taken.
     fn put_back(&mut self, chains: &[Chain]);
 
-    /// Takes up to `count` chains, each a single direct descriptor for `access` whose memory was translated a moment ago:
-    /// nearly all there are, and in one go. It stops before the first that is not, for [`Burst::pop`] to judge, and where no
-    /// more are available.
+    /// Takes up to `count` chains, each a single direct descriptor for `access` whose memory was
+    /// translated a moment ago: nearly all there are, and in one go. It stops before the first that
+    /// is not, for [`Burst::pop`] to judge, and where no more are available.
     ///
     /// # Errors
     /// [`RingError::AvailableIndex`]; nothing has been taken then.
@@ -49,10 +50,12 @@ pub trait Burst<'p> {
         each: impl FnMut(Chain, Slice<'p>),
     ) -> Result<(), RingError>;
 
-    /// Makes a taken chain used, `written` bytes of it filled from the start; the driver sees it after [`Burst::publish`].
+    /// Makes a taken chain used, `written` bytes of it filled from the start; the driver sees it
+    /// after [`Burst::publish`].
     fn complete(&mut self, chain: &Chain, written: u32);
 
-    /// Makes several taken chains used, as [`Burst::complete`] does: `written` says how much of each was filled.
+    /// Makes several taken chains used, as [`Burst::complete`] does: `written` says how much of
+    /// each was filled.
     fn complete_all(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
         for (index, chain) in chains.iter().enumerate() {
             self.complete(chain, written(index));
@@ -62,14 +65,16 @@ pub trait Burst<'p> {
     /// Makes the completed chains visible to the driver, all at once; true when there were any.
     fn make_visible(&mut self) -> bool;
 
-    /// Returns whether the driver wants an interrupt for what has become visible since this was asked last (2.7.7, 2.7.10, 2.8.10).
+    /// Returns whether the driver wants an interrupt for what has become visible since this was
+    /// asked last (2.7.7, 2.7.10, 2.8.10).
     ///
-    /// The driver says what it wants, then looks at the ring; the device does the reverse, and each needs its store to be
-    /// visible before its load: between [`Burst::make_visible`] and this there must be a barrier, `fence(SeqCst)`. One will
-    /// do for several queues.
+    /// The driver says what it wants, then looks at the ring; the device does the reverse, and each
+    /// needs its store to be visible before its load: between [`Burst::make_visible`] and this
+    /// there must be a barrier, `fence(SeqCst)`. One will do for several queues.
     fn wants_interrupt(&mut self) -> bool;
 
-    /// Makes the completed chains visible to the driver; true when there were any and it wants an interrupt for them.
+    /// Makes the completed chains visible to the driver; true when there were any and it wants an
+    /// interrupt for them.
     fn publish(&mut self) -> bool {
         self.make_visible() && {
             fence(Ordering::SeqCst);
@@ -77,8 +82,8 @@ pub trait Burst<'p> {
         }
     }
 
-    /// Asks the driver to notify the device of the next chain it makes available; true when there is one already, so that
-    /// waiting would be wrong.
+    /// Asks the driver to notify the device of the next chain it makes available; true when there
+    /// is one already, so that waiting would be wrong.
     ///
     /// # Errors
     /// [`RingError::AvailableIndex`].

@@ -6,7 +6,8 @@ use super::{MAX_QUEUE_SIZE, RingError};
 
 /// VIRTQ_DESC_F_NEXT: the chain goes on (2.7.5, 2.8.6).
 pub(super) const NEXT: u16 = 1;
-/// VIRTQ_DESC_F_WRITE: the device writes to the buffer (2.7.5); in a used descriptor of a packed ring: it has (2.8.3).
+/// VIRTQ_DESC_F_WRITE: the device writes to the buffer (2.7.5); in a used descriptor of a packed
+/// ring: it has (2.8.3).
 pub(super) const WRITE: u16 = 2;
 /// VIRTQ_DESC_F_INDIRECT: the buffer is a table of descriptors (2.7.5, 2.8.7).
 pub(super) const INDIRECT: u16 = 4;
@@ -54,13 +55,14 @@ impl Descriptor {
     }
 }
 
-/// One descriptor chain (a buffer, in the words of packed rings) taken from a queue. It is given back by
-/// [`super::Burst::complete`] or [`super::Burst::put_back`].
+/// One descriptor chain (a buffer, in the words of packed rings) taken from a queue. It is given
+/// back by [`super::Burst::complete`] or [`super::Burst::put_back`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
     /// Split: index of the head descriptor. Packed: the buffer ID.
     pub head: u16,
-    /// Number of ring entries that the chain takes: the descriptors of the chain in a packed ring, 1 in a split one.
+    /// Number of ring entries that the chain takes: the descriptors of the chain in a packed ring,
+    /// 1 in a split one.
     pub descriptors: u16,
     /// Bytes the device may read.
     pub readable: u32,
@@ -95,7 +97,8 @@ pub(super) struct Walk<'e, 'p> {
     pieces: usize,
 }
 
-/// The outcome of the longer way through a ring, small enough to be returned in registers. The error is in the burst.
+/// The outcome of the longer way through a ring, small enough to be returned in registers. The
+/// error is in the burst.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Found {
     Chain(Chain),
@@ -103,8 +106,8 @@ pub(super) enum Found {
     Error,
 }
 
-/// Takes the quick way to a chain that is one direct descriptor: returns its memory, if it was translated a moment ago, and
-/// the chain.
+/// Takes the quick way to a chain that is one direct descriptor: returns its memory, if it was
+/// translated a moment ago, and the chain.
 #[inline]
 pub(super) fn single<'p>(
     pin: &'p Pinned<'p>,
@@ -182,8 +185,8 @@ impl<'e, 'p> Walk<'e, 'p> {
 
 /// An indirect table. WRITE means nothing in the descriptor that refers to it.
 ///
-/// It may be larger than the queue, up to what any queue may have: the standard forbids drivers to make such a chain, and
-/// Linux makes them for small queues.
+/// It may be larger than the queue, up to what any queue may have: the standard forbids drivers to
+/// make such a chain, and Linux makes them for small queues.
 struct Table<'p> {
     pin: &'p Pinned<'p>,
     iova: u64,

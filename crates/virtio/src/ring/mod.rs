@@ -12,17 +12,18 @@
 //!                                   `- arm      ask for a notification; says whether something came meanwhile
 //! ```
 //!
-//! Everything in a ring is written by a guest that may be hostile and may change it at any time: each index and
-//! descriptor is read once, checked, and only the copy is used. What breaks the rules of the standard is a
-//! [`RingError`]; the device then needs a reset.
+//! Everything in a ring is written by a guest that may be hostile and may change it at any time:
+//! each index and descriptor is read once, checked, and only the copy is used. What breaks the
+//! rules of the standard is a [`RingError`]; the device then needs a reset.
 //!
 //! # VIRTIO_F_IN_ORDER
 //!
-//! The driver takes a buffer whose used entry was left out to have been read, or written, completely (2.7.9, 2.8.8). A
-//! run of chains without device-writable buffers (transmitted frames) becomes one used entry, in the place of the first
-//! and with the identity of the last. A chain with device-writable buffers always has an entry of its own: how much was
-//! written matters, and drivers that receive read each entry even where the standard would let the device leave out those
-//! of buffers it has filled.
+//! The driver takes a buffer whose used entry was left out to have been read, or written,
+//! completely (2.7.9, 2.8.8). A run of chains without device-writable buffers (transmitted frames)
+//! becomes one used entry, in the place of the first and with the identity of the last. A chain
+//! with device-writable buffers always has an entry of its own: how much was written matters, and
+//! drivers that receive read each entry even where the standard would let the device leave out
+//! those of buffers it has filled.
 
 mod area;
 mod burst;
@@ -46,21 +47,23 @@ pub use split::{SplitBurst, SplitQueue};
 /// The largest queue this device serves, in descriptors.
 pub const MAX_QUEUE_SIZE: u16 = 1024;
 
-/// The place where a driver put a queue (virtio 1.3, 4.1.4.3: `queue_desc`, `queue_driver`, `queue_device`).
+/// The place where a driver put a queue (virtio 1.3, 4.1.4.3: `queue_desc`, `queue_driver`,
+/// `queue_device`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueAddresses {
     /// Descriptors: at most [`MAX_QUEUE_SIZE`], and in a split queue a power of two.
     pub size: u16,
     /// IOVA of the descriptor table (split) or ring (packed); a multiple of 16.
     pub descriptors: u64,
-    /// IOVA of the available ring (split; a multiple of 2) or driver event suppression area (packed).
+    /// IOVA of the available ring (split; a multiple of 2) or driver event suppression area
+    /// (packed).
     pub driver: u64,
     /// IOVA of the used ring (split; a multiple of 4) or device event suppression area (packed).
     pub device: u64,
 }
 
-/// The progress of a queue: what it takes to go on elsewhere. In a packed queue bit 15 of each is the wrap counter and the rest
-/// an index into the descriptor ring, as in vhost's VRING_BASE.
+/// The progress of a queue: what it takes to go on elsewhere. In a packed queue bit 15 of each is
+/// the wrap counter and the rest an index into the descriptor ring, as in vhost's VRING_BASE.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueState {
     /// The next entry of the available (packed: descriptor) ring to take.
@@ -90,7 +93,8 @@ pub struct RingFeatures {
     pub in_order: bool,
 }
 
-/// The way in which a ring broke the rules. The device that owns it needs a reset; nothing else is touched.
+/// The way in which a ring broke the rules. The device that owns it needs a reset; nothing else is
+/// touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RingError {
     /// The queue's size is out of range, or that of a split queue is not a power of two.
@@ -133,13 +137,15 @@ pub enum RingError {
     /// A packed ring's descriptor was made available while the device still had it.
     #[error("descriptor {0} was made available again before it was used")]
     Overrun(u16),
-    /// A descriptor within a packed ring's chain is not available, although the first one is (2.8.6).
+    /// A descriptor within a packed ring's chain is not available, although the first one is
+    /// (2.8.6).
     #[error("descriptor {0} continues a chain and is not available")]
     Unavailable(u16),
     /// The chain falls into more pieces than there was room for: it had room for so many.
     #[error("a descriptor chain of more than {0} pieces")]
     TooManyPieces(usize),
-    /// An indirect descriptor where none was negotiated, inside an indirect table, with NEXT, or of a bad length.
+    /// An indirect descriptor where none was negotiated, inside an indirect table, with NEXT, or of
+    /// a bad length.
     #[error("malformed indirect descriptor: {0}")]
     Indirect(&'static str),
     /// A device-readable descriptor after a device-writable one (virtio 1.3, 2.7.4.2).

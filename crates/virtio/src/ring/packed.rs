@@ -1,7 +1,8 @@
 //! Packed virtqueues (virtio 1.3, 2.8), device side.
 //!
-//! There is one ring. The driver writes descriptors into it, flags last; the device overwrites them with used descriptors,
-//! flags last. Two bits of the flags say whose turn a descriptor is, relative to wrap counters that toggle with each lap.
+//! There is one ring. The driver writes descriptors into it, flags last; the device overwrites them
+//! with used descriptors, flags last. Two bits of the flags say whose turn a descriptor is,
+//! relative to wrap counters that toggle with each lap.
 
 mod in_use;
 
@@ -39,7 +40,8 @@ const PER_LINE: usize = 4;
 
 /// The flags that tell a single direct descriptor that is available from all others.
 const COMMON: u16 = AVAIL | USED | NEXT | INDIRECT;
-/// A flag that is not in [`COMMON`]: a descriptor is never found equal to it, so none is taken for a single direct one.
+/// A flag that is not in [`COMMON`]: a descriptor is never found equal to it, so none is taken for
+/// a single direct one.
 const NEVER: u16 = 1 << 4;
 
 /// Returns [`AVAIL`] and [`USED`] of a descriptor that is available at this place.
@@ -59,7 +61,8 @@ pub type PackedBurst<'q, 'p> = RingBurst<'q, 'p, Packed>;
 pub struct Packed {
     /// The flags among [`COMMON`] that a single direct descriptor at the next position to take has.
     turn: u16,
-    /// The descriptor at `published`, to be written last: length, buffer ID and flags as they lie in memory.
+    /// The descriptor at `published`, to be written last: length, buffer ID and flags as they lie
+    /// in memory.
     first: u64,
     record: Option<Box<PackedRecord>>,
     descriptors: Area,
@@ -109,7 +112,8 @@ impl Layout for Packed {
         queue.layout.descriptors.prefetch(usize::from(index(queue.next_avail)) * DESCRIPTOR);
     }
 
-    /// Writes a used descriptor; the first since the last [`Burst::publish`] only when that is called again.
+    /// Writes a used descriptor; the first since the last [`Burst::publish`] only when that is
+    /// called again.
     #[inline]
     fn write_used(burst: &mut PackedBurst<'_, '_>, at: Position, id: u16, written: u32) {
         let turn = if at & WRAP != 0 { AVAIL | USED } else { 0 };
@@ -149,8 +153,8 @@ fn recover(queue: &mut PackedQueue, pin: &Pinned<'_>) -> Result<(), RingError> {
     let (record, position) = PackedRecord::new(region, size, queue.next_used, available)?;
     let mut state = queue.position();
     if let Some(used) = position {
-        // Those to be taken again are where the ring has, or had, so many available descriptors. Some may have been
-        // made used and not published; the driver must not come across them.
+        // Those to be taken again are where the ring has, or had, so many available descriptors.
+        // Some may have been made used and not published; the driver must not come across them.
         for count in 0..record.held() {
             let at = advance(used, count, size);
             pin.write(flags_at(at), &available_flags(at).to_le_bytes())?;
@@ -163,11 +167,12 @@ fn recover(queue: &mut PackedQueue, pin: &Pinned<'_>) -> Result<(), RingError> {
     Ok(())
 }
 
-// Safety of what follows: the ring stays mapped, see `RingBurst`. Indices in positions are below the queue's size.
+// Safety of what follows: the ring stays mapped, see `RingBurst`. Indices in positions are below
+// the queue's size.
 impl<'p> PackedBurst<'_, 'p> {
-    /// Reads length, buffer ID and flags of the descriptor at `position`: its second half, read in one piece. The driver writes
-    /// the flags last, so with flags that say "available" the rest of the half is what it wrote, and the first half is,
-    /// if it is read later.
+    /// Reads length, buffer ID and flags of the descriptor at `position`: its second half, read in
+    /// one piece. The driver writes the flags last, so with flags that say "available" the rest of
+    /// the half is what it wrote, and the first half is, if it is read later.
     #[inline]
     fn second_half(&self, position: Position) -> u64 {
         let offset = usize::from(position & !WRAP) * DESCRIPTOR + 8;
@@ -429,7 +434,8 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
             event::DISABLE => false,
             event::DESC if self.queue.features.event_index => {
                 let size = self.queue.addresses.size;
-                // The length of the batch and the event's place in it are counted from its beginning, over two laps.
+                // The length of the batch and the event's place in it are counted from its
+                // beginning, over two laps.
                 let offset = event & !WRAP;
                 let lap = if (old ^ event) & WRAP == 0 { 0 } else { size };
                 let ahead = (offset + lap).checked_sub(old & !WRAP);

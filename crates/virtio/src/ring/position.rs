@@ -1,5 +1,6 @@
-//! Positions in a packed ring, as vhost and event suppression areas write them: an index in bits 0 to 14, the wrap counter in
-//! bit 15. In a split ring a position is the index alone, which runs over all 16 bits.
+//! Positions in a packed ring, as vhost and event suppression areas write them: an index in bits 0
+//! to 14, the wrap counter in bit 15. In a split ring a position is the index alone, which runs
+//! over all 16 bits.
 
 /// A place in a packed ring.
 pub(super) type Position = u16;

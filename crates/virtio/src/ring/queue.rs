@@ -50,9 +50,9 @@ impl Queue {
         })
     }
 
-    /// Records in `region` what the queue has taken. If the region says that a server of the queue before
-    /// this one ended with chains taken, they are taken again first, and the region and the ring say where the queue goes
-    /// on, not [`Queue::resume`].
+    /// Records in `region` what the queue has taken. If the region says that a server of the queue
+    /// before this one ended with chains taken, they are taken again first, and the region and the
+    /// ring say where the queue goes on, not [`Queue::resume`].
     ///
     /// # Errors
     /// [`RingError::Inflight`].
@@ -73,13 +73,15 @@ impl Queue {
         either!(Queue, self, queue => queue.size())
     }
 
-    /// Asks the processor for what the next burst looks at first. No pin is needed: a hint may be wrong.
+    /// Asks the processor for what the next burst looks at first. No pin is needed: a hint may be
+    /// wrong.
     #[inline]
     pub fn prefetch(&self) {
         either!(Queue, self, queue => queue.prefetch());
     }
 
-    /// Returns whether a burst under `pin` can begin without the ring being looked up: its mappings are those of the burst before.
+    /// Returns whether a burst under `pin` can begin without the ring being looked up: its mappings
+    /// are those of the burst before.
     #[inline]
     pub fn is_resolved(&self, pin: &Pinned<'_>) -> bool {
         either!(Queue, self, queue => queue.is_resolved(pin))
@@ -97,8 +99,8 @@ impl Queue {
     }
 }
 
-/// A burst over a queue of either kind, for queues that carry little. Where speed matters, match on [`Queue`] and
-/// let the compiler make one loop per kind.
+/// A burst over a queue of either kind, for queues that carry little. Where speed matters, match on
+/// [`Queue`] and let the compiler make one loop per kind.
 #[derive(Debug)]
 pub enum AnyBurst<'q, 'p> {
     /// A burst over a split queue.

@@ -25,7 +25,8 @@ const ENTRIES: usize = 4;
 const FETCH: usize = 32;
 /// Used elements in a cache line.
 const PER_LINE: usize = 8;
-/// Number of entries by which [`SplitQueue::prefetch`] reaches ahead in the available ring: a burst's worth.
+/// Number of entries by which [`SplitQueue::prefetch`] reaches ahead in the available ring: a
+/// burst's worth.
 const AHEAD: u16 = FETCH as u16 - 1;
 
 /// A split virtqueue.
@@ -39,8 +40,8 @@ pub type SplitBurst<'q, 'p> = RingBurst<'q, 'p, Split>;
 pub struct Split {
     /// The available index as it was read last; entries before it may be read.
     limit: u16,
-    /// Entries of the available ring up to here have been read, from at most [`FETCH`] before: entry `n` is in
-    /// `heads[n % FETCH]`.
+    /// Entries of the available ring up to here have been read, from at most [`FETCH`] before:
+    /// entry `n` is in `heads[n % FETCH]`.
     read: u16,
     heads: [u16; FETCH],
     record: Option<Box<SplitRecord>>,
@@ -71,7 +72,8 @@ impl Layout for Split {
         let size = usize::from(size);
         let parts = &mut queue.layout;
         parts.descriptors.resolve(pin, descriptors, DESCRIPTOR * size, 16, Access::Read)?;
-        // `used_event` and `avail_event` are at the ends (2.7.6, 2.7.8); without the feature they are not looked at.
+        // `used_event` and `avail_event` are at the ends (2.7.6, 2.7.8); without the feature they
+        // are not looked at.
         let event = if queue.features.event_index { 2 } else { 0 };
         parts.available.resolve(pin, driver, ENTRIES + 2 * size + event, 2, Access::Read)?;
         parts.used.resolve(pin, device, ENTRIES + 8 * size + event, 4, Access::Write)?;
@@ -92,7 +94,8 @@ impl Layout for Split {
     fn write_used(burst: &mut SplitBurst<'_, '_>, index: u16, head: u16, written: u32) {
         let slot = usize::from(index & burst.mask);
         let used = &burst.queue.layout.used;
-        // SAFETY: the ring is mapped, see `RingBurst`; the used ring is 4-aligned and its elements begin at 4.
+        // SAFETY: the ring is mapped, see `RingBurst`; the used ring is 4-aligned and its elements
+        // begin at 4.
         unsafe { used.write_pair(ENTRIES + 8 * slot, u32::from(head), written) };
     }
 
@@ -127,8 +130,8 @@ fn recover(queue: &mut SplitQueue, pin: &Pinned<'_>) -> Result<(), RingError> {
 
 // Safety of what follows: the rings stay mapped, see `RingBurst`.
 impl<'p> SplitBurst<'_, 'p> {
-    /// Reads entries of the available ring until up to `wanted` of the next are at hand, and asks for the descriptors they name.
-    /// It returns [`Found::Chain`] only for "there are some".
+    /// Reads entries of the available ring until up to `wanted` of the next are at hand, and asks
+    /// for the descriptors they name. It returns [`Found::Chain`] only for "there are some".
     #[inline(never)]
     fn fetch(&mut self, wanted: usize) -> Found {
         if self.queue.layout.limit == self.queue.next_avail {
@@ -158,7 +161,8 @@ impl<'p> SplitBurst<'_, 'p> {
         Found::Chain(Chain::default())
     }
 
-    /// Asks the processor for the used elements of `count` chains, to write to them: the driver has read what was there a lap ago.
+    /// Asks the processor for the used elements of `count` chains, to write to them: the driver has
+    /// read what was there a lap ago.
     #[inline]
     fn prefetch_used(&self, count: usize, access: Access) {
         // A run of transmitted chains has one element with VIRTIO_F_IN_ORDER.
@@ -422,7 +426,8 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         Ok(self.available()? > 0)
     }
 
-    /// Tells the driver not to notify. With the event index this needs no store: the index asked for last has passed.
+    /// Tells the driver not to notify. With the event index this needs no store: the index asked
+    /// for last has passed.
     #[inline]
     fn disarm(&mut self) {
         if !self.queue.quiet && !self.queue.features.event_index {

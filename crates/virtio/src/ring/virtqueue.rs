@@ -1,5 +1,5 @@
-//! This module holds what a virtqueue has whatever its layout: where it is, how far it is, and what of it the driver knows. The layouts, split and
-//! packed, are beside it.
+//! This module holds what a virtqueue has whatever its layout: where it is, how far it is, and what
+//! of it the driver knows. The layouts, split and packed, are beside it.
 
 use std::fmt;
 
@@ -8,7 +8,8 @@ use manifold_dma::Pinned;
 use super::chain::{Chain, Found};
 use super::{Inflight, MAX_QUEUE_SIZE, QueueAddresses, QueueState, RingError, RingFeatures};
 
-/// Device-side state of one virtqueue. It holds positions only; the ring is reached through [`VirtQueue::open`].
+/// Device-side state of one virtqueue. It holds positions only; the ring is reached through
+/// [`VirtQueue::open`].
 #[derive(Debug)]
 pub struct VirtQueue<L> {
     pub(super) addresses: QueueAddresses,
@@ -21,8 +22,8 @@ pub struct VirtQueue<L> {
     pub(super) published: u16,
     /// `published` when the driver was last asked whether it wants an interrupt.
     pub(super) asked: u16,
-    /// Or'ed to a descriptor's flags, sends even the common case the way that knows of the record of what is in flight; 0
-    /// without a record.
+    /// Or'ed to a descriptor's flags, sends even the common case the way that knows of the record
+    /// of what is in flight; 0 without a record.
     pub(super) detour: u16,
     /// True if the driver was last told that it need not notify.
     pub(super) quiet: bool,
@@ -54,7 +55,8 @@ pub trait Layout: Default + fmt::Debug {
     /// The position where a ring begins.
     const START: u16;
 
-    /// Returns whether a queue of this layout can have `size` descriptors, of those that any queue can have.
+    /// Returns whether a queue of this layout can have `size` descriptors, of those that any queue
+    /// can have.
     fn allows(size: u16) -> bool;
 
     /// Checks that a queue of `size` descriptors can be there.
@@ -148,7 +150,8 @@ impl<L: Layout> VirtQueue<L> {
         self.addresses.size
     }
 
-    /// Asks the processor for what the next burst looks at first. No pin is needed: a hint may be wrong.
+    /// Asks the processor for what the next burst looks at first. No pin is needed: a hint may be
+    /// wrong.
     #[inline]
     pub fn prefetch(&self) {
         L::prefetch(self);
@@ -163,8 +166,8 @@ impl<L: Layout> VirtQueue<L> {
     /// Begins a burst under `pin`.
     ///
     /// # Errors
-    /// [`RingError::Fault`] when a part of the ring is not mapped as it must be: what the driver writes readable, what the
-    /// device writes writable.
+    /// [`RingError::Fault`] when a part of the ring is not mapped as it must be: what the driver
+    /// writes readable, what the device writes writable.
     #[inline]
     pub fn open<'q, 'p>(
         &'q mut self,
@@ -186,8 +189,8 @@ impl<L: Layout> VirtQueue<L> {
     }
 }
 
-/// One burst over a queue. While it lasts the ring stays mapped: [`VirtQueue::open`] made sure that the areas were resolved under
-/// the version that `pin` pins, and `pin` outlives the burst.
+/// One burst over a queue. While it lasts the ring stays mapped: [`VirtQueue::open`] made sure that
+/// the areas were resolved under the version that `pin` pins, and `pin` outlives the burst.
 #[derive(Debug)]
 pub struct RingBurst<'q, 'p, L> {
     pub(super) queue: &'q mut VirtQueue<L>,
@@ -212,7 +215,8 @@ impl<L: Layout> RingBurst<'_, '_, L> {
         }
     }
 
-    /// Completes a chain whose used entry is at `at`, with VIRTIO_F_IN_ORDER (2.7.9, 2.8.8) or a record.
+    /// Completes a chain whose used entry is at `at`, with VIRTIO_F_IN_ORDER (2.7.9, 2.8.8) or a
+    /// record.
     pub(super) fn complete_specially(&mut self, at: u16, chain: &Chain, written: u32) {
         self.queue.layout.record_completed(chain.head);
         if self.queue.features.in_order && chain.writable == 0 {
@@ -223,7 +227,8 @@ impl<L: Layout> RingBurst<'_, '_, L> {
         }
     }
 
-    /// Leaves out the used entries of all of `chains`, from that at `at` on, if that is allowed; true then.
+    /// Leaves out the used entries of all of `chains`, from that at `at` on, if that is allowed;
+    /// true then.
     #[inline]
     pub(super) fn leave_out_all(&mut self, at: u16, chains: &[Chain]) -> bool {
         if self.queue.features.in_order

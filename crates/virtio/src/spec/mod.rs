@@ -1,4 +1,5 @@
-//! Registers, structures and constants of "Virtual I/O Device (VIRTIO) Version 1.3", by section. No behaviour.
+//! Registers, structures and constants of "Virtual I/O Device (VIRTIO) Version 1.3", by section. No
+//! behaviour.
 
 pub mod net;
 pub mod pci;

@@ -99,7 +99,8 @@ pub mod config {
     /// Size of the structure.
     pub const SIZE: usize = 28;
 
-    /// Full duplex. (5.1.4.1 has full and half the wrong way round; 5.1.4 and all drivers have it like this.)
+    /// Full duplex. (5.1.4.1 has full and half the wrong way round; 5.1.4 and all drivers have it
+    /// like this.)
     pub const DUPLEX_FULL: u8 = 1;
 }
 
@@ -111,8 +112,8 @@ pub mod status {
     pub const ANNOUNCE: u16 = 2;
 }
 
-/// `struct virtio_net_hdr` (5.1.6), which precedes each frame in a buffer: its sizes, and the fields after
-/// [`manifold_offload::NetHeader`], which knows the others. All are little-endian.
+/// `struct virtio_net_hdr` (5.1.6), which precedes each frame in a buffer: its sizes, and the
+/// fields after [`manifold_offload::NetHeader`], which knows the others. All are little-endian.
 pub mod header {
     /// le16: how many buffers the frame is spread over.
     pub const NUM_BUFFERS: usize = manifold_offload::spec::virtio::HEADER;
@@ -120,8 +121,8 @@ pub mod header {
     pub const SIZE: usize = 12;
     /// le32, with VIRTIO_NET_F_HASH_REPORT.
     pub const HASH_VALUE: usize = 12;
-    /// le16, with VIRTIO_NET_F_HASH_REPORT: what the hash was made of (5.1.6.4.4). 0: nothing; n + 1: bit n of
-    /// [`super::hash_type`].
+    /// le16, with VIRTIO_NET_F_HASH_REPORT: what the hash was made of (5.1.6.4.4). 0: nothing; n +
+    /// 1: bit n of [`super::hash_type`].
     pub const HASH_REPORT: usize = 16;
     /// Size of the structure with VIRTIO_NET_F_HASH_REPORT.
     pub const SIZE_HASH: usize = 20;
@@ -129,8 +130,8 @@ pub mod header {
 
 pub use manifold_offload::spec::hash_type;
 
-/// Control queue (5.1.6.5): `class` and `command` bytes, then data; the device answers one byte and, for some commands,
-/// a result.
+/// Control queue (5.1.6.5): `class` and `command` bytes, then data; the device answers one byte
+/// and, for some commands, a result.
 pub mod ctrl {
     /// Answer: done.
     pub const OK: u8 = 0;
@@ -154,7 +155,8 @@ pub mod ctrl {
 
     /// Class: MAC address filtering (5.1.6.5.2).
     pub const MAC: u8 = 1;
-    /// Data: `struct virtio_net_ctrl_mac` twice, unicast then multicast: le32 count, then count addresses.
+    /// Data: `struct virtio_net_ctrl_mac` twice, unicast then multicast: le32 count, then count
+    /// addresses.
     pub const MAC_TABLE_SET: u8 = 0;
     /// Data: the address.
     pub const MAC_ADDR_SET: u8 = 1;
@@ -175,10 +177,12 @@ pub mod ctrl {
     pub const MQ: u8 = 4;
     /// Data: le16 number of pairs to use (5.1.6.5.6).
     pub const MQ_VQ_PAIRS_SET: u8 = 0;
-    /// Data: `struct virtio_net_rss_config` (5.1.6.5.7.1): le32 hash types, le16 indirection table mask, le16 unclassified
-    /// queue, le16 for each table entry (mask + 1 of them), le16 number of transmit queues, u8 key length, key.
+    /// Data: `struct virtio_net_rss_config` (5.1.6.5.7.1): le32 hash types, le16 indirection table
+    /// mask, le16 unclassified queue, le16 for each table entry (mask + 1 of them), le16 number of
+    /// transmit queues, u8 key length, key.
     pub const MQ_RSS_CONFIG: u8 = 1;
-    /// Data: `struct virtio_net_hash_config` (5.1.6.5.6.4): le32 hash types, four reserved le16, u8 key length, key.
+    /// Data: `struct virtio_net_hash_config` (5.1.6.5.6.4): le32 hash types, four reserved le16, u8
+    /// key length, key.
     pub const MQ_HASH_CONFIG: u8 = 2;
 
     /// Class: receive offloads (5.1.6.5.8).
@@ -186,13 +190,15 @@ pub mod ctrl {
     /// Data: le64, the offloads in force as masks of [`super::feature::GUEST_OFFLOADS`].
     pub const GUEST_OFFLOADS_SET: u8 = 0;
 
-    /// Class: notification coalescing (5.1.6.5.9). `struct virtio_net_ctrl_coal` is le32 max_packets, le32 max_usecs.
+    /// Class: notification coalescing (5.1.6.5.9). `struct virtio_net_ctrl_coal` is le32
+    /// max_packets, le32 max_usecs.
     pub const NOTF_COAL: u8 = 6;
     /// Data: `struct virtio_net_ctrl_coal`, for all transmit queues.
     pub const NOTF_COAL_TX_SET: u8 = 0;
     /// Data: `struct virtio_net_ctrl_coal`, for all receive queues.
     pub const NOTF_COAL_RX_SET: u8 = 1;
-    /// Data: `struct virtio_net_ctrl_coal_vq`: le16 queue, le16 reserved, `struct virtio_net_ctrl_coal`.
+    /// Data: `struct virtio_net_ctrl_coal_vq`: le16 queue, le16 reserved, `struct
+    /// virtio_net_ctrl_coal`.
     pub const NOTF_COAL_VQ_SET: u8 = 2;
     /// Data: le16 queue, le16 reserved. Result: `struct virtio_net_ctrl_coal`.
     pub const NOTF_COAL_VQ_GET: u8 = 3;
@@ -201,31 +207,36 @@ pub mod ctrl {
     pub const STATS: u8 = 8;
     /// No data. Result: le64, masks of [`super::statistics`].
     pub const STATS_QUERY: u8 = 0;
-    /// Data: any number of le16 queue, three reserved le16, le64 masks of [`super::statistics`]. Result: for each of
-    /// these in turn and each bit of its mask, from the lowest, a header (see there) and le64 counters.
+    /// Data: any number of le16 queue, three reserved le16, le64 masks of [`super::statistics`].
+    /// Result: for each of these in turn and each bit of its mask, from the lowest, a header (see
+    /// there) and le64 counters.
     pub const STATS_GET: u8 = 1;
 }
 
-/// Types of statistics (virtio 1.4, 5.1.6.5.11). Each reply begins with `struct virtio_net_stats_reply_hdr`: u8 type (the
-/// number of its bit), u8 reserved, le16 queue, le16 reserved, le16 size of the reply, this header included.
+/// Types of statistics (virtio 1.4, 5.1.6.5.11). Each reply begins with `struct
+/// virtio_net_stats_reply_hdr`: u8 type (the number of its bit), u8 reserved, le16 queue, le16
+/// reserved, le16 size of the reply, this header included.
 pub mod statistics {
     /// Size of `struct virtio_net_stats_reply_hdr`.
     pub const HEADER: usize = 8;
     /// Receive queues: notifications, packets, bytes, interrupts, drops, overruns.
     pub const RX_BASIC: u64 = 1 << 0;
-    /// Receive queues: checksums valid, to be completed, none, bad. Requires VIRTIO_NET_F_GUEST_CSUM.
+    /// Receive queues: checksums valid, to be completed, none, bad. Requires
+    /// VIRTIO_NET_F_GUEST_CSUM.
     pub const RX_CSUM: u64 = 1 << 1;
-    /// Receive queues: unsegmented packets and bytes, and of these the ones that the device itself coalesced. Requires
-    /// VIRTIO_NET_F_GUEST_TSO4 or VIRTIO_NET_F_GUEST_TSO6.
+    /// Receive queues: unsegmented packets and bytes, and of these the ones that the device itself
+    /// coalesced. Requires VIRTIO_NET_F_GUEST_TSO4 or VIRTIO_NET_F_GUEST_TSO6.
     pub const RX_GSO: u64 = 1 << 2;
     /// Receive queues: packets and bytes dropped for exceeding the speed.
     pub const RX_SPEED: u64 = 1 << 3;
     /// Transmit queues: notifications, packets, bytes, interrupts, drops, malformed.
     pub const TX_BASIC: u64 = 1 << 16;
-    /// Transmit queues: packets without and with a checksum to be completed. Requires VIRTIO_NET_F_CSUM.
+    /// Transmit queues: packets without and with a checksum to be completed. Requires
+    /// VIRTIO_NET_F_CSUM.
     pub const TX_CSUM: u64 = 1 << 17;
-    /// Transmit queues: unsegmented packets and bytes, segments and bytes made of them, packets and bytes passed as they
-    /// were. Requires VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6 or VIRTIO_NET_F_HOST_USO.
+    /// Transmit queues: unsegmented packets and bytes, segments and bytes made of them, packets and
+    /// bytes passed as they were. Requires VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6 or
+    /// VIRTIO_NET_F_HOST_USO.
     pub const TX_GSO: u64 = 1 << 18;
     /// Transmit queues: packets and bytes dropped for exceeding the speed.
     pub const TX_SPEED: u64 = 1 << 19;

@@ -43,7 +43,8 @@ pub mod cap {
     pub const PCI_CFG: u8 = 5;
 }
 
-/// `struct virtio_pci_common_cfg` (4.1.4.3): offsets of its fields. 64-bit fields are two 32-bit ones, low half first.
+/// `struct virtio_pci_common_cfg` (4.1.4.3): offsets of its fields. 64-bit fields are two 32-bit
+/// ones, low half first.
 pub mod common {
     /// le32, read-write.
     pub const DEVICE_FEATURE_SELECT: u8 = 0x00;

@@ -1,8 +1,8 @@
 //! Accesses of any size and alignment to registers of fixed size and place.
 //!
-//! Drivers access each register as a whole (4.1.3.1); a hostile one does not. A read returns the bytes as if the
-//! registers were memory. A write reaches every register it touches, in ascending order; where it covers a register in
-//! part, the rest keeps its present value.
+//! Drivers access each register as a whole (4.1.3.1); a hostile one does not. A read returns the
+//! bytes as if the registers were memory. A write reaches every register it touches, in ascending
+//! order; where it covers a register in part, the rest keeps its present value.
 
 /// A register: byte offset in its structure and size in bytes, 1, 2 or 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +12,8 @@ pub(super) struct Register {
 }
 
 impl Register {
-    /// Returns, for each byte of the register that `len` bytes at `start` touch, its index in the register and in the access.
+    /// Returns, for each byte of the register that `len` bytes at `start` touch, its index in the
+    /// register and in the access.
     fn overlap(self, start: u64, len: usize) -> impl Iterator<Item = (usize, usize)> {
         (0..self.size).filter_map(move |byte| {
             let at = u64::from(self.offset) + u64::from(byte);
@@ -36,7 +37,8 @@ impl Register {
         }
     }
 
-    /// Returns the value that a write of `data` at `start` gives the register, `present` being what it has.
+    /// Returns the value that a write of `data` at `start` gives the register, `present` being what
+    /// it has.
     pub(super) fn merge(self, present: u32, start: u64, data: &[u8]) -> u32 {
         let mut bytes = present.to_le_bytes();
         for (byte, within) in self.overlap(start, data.len()) {
@@ -48,8 +50,8 @@ impl Register {
     }
 }
 
-/// Returns the part of an access (`len` bytes at `offset`) that falls into `size` bytes at `base`: its offset from `base`, and
-/// its range in the access.
+/// Returns the part of an access (`len` bytes at `offset`) that falls into `size` bytes at `base`:
+/// its offset from `base`, and its range in the access.
 pub(super) fn part(
     offset: u64,
     len: usize,

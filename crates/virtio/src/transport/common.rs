@@ -94,7 +94,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
-    /// Reads a register of the selected queue. Of a queue that does not exist all read zero, but the vector.
+    /// Reads a register of the selected queue. Of a queue that does not exist all read zero, but
+    /// the vector.
     fn read_queue_register(&self, offset: u8) -> u32 {
         let index = self.selectors.queue;
         let Some(queue) = self.queue(index) else {
@@ -140,7 +141,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
-    /// Writes `driver_feature`. The upper selectors exist so that a driver which accepts features that were not offered is found out.
+    /// Writes `driver_feature`. The upper selectors exist so that a driver which accepts features
+    /// that were not offered is found out.
     fn write_driver_feature(&mut self, value: u32) {
         let select = usize::try_from(self.selectors.driver_feature).unwrap_or(usize::MAX);
         if !self.features_ok()

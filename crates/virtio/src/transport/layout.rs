@@ -32,7 +32,8 @@ pub const ISR: u64 = 0x1000;
 pub const DEVICE: u64 = 0x2000;
 /// Offset of the notification area.
 pub const NOTIFY: u64 = 0x3000;
-/// Bytes from one queue's doorbell to the next (`notify_off_multiplier`); `queue_notify_off` is the queue's number.
+/// Bytes from one queue's doorbell to the next (`notify_off_multiplier`); `queue_notify_off` is the
+/// queue's number.
 pub const NOTIFY_MULTIPLIER: u32 = 4;
 /// Bytes of the notification area.
 pub const NOTIFY_SIZE: u64 = 0x1000;
@@ -50,21 +51,25 @@ pub fn doorbell_offset(queue: u16) -> u64 {
     NOTIFY + u64::from(queue) * u64::from(NOTIFY_MULTIPLIER)
 }
 
-/// Returns the queue that a write at this offset of [`BAR`] notifies, if it is in the notification area.
+/// Returns the queue that a write at this offset of [`BAR`] notifies, if it is in the notification
+/// area.
 ///
-/// Whatever the size and value written: the address alone names the queue. Whoever serves the queues may ring them by
-/// this and leave the device model, and its lock, out of it; the control queue alone must go through the model.
+/// Whatever the size and value written: the address alone names the queue. Whoever serves the
+/// queues may ring them by this and leave the device model, and its lock, out of it; the control
+/// queue alone must go through the model.
 pub fn doorbell(offset: u64) -> Option<u16> {
     let within = offset.checked_sub(NOTIFY).filter(|at| *at < NOTIFY_SIZE)?;
     u16::try_from(within / u64::from(NOTIFY_MULTIPLIER)).ok()
 }
 
-/// Returns the number of MSI-X vectors of a device: one for each queue and one for configuration changes.
+/// Returns the number of MSI-X vectors of a device: one for each queue and one for configuration
+/// changes.
 pub(super) fn vectors(facts: &DeviceFacts) -> u16 {
     facts.queues.saturating_add(CONFIG_VECTORS).min((MSIX_PBA / 16) as u16)
 }
 
-/// Returns what the configuration space of such a device's function is built from; `serial` is its Device Serial Number.
+/// Returns what the configuration space of such a device's function is built from; `serial` is its
+/// Device Serial Number.
 pub fn function_spec(facts: &DeviceFacts, serial: u64) -> FunctionSpec {
     let bar = |size| Some(BarSpec { size, width64: true, prefetchable: true });
     FunctionSpec {
@@ -106,7 +111,8 @@ fn structure(cfg_type: u8, offset: u64, length: u64, more: &[u8]) -> VendorCapab
     VendorCapability { body, writable }
 }
 
-/// Returns a `struct virtio_pci_cfg_cap` (4.1.4.9), of which bar, offset, length and data are the driver's.
+/// Returns a `struct virtio_pci_cfg_cap` (4.1.4.9), of which bar, offset, length and data are the
+/// driver's.
 fn pci_cfg() -> VendorCapability {
     let mut capability = structure(cap::PCI_CFG, 0, 0, &[0; 4]);
     for (offset, mask) in (2u8..).zip(&mut capability.writable) {

@@ -24,7 +24,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
         self.shared.status() & status::FEATURES_OK != 0
     }
 
-    /// Writes the device status. Zero resets the device; otherwise bits can only be added (2.1.1), and only those that are the driver's.
+    /// Writes the device status. Zero resets the device; otherwise bits can only be added (2.1.1),
+    /// and only those that are the driver's.
     pub(super) fn write_status(&mut self, value: u8) {
         if value == 0 {
             self.reset_device();
@@ -102,8 +103,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
         chosen.unwrap_or_else(|| self.device.queue_max_size(index, self.features))
     }
 
-    /// Sets a queue's size. A driver can make a queue smaller (4.1.4.3), a split one to a power of two (2.7), a packed one to any size (2.8).
-    /// Other sizes are not taken; it can read that.
+    /// Sets a queue's size. A driver can make a queue smaller (4.1.4.3), a split one to a power of
+    /// two (2.7), a packed one to any size (2.8). Other sizes are not taken; it can read that.
     pub(super) fn write_queue_size(&mut self, size: u16) {
         let packed = self.features & feature::RING_PACKED != 0;
         let index = self.selectors.queue;
@@ -128,8 +129,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
-    /// Resets a queue to an unconfigured one (2.6.1.1), if VIRTIO_F_RING_RESET was negotiated. It is done on return, so `queue_reset`
-    /// always reads 0.
+    /// Resets a queue to an unconfigured one (2.6.1.1), if VIRTIO_F_RING_RESET was negotiated. It
+    /// is done on return, so `queue_reset` always reads 0.
     pub(super) fn reset_queue(&mut self, index: u16) {
         if self.features & feature::RING_RESET == 0 || self.queue(index).is_none() {
             return;
@@ -141,7 +142,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
         self.shared.set_queue_vector(index, crate::spec::pci::NO_VECTOR);
     }
 
-    /// Starts and stops queues so that those run which should. Once the device needs a reset nothing starts any more.
+    /// Starts and stops queues so that those run which should. Once the device needs a reset
+    /// nothing starts any more.
     pub(super) fn update_queues(&mut self) {
         for index in 0..self.facts.queues {
             let enabled = self.queue(index).is_some_and(|queue| queue.enabled);

@@ -1,4 +1,5 @@
-//! Virtio over PCI, modern devices only (4.1): the register file of a function, and the life of its queues.
+//! Virtio over PCI, modern devices only (4.1): the register file of a function, and the life of its
+//! queues.
 //!
 //! ```text
 //!   driver's write to BAR0 ----> common.rs (registers) --+--> lifecycle.rs --start/stop--> VirtioDevice
@@ -8,8 +9,9 @@
 //!   a queue's worker ---QueueEvents---> shared_status.rs (status, ISR, vectors: atomics) ---> MSI-X
 //! ```
 //!
-//! [`VirtioPci`] knows nothing of networks, and a [`VirtioDevice`] nothing of registers. All register state is the
-//! transport's; a queue runs exactly while it is enabled, the device is live and the function may master the bus.
+//! [`VirtioPci`] knows nothing of networks, and a [`VirtioDevice`] nothing of registers. All
+//! register state is the transport's; a queue runs exactly while it is enabled, the device is live
+//! and the function may master the bus.
 
 mod access;
 mod common;
@@ -49,7 +51,8 @@ pub struct VirtioPci<D> {
     config: ConfigView,
 }
 
-/// The device-specific configuration as the driver last saw it, to know when to change `config_generation` (4.1.4.3.1).
+/// The device-specific configuration as the driver last saw it, to know when to change
+/// `config_generation` (4.1.4.3.1).
 struct ConfigView {
     generation: u8,
     seen: Vec<u8>,
@@ -83,8 +86,8 @@ pub struct DeviceState {
 }
 
 impl<D: VirtioDevice> VirtioPci<D> {
-    /// Makes a function named `name` (in logs) that holds `device`, as after power-on: Bus Master Enable is clear. `msix` are
-    /// the vectors of its configuration space.
+    /// Makes a function named `name` (in logs) that holds `device`, as after power-on: Bus Master
+    /// Enable is clear. `msix` are the vectors of its configuration space.
     pub fn with_device(device: D, name: impl Into<String>, msix: &Msix) -> Self {
         let facts = device.facts();
         let shared = SharedStatus::new(name.into(), facts.queues, layout::vectors(&facts), msix);
@@ -192,16 +195,17 @@ impl<D: VirtioDevice> DeviceModel for VirtioPci<D> {
         }
     }
 
-    /// Resets the function. Bus Master Enable is clear after every such reset: the queues of the next driver start once
-    /// [`bus_master_changed`](DeviceModel::bus_master_changed) says it is set.
+    /// Resets the function. Bus Master Enable is clear after every such reset: the queues of the
+    /// next driver start once [`bus_master_changed`](DeviceModel::bus_master_changed) says it is
+    /// set.
     fn reset(&mut self) {
         self.reset_device();
         self.pci_cfg = PciCfg::new();
         self.bus_master = false;
     }
 
-    /// Stops the queues where they are, or lets them go on. So that no queue is found using memory that it may not:
-    /// tell the device of `false` before its DMA domain, and of `true` after it.
+    /// Stops the queues where they are, or lets them go on. So that no queue is found using memory
+    /// that it may not: tell the device of `false` before its DMA domain, and of `true` after it.
     fn bus_master_changed(&mut self, on: bool) {
         self.bus_master = on;
         self.update_queues();

@@ -30,8 +30,8 @@ impl PciCfg {
         PciCfg { bytes: [0; SIZE] }
     }
 
-    /// Stores a write at `offset` (counted from the capability's ID byte). Returns what is to be written where, when
-    /// it touched the data.
+    /// Stores a write at `offset` (counted from the capability's ID byte). Returns what is to be
+    /// written where, when it touched the data.
     pub(super) fn write(&mut self, offset: u8, data: &[u8]) -> Option<(Target, [u8; 4])> {
         let mut touched = false;
         for (at, byte) in (usize::from(offset)..).zip(data) {
@@ -45,8 +45,8 @@ impl PciCfg {
         self.target().filter(|_| touched).map(|target| (target, self.data()))
     }
 
-    /// Returns where a read of `len` bytes at `offset` is to be answered from; `None` when it does not read the data, or
-    /// does not point anywhere.
+    /// Returns where a read of `len` bytes at `offset` is to be answered from; `None` when it does
+    /// not read the data, or does not point anywhere.
     pub(super) fn reads(&self, offset: u8, len: usize) -> Option<Target> {
         let start = usize::from(offset);
         self.target().filter(|_| start >= DATA && start + len <= SIZE)
@@ -65,7 +65,8 @@ impl PciCfg {
     fn target(&self) -> Option<Target> {
         let len = self.word(cap::LENGTH);
         let offset = self.word(cap::OFFSET);
-        // Anything but an aligned access of 1, 2 or 4 bytes is for the driver not to ask (4.1.4.9.2).
+        // Anything but an aligned access of 1, 2 or 4 bytes is for the driver not to ask
+        // (4.1.4.9.2).
         if !matches!(len, 1 | 2 | 4) || !offset.is_multiple_of(len) {
             return None;
         }

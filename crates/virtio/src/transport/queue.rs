@@ -1,4 +1,5 @@
-//! These types tell a device model that a virtqueue starts, and let whoever serves the queue answer back.
+//! These types tell a device model that a virtqueue starts, and let whoever serves the queue answer
+//! back.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +17,8 @@ pub struct QueueSetup {
     pub addresses: QueueAddresses,
     /// All feature bits the driver accepted, as masks of [`crate::spec`].
     pub features: u64,
-    /// The place to go on after the queue was stopped without being reset; `None` for the beginning.
+    /// The place to go on after the queue was stopped without being reset; `None` for the
+    /// beginning.
     pub resume: Option<QueueState>,
     /// The way back to the driver. Valid until the queue is stopped.
     pub events: Arc<dyn QueueEvents>,
@@ -45,15 +47,16 @@ impl fmt::Debug for QueueSetup {
     }
 }
 
-/// From a queue to its driver. Callable from any thread; neither method takes a lock that is held while a queue is
-/// stopped, so a worker may call them at any time before [`VirtioDevice::stop_queue`](super::VirtioDevice::stop_queue)
-/// has returned.
+/// From a queue to its driver. Callable from any thread; neither method takes a lock that is held
+/// while a queue is stopped, so a worker may call them at any time before
+/// [`VirtioDevice::stop_queue`](super::VirtioDevice::stop_queue) has returned.
 pub trait QueueEvents: Send + Sync {
-    /// Tells the driver that buffers were used (2.3: used buffer notification), through the vector the driver chose
-    /// for the queue. Whether it wants to know is the ring's business.
+    /// Tells the driver that buffers were used (2.3: used buffer notification), through the vector
+    /// the driver chose for the queue. Whether it wants to know is the ring's business.
     fn interrupt(&self);
 
-    /// Says that the queue broke the rules and is not served any more: the device needs a reset (2.1.2).
+    /// Says that the queue broke the rules and is not served any more: the device needs a reset
+    /// (2.1.2).
     fn fail(&self, reason: &dyn fmt::Display);
 }
 

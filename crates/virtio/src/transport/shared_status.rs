@@ -1,6 +1,6 @@
-//! This module holds what both the registers and the queues' workers touch: device status, ISR status and interrupt vectors. Atomics
-//! only, so that a worker can raise an interrupt or give up on a queue while another thread, holding the device, waits
-//! for that worker to stop.
+//! This module holds what both the registers and the queues' workers touch: device status, ISR
+//! status and interrupt vectors. Atomics only, so that a worker can raise an interrupt or give up
+//! on a queue while another thread, holding the device, waits for that worker to stop.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use super::QueueEvents;
 use crate::spec::pci::{NO_VECTOR, isr};
 use crate::spec::status;
 
-/// Device status in the low byte, the number of resets above it: a worker's verdict on a queue of an earlier life cannot
-/// hit the present one.
+/// Device status in the low byte, the number of resets above it: a worker's verdict on a queue of
+/// an earlier life cannot hit the present one.
 const EPOCH: u64 = 1 << 8;
 
 pub(super) struct SharedStatus {
@@ -87,7 +87,8 @@ impl SharedStatus {
         }
     }
 
-    /// Returns the vector as it is stored: one that does not exist reads back as NO_VECTOR (4.1.5.1.2.1).
+    /// Returns the vector as it is stored: one that does not exist reads back as NO_VECTOR
+    /// (4.1.5.1.2.1).
     fn mapped(&self, vector: u16) -> u16 {
         if usize::from(vector) < self.vectors.len() { vector } else { NO_VECTOR }
     }
@@ -141,7 +142,8 @@ struct QueueReporter {
 impl QueueEvents for QueueReporter {
     fn interrupt(&self) {
         let shared = &*self.shared;
-        // With MSI-X nobody reads the ISR status, so the bit stays set and costs a load of a line that is not written.
+        // With MSI-X nobody reads the ISR status, so the bit stays set and costs a load of a line
+        // that is not written.
         if shared.isr.load(Ordering::Relaxed) & isr::QUEUE == 0 {
             shared.isr.fetch_or(isr::QUEUE, Ordering::AcqRel);
         }

@@ -108,13 +108,14 @@ impl Control {
         Control { queue, index: 0, buffer: 0, indirect: false, event_index: false }
     }
 
-    /// virtnet_send_command: header, data, acknowledgement, one descriptor each. Returns the acknowledgement, or `None`
-    /// when the device used nothing.
+    /// virtnet_send_command: header, data, acknowledgement, one descriptor each. Returns the
+    /// acknowledgement, or `None` when the device used nothing.
     pub fn send(&self, rig: &mut Rig, class: u8, command: u8, data: &[u8]) -> Option<u8> {
         self.request(rig, class, command, data, 0).map(|(ack, _)| ack)
     }
 
-    /// virtnet_send_command_reply: the same with a buffer of `room` bytes for a result. Returns what of it was written.
+    /// virtnet_send_command_reply: the same with a buffer of `room` bytes for a result. Returns
+    /// what of it was written.
     pub fn request(
         &self,
         rig: &mut Rig,

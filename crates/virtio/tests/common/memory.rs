@@ -5,7 +5,8 @@ use std::sync::Arc;
 use manifold_dma::{Domain, Permissions};
 use manifold_testing::GuestMemory;
 
-/// Where the guest's memory is for the device: not at zero, so that an address left unset finds nothing.
+/// Where the guest's memory is for the device: not at zero, so that an address left unset finds
+/// nothing.
 pub const BASE: u64 = 0x1_0000_0000;
 pub const SIZE: u64 = 1 << 20;
 /// Memory that the device can only read follows.

@@ -1,5 +1,5 @@
-//! A network device in a rig: guest memory in a memfd, a host that keeps book of what it is told, and a driver that knows
-//! the device only through its registers, capabilities and memory.
+//! A network device in a rig: guest memory in a memfd, a host that keeps book of what it is told,
+//! and a driver that knows the device only through its registers, capabilities and memory.
 
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test program uses a part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
@@ -77,7 +77,8 @@ impl View {
     }
 }
 
-/// A host that serves nothing and remembers everything. Panics where the device breaks the contract.
+/// A host that serves nothing and remembers everything. Panics where the device breaks the
+/// contract.
 #[derive(Default)]
 pub struct Host {
     told: Mutex<Vec<Told>>,
@@ -86,7 +87,8 @@ pub struct Host {
     pub refuse: Mutex<bool>,
     /// Called when anything that holds for the function changes.
     pub hook: Mutex<Option<Hook>>,
-    /// Whether every queue breaks while it is being stopped, found out by a worker that `stop` waits for.
+    /// Whether every queue breaks while it is being stopped, found out by a worker that `stop`
+    /// waits for.
     pub break_on_stop: Mutex<bool>,
 }
 
@@ -239,7 +241,8 @@ pub fn config() -> NetConfig {
 }
 
 impl Rig {
-    /// A device as after power-on, with memory mapped and MSI-X enabled. Bus Master Enable is clear.
+    /// A device as after power-on, with memory mapped and MSI-X enabled. Bus Master Enable is
+    /// clear.
     pub fn new(config: NetConfig) -> Self {
         let domain = Domain::new("vf0");
         let memory = Memory::new(&domain);

@@ -23,8 +23,8 @@ use manifold_virtio::spec::pci::common as reg;
 use manifold_virtio::spec::{feature as common_feature, status};
 use proptest::prelude::*;
 
-/// A live device with all features offered but packed queues and `without`, and its control queue. No other queue is
-/// enabled.
+/// A live device with all features offered but packed queues and `without`, and its control queue.
+/// No other queue is enabled.
 fn live(without: u64) -> (Rig, Control) {
     live_with(config(), without, &[])
 }
@@ -163,7 +163,8 @@ fn a_driver_without_receive_commands_receives_all_multicast_and_every_vlan() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whatever bytes are sent as a command: an answer, no reset, no effect if refused, and limits kept.
+    /// Whatever bytes are sent as a command: an answer, no reset, no effect if refused, and limits
+    /// kept.
     #[test]
     fn any_command_is_answered(commands in prop::collection::vec(
         (0u8..10, 0u8..5, prop::collection::vec(0u8..4, 0..40), 0u32..80), 1..40,

@@ -45,7 +45,8 @@ fn offloads_that_were_not_negotiated_are_refused() {
     assert_eq!(set(&mut rig, &control, negotiated), negotiated);
 }
 
-/// The data path is never asked to hand over unsegmented frames to a driver that wants whole checksums.
+/// The data path is never asked to hand over unsegmented frames to a driver that wants whole
+/// checksums.
 #[test]
 fn an_offload_is_in_force_with_what_it_requires() {
     let (mut rig, control) = live(0);

@@ -14,7 +14,8 @@ struct Packed {
     indirect: bool,
 }
 
-/// A live device with the features offered but `without`, its queue 0 and a control queue of `size`, all packed.
+/// A live device with the features offered but `without`, its queue 0 and a control queue of
+/// `size`, all packed.
 fn live_packed(without: u64, size: u16) -> (Rig, Packed) {
     let mut rig = Rig::with_bus_master(config());
     let features = rig.offered() & !without;

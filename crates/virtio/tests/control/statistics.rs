@@ -64,8 +64,8 @@ fn linux_gets_what_it_asks_for() {
     let size = 2 * (56 + 40) + 2 * (56 + 24) + 24;
     let result = control.get(&mut rig, ctrl::STATS, ctrl::STATS_GET, &request(&all), size);
     assert_eq!(result.len(), size as usize);
-    // See common::statistics: thousands are the queue, the rest is the field. There are more partial checksums than
-    // packets, as when the counters are read while they change.
+    // See common::statistics: thousands are the queue, the rest is the field. There are more
+    // partial checksums than packets, as when the counters are read while they change.
     assert_eq!(
         replies(&result),
         [

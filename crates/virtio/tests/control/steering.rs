@@ -73,7 +73,8 @@ fn rss_as_linux_configures_it() {
     assert_eq!(steering(&rig), Steering { hash: None, ..rss_steering() });
 }
 
-/// `sizeof(struct virtio_net_rss_config)` with one byte of key and padding, all zero but the number of transmit queues.
+/// `sizeof(struct virtio_net_rss_config)` with one byte of key and padding, all zero but the number
+/// of transmit queues.
 #[test]
 fn rss_as_windows_switches_it_off() {
     let (mut rig, control) = live(0);

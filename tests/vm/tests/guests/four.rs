@@ -56,7 +56,8 @@ fn a_killed_guest_disturbs_nobody_and_is_replaced() -> Result<()> {
     let lab = Lab::new("four_killed")?;
     let adapter = lab.adapter(&["--num-vfs", "4"])?;
     let [anna, ben, carl, mut dina] = boot(&lab, &adapter)?;
-    // One machine is killed in the middle of its traffic. The others' connections see nothing of it.
+    // One machine is killed in the middle of its traffic. The others' connections see nothing of
+    // it.
     let steady = [anna.start_iperf(&address(1), "-t 15")?, ben.start_iperf(&address(2), "-t 15")?];
     let doomed = dina.spawn(&format!("iperf3 -c {} -t 60", address(0)))?;
     std::thread::sleep(Duration::from_secs(4));

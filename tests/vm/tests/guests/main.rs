@@ -24,7 +24,8 @@ fn pci_address(guest: &Guest<'_>) -> Result<String> {
     Ok(path.trim().rsplit('/').next().unwrap_or_default().to_owned())
 }
 
-/// The guest's own lspci shows a virtio network function with its own BARs, MSI-X in use and function-level reset.
+/// The guest's own lspci shows a virtio network function with its own BARs, MSI-X in use and
+/// function-level reset.
 fn check_lspci(guest: &Guest<'_>) -> Result<()> {
     let address = pci_address(guest)?;
     let text = guest.sh(&format!("lspci -n -vvv -s {address}"))?;
@@ -58,8 +59,8 @@ fn mac(guest: &Guest<'_>, interface: &str) -> Result<String> {
     Ok(guest.sh(&format!("cat /sys/class/net/{interface}/address"))?.trim().to_owned())
 }
 
-/// Ends a test: no function has faults, no guest's kernel complains, and machines and adapter end in
-/// order.
+/// Ends a test: no function has faults, no guest's kernel complains, and machines and adapter end
+/// in order.
 fn finish<const N: usize>(adapter: Adapter, guests: [Guest<'_>; N]) -> Result<()> {
     check_no_faults(&adapter)?;
     for guest in &guests {
@@ -69,8 +70,8 @@ fn finish<const N: usize>(adapter: Adapter, guests: [Guest<'_>; N]) -> Result<()
     adapter.stop()
 }
 
-/// Checks that no function has seen a DMA fault: what a correct driver in a correct machine asks for
-/// is always mapped.
+/// Checks that no function has seen a DMA fault: what a correct driver in a correct machine asks
+/// for is always mapped.
 fn check_no_faults(adapter: &Adapter) -> Result<()> {
     let list = adapter.json(&["function", "list"])?;
     let functions = list.as_array().or_else(|| list["functions"].as_array());

@@ -1,4 +1,5 @@
-//! The daemon ends and comes back under machines that go on: QEMU connects its queues again by itself.
+//! The daemon ends and comes back under machines that go on: QEMU connects its queues again by
+//! itself.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,8 +20,8 @@ fn reconnecting(text: &str) -> String {
     format!("{text}{again}")
 }
 
-/// Returns an argument of QEMU's with a socket that is connected again, and split rings: of a packed
-/// one QEMU does not know how far the device was.
+/// Returns an argument of QEMU's with a socket that is connected again, and split rings: of a
+/// packed one QEMU does not know how far the device was.
 fn reconnecting_split(text: &str) -> String {
     reconnecting(text).replace("packed=on", "packed=off")
 }
@@ -55,8 +56,8 @@ fn pings(text: &str) -> Result<Pings> {
     })
 }
 
-/// Oskar's end of a flow of numbered datagrams, as iperf3 has it: those that came, that did not, and that came late or
-/// twice.
+/// Oskar's end of a flow of numbered datagrams, as iperf3 has it: those that came, that did not,
+/// and that came late or twice.
 fn datagrams(report: &str) -> Result<[u64; 3]> {
     let report: serde_json::Value = serde_json::from_str(report)?;
     let stream = &report["end"]["streams"][0]["udp"];
@@ -99,8 +100,8 @@ fn restart(name: &str, signal: Signal, repeated: u64) -> Result<()> {
     let [came, lost, again] = datagrams(&udp.success(Duration::from_secs(30))?)?;
     let pings = pings(&ping.wait(Duration::from_secs(30))?.stdout)?;
     println!("{flow:?}, {came} datagrams, {lost} lost, {again} again, {pings:?}");
-    // More than half of the time was after the restart. (Linux looks at its links once a second, and a
-    // busy emulator may be late.)
+    // More than half of the time was after the restart. (Linux looks at its links once a second,
+    // and a busy emulator may be late.)
     ensure!(flow.mbit_per_s > 1.0 && pings.received > pings.sent / 2, "{flow:?}, {pings:?}");
     ensure!(lost < came / 4 * 3, "{lost} of {came} datagrams are lost");
     ensure!(again <= repeated && u64::from(pings.duplicates) <= repeated, "{again}, {pings:?}");

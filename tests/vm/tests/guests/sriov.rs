@@ -1,5 +1,5 @@
-//! One machine with a whole adapter: QEMU's composable SR-IOV in front of the adapter's functions, enabled by the
-//! machine's own kernel.
+//! One machine with a whole adapter: QEMU's composable SR-IOV in front of the adapter's functions,
+//! enabled by the machine's own kernel.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Many queue pairs and what chooses among them, with a stock driver: RSS, the hashes it reports, statistics and
-//! interrupt moderation of each queue.
+//! Many queue pairs and what chooses among them, with a stock driver: RSS, the hashes it reports,
+//! statistics and interrupt moderation of each queue.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -28,8 +28,9 @@ fn hash(key: &[u8; 40], ports: Option<(u16, u16)>) -> u32 {
     toeplitz::hash(key, &toeplitz::input(from, to, ports.is_some()))
 }
 
-/// The keys that a device may have got that was to get [`KEY`]: some kernels (Debian's 6.12.107 for one) take the padding
-/// at the end of a structure for the key's first byte, and do not send its last one.
+/// The keys that a device may have got that was to get [`KEY`]: some kernels (Debian's 6.12.107 for
+/// one) take the padding at the end of a structure for the key's first byte, and do not send its
+/// last one.
 fn keys() -> [[u8; 40]; 2] {
     let mut late = [0; 40];
     late[1..].copy_from_slice(&KEY[..39]);
@@ -183,7 +184,8 @@ fn spread(rosa: &Guest<'_>, sven: &Guest<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Interrupts wait where the driver asks for it, and a small ring does not make a flow wait for them.
+/// Interrupts wait where the driver asks for it, and a small ring does not make a flow wait for
+/// them.
 fn moderate(rosa: &Guest<'_>, sven: &Guest<'_>) -> Result<()> {
     rosa.sh("ethtool -L eth0 combined 2")?;
     for guest in [rosa, sven] {

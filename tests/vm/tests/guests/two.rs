@@ -145,7 +145,8 @@ fn more_and_fewer_queue_pairs() -> Result<()> {
 #[test]
 fn a_second_mac_address_on_a_vf() -> Result<()> {
     alice_and_bob("two_mac", |_, alice, bob| {
-        // Each interface speaks for its own address only, so that the second MAC is the one that is used.
+        // Each interface speaks for its own address only, so that the second MAC is the one that is
+        // used.
         alice.sh("echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore")?;
         alice
             .sh("ip link add second link eth0 type macvlan mode bridge && ip link set second up")?;
@@ -187,7 +188,8 @@ fn multicast_and_a_new_mac_address() -> Result<()> {
     })
 }
 
-/// The driver lets go of the function and takes it again, before and after the function is reset through sysfs.
+/// The driver lets go of the function and takes it again, before and after the function is reset
+/// through sysfs.
 #[test]
 fn a_driver_is_unbound_and_its_function_reset() -> Result<()> {
     alice_and_bob("two_rebind", |_, alice, bob| {
@@ -199,7 +201,8 @@ fn a_driver_is_unbound_and_its_function_reset() -> Result<()> {
         let bind = format!("echo {address} >{driver}/bind && ip link show eth0");
         let reset = format!("echo flr >{device}/reset_method && echo 1 >{device}/reset");
 
-        // It lets go and takes again; is reset while free; is reset under the driver, which starts again.
+        // It lets go and takes again; is reset while free; is reset under the driver, which starts
+        // again.
         for script in [
             format!("{unbind} && {bind}"),
             format!("{unbind} && {reset} && {bind}"),

@@ -1,5 +1,5 @@
-//! Guests and a TAP of the machine's: frames cross it unfinished and unsegmented where both sides agreed on that, and
-//! finished where a guest did not.
+//! Guests and a TAP of the machine's: frames cross it unfinished and unsegmented where both sides
+//! agreed on that, and finished where a guest did not.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -165,8 +165,9 @@ fn finishing(text: &str) -> String {
     }
 }
 
-/// Boots uma, whose driver takes and gives everything unfinished, and paul, whose driver finishes all
-/// and takes nothing else; runs `test` with them and the machine's end of the TAP, and ends them.
+/// Boots uma, whose driver takes and gives everything unfinished, and paul, whose driver finishes
+/// all and takes nothing else; runs `test` with them and the machine's end of the TAP, and ends
+/// them.
 fn uma_and_paul(
     name: &str,
     test: impl FnOnce(&Adapter, &Host<'_>, &Guest<'_>, &Guest<'_>) -> Result<()>,

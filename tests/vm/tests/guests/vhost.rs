@@ -1,4 +1,5 @@
-//! Guests whose VMM brings its own virtio-net device and leaves the queues to the adapter (vhost-user).
+//! Guests whose VMM brings its own virtio-net device and leaves the queues to the adapter
+//! (vhost-user).
 
 use anyhow::{Result, ensure};
 use manifold_vm::{Adapter, Builder, Guest, Lab, boot_all};

@@ -1,11 +1,13 @@
-//! A guest that keeps an IOMMU of its own between the VF and its memory: every buffer is mapped for one transfer.
+//! A guest that keeps an IOMMU of its own between the VF and its memory: every buffer is mapped for
+//! one transfer.
 
 use anyhow::{Result, ensure};
 use manifold_vm::{Adapter, Guest, Lab, boot_all};
 
 use crate::{check_lspci, finish, pci_address};
 
-/// Boots erin, whose VF is behind an IOMMU, and fred without one, runs `test` in them, and ends them.
+/// Boots erin, whose VF is behind an IOMMU, and fred without one, runs `test` in them, and ends
+/// them.
 fn erin_and_fred(
     name: &str,
     test: impl FnOnce(&Adapter, &mut Guest<'_>) -> Result<()>,
@@ -38,7 +40,8 @@ fn a_strict_virtual_iommu_maps_each_buffer_for_one_transfer() -> Result<()> {
             let flow = erin.iperf("10.0.0.2", options)?;
             ensure!(flow.mbit_per_s > 0.5, "{options}: {flow:?}");
         }
-        // Mappings are made and gone with the transfers; none may be left that a plain guest's memory would explain.
+        // Mappings are made and gone with the transfers; none may be left that a plain guest's
+        // memory would explain.
         let dma = adapter.vf("vf0")?["dma"].clone();
         println!("erin's DMA domain: {} mappings, {} bytes", dma["mappings"], dma["bytes"]);
         ensure!(

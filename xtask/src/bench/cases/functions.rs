@@ -11,7 +11,8 @@ use crate::bench::raw::{self, Traffic};
 use crate::bench::row::{Reach, Row};
 
 const ALL: usize = 256;
-/// Frames in flight to each VF: the same for 2 and for 256, and enough for a worker to find full bursts.
+/// Frames in flight to each VF: the same for 2 and for 256, and enough for a worker to find full
+/// bursts.
 pub(super) const WINDOW: u32 = 64;
 
 pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {

@@ -1,5 +1,6 @@
 //! Measures ways between two QEMU guests: VFs of ours, attached by vhost-user and by vfio-user, and
-//! QEMU's virtio-net on TAP interfaces of a Linux bridge. The guests are the same, each has all of them.
+//! QEMU's virtio-net on TAP interfaces of a Linux bridge. The guests are the same, each has all of
+//! them.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Round trips of a single frame, from port 0 to port 1 and back: through a worker that polls, and to a receiver
-//! that sleeps behind a worker that may sleep too.
+//! Round trips of a single frame, from port 0 to port 1 and back: through a worker that polls, and
+//! to a receiver that sleeps behind a worker that may sleep too.
 
 use anyhow::Result;
 use manifold_generator::config::{Protocol, Work};

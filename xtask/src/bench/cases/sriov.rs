@@ -1,4 +1,5 @@
-//! The SR-IOV devices that QEMU emulates by itself, on TAP interfaces of a Linux bridge: what one had before.
+//! The SR-IOV devices that QEMU emulates by itself, on TAP interfaces of a Linux bridge: what one
+//! had before.
 
 use anyhow::{Context, Result};
 use manifold_generator::config::Protocol;
@@ -91,7 +92,8 @@ fn compare(bed: &Bed, peer: &Peer) -> Result<[Row; 2]> {
     ])
 }
 
-/// Has the guest's kernel enable the VF of the PF that is eth1, and returns the name of its interface.
+/// Has the guest's kernel enable the VF of the PF that is eth1, and returns the name of its
+/// interface.
 fn enable_vf(guest: &Guest<'_>) -> Result<String> {
     // A virtio interface belongs to a device of its own below the PCIe function.
     let script = "ip link set eth1 up

@@ -15,7 +15,8 @@ use crate::bench::stats::Samples;
 const BYTES: u32 = 65_535 + 14;
 /// TCP payload of a segment at an MTU of 1500, with the timestamp option.
 const MSS: u16 = 1448;
-/// Frames in flight each way; with the ring's size of buffers to go through, this does not shrink the working set.
+/// Frames in flight each way; with the ring's size of buffers to go through, this does not shrink
+/// the working set.
 const WINDOW: u32 = 64;
 /// Buffers of a ring, which are used in turn.
 const BUFFERS: usize = 256;

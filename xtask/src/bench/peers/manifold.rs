@@ -32,7 +32,8 @@ pub(crate) struct Work {
 }
 
 impl Manifold {
-    /// An adapter with `vfs` VFs and one worker, on the worker's core, to be attached to by `protocol`.
+    /// An adapter with `vfs` VFs and one worker, on the worker's core, to be attached to by
+    /// `protocol`.
     pub(crate) fn start(bed: &Bed, vfs: usize, protocol: Protocol) -> Result<Self> {
         Self::with_arguments(bed, vfs, protocol, &[])
     }
@@ -49,8 +50,9 @@ impl Manifold {
         Self::serve(bed, vfs, protocol, &arguments)
     }
 
-    /// An adapter whose worker runs where the scheduler wants it: beside virtual machines that are not pinned either, a
-    /// pinned worker waits for the one virtual processor that is on its core, however idle the others are.
+    /// An adapter whose worker runs where the scheduler wants it: beside virtual machines that are
+    /// not pinned either, a pinned worker waits for the one virtual processor that is on its core,
+    /// however idle the others are.
     pub(crate) fn unpinned(bed: &Bed, vfs: usize, protocol: Protocol) -> Result<Self> {
         Self::serve(bed, vfs, protocol, &[])
     }
@@ -91,7 +93,8 @@ impl Manifold {
         Work::read(&list).with_context(|| format!("what is {list}?"))
     }
 
-    /// Processor time of the whole daemon so far, in ticks of the kernel's clock, which is what `ps` and `top` show.
+    /// Processor time of the whole daemon so far, in ticks of the kernel's clock, which is what
+    /// `ps` and `top` show.
     pub(crate) fn cpu_ticks(&self) -> Result<u64> {
         let path = PathBuf::from(format!("/proc/{}/stat", self.pid()));
         let text = std::fs::read_to_string(&path)

@@ -1,5 +1,5 @@
-//! What moving bytes costs at least: one copy, on the worker's core, of buffers like those of the traffic it is
-//! compared with.
+//! What moving bytes costs at least: one copy, on the worker's core, of buffers like those of the
+//! traffic it is compared with.
 
 use std::hint::black_box;
 use std::thread;
@@ -11,8 +11,8 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::bench::bed::Bed;
 
-/// Bytes per second when `buffers` buffers of `bytes` each are copied one after the other, again and again, between
-/// two areas of huge pages.
+/// Bytes per second when `buffers` buffers of `bytes` each are copied one after the other, again
+/// and again, between two areas of huge pages.
 pub(crate) fn copy_rate(bed: &Bed, bytes: usize, buffers: usize) -> Result<f64> {
     bed.reserve_hugepages()?;
     let worker = bed.cores.worker;

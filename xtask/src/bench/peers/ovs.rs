@@ -1,4 +1,5 @@
-//! Open vSwitch with DPDK: a bridge in userspace, two vhost-user ports, one flow per direction, one core.
+//! Open vSwitch with DPDK: a bridge in userspace, two vhost-user ports, one flow per direction, one
+//! core.
 //!
 //! Its database, sockets and network namespace are its own; a system's Open vSwitch is not touched.
 

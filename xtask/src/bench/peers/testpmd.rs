@@ -1,5 +1,5 @@
-//! DPDK's testpmd: as a switch that does not switch (two vhost ports, io mode), and as a generator (two virtio-user
-//! ports, io mode, closed loop).
+//! DPDK's testpmd: as a switch that does not switch (two vhost ports, io mode), and as a generator
+//! (two virtio-user ports, io mode, closed loop).
 //!
 //! ```text
 //!   generator's core            worker's core
@@ -8,9 +8,9 @@
 //!   virtio_user1  ─── vhost-user socket ───  port 1 ─┘
 //! ```
 //!
-//! Closed loop: the first frames, sent by `start tx_first`, go round for ever. A frame that arrives at port 1 leaves
-//! by port 0 as it is, so one that was addressed from port 0 to port 1 still is; a switch that judges addresses lets
-//! every round pass.
+//! Closed loop: the first frames, sent by `start tx_first`, go round for ever. A frame that arrives
+//! at port 1 leaves by port 0 as it is, so one that was addressed from port 0 to port 1 still is; a
+//! switch that judges addresses lets every round pass.
 
 use std::time::{Duration, Instant};
 
@@ -127,7 +127,8 @@ impl Generator {
         Ok(Self { terminal })
     }
 
-    /// Starts forwarding, until frames go round in both directions: a switch may not be ready for the very first.
+    /// Starts forwarding, until frames go round in both directions: a switch may not be ready for
+    /// the very first.
     fn set_going(&mut self) -> Result<()> {
         /// Bursts of 32 on each port.
         const BURSTS: u32 = 4;
@@ -157,8 +158,8 @@ impl Generator {
     }
 
     fn counters(&mut self) -> Result<Counters> {
-        /// Longer, and it is not known well enough when the counters were read: testpmd's terminal has to wait for a
-        /// processor where both poll.
+        /// Longer, and it is not known well enough when the counters were read: testpmd's terminal
+        /// has to wait for a processor where both poll.
         const PROMPT_ANSWER: Duration = Duration::from_millis(5);
         const ATTEMPTS: u32 = 50;
         for attempt in 1.. {
@@ -175,7 +176,8 @@ impl Generator {
     }
 
     fn command(&mut self, line: &str) -> Result<String> {
-        /// The first time it may have to wait for a processor, or lose what was typed while it set its terminal up.
+        /// The first time it may have to wait for a processor, or lose what was typed while it set
+        /// its terminal up.
         const ECHO_TIMEOUT: Duration = Duration::from_secs(2);
         self.terminal.send(line)?;
         if self.terminal.expect(line, ECHO_TIMEOUT).is_err() {

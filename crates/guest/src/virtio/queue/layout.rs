@@ -37,8 +37,8 @@ impl Layout {
         Ok(Self { size, desc: desc.offset, avail: avail.offset, used: used.offset })
     }
 
-    /// Takes memory for a packed queue and clears it: its ring is at `desc`, the driver's event suppression
-    /// at `avail`, the device's at `used`.
+    /// Takes memory for a packed queue and clears it: its ring is at `desc`, the driver's event
+    /// suppression at `avail`, the device's at `used`.
     pub fn alloc_packed(arena: &Arena, size: u16) -> Result<Self> {
         if size == 0 || size > ring::MAX_SIZE {
             return Err(Error::Command(format!(
@@ -69,7 +69,8 @@ pub struct Used {
     pub len: u32,
 }
 
-/// A descriptor of a split queue or of an indirect table (2.7.5), or of the driver's table of a packed queue.
+/// A descriptor of a split queue or of an indirect table (2.7.5), or of the driver's table of a
+/// packed queue.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Descriptor {
     /// IOVA of the buffer.
@@ -83,7 +84,8 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// Writes the descriptor to entry `index` of a table that begins at the offset `table` of the arena.
+    /// Writes the descriptor to entry `index` of a table that begins at the offset `table` of the
+    /// arena.
     pub fn write(&self, arena: &Arena, table: usize, index: u16) -> Result<()> {
         let Self { iova, len, flags, next } = *self;
         let at = table + usize::from(index) * ring::DESC;

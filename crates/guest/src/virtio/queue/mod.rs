@@ -9,8 +9,8 @@
 //!   arm() / disarm()               whether the device is to interrupt when there is more
 //! ```
 //!
-//! A split queue keeps that table where the device reads it. A packed queue has none: its table is the
-//! driver's own, and a chain is copied into the ring each time it is offered.
+//! A split queue keeps that table where the device reads it. A packed queue has none: its table is
+//! the driver's own, and a chain is copied into the ring each time it is offered.
 
 mod layout;
 mod packed;
@@ -30,8 +30,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Queue {
     ring: Ring,
-    /// The chains that the device has, oldest first, and the chain that ends the batch being taken; with
-    /// `VIRTIO_F_IN_ORDER` only.
+    /// The chains that the device has, oldest first, and the chain that ends the batch being taken;
+    /// with `VIRTIO_F_IN_ORDER` only.
     order: Option<(VecDeque<u16>, Option<Used>)>,
 }
 
@@ -51,7 +51,8 @@ macro_rules! either {
 }
 
 impl Queue {
-    /// Makes a queue on cleared memory, which was allocated for a queue of the kind that the agreed `features` call for.
+    /// Makes a queue on cleared memory, which was allocated for a queue of the kind that the agreed
+    /// `features` call for.
     pub fn new(arena: Arc<Arena>, layout: Layout, features: u64) -> Self {
         let event_idx = features & feature::EVENT_IDX != 0;
         let ring = match features & feature::RING_PACKED {
@@ -106,7 +107,8 @@ impl Queue {
         either!(&self.ring, ring => ring.unpublished())
     }
 
-    /// Shows the device what was offered. Returns true if it wants its doorbell rung (2.7.10, 2.7.13, 2.8.21).
+    /// Shows the device what was offered. Returns true if it wants its doorbell rung (2.7.10,
+    /// 2.7.13, 2.8.21).
     pub fn publish(&mut self) -> Result<bool> {
         either!(&mut self.ring, ring => ring.publish())
     }
@@ -135,7 +137,8 @@ impl Queue {
         Ok(Some(used))
     }
 
-    /// Takes back as many chains as there are, at most [`BATCH`], and returns the filled part of `out`.
+    /// Takes back as many chains as there are, at most [`BATCH`], and returns the filled part of
+    /// `out`.
     pub fn take_many<'a>(&mut self, out: &'a mut [Used]) -> Result<&'a [Used]> {
         if let (Ring::Split(ring), None) = (&mut self.ring, &self.order) {
             return ring.take_many(out);
@@ -155,8 +158,8 @@ impl Queue {
         Ok(begun || either!(&mut self.ring, ring => ring.has_used())?)
     }
 
-    /// Asks for an interrupt for the next used chain. Returns true if one is there already, for which no interrupt may
-    /// come.
+    /// Asks for an interrupt for the next used chain. Returns true if one is there already, for
+    /// which no interrupt may come.
     pub fn arm(&mut self) -> Result<bool> {
         let begun = matches!(self.order, Some((_, Some(_))));
         Ok(either!(&mut self.ring, ring => ring.arm())? || begun)
@@ -167,8 +170,8 @@ impl Queue {
         either!(&mut self.ring, ring => ring.disarm())
     }
 
-    /// Writes descriptor `index` of an indirect table at an offset of the arena (2.7.5.3, 2.8.8). `next` links to
-    /// another, of which packed tables hold nothing: there all follow one another.
+    /// Writes descriptor `index` of an indirect table at an offset of the arena (2.7.5.3, 2.8.8).
+    /// `next` links to another, of which packed tables hold nothing: there all follow one another.
     pub fn set_indirect(
         &self,
         arena: &Arena,

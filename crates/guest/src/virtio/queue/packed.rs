@@ -1,8 +1,8 @@
 //! A packed virtqueue (virtio 1.3, section 2.8).
 //!
-//! A chain takes as many ring entries, one after another, as it has descriptors. Its buffer ID is its first
-//! descriptor's number in the driver's table. The entry that begins a burst becomes available last, so that
-//! the device sees a burst as a whole.
+//! A chain takes as many ring entries, one after another, as it has descriptors. Its buffer ID is
+//! its first descriptor's number in the driver's table. The entry that begins a burst becomes
+//! available last, so that the device sees a burst as a whole.
 
 use super::layout::{Descriptor, Layout, Used, need_event};
 use crate::memory::Arena;
@@ -35,7 +35,8 @@ pub(super) struct Packed {
     layout: Layout,
     event_idx: bool,
     table: Box<[Descriptor]>,
-    /// Number of ring entries that each chain in flight takes, by its first descriptor; 0 if the device does not have it.
+    /// Number of ring entries that each chain in flight takes, by its first descriptor; 0 if the
+    /// device does not have it.
     in_flight: Box<[u16]>,
     /// Number of free ring entries.
     free: u16,
@@ -136,7 +137,8 @@ impl Packed {
         let Some((at, word)) = self.first.take() else { return Ok(false) };
         let (_, count) = std::mem::take(&mut self.unpublished);
         self.arena.cell64(at)?.store(word.to_le(), Ordering::Release);
-        // The entries must be visible before the device's wish is read: the device does the mirror image.
+        // The entries must be visible before the device's wish is read: the device does the mirror
+        // image.
         fence(Ordering::SeqCst);
         let flags = self.arena.load_u16(self.layout.used + spec::EVENT_FLAGS, Ordering::Relaxed)?;
         match flags & 3 {

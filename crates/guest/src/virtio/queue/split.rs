@@ -1,7 +1,7 @@
 //! A split virtqueue (virtio 1.3, section 2.7).
 //!
-//! Descriptors are written once where that is possible: a buffer keeps its descriptor for life, and sending
-//! it again takes one entry in the available ring.
+//! Descriptors are written once where that is possible: a buffer keeps its descriptor for life, and
+//! sending it again takes one entry in the available ring.
 
 use super::layout::{BATCH, Descriptor, Layout, Used, need_event};
 use crate::memory::Arena;
@@ -109,7 +109,8 @@ impl Split {
         }
         self.arena.store_u16(self.layout.avail + spec::AVAIL_IDX, new, Ordering::Release)?;
         self.avail_seen = new;
-        // The index must be visible before the device's wish is read: the device does the mirror image.
+        // The index must be visible before the device's wish is read: the device does the mirror
+        // image.
         fence(Ordering::SeqCst);
         if self.event_idx {
             let at = self.layout.used

@@ -108,8 +108,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// What is offered arrives once and in order, what is used comes back once and in order, and neither
-    /// side sleeps while the other has something for it.
+    /// What is offered arrives once and in order, what is used comes back once and in order, and
+    /// neither side sleeps while the other has something for it.
     #[test]
     fn nothing_is_lost_or_doubled(steps in steps(), wrap: bool) {
         let (mut queue, mut model) = queue(8, true);
@@ -321,8 +321,8 @@ impl PackedModel {
 }
 
 proptest! {
-    /// Whatever lengths chains have and in whatever order they come back, the device gets each once and
-    /// whole, and so does the driver.
+    /// Whatever lengths chains have and in whatever order they come back, the device gets each once
+    /// and whole, and so does the driver.
     #[test]
     fn packed_chains_are_neither_lost_nor_torn(
         steps in prop::collection::vec((0u16..4, 1u16..4, any::<prop::sample::Index>()), 1..300),

@@ -1,4 +1,5 @@
-//! Commands of the control queue (5.1.6.5): bytes in, changes of the settings and results out. No memory, no queue.
+//! Commands of the control queue (5.1.6.5): bytes in, changes of the settings and results out. No
+//! memory, no queue.
 //!
 //! ```text
 //!   class, command, data --> Settings::execute --> Changes (for the data path)
@@ -19,14 +20,15 @@ use super::host::QueueHost;
 use super::settings::{Changes, Queues, Settings};
 use crate::spec::net::ctrl;
 
-/// The longest command that is read: a MAC filter table of some 10,000 addresses. A longer one is refused.
+/// The longest command that is read: a MAC filter table of some 10,000 addresses. A longer one is
+/// refused.
 pub(super) const COMMAND_MAX: usize = 64 << 10;
 
 /// The longest result.
 pub(super) const RESULT_MAX: usize = 64 << 10;
 
-/// A command was refused: it is unknown, belongs to a feature that was not negotiated, or its data are malformed. Nothing
-/// has changed.
+/// A command was refused: it is unknown, belongs to a feature that was not negotiated, or its data
+/// are malformed. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused;
 
@@ -50,9 +52,9 @@ pub(super) struct CommandCounts {
 }
 
 impl Settings {
-    /// Carries out one command, `class` and `command` bytes first. Data must have the command's length exactly, where
-    /// nothing else is said. `result` is empty; if the command is not refused, it is what the driver is given after the
-    /// acknowledgement.
+    /// Carries out one command, `class` and `command` bytes first. Data must have the command's
+    /// length exactly, where nothing else is said. `result` is empty; if the command is not
+    /// refused, it is what the driver is given after the acknowledgement.
     pub(super) fn execute(
         &mut self,
         bytes: &[u8],

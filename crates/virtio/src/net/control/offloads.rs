@@ -8,7 +8,8 @@ use crate::spec::net::feature;
 impl Settings {
     /// Carries out a command of class GUEST_OFFLOADS (5.1.6.5.8.1).
     ///
-    /// Linux counts VIRTIO_NET_F_GUEST_HDRLEN among the offloads that it sets. To the device it is none.
+    /// Linux counts VIRTIO_NET_F_GUEST_HDRLEN among the offloads that it sets. To the device it is
+    /// none.
     pub(super) fn offloads_set(&mut self, data: &[u8]) -> Outcome {
         self.require(feature::CTRL_GUEST_OFFLOADS)?;
         let wanted = data.try_into().map(u64::from_le_bytes).map_err(|_| Refused)?;

@@ -1,5 +1,5 @@
-//! Commands that say what is received: modes, the MAC filter table, VLANs; and the answer to an announcement request (5.1.6.5.1 to
-//! 5.1.6.5.4).
+//! Commands that say what is received: modes, the MAC filter table, VLANs; and the answer to an
+//! announcement request (5.1.6.5.1 to 5.1.6.5.4).
 
 use manifold_offload::MacAddr;
 use manifold_offload::spec::ethernet::VID_COUNT;
@@ -34,7 +34,8 @@ impl Settings {
         Ok(Changes::FILTERS)
     }
 
-    /// Carries out MAC_TABLE_SET (5.1.6.5.2), which has two tables, unicast and multicast. Each address counts by what it is, whichever table it came in.
+    /// Carries out MAC_TABLE_SET (5.1.6.5.2), which has two tables, unicast and multicast. Each
+    /// address counts by what it is, whichever table it came in.
     pub(super) fn mac_table_set(&mut self, data: &[u8]) -> Outcome {
         self.require(feature::CTRL_RX)?;
         let (first, rest) = mac_table(data)?;

@@ -1,7 +1,8 @@
 //! Device statistics (virtio 1.4, 5.1.6.5.11): those that [`QueueStatistics`] answers in full.
 //!
-//! Not offered are RX_CSUM (how many checksums were found good or bad), TX_GSO (what became of each unsegmented frame is
-//! up to its receivers) and the two SPEED types (the speed is no limit: nothing is dropped for it).
+//! Not offered are RX_CSUM (how many checksums were found good or bad), TX_GSO (what became of each
+//! unsegmented frame is up to its receivers) and the two SPEED types (the speed is no limit:
+//! nothing is dropped for it).
 
 use super::{CommandContext, Outcome, RESULT_MAX, Refused};
 use crate::net::settings::{Changes, Kind, Settings};
@@ -20,7 +21,8 @@ const TRANSMIT: [(u64, u64); 2] =
 const CONTROL: [(u64, u64); 1] = [(spec::CVQ, feature::DEVICE_STATS)];
 
 impl Settings {
-    /// Names the types that can be got with the features negotiated, and no others: Linux asks for all that are.
+    /// Names the types that can be got with the features negotiated, and no others: Linux asks for
+    /// all that are.
     pub(super) fn statistics_query(&self, data: &[u8], result: &mut Vec<u8>) -> Outcome {
         self.require(feature::DEVICE_STATS)?;
         if !data.is_empty() {
@@ -114,7 +116,8 @@ impl Settings {
     }
 }
 
-/// One element of `struct virtio_net_ctrl_queue_stats`: le16 queue, three reserved le16, le64 types.
+/// One element of `struct virtio_net_ctrl_queue_stats`: le16 queue, three reserved le16, le64
+/// types.
 #[derive(Clone, Copy)]
 struct Request {
     queue: u16,

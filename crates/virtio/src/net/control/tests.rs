@@ -75,8 +75,8 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
-    /// A refused command changes nothing at all; one that is done says what it changed, and keeps the promises made to
-    /// the data path.
+    /// A refused command changes nothing at all; one that is done says what it changed, and keeps
+    /// the promises made to the data path.
     #[test]
     fn refused_is_unchanged_and_done_is_consistent(
         features in any::<u64>(),

@@ -1,6 +1,7 @@
-//! This module records what a queue has taken and not given back in memory that outlives the process, the inflight buffer of
-//! vhost-user ("Inflight I/O tracking" in its specification). Whoever serves the queue next, after a crash, takes those
-//! chains again, in their old order, before new ones.
+//! This module records what a queue has taken and not given back in memory that outlives the
+//! process, the inflight buffer of vhost-user ("Inflight I/O tracking" in its specification).
+//! Whoever serves the queue next, after a crash, takes those chains again, in their old order,
+//! before new ones.
 //!
 //! ```text
 //!   pop:      entry in flight, with a count that says in which order
@@ -8,8 +9,9 @@
 //!   start:    a batch that stopped between 1 and 3 is finished or undone, as the ring says; the rest is taken again
 //! ```
 //!
-//! The memory is shared with the VMM. It is read when a queue starts and only written from then on: what it says is
-//! checked, once, and can at most make this queue take chains it need not have taken.
+//! The memory is shared with the VMM. It is read when a queue starts and only written from then on:
+//! what it says is checked, once, and can at most make this queue take chains it need not have
+//! taken.
 
 mod packed;
 mod split;
@@ -41,8 +43,9 @@ pub struct Inflight {
 }
 
 impl Inflight {
-    /// Returns the size in bytes of the part of one queue of `queue_size` descriptors. The parts of a device's queues follow each other, by
-    /// number; their sum is the `mmap size` of VHOST_USER_GET_INFLIGHT_FD.
+    /// Returns the size in bytes of the part of one queue of `queue_size` descriptors. The parts of
+    /// a device's queues follow each other, by number; their sum is the `mmap size` of
+    /// VHOST_USER_GET_INFLIGHT_FD.
     pub fn size(queue_size: u16, packed: bool) -> usize {
         let bytes = if packed { packed::bytes(queue_size) } else { split::bytes(queue_size) };
         bytes.next_multiple_of(ALIGNMENT)
@@ -84,8 +87,9 @@ impl Inflight {
         u64::from_ne_bytes(self.get(at))
     }
 
-    /// Writes `bytes`, after what was written before and before what is written next, as far as this process can be
-    /// interrupted in between. For other processes to see a part of it, this one must have ended; so no more is needed.
+    /// Writes `bytes`, after what was written before and before what is written next, as far as
+    /// this process can be interrupted in between. For other processes to see a part of it, this
+    /// one must have ended; so no more is needed.
     fn put<const N: usize>(&self, at: usize, bytes: [u8; N]) {
         if let Some(slice) = self.memory.slice(self.offset + at, N) {
             compiler_fence(Ordering::SeqCst);

@@ -1,7 +1,7 @@
 //! This is the layout `QueueRegionPacked`.
 //!
-//! Used descriptors overwrite available ones, so the region keeps copies. Its entries are linked: those of one chain, and
-//! those that are free.
+//! Used descriptors overwrite available ones, so the region keeps copies. Its entries are linked:
+//! those of one chain, and those that are free.
 
 use std::collections::VecDeque;
 
@@ -12,11 +12,12 @@ use crate::ring::{Chain, RingError};
 
 /// Offsets of `free_head` and of `old_free_head`.
 const FREE_HEAD_AT: [usize; 2] = [12, 14];
-/// Indices into [`FREE_HEAD_AT`] and positions: the value that is being worked on, and the one in force.
+/// Indices into [`FREE_HEAD_AT`] and positions: the value that is being worked on, and the one in
+/// force.
 const NEW: usize = 0;
 const OLD: usize = 1;
-/// Offset of `used_idx`, `old_used_idx`, `used_wrap_counter`, `old_used_wrap_counter` and two bytes of padding, which are
-/// written at once.
+/// Offset of `used_idx`, `old_used_idx`, `used_wrap_counter`, `old_used_wrap_counter` and two bytes
+/// of padding, which are written at once.
 const USED_AT: usize = 16;
 /// Offset of `desc`, and the size of an element: `DescStatePacked`.
 const DESC_AT: usize = 32;
@@ -77,7 +78,8 @@ pub(in crate::ring) struct Resubmitted {
 }
 
 impl Resubmitted {
-    /// Returns a descriptor of the chain; an error if the chain goes on where there are no more: the region is wrong.
+    /// Returns a descriptor of the chain; an error if the chain goes on where there are no more:
+    /// the region is wrong.
     pub(in crate::ring) fn descriptor(&self, index: u16) -> Result<Descriptor, RingError> {
         let found = self.descriptors.get(usize::from(index)).copied();
         found.ok_or(RingError::Loop(index))
@@ -85,9 +87,10 @@ impl Resubmitted {
 }
 
 impl PackedRecord {
-    /// Goes on with what `region` says, or begins it anew where it says nothing. `position` is where the queue would go on
-    /// without the region; `flags_at` reads the flags of a descriptor of the ring. The result is where used and, without
-    /// those to be taken again, available descriptors go on; `None`: as without a region.
+    /// Goes on with what `region` says, or begins it anew where it says nothing. `position` is
+    /// where the queue would go on without the region; `flags_at` reads the flags of a descriptor
+    /// of the ring. The result is where used and, without those to be taken again, available
+    /// descriptors go on; `None`: as without a region.
     pub(in crate::ring) fn new<E>(
         region: Inflight,
         size: u16,
@@ -152,7 +155,8 @@ impl PackedRecord {
         self.region.put_u16(VERSION_AT, VERSION);
     }
 
-    /// Clears the marks of free entries; those of a batch that was just being given back may still have them.
+    /// Clears the marks of free entries; those of a batch that was just being given back may still
+    /// have them.
     fn clear_free(&self, head: u16) {
         let mut entry = head;
         for _ in 0..self.size {
@@ -164,8 +168,8 @@ impl PackedRecord {
         }
     }
 
-    /// Copies out the chains in flight. An entry belongs to one chain; what contradicts itself is forgotten. The work is
-    /// bounded by the number of entries, whatever is in them.
+    /// Copies out the chains in flight. An entry belongs to one chain; what contradicts itself is
+    /// forgotten. The work is bounded by the number of entries, whatever is in them.
     fn collect(&mut self) {
         let mut claimed = vec![false; usize::from(self.size)];
         for first in 0..self.size {
@@ -223,8 +227,8 @@ impl PackedRecord {
         total.min(usize::from(self.size)) as u16
     }
 
-    /// Links all entries that no chain to be taken again has, and puts the result in force. Whenever it is interrupted,
-    /// what was in force leads through free entries only.
+    /// Links all entries that no chain to be taken again has, and puts the result in force.
+    /// Whenever it is interrupted, what was in force leads through free entries only.
     fn relink(&mut self, position: u16) {
         let mut free = vec![true; usize::from(self.size)];
         for chain in &self.resubmit {
@@ -267,7 +271,8 @@ impl PackedRecord {
         }
     }
 
-    /// Records a chain that is taken from the ring; at most as many descriptors in all as the queue has.
+    /// Records a chain that is taken from the ring; at most as many descriptors in all as the queue
+    /// has.
     pub(in crate::ring) fn take(&mut self, id: u16, descriptors: &[Descriptor]) {
         let first = self.free_head;
         let (mut last, mut entry) = (first, first);
@@ -322,7 +327,8 @@ impl PackedRecord {
         }
     }
 
-    /// Records that the first used descriptor of a batch is about to be written, after which used descriptors go on at `position`.
+    /// Records that the first used descriptor of a batch is about to be written, after which used
+    /// descriptors go on at `position`.
     pub(in crate::ring) fn publish(&mut self, position: u16) {
         let batch = std::mem::take(&mut self.batch);
         batch.iter().for_each(|taken| self.free(*taken));

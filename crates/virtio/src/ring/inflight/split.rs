@@ -28,15 +28,17 @@ pub(in crate::ring) struct SplitRecord {
     counter: u64,
     /// Heads completed and not published.
     batch: Vec<u16>,
-    /// Heads to take again. They are found where the available ring has its entries `again_from` on.
+    /// Heads to take again. They are found where the available ring has its entries `again_from`
+    /// on.
     resubmit: Vec<u16>,
     resubmit_from: u16,
 }
 
 impl SplitRecord {
-    /// Goes on with what `region` says, or begins it anew where it says nothing. `used` is the index of the used ring,
-    /// and `published` what it will be taken for if the region is new. The result is where used and, without those to be
-    /// taken again, available entries go on; `None`: as without a region.
+    /// Goes on with what `region` says, or begins it anew where it says nothing. `used` is the
+    /// index of the used ring, and `published` what it will be taken for if the region is new. The
+    /// result is where used and, without those to be taken again, available entries go on; `None`:
+    /// as without a region.
     pub(in crate::ring) fn new(
         region: Inflight,
         size: u16,

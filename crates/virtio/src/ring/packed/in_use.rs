@@ -1,9 +1,10 @@
 //! Tells that a packed ring has been in use, although its VMM says that it begins.
 //!
-//! A VMM that connects again after the adapter has gone may not know how far the device was: QEMU (11.1 at least) does not,
-//! and says that the ring begins. Served from there it would move old frames and none of the new ones. The ring's memory tells,
-//! as every round leaves its mark: the driver sets AVAIL to its wrap counter and USED to the opposite, the device both to
-//! the wrap counter (virtio 1.3, 2.8.1), which is 1 in odd rounds, and the driver begins with zeros.
+//! A VMM that connects again after the adapter has gone may not know how far the device was: QEMU
+//! (11.1 at least) does not, and says that the ring begins. Served from there it would move old
+//! frames and none of the new ones. The ring's memory tells, as every round leaves its mark: the
+//! driver sets AVAIL to its wrap counter and USED to the opposite, the device both to the wrap
+//! counter (virtio 1.3, 2.8.1), which is 1 in odd rounds, and the driver begins with zeros.
 
 use std::sync::Arc;
 
@@ -11,15 +12,17 @@ use manifold_dma::Domain;
 
 use crate::ring::chain::{AVAIL, DESCRIPTOR, USED};
 
-/// Returns whether the packed ring of `size` descriptors at `address` is certainly not at a beginning, that is before the first
-/// descriptor of an odd round. Some that are not cannot be told. A ring that cannot be read is for who serves it to refuse.
+/// Returns whether the packed ring of `size` descriptors at `address` is certainly not at a
+/// beginning, that is before the first descriptor of an odd round. Some that are not cannot be
+/// told. A ring that cannot be read is for who serves it to refuse.
 pub fn is_in_use(domain: &Arc<Domain>, address: u64, size: u16) -> bool {
     let mut ring = vec![0; DESCRIPTOR * usize::from(size)];
     domain.reader().pin().read(address, &mut ring).is_ok() && shows_use(&ring)
 }
 
-/// Returns whether the flags show use. At a beginning there are descriptors of the coming round (AVAIL alone) and then those
-/// of the last one: used ones (neither) and what else their chains consist of (USED alone). Of the odd round before it nothing is left.
+/// Returns whether the flags show use. At a beginning there are descriptors of the coming round
+/// (AVAIL alone) and then those of the last one: used ones (neither) and what else their chains
+/// consist of (USED alone). Of the odd round before it nothing is left.
 fn shows_use(ring: &[u8]) -> bool {
     let (descriptors, _) = ring.as_chunks::<DESCRIPTOR>();
     let flags = || {
@@ -51,7 +54,8 @@ mod tests {
             [NEITHER; 4],
             [AVAIL_ALONE; 4],
             [AVAIL_ALONE, AVAIL_ALONE, NEITHER, NEITHER],
-            // Two rounds later: chains of two, the next one available; a chain that began at the end.
+            // Two rounds later: chains of two, the next one available; a chain that began at the
+            // end.
             [AVAIL_ALONE, AVAIL_ALONE, NEITHER, USED_ALONE],
             [USED_ALONE, NEITHER, USED_ALONE, NEITHER],
         ] {
