@@ -57,9 +57,12 @@ mod transmit;
 mod wake;
 mod worker;
 
-#[cfg(all(loom, test))]
+// Clippy knows test code by `cfg(test)` alone.
+#[cfg(loom)]
+#[cfg(test)]
 mod models;
-#[cfg(all(not(loom), test))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests;
 
 pub use config::{Direction, QueueConfig};
