@@ -236,7 +236,7 @@ pub struct Counters {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Drops {
     /// Name of the reason.
-    #[schema(example = "no_buffer")]
+    #[schema(example = "no_receive_buffer")]
     pub reason: String,
     /// Number of frames.
     pub frames: u64,
