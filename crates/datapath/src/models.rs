@@ -87,10 +87,10 @@ impl Ring {
     }
 }
 
-/// A frame is handed over and its sender's queue stops: the memory goes away only when the receipt
+/// A frame is handed over and its sender's queue stops: the memory goes away only when the completion
 /// is back, so the receiver's worker never touches memory that is gone.
 #[test]
-fn a_queue_waits_for_its_receipts() {
+fn a_queue_waits_for_its_completions() {
     loom::model(|| {
         let memory = Arc::new(AtomicBool::new(true));
         let (there, back) = (Arc::new(Ring::default()), Arc::new(Ring::default()));
@@ -116,26 +116,26 @@ fn a_queue_waits_for_its_receipts() {
 
 /// Two workers meet while a frame is on its way between them, and a queue moves from the second to
 /// the first: it is laid down before it is picked up, and the frame has been delivered and its
-/// receipt returned before either.
+/// completion returned before either.
 #[test]
 fn nothing_is_in_flight_when_queues_move() {
     loom::model(|| {
         let barrier = Arc::new(PhaseBarrier::new(2));
-        let (frames, receipts) = (Arc::new(Ring::default()), Arc::new(Ring::default()));
+        let (frames, completions) = (Arc::new(Ring::default()), Arc::new(Ring::default()));
         // 0: at the second worker, 1: laid down.
         let queue = Arc::new(AtomicUsize::new(0));
         let second = {
-            let (barrier, frames, receipts, queue) = (
+            let (barrier, frames, completions, queue) = (
                 Arc::clone(&barrier),
                 Arc::clone(&frames),
-                Arc::clone(&receipts),
+                Arc::clone(&completions),
                 Arc::clone(&queue),
             );
             thread::spawn(move || {
                 let deliver = || {
                     if frames.take() {
                         assert_eq!(queue.load(Ordering::Relaxed), 0, "the queue has left");
-                        receipts.push();
+                        completions.push();
                     }
                 };
                 barrier.pass(1, deliver);
@@ -148,7 +148,7 @@ fn nothing_is_in_flight_when_queues_move() {
         frames.push();
         barrier.pass(1, || {});
         barrier.pass(2, || {});
-        assert!(receipts.take(), "still in flight");
+        assert!(completions.take(), "still in flight");
         barrier.pass(3, || {});
         assert_eq!(queue.load(Ordering::Relaxed), 1);
         second.join().unwrap();

@@ -196,7 +196,7 @@ fn uma_and_paul(
         ensure!(bad_checksums(&snmp)? == 0, "wrong checksums at {}", guest.name());
     }
     let drops = adapter.vf("vf0")?["counters"]["drops"].to_string();
-    ensure!(!drops.contains("bad_header"), "{drops}");
+    ensure!(!drops.contains("bad_net_header"), "{drops}");
     finish(adapter, [uma, paul])
 }
 
