@@ -32,7 +32,7 @@ pub(crate) struct Sender<'s> {
     pub(crate) pin: &'s Pinned<'s>,
     pub(crate) counters: &'s PairCounters,
     /// How many completions are outstanding for each frame, by its position in the burst.
-    pub(crate) outstanding: [u16; BURST],
+    pub(crate) outstanding: &'s mut [u16; BURST],
 }
 
 /// What a burst needs on its way: the switch that decides, and the side that it is delivered to.

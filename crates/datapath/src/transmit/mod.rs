@@ -242,7 +242,21 @@ impl<'t> TransmitBurst<'t> {
         let frames = frames.get_mut(..good).unwrap_or_default();
         self.egress.timer.end_stage(Stage::Read);
 
-        let outstanding = self.forward(&mut FrameBurst::new(frames, &pieces));
+        let mut outstanding = [0; BURST];
+        Forwarder {
+            switch: self.switch,
+            egress: self.egress,
+            source: Source::Function(self.function),
+            sender: Some(Sender {
+                function: self.instance,
+                pair: self.pair,
+                first: self.first,
+                pin: self.pin,
+                counters: self.counters,
+                outstanding: &mut outstanding,
+            }),
+        }
+        .forward(self.route, &mut FrameBurst::new(frames, &pieces));
         if self.in_flight.is_empty() && outstanding == [0; BURST] {
             ring.complete_all(&chains, |_| 0);
         } else {
@@ -267,28 +281,6 @@ impl<'t> TransmitBurst<'t> {
         timer.end_burst(chains.len());
         // The frames before a bad chain have gone out.
         taken.map(|()| chains.len())
-    }
-
-    /// Sends the frames through the switch. Returns how many completions are outstanding for each
-    /// chain.
-    #[inline]
-    fn forward(&mut self, burst: &mut FrameBurst<'_, '_>) -> [u16; BURST] {
-        let sender = Sender {
-            function: self.instance,
-            pair: self.pair,
-            first: self.first,
-            pin: self.pin,
-            counters: self.counters,
-            outstanding: [0; BURST],
-        };
-        let mut forwarder = Forwarder {
-            switch: self.switch,
-            egress: self.egress,
-            source: Source::Function(self.function),
-            sender: Some(sender),
-        };
-        forwarder.forward(self.route, burst);
-        forwarder.sender.map_or([0; BURST], |sender| sender.outstanding)
     }
 }
 
