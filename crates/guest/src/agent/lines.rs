@@ -1,9 +1,9 @@
-//! Collects lines from a descriptor that is read only when something is there.
+//! This module collects lines from a descriptor that is read only when something is there.
 
 use crate::{Error, Result};
 use std::os::fd::AsFd;
 
-/// Bytes of the longest line that is accepted.
+/// Length of the longest line that is accepted, in bytes.
 const LONGEST: usize = 1 << 20;
 
 /// Collects bytes until a line is complete.
