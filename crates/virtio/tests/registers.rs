@@ -1,4 +1,4 @@
-//! The register file under accesses of every size, alignment and order.
+//! These tests access the register file with every size, alignment and order.
 
 mod common;
 
@@ -9,8 +9,8 @@ use manifold_virtio::spec::{feature, status};
 use manifold_virtio::transport::layout;
 use proptest::prelude::*;
 
-/// A device in the middle of things: two queues configured, one of them enabled, and the control
-/// queue.
+/// Returns a device in the middle of things: two queues configured, one of them enabled, and the
+/// control queue.
 fn busy() -> (Rig, Control) {
     let mut rig = Rig::with_bus_master(config());
     let features = rig.offered() & !feature::RING_PACKED;
@@ -87,7 +87,7 @@ fn a_64_bit_register_is_written_at_once_too() {
     assert_eq!(rig.read::<8>(at), 0x1122_3344_5566_7788u64.to_le_bytes());
     rig.write32(reg::QUEUE_DESC + 4, 0x99);
     assert_eq!(rig.read::<8>(at), 0x99_5566_7788u64.to_le_bytes());
-    // Three registers in one access, none mixed with another.
+    // One access reads three registers, none mixed with another.
     let mut three = [0; 24];
     for (at, byte) in (1..).zip(&mut three) {
         *byte = at;
@@ -143,7 +143,7 @@ fn access() -> impl Strategy<Value = Access> {
         1 => Just(Access::Announce),
         6 => (0u8..9, 0u8..4, prop::collection::vec(0u8..3, 0..16))
             .prop_map(|(class, command, data)| Access::Command { class, command, data }),
-        // GUEST_OFFLOADS_SET and the coalescing commands as they should be.
+        // GUEST_OFFLOADS_SET and the coalescing commands are sent as they should be.
         2 => any::<u16>().prop_map(|bits| Access::Command {
             class: 5,
             command: 0,
@@ -195,7 +195,7 @@ proptest! {
                 Access::Announce => {
                     rig.device.announce();
                 }
-                // Wherever the device looks for its control queue by now.
+                // The command is put wherever the device looks for its control queue by now.
                 Access::Command { class, command, data } if start_busy => {
                     control.offer(&mut rig, class, command, &data);
                     rig.ring_doorbell(control.index);
@@ -217,7 +217,7 @@ proptest! {
             let running: Vec<u16> = rig.host.running().keys().copied().collect();
             let served: Vec<u16> =
                 state.queues.iter().filter(|q| q.running && q.index < 4).map(|q| q.index).collect();
-            // A control queue of a device without MQ is number 2.
+            // The control queue of a device without MQ is number 2.
             prop_assert!(running.iter().all(|index| served.contains(index)));
             for queue in &state.queues {
                 prop_assert!(!queue.running || queue.enabled);

@@ -1,5 +1,5 @@
-//! VIRTIO_F_IN_ORDER (virtio 1.3, 2.7.9 and 2.8.8): which used entries are written and which are
-//! left out.
+//! These tests check VIRTIO_F_IN_ORDER (virtio 1.3, 2.7.9 and 2.8.8): which used entries are
+//! written and which are left out.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail so")]
 
@@ -18,8 +18,8 @@ fn buffer(flags: u16) -> Descriptor {
     Descriptor { iova: BUFFERS, len: 100, flags, next: 0 }
 }
 
-/// What a driver of a split queue may rely on: of a batch, the first element in the ring, with the
-/// last head. So many chains are completed in one go.
+/// A driver of a split queue may rely on one element of each batch: the first in the ring, with the
+/// last head. `together` chains are completed in one go.
 fn split_batches(writable: &[bool], begin: u16, together: usize) {
     const SIZE: u16 = 64;
     let mut driver = Driver::new(SIZE, SPLIT);
@@ -73,7 +73,7 @@ fn split_batches(writable: &[bool], begin: u16, together: usize) {
     }
 }
 
-/// Offset of a used element in the used ring of 64.
+/// Returns the offset of a used element in the used ring of 64.
 fn driver_element(index: u16) -> u64 {
     4 + 8 * u64::from(index % 64)
 }

@@ -1,6 +1,6 @@
-//! Packed rings, any traffic: what a driver that keeps to the standard offers is what the device
-//! sees, and what the device gives back is what the driver finds, whatever the lengths, laps,
-//! tables, batches and pages.
+//! These tests send any traffic over packed rings: what a driver that keeps to the standard offers
+//! is what the device sees, and what the device gives back is what the driver finds, whatever the
+//! lengths, laps, tables, batches and pages.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail so")]
 
@@ -20,7 +20,7 @@ const TABLE: u64 = 16 * 6;
 struct Offer {
     /// Offset and length of each buffer.
     buffers: Vec<(u64, u32)>,
-    /// How many of them the device may only read.
+    /// Number of buffers that the device may only read.
     readable: usize,
     indirect: bool,
 }
@@ -29,9 +29,10 @@ struct Offer {
 enum Step {
     Offer(Offer),
     Take,
-    /// The one at this place among those taken; with VIRTIO_F_IN_ORDER the first.
+    /// The device completes the chain at this place among those taken; with VIRTIO_F_IN_ORDER the
+    /// first.
     Complete(usize),
-    /// How many of those taken last are put back.
+    /// The device puts back this many of those taken last.
     PutBack(usize),
     Publish,
     Arm,
@@ -53,7 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the device must see of a chain.
+/// The bytes that the device must see of a chain.
 #[derive(Clone, Debug)]
 struct Expected {
     id: u16,
@@ -73,7 +74,7 @@ proptest! {
         direct in 0..3usize,
     ) {
         let features = RingFeatures { event_index, indirect: true, packed: true, in_order };
-        // Contiguous, every second page of the file, or backwards.
+        // The pages are contiguous, every second page of the file, or backwards.
         let pages: Vec<Option<u64>> = (0..256)
             .map(|page| Some(PAGE_SIZE * match scatter { 0 => page, 1 => 2 * page, _ => 255 - page }))
             .collect();
@@ -124,7 +125,8 @@ proptest! {
                     waiting.push(Expected { id, descriptors, seen: [hold(read), hold(write)] });
                 }
                 Step::Take => {
-                    // Some in one go, if they are of the simple kind and where they are is known.
+                    // Some chains are taken in one go, if they are of the simple kind and where
+                    // they are is known.
                     let mut simple = Vec::new();
                     for access in [Access::Read, Access::Write] {
                         burst.pop_direct(direct, access, |chain, slice| {
@@ -161,7 +163,7 @@ proptest! {
                 Step::Complete(index) => {
                     if taken.is_empty() { continue }
                     let index = if in_order { 0 } else { index % taken.len() };
-                    // Those after it were taken later and can still be put back.
+                    // The chains after it were taken later and can still be put back.
                     newest_taken = newest_taken.min(taken.len() - 1 - index);
                     let (chain, _) = taken.remove(index);
                     let written = chain.writable / 2;

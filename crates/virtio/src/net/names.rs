@@ -1,9 +1,9 @@
-//! Names of feature bits, for people.
+//! This module names feature bits for people to read.
 
 use crate::spec::feature as common;
 use crate::spec::net::feature;
 
-/// One row for each constant: its mask, and its name as it is spelled.
+/// Makes one row of each constant: its mask, and its name as it is spelled.
 macro_rules! names {
     ($($module:ident: $($name:ident)*;)*) => {
         [$($(($module::$name, stringify!($name)),)*)*]
