@@ -1,4 +1,5 @@
-//! The fuzz target's body over a few thousand random inputs, valid frames with changes among them.
+//! This test runs the fuzz target's body over a few thousand random inputs, valid frames with
+//! changes among them.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

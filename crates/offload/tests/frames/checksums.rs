@@ -43,7 +43,7 @@ proptest! {
         short in any::<u16>(),
         long in any::<u32>(),
     ) {
-        // Not zero, so that the sum of nothing is not in question.
+        // The bytes are not all zero, so that the sum of nothing is not in question.
         let bytes = [&[1, 1], &bytes[..]].concat();
         let mut sum = Sum::new();
         sum.add_u16(short);
@@ -84,7 +84,7 @@ proptest! {
     ) {
         let mut frame = packet.build();
         let end = frame.len();
-        // Not part of the packet, nor of its checksum.
+        // The padding is not part of the packet, nor of its checksum.
         frame.extend(vec![0xa5; padding]);
         prop_assert_eq!(verify(&frame, &parse(&frame)), Verdict::Valid);
         let at = packet.transport_at() + at.index(end - packet.transport_at());
@@ -118,7 +118,7 @@ fn what_is_not_in_the_frame_is_not_written() {
 
 #[test]
 fn a_zero_is_written_ffff_in_udp_alone() {
-    // A sum of ffffh.
+    // The sum is ffffh.
     let mut sum = Sum::new();
     sum.add(&[0xff, 0xfe, 0, 1]);
     assert_eq!((sum.fold(), sum.checksum()), (0xffff, 0));
@@ -135,7 +135,7 @@ fn a_gigabyte_of_ones_does_not_overflow() {
         sum.add(&ones);
     }
     assert_eq!(sum.fold(), 0xffff);
-    // The copying sum, an odd number of bytes at a time.
+    // The copying sum gets an odd number of bytes at a time.
     let mut to = vec![0; (1 << 20) - 1];
     let mut sum = Sum::new();
     for _ in 0..4 {
