@@ -1,4 +1,5 @@
-//! Property tests of a domain: the fuzz target's model, on operations that mean something.
+//! These are property tests of a domain: the fuzz target's model, on operations that mean
+//! something.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
