@@ -1,14 +1,15 @@
-//! Declared registers: what each bit lets software do, and what each reset does to it.
+//! This module declares registers: what each bit lets software do, and what each reset does to it.
 
 use crate::spec::CONFIG_SIZE;
 
 /// A reset that reaches a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
-    /// Function-level reset (PCIe Base 6.0, section 6.6.2). Sticky bits survive it, as do those
-    /// that belong to the link rather than to the function.
+    /// A function-level reset (PCIe Base 6.0, section 6.6.2) reached the function. Sticky bits
+    /// survive it, as do those that belong to the link rather than to the function.
     Flr,
-    /// Conventional hot reset (section 6.6.1), as from the port above. Sticky bits survive it.
+    /// A conventional hot reset (section 6.6.1) came, as from the port above. Sticky bits survive
+    /// it.
     Conventional,
 }
 
@@ -321,7 +322,7 @@ mod tests {
     }
 
     proptest! {
-        /// However an access is cut up, every byte within the space is in exactly one piece.
+        /// Every byte within the space is in exactly one piece, however an access is cut up.
         #[test]
         fn dwords_cover_the_access(offset: u16, len in 0_usize..5000) {
             let mut at = usize::from(offset);

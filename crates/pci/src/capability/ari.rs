@@ -1,4 +1,4 @@
-//! Alternative Routing-ID Interpretation (PCIe Base 6.0, section 7.8.8).
+//! This module makes Alternative Routing-ID Interpretation (PCIe Base 6.0, section 7.8.8).
 
 use super::structure::Structure;
 use crate::spec::ari;

@@ -85,7 +85,8 @@ fn only_what_a_pf_implements_can_be_set_in_its_command_register() {
 #[test]
 fn an_access_need_not_know_where_registers_begin() {
     let mut pf = pf();
-    // Across Command, Status, Revision ID, ... up to the second byte of BAR 1, from an odd offset.
+    // The write goes across Command, Status, Revision ID, ... up to the second byte of BAR 1, from
+    // an odd offset.
     let mut data = [0xff; 18];
     data[0] = 0;
     let events = pf.write(3, &data);
@@ -147,7 +148,8 @@ fn capabilities_are_where_they_have_room() {
 fn vendor_writes_are_stored_where_they_may_be_and_always_told() {
     let mut pf = pf();
     let start = pf.vendor_capability_offset(4).unwrap();
-    // From the last byte of capability 3, which is read-only, to the middle of capability 4.
+    // The write goes from the last byte of capability 3, which is read-only, to the middle of
+    // capability 4.
     let events: Vec<_> = pf.write(start - 1, &[0xaa; 11]).into_iter().collect();
     assert_eq!(
         events,

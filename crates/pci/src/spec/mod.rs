@@ -1,4 +1,4 @@
-//! The registers of a PCIe endpoint, as the standard numbers them.
+//! This module lists the registers of a PCIe endpoint, as the standard numbers them.
 //!
 //! Offsets are in bytes, from the start of configuration space ([`header`]) or of the capability.
 //! Sections are those of PCIe Base 6.0. Masks and bits are in the register's own width. Nothing
@@ -8,7 +8,7 @@ pub mod aer;
 pub mod express;
 pub mod sriov;
 
-/// Bytes in a function's configuration space (section 7.2).
+/// Size in bytes of a function's configuration space (section 7.2).
 pub const CONFIG_SIZE: usize = 4096;
 
 /// The type 0 configuration space header (sections 7.5.1.1 and 7.5.1.2).
@@ -43,9 +43,9 @@ pub mod header {
     pub const HEADER_TYPE: u16 = 0x0e;
     /// Header Type: the bits of the layout, without Multi-Function Device.
     pub const HEADER_TYPE_LAYOUT: u8 = 0x7f;
-    /// The first of six base address registers (section 7.5.1.2.1).
+    /// First of six base address registers (section 7.5.1.2.1).
     pub const BAR0: u16 = 0x10;
-    /// The last of six base address registers.
+    /// Last of six base address registers.
     pub const BAR5: u16 = 0x24;
     /// BAR: the address is an I/O address.
     pub const BAR_IO: u32 = 1 << 0;
@@ -63,13 +63,13 @@ pub mod header {
     pub const CAPABILITIES: u16 = 0x34;
     /// Interrupt Line and Interrupt Pin, a byte each.
     pub const INTERRUPT_LINE: u16 = 0x3c;
-    /// Bytes of the header; capabilities follow.
+    /// Size of the header in bytes; capabilities follow.
     pub const SIZE: u16 = 0x40;
 }
 
 /// The lists of capabilities (sections 7.5.1.1.11 and 7.6.3).
 pub mod list {
-    /// Where extended capabilities begin: the first one is here.
+    /// Offset where extended capabilities begin.
     pub const EXTENDED: u16 = 0x100;
     /// Next pointer of a capability, 8 bits, from the capability's start.
     pub const NEXT: u16 = 1;
@@ -83,7 +83,7 @@ pub mod list {
 pub mod power {
     /// Capability ID.
     pub const ID: u8 = 0x01;
-    /// Bytes of the capability.
+    /// Size of the capability in bytes.
     pub const SIZE: u16 = 0x08;
     /// Power Management Capabilities, 16 bits.
     pub const PMC: u16 = 0x02;
@@ -105,7 +105,7 @@ pub mod power {
 pub mod msix {
     /// Capability ID.
     pub const ID: u8 = 0x11;
-    /// Bytes of the capability.
+    /// Size of the capability in bytes.
     pub const SIZE: u16 = 0x0c;
     /// Message Control, 16 bits.
     pub const CONTROL: u16 = 0x02;
@@ -121,9 +121,9 @@ pub mod msix {
     pub const PBA: u16 = 0x08;
     /// Table Offset, PBA Offset: the bits of the BAR indicator.
     pub const BIR: u32 = 0b111;
-    /// The most vectors a function can have.
+    /// Largest number of vectors a function can have.
     pub const MAX_VECTORS: u16 = 2048;
-    /// Bytes of a table entry: message address, upper address, data, vector control.
+    /// Size of a table entry in bytes: message address, upper address, data, vector control.
     pub const ENTRY_SIZE: u64 = 16;
     /// Vector Control: Mask Bit.
     pub const VECTOR_MASKED: u32 = 1 << 0;
@@ -141,9 +141,9 @@ pub mod vendor {
 pub mod acs {
     /// Extended capability ID.
     pub const ID: u16 = 0x000d;
-    /// Version.
+    /// Version of the capability.
     pub const VERSION: u8 = 1;
-    /// Bytes of the capability, without an egress control vector.
+    /// Size of the capability in bytes, without an egress control vector.
     pub const SIZE: u16 = 0x08;
 }
 
@@ -151,9 +151,9 @@ pub mod acs {
 pub mod ari {
     /// Extended capability ID.
     pub const ID: u16 = 0x000e;
-    /// Version.
+    /// Version of the capability.
     pub const VERSION: u8 = 1;
-    /// Bytes of the capability.
+    /// Size of the capability in bytes.
     pub const SIZE: u16 = 0x08;
 }
 
@@ -161,9 +161,9 @@ pub mod ari {
 pub mod serial {
     /// Extended capability ID.
     pub const ID: u16 = 0x0003;
-    /// Version.
+    /// Version of the capability.
     pub const VERSION: u8 = 1;
-    /// Bytes of the capability.
+    /// Size of the capability in bytes.
     pub const SIZE: u16 = 0x0c;
     /// Serial Number, lower 32 bits.
     pub const LOWER: u16 = 0x04;
