@@ -262,7 +262,8 @@ fn configurations_out_of_range_are_refused() {
     let error = make(NetConfig { offer, ..ok.clone() }).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the features offered do not go together: VIRTIO_NET_F_CTRL_RX requires VIRTIO_NET_F_CTRL_VQ"
+        "the features offered do not go together: \
+         VIRTIO_NET_F_CTRL_RX requires VIRTIO_NET_F_CTRL_VQ"
     );
     let offer = net_feature::MQ;
     let error = make(NetConfig { offer, ..ok.clone() }).unwrap_err();

@@ -130,13 +130,16 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 fn access() -> impl Strategy<Value = Access> {
     let bar = || prop_oneof![9 => Just(0u8), 1 => any::<u8>()];
     prop_oneof![
-        4 => (bar(), offset(), 0usize..80).prop_map(|(bar, offset, len)| Access::Read { bar, offset, len }),
+        4 => (bar(), offset(), 0usize..80)
+            .prop_map(|(bar, offset, len)| Access::Read { bar, offset, len }),
         12 => (bar(), offset(), bytes())
             .prop_map(|(bar, offset, data)| Access::Write { bar, offset, data }),
         1 => (0usize..7, any::<u8>(), 0usize..8)
             .prop_map(|(capability, offset, len)| Access::ConfigRead { capability, offset, len }),
         2 => (0usize..7, 0u8..24, bytes())
-            .prop_map(|(capability, offset, data)| Access::ConfigWrite { capability, offset, data }),
+            .prop_map(|(capability, offset, data)| {
+                Access::ConfigWrite { capability, offset, data }
+            }),
         1 => any::<bool>().prop_map(Access::BusMaster),
         1 => (0u16..6).prop_map(Access::Fail),
         1 => any::<bool>().prop_map(Access::Link),
@@ -212,8 +215,9 @@ proptest! {
             }
             prop_assert_eq!(rig.host.view(), rig.view(), "the host knows what is in force");
             let state = rig.device.state();
-            prop_assert!(state.status & status::DRIVER_OK == 0 || state.status & status::FEATURES_OK != 0);
-            prop_assert_eq!(state.failure.is_some(), state.status & status::DEVICE_NEEDS_RESET != 0);
+            let is_set = |bit: u8| state.status & bit != 0;
+            prop_assert!(!is_set(status::DRIVER_OK) || is_set(status::FEATURES_OK));
+            prop_assert_eq!(state.failure.is_some(), is_set(status::DEVICE_NEEDS_RESET));
             let running: Vec<u16> = rig.host.running().keys().copied().collect();
             let served: Vec<u16> =
                 state.queues.iter().filter(|q| q.running && q.index < 4).map(|q| q.index).collect();
@@ -243,7 +247,9 @@ proptest! {
 
     /// Reading never changes what a later read of the common configuration finds.
     #[test]
-    fn reads_have_no_effect_on_registers(reads in prop::collection::vec((offset(), 0usize..40), 1..20)) {
+    fn reads_have_no_effect_on_registers(
+        reads in prop::collection::vec((offset(), 0usize..40), 1..20),
+    ) {
         let (mut rig, _) = busy();
         let before: [u8; 64] = rig.read(0);
         for (offset, len) in reads {

@@ -355,7 +355,8 @@ proptest! {
     ) {
         // The pages are contiguous, every second page of the file, or backwards.
         let pages: Vec<Option<u64>> = (0..256)
-            .map(|page| Some(PAGE_SIZE * match scatter { 0 => page, 1 => 2 * page, _ => 255 - page }))
+            .map(|page| match scatter { 0 => page, 1 => 2 * page, _ => 255 - page })
+            .map(|page| Some(PAGE_SIZE * page))
             .collect();
         let features = RingFeatures { event_index, indirect: true, ..PLAIN };
         let addresses = QueueAddresses {
@@ -364,13 +365,15 @@ proptest! {
             driver: 0x2_0002,
             device: 0x3_0004,
         };
-        let mut driver = Driver::with(Guest::at(addresses, features, &pages, Permissions::READ_WRITE));
+        let guest = Guest::at(addresses, features, &pages, Permissions::READ_WRITE);
+        let mut driver = Driver::with(guest);
         let reader = driver.reader();
         let noise: Vec<u8> = (0..0x3_0000u32).map(|at| (at ^ at >> 8) as u8).collect();
         driver.put(BUFFERS, &noise);
         driver.set_available(start);
         driver.put(addresses.device + 2, &start.to_le_bytes());
-        let mut queue = SplitQueue::new(addresses, features).unwrap().resume(QueueState { next_avail: start, next_used: start }).unwrap();
+        let state = QueueState { next_avail: start, next_used: start };
+        let mut queue = SplitQueue::new(addresses, features).unwrap().resume(state).unwrap();
         let mut used = 0u16;
         for (buffers, readable, table, completes) in chains {
             let readable = readable.min(buffers.len());
@@ -380,8 +383,13 @@ proptest! {
             };
             let direct = table.unwrap_or(buffers.len()).min(buffers.len());
             for (index, buffer) in buffers.iter().enumerate() {
-                let (at, next) = if index < direct { (index, index + 1) } else { (index - direct, index - direct + 1) };
-                let descriptor = Descriptor { iova: buffer.at, len: buffer.len, flags: flags(index), next: next as u16 };
+                let at = if index < direct { index } else { index - direct };
+                let descriptor = Descriptor {
+                    iova: buffer.at,
+                    len: buffer.len,
+                    flags: flags(index),
+                    next: (at + 1) as u16,
+                };
                 if index < direct {
                     driver.descriptor(at as u16, descriptor);
                 } else {

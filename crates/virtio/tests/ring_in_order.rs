@@ -114,16 +114,21 @@ proptest! {
         let mut waiting = chains.iter().peekable();
         while waiting.peek().is_some() {
             let mut offered = Vec::new();
-            while let Some((count, writes)) = waiting.next_if(|(count, _)| *count as u16 <= driver.free()) {
-                let buffers: Vec<_> = (0..*count).map(|_| buffer(if *writes { WRITE } else { 0 })).collect();
+            while let Some((count, writes)) =
+                waiting.next_if(|(count, _)| *count as u16 <= driver.free())
+            {
+                let flags = if *writes { WRITE } else { 0 };
+                let buffers: Vec<_> = (0..*count).map(|_| buffer(flags)).collect();
                 offered.push((driver.offer(&buffers).unwrap(), *writes));
             }
             for batch in offered.chunks(burst_size) {
                 let mut burst = queue.open(&pin).unwrap();
-                let taken: Vec<_> = batch.iter().map(|_| burst.pop(|_, _| true).unwrap().unwrap()).collect();
+                let taken: Vec<_> =
+                    batch.iter().map(|_| burst.pop(|_, _| true).unwrap().unwrap()).collect();
                 for (chains, batch) in taken.chunks(together).zip(batch.chunks(together)) {
                     let written = |n: usize| if batch[n].1 { 1 + u32::from(batch[n].0) } else { 0 };
-                    prop_assert!(chains.iter().map(|chain| chain.head).eq(batch.iter().map(|(id, _)| *id)));
+                    let ids = batch.iter().map(|(id, _)| *id);
+                    prop_assert!(chains.iter().map(|chain| chain.head).eq(ids));
                     match chains {
                         [chain] => burst.complete(chain, written(0)),
                         _ => burst.complete_all(chains, written),

@@ -76,7 +76,8 @@ proptest! {
         let features = RingFeatures { event_index, indirect: true, packed: true, in_order };
         // The pages are contiguous, every second page of the file, or backwards.
         let pages: Vec<Option<u64>> = (0..256)
-            .map(|page| Some(PAGE_SIZE * match scatter { 0 => page, 1 => 2 * page, _ => 255 - page }))
+            .map(|page| match scatter { 0 => page, 1 => 2 * page, _ => 255 - page })
+            .map(|page| Some(PAGE_SIZE * page))
             .collect();
         let guest = Guest::at(tight(size), features, &pages, Permissions::READ_WRITE);
         let noise: Vec<u8> = (0..0x3_0000u32).map(|at| (at ^ at >> 8) as u8).collect();
@@ -85,7 +86,8 @@ proptest! {
         let begin = Place { index: begin.0 % size, wrap: begin.1 };
         driver.begin_at(begin);
         let state = QueueState { next_avail: begin.bits(), next_used: begin.bits() };
-        let mut queue = PackedQueue::new(driver.guest.addresses, features).unwrap().resume(state).unwrap();
+        let queue = PackedQueue::new(driver.guest.addresses, features).unwrap();
+        let mut queue = queue.resume(state).unwrap();
         let reader = driver.guest.reader();
 
         let mut waiting: Vec<Expected> = Vec::new();
@@ -98,7 +100,8 @@ proptest! {
             prop_assert_eq!(burst.available().unwrap() > 0, !waiting.is_empty());
             match step {
                 Step::Offer(Offer { buffers, readable, indirect }) => {
-                    let list: Vec<Descriptor> = buffers.iter().enumerate().map(|(index, (at, len))| {
+                    let indexed = buffers.iter().enumerate();
+                    let list: Vec<Descriptor> = indexed.map(|(index, (at, len))| {
                         let flags = if index < readable { 0 } else { WRITE };
                         Descriptor { iova: BUFFERS + at, len: *len, flags, next: 0x5a5a }
                     }).collect();
@@ -138,7 +141,8 @@ proptest! {
                     for (chain, access, piece) in simple {
                         let expected = waiting.remove(0);
                         prop_assert_eq!((chain.head, 1), (expected.id, expected.descriptors));
-                        let seen = if access == Access::Read { [piece, vec![]] } else { [vec![], piece] };
+                        let seen =
+                            if access == Access::Read { [piece, vec![]] } else { [vec![], piece] };
                         prop_assert!(seen == expected.seen);
                         taken.push((chain, expected));
                         newest_taken += 1;
@@ -153,7 +157,8 @@ proptest! {
                     prop_assert_eq!(chain.is_some(), !waiting.is_empty());
                     let Some(chain) = chain else { continue };
                     let expected = waiting.remove(0);
-                    prop_assert_eq!((chain.head, chain.descriptors), (expected.id, expected.descriptors));
+                    prop_assert_eq!(chain.head, expected.id);
+                    prop_assert_eq!(chain.descriptors, expected.descriptors);
                     prop_assert_eq!(chain.readable as usize, seen[0].len());
                     prop_assert_eq!(chain.writable as usize, seen[1].len());
                     prop_assert!(seen == expected.seen);
@@ -184,8 +189,10 @@ proptest! {
                     let interrupt = burst.publish();
                     prop_assert_eq!(interrupt, !completed.is_empty());
                     let used = driver.used();
-                    let ends = |index: usize| completed.get(index + 1).is_none_or(|next| next.2 == 0);
-                    let expected: Vec<UsedBuffer> = completed.iter().enumerate().map(|(index, (id, written, sent))| {
+                    let ends =
+                        |index: usize| completed.get(index + 1).is_none_or(|next| next.2 == 0);
+                    let indexed = completed.iter().enumerate();
+                    let expected: Vec<UsedBuffer> = indexed.map(|(index, (id, written, sent))| {
                         let left_out = in_order && *sent == 1 && !ends(index);
                         UsedBuffer { id: *id, written: (!left_out).then_some(*written) }
                     }).collect();

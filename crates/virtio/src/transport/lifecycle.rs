@@ -37,7 +37,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
             match self.negotiated() {
                 Ok(features) => self.features = features,
                 Err(reason) => {
-                    tracing::debug!(features = ?self.driver_features, reason, "FEATURES_OK refused");
+                    let features = self.driver_features;
+                    tracing::debug!(?features, reason, "FEATURES_OK refused");
                     added &= !status::FEATURES_OK;
                 }
             }

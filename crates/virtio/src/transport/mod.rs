@@ -2,11 +2,11 @@
 //! and the life of its queues.
 //!
 //! ```text
-//!   driver's write to BAR0 --> common.rs (registers) -+-> lifecycle.rs --start/stop--> VirtioDevice
-//!   or through configuration   pci_cfg.rs             |   (which queues run)              |
-//!                                                     `-> doorbell ------notify-----------'
+//!   driver's write to BAR0 --> common.rs (registers) -+-> lifecycle.rs -start/stop-> VirtioDevice
+//!   or through configuration   pci_cfg.rs             |   (which queues run)             |
+//!                                                     `-> doorbell ------notify----------'
 //!
-//!   a queue's worker ---QueueEvents---> shared_status.rs (status, ISR, vectors: atomics) ---> MSI-X
+//!   a queue's worker --QueueEvents--> shared_status.rs (status, ISR, vectors: atomics) --> MSI-X
 //! ```
 //!
 //! [`VirtioPci`] knows nothing of networks, and a [`VirtioDevice`] nothing of registers. All
