@@ -67,7 +67,8 @@ proptest! {
 
     #[test]
     fn any_bytes_are_taken(mut bytes in vec(any::<u8>(), 0..200), kind in 0..4usize) {
-        if let (Some(field), Some(kind)) = (bytes.get_mut(12..14), [[8, 0], [0x86, 0xdd], [0x81, 0]].get(kind)) {
+        let kinds = [[8, 0], [0x86, 0xdd], [0x81, 0]];
+        if let (Some(field), Some(kind)) = (bytes.get_mut(12..14), kinds.get(kind)) {
             field.copy_from_slice(kind);
         }
         let layers = parse(&bytes);

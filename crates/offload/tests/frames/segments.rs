@@ -73,11 +73,15 @@ proptest! {
     }
 
     #[test]
-    fn partial_checksums_are_finished_by_the_receiver(packet in packet(3000), size in 100..2000u16) {
+    fn partial_checksums_are_finished_by_the_receiver(
+        packet in packet(3000),
+        size in 100..2000u16,
+    ) {
         let (header, frame) = packet.unsegmented(size, false);
         let request = check(header, &frame);
         let segments = Segments::new(&frame, &request, Checksums::Partial).unwrap();
-        for (got, expected) in write_all(&segments).into_iter().zip(reference(&packet, usize::from(size))) {
+        let expected = reference(&packet, usize::from(size));
+        for (got, expected) in write_all(&segments).into_iter().zip(expected) {
             let (header, mut unfinished) = expected.unfinished();
             prop_assert_eq!(segments.net_header(), header);
             prop_assert_eq!(&got, &unfinished);
@@ -87,7 +91,11 @@ proptest! {
     }
 
     #[test]
-    fn payload_that_is_elsewhere(packet in packet(3000), size in 100..2000u16, cut in any::<prop::sample::Index>()) {
+    fn payload_that_is_elsewhere(
+        packet in packet(3000),
+        size in 100..2000u16,
+        cut in any::<prop::sample::Index>(),
+    ) {
         let (header, frame) = packet.unsegmented(size, false);
         let request = check(header, &frame);
         let whole = Segments::new(&frame, &request, Checksums::Complete).unwrap();

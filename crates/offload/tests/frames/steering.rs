@@ -90,7 +90,11 @@ fn answer(packet: &Packet) -> Packet {
 
 proptest! {
     #[test]
-    fn the_hash_is_of_what_virtio_says(packet in packet(10), types in 0..0x200u32, key in any::<[u8; 40]>()) {
+    fn the_hash_is_of_what_virtio_says(
+        packet in packet(10),
+        types in 0..0x200u32,
+        key in any::<[u8; 40]>(),
+    ) {
         let frame = packet.build();
         let got = Hasher::new(&key).hash(&parse(&frame), &frame, types);
         let expected = expected(&packet, types)
