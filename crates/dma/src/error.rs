@@ -10,7 +10,8 @@ use crate::limits::PAGE_SIZE;
 pub enum Error {
     /// The size is zero, or address or size is not a multiple of [`PAGE_SIZE`].
     #[error(
-        "IOVA {iova:#x}, size {size:#x}: both must be multiples of {PAGE_SIZE:#x} and the size not zero"
+        "IOVA {iova:#x}, size {size:#x}: both must be multiples of {PAGE_SIZE:#x} and the size not \
+         zero"
     )]
     Unaligned {
         /// IOVA asked for.
