@@ -337,7 +337,10 @@ mod tests {
         }
 
         #[test]
-        fn byte_enables_confine_a_write(first in 0_usize..4, data in prop::collection::vec(any::<u8>(), 0..5)) {
+        fn byte_enables_confine_a_write(
+            first in 0_usize..4,
+            data in prop::collection::vec(any::<u8>(), 0..5),
+        ) {
             let write = Write::bytes(first, &data);
             let mut bytes = [0x5a; 4];
             for (place, byte) in bytes.iter_mut().skip(first).zip(&data) {

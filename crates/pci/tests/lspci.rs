@@ -207,7 +207,8 @@ fn the_pf_with_all_its_vfs() {
                     "IOVCtl:\tEnable+ Migration- Interrupt- MSE+ ARIHierarchy{hierarchy} \
                      10BitTagReq-"
                 ),
-                "Initial VFs: 256, Total VFs: 256, Number of VFs: 256, Function Dependency Link: 00",
+                "Initial VFs: 256, Total VFs: 256, Number of VFs: 256, \
+                 Function Dependency Link: 00",
                 &format!("VF offset: {offset}, stride: 1, Device ID: 1041"),
                 "Supported Page Size: 00000553, System Page Size: 00000001",
                 "Region 0: Memory at 0000000100000000 (64-bit, prefetchable)",

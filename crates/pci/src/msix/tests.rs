@@ -204,7 +204,10 @@ proptest! {
     /// The table is memory, but for the reserved bits, whatever the size and alignment of accesses.
     #[test]
     fn the_table_is_byte_accurate(
-        writes in prop::collection::vec((0_u64..80, prop::collection::vec(any::<u8>(), 0..24)), 0..20)
+        writes in prop::collection::vec(
+            (0_u64..80, prop::collection::vec(any::<u8>(), 0..24)),
+            0..20,
+        )
     ) {
         let msix = Msix::new(4).unwrap();
         let mut model = [[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]; 4].concat();
