@@ -1,4 +1,5 @@
-//! Asymmetric memory barriers: one side is passed all the time, the other hardly ever.
+//! This module has asymmetric memory barriers: one side is passed all the time, the other hardly
+//! ever.
 //!
 //! A full barrier makes a worker wait until its stores have reached the other cores, which takes as
 //! long as several frames. Linux can be asked to have one executed on all cores that run this
@@ -17,7 +18,7 @@ mod system {
     use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
     use std::time::Duration;
 
-    /// MEMBARRIER_CMD_PRIVATE_EXPEDITED, membarrier(2). The registration of it follows.
+    /// Number of MEMBARRIER_CMD_PRIVATE_EXPEDITED, membarrier(2); that of its registration follows.
     const PRIVATE_EXPEDITED: libc::c_long = 1 << 3;
     const REGISTER_PRIVATE_EXPEDITED: libc::c_long = 1 << 4;
 
@@ -46,8 +47,8 @@ mod system {
     /// Passes the side that is passed seldom.
     pub(crate) fn heavy() {
         fence(Ordering::SeqCst);
-        // Once registered, the call fails only for lack of memory. Going on without it would be a
-        // race.
+        // The call fails only for lack of memory once it is registered. Going on without it would
+        // be a race.
         while AGREED.load(Ordering::Relaxed) && !membarrier(PRIVATE_EXPEDITED) {
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -1,4 +1,4 @@
-//! The DMA domain of a function: maps, unmaps, and tells its readers.
+//! This module is the DMA domain of a function, which maps, unmaps, and tells its readers.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -15,7 +15,7 @@ use crate::pin::Slot;
 use crate::reader::Reader;
 use crate::snapshot::{Mapping, Permissions, Snapshot, Target};
 
-/// Memory that a mapping leads to.
+/// The memory that a mapping leads to.
 #[derive(Debug)]
 pub enum Backing {
     /// The memory is in a file that both sides can map, from `offset` (a multiple of the page
@@ -26,12 +26,12 @@ pub enum Backing {
         /// Offset of the mapping's first byte in the file.
         offset: u64,
     },
-    /// The memory is with the VMM alone, which gave no descriptor. Every access is a
+    /// The VMM alone has the memory, and gave no descriptor. Every access is a
     /// [`FaultReason::NotShared`](crate::FaultReason).
     NotShared,
 }
 
-/// Counts of a domain's mappings.
+/// The counts of a domain's mappings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Number of mappings.
@@ -72,7 +72,7 @@ impl Domain {
     /// virtual IOMMU with 4 KiB pages and 16 queue pairs of 1,024 buffers needs more.
     pub const MAX_MAPPINGS: usize = 1 << 20;
 
-    /// Returns an empty domain, Bus Master Enable clear, for the function called `name`.
+    /// Returns an empty domain with Bus Master Enable clear for the function called `name`.
     pub fn new(name: impl Into<String>) -> Arc<Self> {
         Arc::new(Domain {
             name: name.into(),

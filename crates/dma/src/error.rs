@@ -1,16 +1,17 @@
-//! Reasons why a mapping could not be made or removed.
+//! This module lists the reasons why a mapping could not be made or removed.
 
 use std::io;
 
 use crate::limits::PAGE_SIZE;
 
-/// Reason why a mapping could not be made or removed. The conditions are those of Linux's VFIO type
-/// 1 (v2) IOMMU, and limits that keep one client from taking what others need.
+/// The reason why a mapping could not be made or removed. The conditions are those of Linux's VFIO
+/// type 1 (v2) IOMMU, and limits that keep one client from taking what others need.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The size is zero, or address or size is not a multiple of [`PAGE_SIZE`].
     #[error(
-        "IOVA {iova:#x}, size {size:#x}: both must be multiples of {PAGE_SIZE:#x} and the size not zero"
+        "IOVA {iova:#x}, size {size:#x}: both must be multiples of {PAGE_SIZE:#x} and the size not \
+         zero"
     )]
     Unaligned {
         /// IOVA asked for.

@@ -1,4 +1,4 @@
-//! DMA faults: accesses of a function that were refused.
+//! This module records DMA faults: accesses of a function that were refused.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 /// Number of faults that a domain keeps, the latest ones.
 const KEPT: usize = 64;
 
-/// Direction of an access, seen from the function: `Read` fetches from guest memory, `Write` stores
-/// into it.
+/// The direction of an access, seen from the function: `Read` fetches from guest memory, `Write`
+/// stores into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
     /// The function reads memory.
@@ -28,7 +28,7 @@ impl fmt::Display for Access {
     }
 }
 
-/// Reason why an access was refused.
+/// The reason why an access was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultReason {
     /// Bus Master Enable is clear: the function may issue no memory requests (PCIe Base 6.0,
@@ -38,7 +38,7 @@ pub enum FaultReason {
     NotMapped,
     /// The range is mapped without the permission needed.
     NotPermitted,
-    /// `iova + len` exceeds 64 bits.
+    /// The sum `iova + len` exceeds 64 bits.
     AddressOverflow,
     /// The range is mapped, but its memory was not shared with a file descriptor, so there is no
     /// direct path to it.
@@ -63,7 +63,7 @@ impl fmt::Display for FaultReason {
     }
 }
 
-/// One refused access.
+/// A DMA fault is one refused access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("DMA fault: {access} of {len} bytes at IOVA {iova:#x}: {reason}")]
 pub struct Fault {
@@ -77,7 +77,7 @@ pub struct Fault {
     pub reason: FaultReason,
 }
 
-/// A domain's faults.
+/// The faults of a domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FaultReport {
     /// Number of faults since the domain was made.

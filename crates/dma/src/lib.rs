@@ -1,4 +1,4 @@
-//! DMA domains: what an IOMMU does for a function, in software.
+//! This crate implements DMA domains: what an IOMMU does for a function, in software.
 //!
 //! A [`Domain`] belongs to one PCIe function. The VMM (through VFIO's map and unmap) says which I/O
 //! virtual addresses (IOVAs) lead to which memory; a data path worker translates through a
@@ -6,13 +6,13 @@
 //! [`Fault`]. There is no other way for a function to reach memory.
 //!
 //! ```text
-//!   VMM: map / unmap                      worker: one burst
-//!        |                                    |
-//!        v                                    v
-//!   Domain ---- publishes a new ------> Reader::pin -> Pinned --slice(iova, len)--> Slice<'_> (host memory)
-//!   (mappings,  immutable snapshot      (marks the reader's       \
-//!    files,     to every reader;         own slot, never            `-> Fault, recorded in the domain
-//!    faults)    unmap waits for pins)    waits)
+//!   VMM: map / unmap                    worker: one burst
+//!        |                                  |
+//!        v                                  v
+//!   Domain ---- publishes a new ----> Reader::pin -> Pinned --slice(iova, len)--> Slice<'_>
+//!   (mappings,  immutable snapshot    (marks the reader's    \                    (host memory)
+//!    files,     to every reader;       own slot, never        `-> Fault, recorded
+//!    faults)    unmap waits for pins)  waits)                     in the domain
 //! ```
 //!
 //! - Snapshots are persistent B-trees that share structure, so one more mapping costs O(log n)

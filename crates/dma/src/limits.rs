@@ -1,4 +1,4 @@
-//! Sizes that hold for every domain.
+//! This module lists sizes that hold for every domain.
 
 /// Granularity of mappings in bytes.
 pub const PAGE_SIZE: u64 = 4096;

@@ -1,4 +1,4 @@
-//! Maps files into this process: the memory behind shared guest RAM.
+//! This module maps files into this process, as the memory behind shared guest RAM.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -13,8 +13,9 @@ use crate::error::Error;
 use crate::limits::{MAX_ADDRESS_SPACE, MAX_FILES, PAGE_SIZE};
 use crate::sigbus;
 
-/// File systems whose pages are in memory or on a local disk. On others (FUSE above all) whoever
-/// serves the file can withhold a page for ever, and with it the worker thread that touches it.
+/// Type numbers of file systems whose pages are in memory or on a local disk. On others (FUSE above
+/// all) whoever serves the file can withhold a page for ever, and with it the worker thread that
+/// touches it.
 const FILE_SYSTEMS: [u64; 9] = [
     0x0102_1994, // tmpfs, memfd
     0x9584_58f6, // hugetlbfs
@@ -27,7 +28,7 @@ const FILE_SYSTEMS: [u64; 9] = [
     0x2fc1_2fc1, // zfs
 ];
 
-/// Identity of a file, so that many mappings of one file share one `mmap`.
+/// The identity of a file, so that many mappings of one file share one `mmap`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileKey {
     device: u64,
@@ -46,7 +47,7 @@ impl HostAddress {
 
 // SAFETY: an address is a number; what makes using it sound is stated where it is used.
 unsafe impl Send for HostAddress {}
-// SAFETY: as above.
+// SAFETY: an address is a number; what makes using it sound is stated where it is used.
 unsafe impl Sync for HostAddress {}
 
 /// A shared mapping of a whole file, or of a part of something that has no size (a device node).
@@ -60,7 +61,7 @@ pub(crate) struct MappedFile {
     guard: ManuallyDrop<sigbus::Guard>,
 }
 
-/// Facts about a file descriptor before it is mapped.
+/// The facts about a file descriptor before it is mapped.
 #[derive(Clone, Copy, Debug)]
 struct FileInfo {
     key: FileKey,
@@ -70,8 +71,8 @@ struct FileInfo {
 }
 
 impl FileInfo {
-    /// Looks at a file of which `size` bytes from `offset` are to be mapped, to be written where
-    /// `write` says so.
+    /// Checks a file of which `size` bytes from `offset` are to be mapped, for writing if `write`
+    /// is true.
     fn check(fd: &OwnedFd, offset: u64, size: u64, write: bool) -> Result<Self, Error> {
         if !offset.is_multiple_of(PAGE_SIZE) {
             return Err(Error::UnalignedOffset(offset));
@@ -146,7 +147,7 @@ impl MappedFile {
         Ok((file.base, file))
     }
 
-    /// Returns the address of file offset `offset`, if `len` bytes from there are mapped and, where
+    /// Returns the address of file offset `offset`, if `len` bytes from there are mapped and, if
     /// asked for, writable.
     fn address(&self, offset: u64, len: u64, write: bool) -> Option<HostAddress> {
         let start = offset.checked_sub(self.offset)?;
@@ -168,8 +169,8 @@ impl MappedFile {
 
 impl Drop for MappedFile {
     fn drop(&mut self) {
-        // SAFETY: dropped here and nowhere else. The protection ends first: once unmapped, the
-        // range can be anybody's.
+        // SAFETY: the guard is dropped here and nowhere else. The protection ends first: once
+        // unmapped, the range can be anybody's.
         unsafe { ManuallyDrop::drop(&mut self.guard) };
         // SAFETY: no Slice outlives the snapshot that owns this mapping, so nothing points into it
         // any more.
@@ -184,7 +185,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Returns host memory of `size` bytes at `offset` of a file, writable where `write` says so. A
+    /// Returns host memory of `size` bytes at `offset` of a file, writable if `write` is true. A
     /// file that is mapped already is not mapped again.
     pub(crate) fn map(
         &mut self,
@@ -227,8 +228,8 @@ impl Files {
         let taken: u64 = taken.map(|file| file.len as u64).sum();
         let room = MAX_ADDRESS_SPACE.saturating_sub(taken);
         // The whole file is mapped, so that the next mapping of it needs no mmap and neighbours
-        // stay contiguous; just the range where the whole does not fit, cannot be mapped or has no
-        // size.
+        // stay contiguous; only the range is mapped if the whole does not fit, cannot be mapped or
+        // has no size.
         let whole = info.size.map(|length| length - length % PAGE_SIZE).filter(|len| *len <= room);
         if let Some(length) = whole
             && let Ok(file) = MappedFile::new(fd, 0, length, info.writable)

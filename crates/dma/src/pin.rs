@@ -1,4 +1,4 @@
-//! Lets a worker pin the mappings that a VMM is about to change.
+//! This module lets a worker pin the mappings that a VMM is about to change.
 //!
 //! This is read-copy-update. The worker never waits: it marks its slot, reads the current
 //! snapshot's address, and clears the mark when its burst is over. Whoever changes mappings puts a
@@ -19,7 +19,7 @@ use crate::snapshot::Snapshot;
 /// Number of looks at a busy slot before going to sleep, which take about as long as a long burst.
 #[cfg(not(loom))]
 const SPINS: u32 = 1024;
-/// Length of one sleep while a reader holds its pin, or has lost the processor, for longer.
+/// Length of one sleep while a reader holds its pin for longer, or has lost the processor.
 #[cfg(not(loom))]
 const SLEEP: Duration = Duration::from_micros(20);
 
@@ -51,9 +51,9 @@ impl Slot {
     pub(crate) unsafe fn pin(&self) -> *const Snapshot {
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Ordering::Release);
-        // This marks, passes a barrier and reads the address. `replace` writes the address, passes
-        // its barrier and looks for the mark. One of the two sees what the other wrote: either this
-        // is the new snapshot, or `replace` waits.
+        // The slot is marked, then a barrier is passed, then the address is read. `replace` writes
+        // the address, passes its barrier and looks for the mark. One of the two sees what the
+        // other wrote: either this is the new snapshot, or `replace` waits.
         barrier::light();
         self.current.load(Ordering::Acquire)
     }
@@ -89,7 +89,7 @@ pub(crate) struct Retired<'s> {
 impl Drop for Retired<'_> {
     fn drop(&mut self) {
         let mut looks = 0;
-        // If the slot was not pinned, a later pin read the new address. If it was, any other value
+        // A later pin read the new address if the slot was not pinned. If it was, any other value
         // will do, for the same reason.
         while !self.seen.is_multiple_of(2)
             && self.slot.sequence.load(Ordering::Acquire) == self.seen
@@ -126,7 +126,8 @@ impl Drop for Slot {
     }
 }
 
-/// Unmap against a burst in flight, in every order in which their steps can be seen.
+/// These models run an unmap against a burst in flight, in every order in which their steps can be
+/// seen.
 #[cfg(loom)]
 #[cfg(test)]
 mod models {
@@ -148,7 +149,7 @@ mod models {
                     for _ in 0..2 {
                         // SAFETY: this thread alone pins, and releases before it pins again.
                         let snapshot = unsafe { slot.pin() };
-                        // SAFETY: pinned.
+                        // SAFETY: the slot is pinned.
                         let version = unsafe { (*snapshot).version };
                         if version == first {
                             assert!(
@@ -183,7 +184,8 @@ mod tests {
         Snapshot::new(imbl::OrdMap::new(), true)
     }
 
-    /// Under Miri this finds a snapshot that is freed too early, and an ordering that is too weak.
+    /// This test under Miri finds a snapshot that is freed too early, and an ordering that is too
+    /// weak.
     #[test]
     fn a_pinned_snapshot_is_not_freed() {
         let slot = Slot::new(snapshot());
@@ -195,7 +197,7 @@ mod tests {
                 while !done.load(Ordering::Relaxed) {
                     // SAFETY: this thread alone pins, and releases before it pins again.
                     let snapshot = unsafe { slot.pin() };
-                    // SAFETY: pinned.
+                    // SAFETY: the slot is pinned.
                     let (version, bus_master) =
                         unsafe { ((*snapshot).version, (*snapshot).bus_master) };
                     assert!(bus_master && version >= last);
@@ -230,14 +232,14 @@ mod tests {
             });
             thread::sleep(Duration::from_millis(20));
             assert!(!replaced.load(Ordering::SeqCst));
-            // SAFETY: pinned.
+            // SAFETY: the slot is pinned.
             let version = unsafe { (*old).version };
             // SAFETY: `old` is used no more.
             unsafe { slot.release() };
-            // SAFETY: released just now.
+            // SAFETY: the slot was released just now.
             let new = unsafe { slot.pin() };
             assert!(changing.join().is_ok());
-            // SAFETY: pinned.
+            // SAFETY: the slot is pinned.
             assert!(unsafe { (*new).version } > version);
             // SAFETY: `new` is used no more.
             unsafe { slot.release() };

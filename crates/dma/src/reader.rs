@@ -1,4 +1,4 @@
-//! Translates IOVAs for those who move data: they pin a snapshot, translate and let go.
+//! This module translates IOVAs for those who move data: they pin a snapshot, translate and let go.
 
 use std::cell::Cell;
 use std::fmt;
@@ -65,10 +65,10 @@ impl TranslationCache {
 
 /// One translator of a domain, owned by one worker (or one control thread).
 pub struct Reader {
-    /// Fault log of the domain.
+    /// Log of the domain's faults.
     faults: Arc<FaultLog>,
     slot: Arc<Slot>,
-    /// Number of [`Pinned`] that exist. They share one snapshot.
+    /// Number of [`Pinned`] that exist and share one snapshot.
     pins: Cell<usize>,
     pinned: Cell<*const Snapshot>,
     cache: TranslationCache,
@@ -100,7 +100,7 @@ impl Reader {
         }
     }
 
-    /// Pins the current mappings until the result is dropped. Never waits.
+    /// Pins the current mappings until the result is dropped, and never waits for it.
     ///
     /// Hold it for a burst, never across a sleep: map and unmap wait for it. For the same reason
     /// whoever holds it must not call the [domain](crate::Domain)'s methods that change mappings or
@@ -112,7 +112,7 @@ impl Reader {
             // SAFETY: a reader is not `Sync`, so this thread alone pins, and nothing is pinned now.
             let snapshot = unsafe { self.slot.pin() };
             self.pinned.set(snapshot);
-            // SAFETY: just pinned.
+            // SAFETY: the snapshot was just pinned.
             self.cache.check(unsafe { (*snapshot).version });
         }
         self.pins.set(pins + 1);
@@ -120,7 +120,7 @@ impl Reader {
     }
 }
 
-/// Mappings that stay as they are while this exists.
+/// A pin: mappings stay as they are while this exists.
 pub struct Pinned<'r> {
     reader: &'r Reader,
     _one_thread: PhantomData<*const ()>,
@@ -254,8 +254,8 @@ impl Pinned<'_> {
         })
     }
 
-    /// Returns the IOVA of memory that was translated a moment ago, if that is cached: the way
-    /// back, for whoever hands a buffer on to one who translates for himself.
+    /// Returns the IOVA of memory that was translated a moment ago, if that is cached. This is the
+    /// way back, for whoever hands a buffer on to a device that translates by itself.
     pub fn iova_of(&self, slice: &Slice<'_>) -> Option<u64> {
         let start = slice.as_ptr() as u64;
         let last = start.checked_add((slice.len() as u64).checked_sub(1)?)?;
@@ -286,7 +286,7 @@ impl Pinned<'_> {
     }
 
     /// Returns what [`Pinned::contiguous`] tries first: the host memory, if the translation is
-    /// cached. `None` says nothing; neither does it for zero bytes.
+    /// cached. `None` says only that it is not cached, and is always returned for zero bytes.
     #[inline]
     pub fn recall(&self, iova: u64, len: usize, access: Access) -> Option<Slice<'_>> {
         let recent = self.cached(iova, len, access)?;
@@ -307,7 +307,7 @@ impl Pinned<'_> {
             .find(|recent| iova >= recent.first && last <= recent.last && recent.permits(access))
     }
 
-    /// Translates all of the range; the result if it is one piece (empty, if the range is).
+    /// Translates all of the range; returns the result if it is one piece (empty, if the range is).
     fn whole(&self, iova: u64, len: usize, access: Access) -> Result<Option<Slice<'_>>, Fault> {
         // SAFETY: an empty slice covers no memory.
         let mut only = Some(unsafe { Slice::from_raw(NonNull::dangling().as_ptr(), 0) });
@@ -320,7 +320,8 @@ impl Pinned<'_> {
         Ok(only)
     }
 
-    /// Translates piece by piece until `each` returns false (the result, then) or a fault is found.
+    /// Translates piece by piece until `each` returns false (which is the result then) or a fault
+    /// is found.
     fn walk<'s>(
         &'s self,
         iova: u64,
@@ -355,7 +356,8 @@ impl Pinned<'_> {
                 if at == iova {
                     self.cache_mapping(first, mapping, base);
                 }
-                // SAFETY: as above.
+                // SAFETY: a run is made of mapped memory of the pinned snapshot, which outlives
+                // `'s`.
                 return Ok(each(unsafe { Slice::from_raw(run.start, run.length) }));
             }
             at = mapping.last + 1;
@@ -388,8 +390,8 @@ impl Pinned<'_> {
     }
 }
 
-/// A quicker [`Pinned::recall`] for many ranges in a row that mostly lie in one mapping. It keeps
-/// the last one at hand.
+/// A window is a quicker [`Pinned::recall`] for many ranges in a row that mostly lie in one
+/// mapping. It keeps the last one at hand.
 #[derive(Debug)]
 pub struct Window<'p> {
     pin: &'p Pinned<'p>,
@@ -405,7 +407,7 @@ impl<'p> Window<'p> {
     #[inline]
     pub fn recall(&mut self, iova: u64, len: usize) -> Option<Slice<'p>> {
         let offset = iova.wrapping_sub(self.first);
-        // A length of zero bytes wraps, and is not less.
+        // The length minus one wraps for zero bytes, and is not less then.
         if offset < self.size && (len as u64).wrapping_sub(1) < self.size - offset {
             // SAFETY: the range lies inside a mapping of the pinned snapshot, which outlives the
             // result.

@@ -1,5 +1,6 @@
-//! Maps memory that a VMM shares with the adapter itself, outside of any domain: regions that a
-//! protocol hands over as a file descriptor, such as vhost-user's record of what is in flight.
+//! This module maps memory that a VMM shares with the adapter itself, outside of any domain:
+//! regions that a protocol hands over as a file descriptor, such as vhost-user's record of chains
+//! in flight.
 
 use std::os::fd::OwnedFd;
 

@@ -1,4 +1,4 @@
-//! Survives a client that truncates a file the adapter has mapped.
+//! This module survives a client that truncates a file the adapter has mapped.
 //!
 //! Touching a page past a file's end raises SIGBUS, which would end the process, and with it every
 //! other function's traffic. The handler puts private zero memory in place of the whole mapping of
@@ -20,7 +20,7 @@ use crate::limits::{MAX_FILES, PAGE_SIZE};
 /// Number of file mappings that can be protected at once: twice what one PF and 256 VFs may have.
 const SLOTS: usize = 2 * 257 * MAX_FILES;
 
-/// One protected range, written under [`WRITERS`] and read by the handler at any moment, which is
+/// One protected range, written under [`WRITERS`] and read by the handler at any moment. That is
 /// why there is a sequence number: odd while the slot is being written, different after every
 /// change.
 struct Slot {
@@ -67,7 +67,7 @@ impl Slot {
         self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
     }
 
-    /// Returns the range, if it holds `address`. A slot that is changing is not the one: the range
+    /// Returns the range, if it holds `address`. A slot that is changing cannot hold it: the range
     /// that is being accessed stays protected until after the access.
     fn range_with(&self, address: usize) -> Option<(usize, usize)> {
         let before = self.sequence.load(Ordering::Acquire);
@@ -80,7 +80,7 @@ impl Slot {
     }
 }
 
-/// Keeps a range protected until it is dropped, which must be before the range is unmapped.
+/// A guard keeps a range protected until it is dropped, which must be before the range is unmapped.
 #[derive(Debug)]
 pub(crate) struct Guard {
     slot: usize,
@@ -145,8 +145,8 @@ extern "C" fn handle(
             if !slot.lost.swap(true, Ordering::Relaxed) {
                 LOST_MAPPINGS.fetch_add(1, Ordering::Relaxed);
             }
-            // All of it is replaced, or at least the page where the system cannot promise that much
-            // memory.
+            // The whole range is replaced, or at least the page if the system cannot promise that
+            // much memory.
             for (start, len) in [(start, len), (address & !(PAGE - 1), PAGE)] {
                 // SAFETY: `protect`'s caller said that the range is a mapping of its own, touched
                 // by raw copies only; it is still mapped, because the access that brought us here

@@ -1,4 +1,4 @@
-//! Shared memory whose bounds and permissions were checked.
+//! This module has shared memory whose bounds and permissions were checked.
 
 use std::marker::PhantomData;
 use std::ptr;
@@ -52,7 +52,7 @@ impl<'p> Slice<'p> {
         self.ptr
     }
 
-    /// Returns the part from `offset` on; empty when `offset` is at or past the end.
+    /// Returns the part from `offset` on, which is empty if `offset` is at or past the end.
     #[inline]
     pub fn skip(&self, offset: usize) -> Slice<'p> {
         let offset = offset.min(self.len);
@@ -124,9 +124,10 @@ impl<'p> Slice<'p> {
     #[inline]
     pub fn copy_from(&self, source: &Slice<'_>) -> usize {
         let n = self.len.min(source.len);
-        // What a small frame has beyond its head, for which a call of the C library would take
-        // longer than the copy. SAFETY: both ranges hold at least n bytes; the first arm is taken
-        // for lengths that two overlapping blocks cover, and `ptr::copy` allows overlap.
+        // A call of the C library would take longer than copying what a small frame has beyond its
+        // head.
+        // SAFETY: both ranges hold at least n bytes; the first arm is taken for lengths that two
+        // overlapping blocks cover, and `ptr::copy` allows overlap.
         unsafe {
             match n {
                 HALF..BLOCK => two_blocks::<HALF>(source.ptr, self.ptr, n),
@@ -180,7 +181,7 @@ const TWO_BLOCKS: usize = 64;
 /// `len` is `N` to `2 * N`, and both ranges hold that much.
 #[inline(always)]
 unsafe fn two_blocks<const N: usize>(source: *const u8, target: *mut u8, len: usize) {
-    // SAFETY: promised by the caller; arrays of bytes may be unaligned.
+    // SAFETY: the caller promises the ranges; arrays of bytes may be unaligned.
     unsafe {
         let first = ptr::read_unaligned(source.cast::<[u8; N]>());
         let last = ptr::read_unaligned(source.add(len - N).cast::<[u8; N]>());

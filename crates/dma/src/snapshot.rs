@@ -1,4 +1,4 @@
-//! The mappings of a domain at one moment.
+//! This module has the mappings of a domain at one moment.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use crate::fault::Access;
 use crate::limits::PAGE_SIZE;
 use crate::memory::{HostAddress, MappedFile};
 
-/// Accesses that a function may make to a mapping. At least one must be set.
+/// The accesses that a function may make to a mapping. At least one must be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permissions {
-    /// The function may read.
+    /// True if the function may read.
     pub read: bool,
-    /// The function may write.
+    /// True if the function may write.
     pub write: bool,
 }
 
 impl Permissions {
-    /// Reading and writing.
+    /// Permissions for reading and writing.
     pub const READ_WRITE: Permissions = Permissions { read: true, write: true };
-    /// Reading only.
+    /// Permissions for reading only.
     pub const READ: Permissions = Permissions { read: true, write: false };
 
     pub(crate) fn allow(self, access: Access) -> bool {
@@ -37,7 +37,7 @@ impl Permissions {
 pub(crate) enum Target {
     Host {
         address: HostAddress,
-        /// Keeps the memory mapped.
+        /// File that keeps the memory mapped.
         file: Arc<MappedFile>,
     },
     NotShared,
@@ -56,7 +56,7 @@ pub(crate) struct Mapping {
 pub(crate) struct Snapshot {
     map: OrdMap<u64, Mapping>,
     pub(crate) bus_master: bool,
-    /// Number of this snapshot among all of all domains in this process, so that what was derived
+    /// Number of this snapshot among those of all domains in this process, so that what was derived
     /// from one is never taken for derived from another.
     pub(crate) version: u64,
 }

@@ -1,4 +1,4 @@
-//! A client that truncates the memory it shared harms itself only.
+//! These tests show that a client that truncates the memory it shared harms itself only.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -25,7 +25,7 @@ fn truncation_is_survived_reported_and_refused() {
 
     memory.file().set_len(0).unwrap();
     {
-        // In the burst that finds it: zeros, and writes that go nowhere.
+        // The burst that finds it reads zeros, and its writes go nowhere.
         let pin = reader.pin();
         let mut found = [1; 64];
         pin.read(0, &mut found).unwrap();
@@ -39,7 +39,7 @@ fn truncation_is_survived_reported_and_refused() {
         assert_eq!(&found, b"nowhere");
     }
     assert_eq!(domain.stats().truncated_files, 1);
-    // From the next on: faults, from whatever reader.
+    // All bursts from the next on fault, from whatever reader.
     for reader in [&reader, &domain.reader()] {
         let fault = reader.pin().read(0, &mut [0; 64]).unwrap_err();
         assert_eq!(fault.reason, FaultReason::Lost);

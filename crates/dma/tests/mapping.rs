@@ -1,4 +1,4 @@
-//! What a domain refuses, and what it costs.
+//! These tests check what a domain refuses, and what it costs.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -90,7 +90,7 @@ fn what_a_file_does_not_permit_is_refused() {
     let refused = domain.map(0, PAGE_SIZE, RW, memory.read_only_backing(0).unwrap());
     assert!(matches!(refused, Err(Error::ReadOnlyFile)));
     domain.map(0, PAGE_SIZE, Permissions::READ, memory.read_only_backing(0).unwrap()).unwrap();
-    // The same file again, this time writable, and a third time for reading.
+    // The file is mapped again, this time writable, and a third time for reading.
     domain.map(PAGE_SIZE, PAGE_SIZE, RW, memory.backing(PAGE_SIZE).unwrap()).unwrap();
     domain.map(0x8000, PAGE_SIZE, Permissions::READ, memory.read_only_backing(0).unwrap()).unwrap();
     let reader = domain.reader();
@@ -128,7 +128,7 @@ fn write_only_permission_writes_only() {
     domain.map(0, PAGE_SIZE, write, memory.backing(0).unwrap()).unwrap();
     let reader = domain.reader();
     let pin = reader.pin();
-    // Twice each: the second time from what is remembered.
+    // The test does each twice: the second time from what is remembered.
     for _ in 0..2 {
         pin.write(0, b"x").unwrap();
         assert_eq!(pin.read(0, &mut [0]).unwrap_err().reason, FaultReason::NotPermitted);
@@ -142,7 +142,7 @@ fn files_that_cannot_be_guest_memory_are_refused() {
         std::fs::File::options().read(!write).write(write).open(path).unwrap().into()
     };
     let map = |fd| domain.map(0, PAGE_SIZE, Permissions::READ, Backing::File { fd, offset: 0 });
-    // A file whose content somebody's code makes up.
+    // The content of this file is made up by somebody's code.
     assert!(matches!(map(open("/proc/self/maps", false)), Err(Error::FileSystem(0x9fa0))));
     assert!(matches!(map(open("/dev/null", true)), Err(Error::WriteOnlyFile)));
     assert!(matches!(map(open("/dev/null", false)), Err(Error::Map(_))));
@@ -169,7 +169,7 @@ fn one_client_cannot_take_what_all_need() {
     let huge = GuestMemory::new("huge", 1 << 50).unwrap();
     let refused = domain.map(1 << 50, 1 << 43, RW, huge.backing(0).unwrap());
     assert!(matches!(refused, Err(Error::AddressSpace { .. })));
-    // A little of a file that is too large to be mapped whole.
+    // This maps a little of a file that is too large to be mapped whole.
     domain.map(0, PAGE_SIZE, RW, huge.backing(1 << 49).unwrap()).unwrap();
     domain.reader().pin().write(0, b"here").unwrap();
     let mut found = [0; 4];
@@ -294,7 +294,7 @@ fn a_hundred_thousand_pages_are_one_mmap() {
     let memory = GuestMemory::new("hundred-thousand", PAGES * PAGE_SIZE).unwrap();
     let domain = domain();
     let reader = domain.reader();
-    // Each page of IOVAs at another place in the file, so that nothing can be merged.
+    // Each page of IOVAs is at another place in the file, so that nothing can be merged.
     let offset = |page: u64| page * 7919 % PAGES * PAGE_SIZE;
     for page in 0..PAGES {
         let backing = memory.backing(offset(page)).unwrap();

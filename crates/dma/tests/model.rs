@@ -1,4 +1,5 @@
-//! Property tests of a domain: the fuzz target's model, on operations that mean something.
+//! These are property tests of a domain: the fuzz target's model, on operations that mean
+//! something.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -11,7 +12,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn op() -> impl Strategy<Value = Op> {
-    let from = prop_oneof![8 => Just(From::ReadWrite), 2 => Just(From::ReadOnly), 1 => Just(From::NotShared)];
+    let from = prop_oneof![
+        8 => Just(From::ReadWrite),
+        2 => Just(From::ReadOnly),
+        1 => Just(From::NotShared),
+    ];
     let map = (
         0..PAGES,
         0..5u64,
@@ -33,11 +38,14 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => map,
         3 => (0..PAGES, 0..6u64).prop_map(|(page, pages)| Op::Unmap { page, pages }),
-        1 => prop::bool::weighted(0.2).prop_map(|all| if all { Op::UnmapAll } else { Op::BusMaster(true) }),
+        1 => prop::bool::weighted(0.2)
+            .prop_map(|all| if all { Op::UnmapAll } else { Op::BusMaster(true) }),
         1 => prop::bool::weighted(0.7).prop_map(Op::BusMaster),
         4 => (0..PAGES * PAGE_SIZE, len.clone()).prop_map(|(at, len)| Op::Read { at, len }),
-        4 => (0..PAGES * PAGE_SIZE, vec(any::<u8>(), 0..9000)).prop_map(|(at, data)| Op::Write { at, data }),
-        4 => (0..PAGES * PAGE_SIZE, len, access).prop_map(|(at, len, access)| Op::Contiguous { at, len, access }),
+        4 => (0..PAGES * PAGE_SIZE, vec(any::<u8>(), 0..9000))
+            .prop_map(|(at, data)| Op::Write { at, data }),
+        4 => (0..PAGES * PAGE_SIZE, len, access)
+            .prop_map(|(at, len, access)| Op::Contiguous { at, len, access }),
     ]
 }
 

@@ -1,4 +1,5 @@
-//! Whoever changes mappings waits for those who use them, and for no one else.
+//! These tests check that whoever changes mappings waits for those who use them, and for no one
+//! else.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -19,7 +20,7 @@ fn domain(memory: &GuestMemory) -> Arc<Domain> {
     domain
 }
 
-/// `change` must not return while a pin exists, and must once it does not.
+/// Checks that `change` does not return while a pin exists, and does once it is gone.
 fn waits(change: impl FnOnce(&Domain) + Send) {
     let memory = GuestMemory::new("waits", PAGE_SIZE).unwrap();
     let domain = domain(&memory);
@@ -68,7 +69,7 @@ fn a_pin_never_waits_for_a_change() {
     thread::scope(|scope| {
         let pin = held.pin();
         let changed = scope.spawn(|| domain.unmap(0, PAGE_SIZE).unwrap());
-        // The change waits for `held`; `free` meanwhile goes on, and sees it sooner or later.
+        // The change waits for `held`; `free` goes on meanwhile, and sees it sooner or later.
         let mut tries = 0;
         while free.pin().read(0, &mut [0]).is_ok() && tries < 2_000 {
             tries += 1;
@@ -130,7 +131,7 @@ fn a_worker_never_sees_what_was_unmapped() {
     let domain = Domain::new("vf0");
     domain.set_bus_master(true);
     let memories = ["even", "odd"].map(|name| GuestMemory::new(name, PAGE_SIZE).unwrap());
-    // The turn whose memory is mapped; odd: none is.
+    // The turn whose memory is mapped; none is if this is odd.
     let mapped = AtomicU64::new(1);
     let start = Barrier::new(3);
     let (mut hits, mut misses) = (0u64, 0u64);
@@ -153,8 +154,8 @@ fn a_worker_never_sees_what_was_unmapped() {
                             Ok(()) => {
                                 hits += 1;
                                 let turn = u64::from_le_bytes(found);
-                                // `mapped` says so after it was mapped and stops before it is
-                                // unmapped, which waits for this pin.
+                                // The value of `mapped` is set after the memory was mapped, and
+                                // cleared before it is unmapped, which waits for this pin.
                                 let after = mapped.load(Ordering::SeqCst);
                                 let fits = turn <= before + 1 && after <= turn + 1;
                                 assert!(fits, "{turn}: {before} to {after}");
@@ -209,7 +210,7 @@ fn readers_come_and_go_while_mappings_change() {
         for _ in 0..500 {
             let reader = domain.reader();
             let _ = reader.pin().write(0, b"x");
-            // Once a reader may be moved to another thread, it may be dropped there.
+            // A reader that may be moved to another thread may be dropped there.
             scope.spawn(move || {
                 let _ = reader.pin().write(0, b"y");
             });

@@ -1,4 +1,4 @@
-//! Memory shared with a VMM through a file.
+//! These tests check memory shared with a VMM through a file.
 
 use std::os::fd::OwnedFd;
 

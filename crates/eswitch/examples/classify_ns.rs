@@ -1,4 +1,5 @@
-//! Nanoseconds per classification, by the number of functions and the kind of frame.
+//! This program measures nanoseconds per classification, by the number of functions and the kind of
+//! frame.
 //!
 //! `cargo run --release -p manifold-eswitch --example classify_ns`
 
@@ -37,7 +38,7 @@ fn main() {
         }
         let table = builder.build();
         let measure = |to: &dyn Fn(u16) -> MacAddr| {
-            // Every pair of neighbours at a stride that visits all functions.
+            // The frames visit all functions, each pair of neighbours at the same stride.
             let frames: Vec<_> = (0..functions)
                 .map(|n| (Source::Function(FunctionId::Vf(n)), frame(to(n), mac(n))))
                 .collect();

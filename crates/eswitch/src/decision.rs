@@ -4,50 +4,50 @@ use manifold_pci::FunctionId;
 
 use crate::table::{Record, Table};
 
-/// Who sent a frame into the switch.
+/// The sender of a frame into the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// A function's transmit queue.
+    /// The frame comes from a function's transmit queue.
     Function(FunctionId),
-    /// The adapter's port.
+    /// The frame comes from the adapter's port.
     Uplink,
 }
 
-/// The answer to what becomes of a frame.
+/// The places that a frame goes to.
 #[derive(Clone, Copy, Debug)]
 pub enum Decision<'a> {
-    /// Deliver to this function only.
+    /// The frame goes to this function only.
     Function(FunctionId),
-    /// Send out of the port only.
+    /// The frame goes out of the port only.
     Uplink,
-    /// Deliver to each of these; there is at least one.
+    /// The frame goes to each of these, of which there is at least one.
     Multi(Destinations<'a>),
-    /// Deliver to nobody.
+    /// The frame goes to nobody.
     Drop(DropReason),
 }
 
-/// Why a frame is delivered to nobody.
+/// The reason why a frame is delivered to nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// The sender is not in the table (disabled meanwhile).
+    /// The sender is not in the table, because it was disabled meanwhile.
     UnknownSource,
     /// The sender's link is down.
     SourceLinkDown,
-    /// Shorter than an Ethernet header (with its VLAN tag, if it has one).
+    /// The frame is shorter than an Ethernet header (with its VLAN tag, if it has one).
     Runt,
-    /// Longer than the switch forwards.
+    /// The frame is longer than the switch forwards.
     Oversize,
     /// The source address is a group address or all zero.
     InvalidSource,
-    /// spoofchk: the source address is not one of the sender's.
+    /// The source address is not one of the sender's, and spoofchk is on.
     Spoofed,
     /// The destination is reserved for the link's own protocols and never forwarded (pause, LACP,
     /// LLDP ...).
     LinkLocal,
     /// The destination is the sender's own address.
     ToSender,
-    /// Unicast to nobody known, and there is no uplink to ask.
+    /// The frame is unicast to nobody known, and there is no uplink to ask.
     UnknownUnicast,
     /// The owner of the destination address has its link down.
     LinkDown,
@@ -55,12 +55,12 @@ pub enum DropReason {
     Filtered,
     /// The receiver's VLAN filter, or every receiver's, does not admit the frame's VLAN.
     VlanFiltered,
-    /// Multicast or broadcast that nobody receives.
+    /// The frame is multicast or broadcast that nobody receives.
     NoReceiver,
 }
 
 impl DropReason {
-    /// Every reason, in the order of [`DropReason::index`].
+    /// All reasons, in the order of [`DropReason::index`].
     pub const ALL: [Self; 13] = [
         Self::UnknownSource,
         Self::SourceLinkDown,
@@ -108,7 +108,7 @@ impl fmt::Display for DropReason {
     }
 }
 
-/// The receivers of a frame that is replicated. Copy; borrows the table.
+/// The receivers of a frame that is replicated, borrowed from the table.
 #[derive(Clone, Copy)]
 pub struct Destinations<'a> {
     pub(crate) table: &'a Table,

@@ -1,24 +1,24 @@
 use std::hash::{BuildHasher, RandomState};
 
-/// Longest probe of a look-up, in entries: half a cache line of hits, at most two lines touched.
+/// Longest probe of a look-up in entries: half a cache line of hits, at most two lines touched.
 const PROBES: usize = 8;
 
-/// Multipliers tried before the table is doubled.
+/// Number of multipliers tried before the table is doubled.
 const ATTEMPTS: u32 = 4;
 
-/// The key of no entry: the broadcast address is never stored.
+/// Key of no entry: the broadcast address is never stored.
 const EMPTY: u64 = u64::MAX;
 
-/// A forwarding database: 48-bit address -> 16-bit value, immutable, open addressing with bounded
-/// probes.
+/// A forwarding database maps 48-bit addresses to 16-bit values. It is immutable, with open
+/// addressing and bounded probes.
 ///
 /// Guests choose the addresses, so the multiplier of the hash is random, and building retries (then
 /// doubles) until no look-up probes more than [`PROBES`] entries: nobody can make another
 /// function's look-ups slow.
 #[derive(Debug)]
 pub(crate) struct Fdb {
-    /// Address in bits 63:16, value in 15:0. `PROBES - 1` entries longer than the hash reaches: no
-    /// wrap-around.
+    /// Address in bits 63:16, value in 15:0. There are `PROBES - 1` entries more than the hash
+    /// reaches, so that a probe never wraps around.
     entries: Box<[u64]>,
     multiplier: u64,
     shift: u32,
@@ -71,7 +71,7 @@ impl Fdb {
     }
 }
 
-/// Hashes by multiplication: returns the product's top bits.
+/// Returns the top bits of the product as the key's hash.
 #[inline]
 fn home(key: u64, multiplier: u64, shift: u32) -> usize {
     (key.wrapping_mul(multiplier) >> shift) as usize

@@ -1,4 +1,5 @@
-//! The embedded switch: which of the adapter's functions, or the uplink, a frame goes to.
+//! This crate is the embedded switch: it decides to which of the adapter's functions, or to the
+//! uplink, a frame goes.
 //!
 //! What it is: an immutable forwarding [`Table`], built from every function's [`Policy`], and one
 //! question it answers about one Ethernet header: [`Table::classify`]. The table is replaced as a

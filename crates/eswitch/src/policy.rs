@@ -10,9 +10,10 @@ pub struct Policy {
     pub assigned_mac: MacAddr,
     /// The frames that the driver asked for (already limited by the PF to what it may ask).
     pub filters: Filters,
-    /// Drop what the function sends from a source address it does not own.
+    /// True if frames are dropped that the function sends from a source address it does not own.
     pub spoofchk: bool,
-    /// A function whose link is down sends and receives nothing; it keeps its addresses.
+    /// True if the function's link is up. A function whose link is down sends and receives nothing;
+    /// it keeps its addresses.
     pub link_up: bool,
 }
 

@@ -7,7 +7,7 @@ pub use build::TableBuilder;
 use crate::fdb::Fdb;
 use crate::{Decision, Destinations, DropReason, MacAddr, Source, VlanSet, spec};
 
-/// Two functions claim one address; the owner has it, the other does not.
+/// A conflict of two functions that claim one address; the owner has it, the other does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The contested address.
@@ -25,9 +25,9 @@ pub(crate) struct Record {
     slot: u16,
     link_up: bool,
     spoofchk: bool,
-    /// Why a unicast frame to one of the function's addresses is not delivered.
+    /// The reason why a unicast frame to one of the function's addresses is not delivered.
     refuses_unicast: Option<DropReason>,
-    /// The VLANs received; `None`: all.
+    /// The VLANs received; `None` for all.
     vlans: Option<Box<VlanSet>>,
 }
 
@@ -51,34 +51,35 @@ struct Group {
     end: u32,
 }
 
-/// An immutable snapshot of everything that forwarding depends on. Built by [`TableBuilder`], asked
-/// with [`Table::classify`] by any number of threads.
+/// An immutable snapshot of everything that forwarding depends on. [`TableBuilder`] builds it, and
+/// any number of threads ask it with [`Table::classify`].
 ///
 /// Functions are numbered by slot, dense and ascending by [`FunctionId`].
 #[derive(Debug)]
 pub struct Table {
     records: Box<[Record]>,
-    /// Slot of the PF at 0, of VF n at n + 1; [`Record::NONE`] where there is no such function.
+    /// The slot of the PF at 0 and that of VF n at n + 1; [`Record::NONE`] if there is no such
+    /// function.
     slots: Box<[u16]>,
-    /// Unicast address -> slot of its owner.
+    /// The slot of the owner of each unicast address.
     owners: Fdb,
-    /// Multicast address -> index into `groups`.
+    /// The index into `groups` of each multicast address.
     group_index: Fdb,
     groups: Box<[Group]>,
     /// The groups' subscribers, one group after the other.
     members: Box<[u16]>,
-    /// Who receives every unicast frame, whoever it is for.
+    /// The slots that receive every unicast frame, whoever it is for.
     unicast_always: Box<[u16]>,
-    /// Who receives every multicast frame.
+    /// The slots that receive every multicast frame.
     multicast_always: Box<[u16]>,
-    /// Who receives broadcast.
+    /// The slots that receive broadcast.
     broadcast: Box<[u16]>,
     uplink: bool,
     max_frame_len: u32,
     conflicts: Vec<Conflict>,
 }
 
-/// The sender, its record looked up.
+/// The sender of a frame, with its record.
 #[derive(Clone, Copy)]
 enum Sender {
     Slot(u16),
@@ -118,7 +119,7 @@ impl Table {
                     return Err(DropReason::SourceLinkDown);
                 }
                 if record.spoofchk && self.owners.get(header.source) != Some(record.slot) {
-                    // Say "invalid" of an address nobody may use, whoever asks.
+                    // An address nobody may use is called invalid, whoever uses it.
                     return Err(if header.source_is_valid() {
                         DropReason::Spoofed
                     } else {
@@ -238,7 +239,7 @@ impl Table {
         self.records.iter().map(|record| record.id)
     }
 
-    /// Returns who owns a unicast address.
+    /// Returns the owner of a unicast address.
     pub fn owner(&self, mac: MacAddr) -> Option<FunctionId> {
         let slot = self.owners.get(mac.key())?;
         Some(self.record(slot)?.id)
@@ -256,18 +257,18 @@ impl Table {
     }
 }
 
-/// The group bit of an address as [`MacAddr::key`] has it.
+/// Group bit of an address as [`MacAddr::key`] has it.
 const GROUP: u64 = spec::GROUP_BIT as u64;
 const BROADCAST: u64 = MacAddr::BROADCAST.key();
 const RESERVED: u64 = MacAddr(spec::RESERVED_FIRST).key();
-/// The low nibble of the last octet.
+/// Low nibble of the last octet.
 const RESERVED_ANY: u64 = 0x0f << 40;
 
-/// The header's fields that decide.
+/// The fields of a header that decide where the frame goes.
 struct Header {
     destination: u64,
     source: u64,
-    /// Bytes of the Ethernet header with its VLAN tag.
+    /// Size of the Ethernet header with its VLAN tag in bytes.
     len: usize,
     /// The frame's VLAN; `None` for untagged and priority-tagged frames.
     vid: Option<u16>,

@@ -1,4 +1,5 @@
-//! The forwarding table against the reference model, on random switches and frames.
+//! These tests compare the forwarding table with the reference model, on random switches and
+//! frames.
 
 #[path = "../../../fuzz/src/frame_header/mod.rs"]
 mod frame_header;

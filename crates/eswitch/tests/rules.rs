@@ -1,4 +1,4 @@
-//! The switch's rules, one by one, as the crate's documentation tells them.
+//! These tests check the switch's rules one by one, as the crate's documentation tells them.
 
 #![allow(clippy::unwrap_used)] // the helpers of tests
 
@@ -17,7 +17,7 @@ fn mac(id: FunctionId) -> MacAddr {
     }
 }
 
-/// The PF and `vfs` VFs, changed by `change`.
+/// A switch of the PF and `vfs` VFs, changed by `change`.
 struct Switch {
     policies: Vec<(FunctionId, Policy)>,
     uplink: bool,
@@ -186,7 +186,7 @@ fn vlan_filter_judges_tagged_frames_only() {
         assert_eq!(unicast(Some(refused)), Got::Drop(DropReason::VlanFiltered), "{refused}");
         assert_eq!(broadcast(Some(refused)), to([Pf, Vf(0), Vf(2)]), "{refused}");
     }
-    // An S-tag is not the filter's business.
+    // The VLAN filter ignores an S-tag.
     let mut service = frame(mac(Vf(1)), mac(Vf(0)), Some(5));
     service[12..14].copy_from_slice(&[0x88, 0xa8]);
     assert_eq!(switch.send(Source::Function(Vf(0)), &service), to([Vf(1)]));
@@ -283,7 +283,7 @@ fn lowest_function_wins_a_contested_address() {
         .filters(Vf(1), |f| f.mac = contested)
         .filters(Vf(0), |f| f.unicast = vec![contested]);
     let table = switch.table();
-    // Among those who chose it as theirs; a mere filter comes after.
+    // The owner is among those who chose the address as theirs; a mere filter comes after.
     assert_eq!(table.owner(contested), Some(Vf(1)));
     let refused: Vec<_> = table.conflicts().iter().map(|c| (c.mac, c.owner, c.refused)).collect();
     assert_eq!(refused, [(contested, Vf(1), Vf(2)), (contested, Vf(1), Vf(0))]);
@@ -297,13 +297,13 @@ fn no_driver_takes_an_address_that_was_given_to_another() {
         .filters(Vf(1), |f| f.unicast = vec![victim]);
     assert_eq!(switch.table().owner(victim), Some(Vf(2)));
     assert_eq!(switch.sends(Pf, victim), to([Vf(2)]));
-    // Not even while the other uses an address of its own choice.
+    // The other cannot have the address even while the owner uses one of its own choice.
     let elsewhere = Switch::new(3, false)
         .filters(Vf(0), |f| f.mac = victim)
         .filters(Vf(2), |f| f.mac = MacAddr([2, 0, 0, 0, 7, 7]));
     assert_eq!(elsewhere.table().owner(victim), None);
     assert_eq!(elsewhere.table().conflicts().len(), 1);
-    // Nor does it send as the victim.
+    // The other cannot send as the victim either.
     let forged = frame(mac(Pf), victim, None);
     assert_eq!(switch.send(Source::Function(Vf(0)), &forged), Got::Drop(DropReason::Spoofed));
 }

@@ -1,5 +1,5 @@
-//! Decodes routing IDs and addresses that arrive on the link, as the endpoint does, and tells which
-//! function a request is for.
+//! This module decodes routing IDs and addresses that arrive on the link, as the endpoint does, and
+//! tells which function a request is for.
 
 use manifold_pci::{ConfigSpace, FunctionId, RoutingId, SriovView};
 
@@ -8,16 +8,16 @@ use crate::ConfigType;
 /// The place that a memory request reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryTarget {
-    /// The function whose BAR it is.
+    /// Function whose BAR it is.
     pub function: FunctionId,
-    /// The BAR's index, 0 to 5.
+    /// Index of the BAR, 0 to 5.
     pub bar: u8,
     /// Byte offset into that function's BAR.
     pub offset: u64,
 }
 
-/// A snapshot of what the PF's registers make the device decode. Build a new one after an event
-/// that changes them (BARs, memory enables, SR-IOV control, the captured bus number).
+/// A snapshot of what the PF's registers make the device decode. It must be built again after an
+/// event that changes them (BARs, memory enables, SR-IOV control, the captured bus number).
 #[derive(Clone, Debug)]
 pub struct Decoder {
     pf: RoutingId,
@@ -29,9 +29,9 @@ pub struct Decoder {
 #[derive(Clone, Copy, Debug)]
 struct Range {
     base: u64,
-    /// Bytes of the whole range.
+    /// Size of the whole range in bytes.
     len: u64,
-    /// Bytes of one VF's share; `None` for the PF's own BAR.
+    /// Size of one VF's share in bytes; `None` for the PF's own BAR.
     per_vf: Option<u64>,
     bar: u8,
 }
@@ -90,8 +90,8 @@ impl Decoder {
         }
     }
 
-    /// Returns the function, BAR and offset that `len` bytes at `address` belong to; `None` where
-    /// no one BAR that decodes holds them all.
+    /// Returns the function, BAR and offset that `len` bytes at `address` belong to; `None` if no
+    /// one BAR that decodes holds them all.
     pub fn memory_at(&self, address: u64, len: usize) -> Option<MemoryTarget> {
         let len = u64::try_from(len).ok()?;
         self.ranges.iter().find_map(|range| {

@@ -1,4 +1,4 @@
-//! Host software that enables and disables VFs, through the root complex alone.
+//! This module is host software that enables and disables VFs, through the root complex alone.
 
 mod bars;
 mod clock;
@@ -25,7 +25,7 @@ use layout::Layout;
 /// Time between two looks at a VF that does not answer yet.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// Host software: PCI core and PF driver in one, working through the root complex only.
+/// The host software, PCI core and PF driver in one, which works through the root complex only.
 pub struct PfDriver {
     root: Arc<RootComplex>,
     clock: Box<dyn Clock>,
@@ -63,7 +63,7 @@ impl PfDriver {
         &self.vfs
     }
 
-    /// Enables `count` VFs and returns them. Takes at least 100 ms, and up to 1.1 s soon after
+    /// Enables `count` VFs and returns them. This takes at least 100 ms, and up to 1.1 s soon after
     /// [`PfDriver::disable`]. After an error no VF is enabled that was not before.
     pub fn enable(&mut self, count: u16) -> Result<&[VfInfo], Error> {
         let total_vfs = self.info.total_vfs;

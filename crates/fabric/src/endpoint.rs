@@ -1,8 +1,9 @@
-//! The device at the far end of the link.
+//! This module is the interface to the device at the far end of the link.
 
 use manifold_pci::RoutingId;
 
-/// How a configuration request reaches a device (PCIe Base 6.0, section 7.3.3).
+/// The type of a configuration request, by which it reaches a device (PCIe Base 6.0, section
+/// 7.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigType {
     /// The request is for the device on this link. A function that completes a Type 0 write
@@ -31,10 +32,10 @@ pub trait Endpoint: Send + Sync {
     /// Writes 1 to 4 bytes within one dword of a configuration space.
     fn config_write(&self, kind: ConfigType, target: RoutingId, offset: u16, data: &[u8]) -> bool;
 
-    /// Reads memory; the range crosses no 4 KiB boundary, so no BAR's end.
+    /// Reads memory. The range crosses no 4 KiB boundary, so no BAR's end.
     fn mem_read(&self, address: u64, data: &mut [u8]) -> bool;
 
-    /// Writes memory; the range crosses no 4 KiB boundary, so no BAR's end.
+    /// Writes memory. The range crosses no 4 KiB boundary, so no BAR's end.
     fn mem_write(&self, address: u64, data: &[u8]) -> bool;
 
     /// Resets every function and removes all VFs, because the link went into hot reset (PCIe Base

@@ -1,4 +1,4 @@
-//! Faults of hardware that the PF driver found, and requests that it refuses.
+//! This module lists faults of hardware that the PF driver found, and requests that it refuses.
 
 use manifold_pci::RoutingId;
 
@@ -6,18 +6,18 @@ use manifold_pci::RoutingId;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No bridge on bus 0.
+    /// The host has no bridge on bus 0.
     #[error("no root port on bus 0")]
     NoRootPort,
     /// Nothing answers behind the root port.
     #[error("no device answers at {0}")]
     NoDevice(RoutingId),
-    /// A function without a capability the driver needs.
+    /// The function lacks a capability that the driver needs.
     #[error("{routing_id} has no {name} capability")]
     NoCapability {
-        /// The function.
+        /// Routing ID of the function.
         routing_id: RoutingId,
-        /// The capability's name.
+        /// Name of the capability.
         name: &'static str,
     },
     /// The device behind the root port is none that this driver drives.
@@ -26,32 +26,32 @@ pub enum Error {
          {port_type:#x})"
     )]
     NotAnEndpoint {
-        /// The function.
+        /// Routing ID of the function.
         routing_id: RoutingId,
         /// Layout of its header.
         header_type: u8,
-        /// Device/Port Type.
+        /// Value of Device/Port Type.
         port_type: u16,
     },
-    /// A capability list that does not end.
+    /// The capability list does not end.
     #[error("{0}: the capability list loops")]
     CapabilityLoop(RoutingId),
     /// The device cannot work with pages of 4 KiB.
     #[error("{routing_id} supports page sizes {supported:#x} (bit n: 4 KiB << n), not 4 KiB")]
     PageSize {
-        /// The PF.
+        /// Routing ID of the PF.
         routing_id: RoutingId,
-        /// Supported Page Sizes.
+        /// Value of Supported Page Sizes.
         supported: u32,
     },
-    /// A BAR whose size mask makes no sense.
+    /// The BAR has a size mask that makes no sense.
     #[error("{routing_id}: BAR at {offset:#x} has no valid size (reads back {mask:#x})")]
     InvalidBar {
-        /// The function.
+        /// Routing ID of the function.
         routing_id: RoutingId,
-        /// The register's offset.
+        /// Offset of the register.
         offset: u16,
-        /// Value that it read after all ones were written.
+        /// Value that was read after all ones were written.
         mask: u64,
     },
     /// The host's memory ranges are too small for the BARs.
@@ -59,53 +59,53 @@ pub enum Error {
         "{needed:#x} bytes of BARs do not fit the {available:#x} bytes of {range} memory space"
     )]
     OutOfAddresses {
-        /// `32-bit` or `64-bit`.
+        /// Name of the range: `32-bit` or `64-bit`.
         range: &'static str,
-        /// Bytes to place.
+        /// Number of bytes to place.
         needed: u64,
-        /// Bytes that the range has.
+        /// Number of bytes that the range has.
         available: u64,
     },
     /// The VFs' routing IDs go beyond the last bus number.
     #[error("{count} VFs from {pf} on, offset {offset}, stride {stride}, do not fit 256 buses")]
     OutOfBuses {
-        /// The PF.
+        /// Routing ID of the PF.
         pf: RoutingId,
         /// Number of VFs to name.
         count: u16,
-        /// First VF Offset.
+        /// Value of First VF Offset.
         offset: u16,
-        /// VF Stride.
+        /// Value of VF Stride.
         stride: u16,
     },
     /// First VF Offset and VF Stride name functions twice.
     #[error("{pf}: offset {offset}, stride {stride} give {count} VFs no routing IDs of their own")]
     InvalidLayout {
-        /// The PF.
+        /// Routing ID of the PF.
         pf: RoutingId,
         /// Number of VFs to name.
         count: u16,
-        /// First VF Offset.
+        /// Value of First VF Offset.
         offset: u16,
-        /// VF Stride.
+        /// Value of VF Stride.
         stride: u16,
     },
-    /// VFs were to be enabled while others are.
+    /// The caller wants to enable VFs while others are enabled.
     #[error("{enabled} VFs are enabled already: disable them first (manifold vf disable)")]
     AlreadyEnabled {
         /// Number of VFs that are enabled.
         enabled: usize,
     },
-    /// No VF was to be enabled.
+    /// The caller wants to enable no VF.
     #[error(
         "0 VFs asked for: name a number from 1 to {total_vfs}, or disable them (manifold vf \
          disable)"
     )]
     ZeroVfs {
-        /// TotalVFs.
+        /// Value of TotalVFs.
         total_vfs: u16,
     },
-    /// More VFs were to be enabled than the PF has.
+    /// The caller wants to enable more VFs than the PF has.
     #[error(
         "{asked} VFs asked for, but the PF has {total_vfs}: name a number from 1 to {total_vfs} \
          (TotalVFs is set when the adapter starts: manifold serve --total-vfs)"
@@ -113,15 +113,15 @@ pub enum Error {
     TooManyVfs {
         /// Number of VFs asked for.
         asked: u16,
-        /// TotalVFs.
+        /// Value of TotalVFs.
         total_vfs: u16,
     },
     /// A register does not hold what was written.
     #[error("{routing_id}: {register} reads {read:#x} after {written:#x} was written")]
     NotTaken {
-        /// The function.
+        /// Routing ID of the function.
         routing_id: RoutingId,
-        /// The register's name.
+        /// Name of the register.
         register: &'static str,
         /// Value that was written.
         written: u32,

@@ -1,4 +1,5 @@
-//! The fabric: the root complex that requests travel through, and the software that enumerates it.
+//! This crate is the fabric: the root complex that requests travel through, and the software that
+//! enumerates it.
 //!
 //! What it is: a [`RootComplex`] with bus 0, a PCI-to-PCI bridge on it (the root port) and an
 //! [`Endpoint`] behind the bridge, and a [`PfDriver`] that does to them what firmware, an operating

@@ -1,4 +1,5 @@
-//! Routes configuration and memory requests to the root port and to the endpoint behind it.
+//! This module routes configuration and memory requests to the root port and to the endpoint behind
+//! it.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,19 +14,21 @@ use crate::{ConfigType, Endpoint};
 /// Routing ID of the root port.
 const ROOT_PORT: RoutingId = RoutingId::from_raw(1 << 3);
 
-/// A configuration request stays within a dword (PCIe Base 6.0, section 2.2.7.1).
+/// Size in bytes of a dword, within which a configuration request stays (PCIe Base 6.0, section
+/// 2.2.7.1).
 const DWORD: u64 = 4;
 
-/// A memory request crosses no 4 KiB boundary (PCIe Base 6.0, section 2.2.7).
+/// Size in bytes of a page, whose boundary a memory request does not cross (PCIe Base 6.0, section
+/// 2.2.7).
 const PAGE: u64 = 4096;
 
 /// The memory addresses the host bridge forwards to bus 0, as firmware tells software (ACPI
 /// `_CRS`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryRanges {
-    /// Below 4 GiB: for 32-bit and non-prefetchable BARs.
+    /// Addresses below 4 GiB, for 32-bit and non-prefetchable BARs.
     pub below_4g: Range<u64>,
-    /// Above 4 GiB: for 64-bit prefetchable BARs.
+    /// Addresses above 4 GiB, for 64-bit prefetchable BARs.
     pub above_4g: Range<u64>,
 }
 
@@ -46,7 +49,7 @@ pub struct RootComplex {
 }
 
 impl RootComplex {
-    /// Returns a root complex out of reset: no bus numbers, no windows. Where its root port does
+    /// Returns a root complex out of reset, without bus numbers and windows. If its root port does
     /// not support `ari_forwarding`, device numbers above 0 on the secondary bus are out of reach.
     pub fn new(endpoint: Arc<dyn Endpoint>, ari_forwarding: bool) -> Self {
         let ranges = MemoryRanges {
@@ -61,7 +64,8 @@ impl RootComplex {
         self.ranges.clone()
     }
 
-    /// Reads a configuration space at any offset and length; what nobody answers reads all ones.
+    /// Reads a configuration space at any offset and length; bytes that nobody answers read all
+    /// ones.
     pub fn config_read(&self, target: RoutingId, offset: u16, data: &mut [u8]) {
         for (offset, piece) in pieces(offset.into(), data.len(), DWORD) {
             let Some(piece) = data.get_mut(piece) else { continue };
@@ -81,7 +85,7 @@ impl RootComplex {
         }
     }
 
-    /// Writes a configuration space at any offset and length; what nobody claims is dropped.
+    /// Writes a configuration space at any offset and length; bytes that nobody claims are dropped.
     pub fn config_write(&self, target: RoutingId, offset: u16, data: &[u8]) {
         for (offset, piece) in pieces(offset.into(), data.len(), DWORD) {
             let Some(piece) = data.get(piece) else { continue };
@@ -100,7 +104,7 @@ impl RootComplex {
         }
     }
 
-    /// Reads memory at any address and length; what nobody answers reads all ones.
+    /// Reads memory at any address and length; bytes that nobody answers read all ones.
     pub fn mem_read(&self, address: u64, data: &mut [u8]) {
         // Nobody answers beyond the last address.
         data.fill(UNCLAIMED);
@@ -114,7 +118,7 @@ impl RootComplex {
         }
     }
 
-    /// Writes memory at any address and length; what nobody claims is dropped.
+    /// Writes memory at any address and length; bytes that nobody claims are dropped.
     pub fn mem_write(&self, address: u64, data: &[u8]) {
         for (address, piece) in pieces(address, data.len(), PAGE) {
             let Some(piece) = data.get(piece) else { continue };
@@ -170,8 +174,8 @@ enum ConfigRoute {
     Downstream(ConfigType, u16),
 }
 
-/// Cuts `len` bytes at `start` at the multiples of `unit`: the address of each piece, and its place
-/// among the bytes. Ends at the end of the address space.
+/// Cuts `len` bytes at `start` at the multiples of `unit`. Yields the address of each piece, and
+/// its place among the bytes. It ends at the end of the address space.
 fn pieces(start: u64, len: usize, unit: u64) -> impl Iterator<Item = (u64, Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {

@@ -1,4 +1,5 @@
-//! The root port: a PCI-to-PCI bridge with a type 1 header, and the routing its registers ask for.
+//! This module is the root port: a PCI-to-PCI bridge with a type 1 header, and the routing its
+//! registers ask for.
 
 mod registers;
 
@@ -12,13 +13,13 @@ use crate::ConfigType;
 use crate::spec::{bridge, port};
 use registers::{EXPRESS, POWER};
 
-/// The root port's registers and what follows from them.
+/// The registers of the root port and what follows from them.
 #[derive(Clone, Debug)]
 pub(crate) struct RootPort {
     registers: Bank,
 }
 
-/// What a write asks of the link.
+/// The event on the link that a write asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum LinkEvent {
@@ -28,7 +29,7 @@ pub(crate) enum LinkEvent {
 }
 
 impl RootPort {
-    /// Returns a port out of reset: no bus numbers, no windows.
+    /// Returns a port out of reset, without bus numbers and windows.
     pub(crate) fn new(ari_forwarding: bool) -> Self {
         Self { registers: registers::registers(ari_forwarding) }
     }
@@ -55,7 +56,7 @@ impl RootPort {
     }
 
     /// Returns how a configuration request for a bus other than 0 goes downstream (section 7.3.3);
-    /// `None` where it does not.
+    /// `None` if it does not.
     pub(crate) fn route_config(&self, target: RoutingId) -> Option<ConfigType> {
         let [_, secondary, subordinate, _] = self.registers.get(bridge::PRIMARY_BUS).to_le_bytes();
         if !self.link_up() || !(secondary..=subordinate).contains(&target.bus()) {
@@ -64,7 +65,7 @@ impl RootPort {
         if target.bus() > secondary {
             return Some(ConfigType::Type1);
         }
-        // A link has one device, number 0, unless the function number may use those bits too
+        // The link has one device, number 0, unless the function number may use those bits too
         // (section 6.13).
         (target.device() == 0 || self.ari_forwarding()).then_some(ConfigType::Type0)
     }
@@ -77,12 +78,12 @@ impl RootPort {
                 || self.prefetchable_window().contains(&address))
     }
 
-    /// Returns the memory window; empty where base is above limit.
+    /// Returns the memory window, which is empty if the base is above the limit.
     fn memory_window(&self) -> RangeInclusive<u64> {
         self.window(bridge::MEMORY_BASE, 0, 0)
     }
 
-    /// Returns the prefetchable memory window; empty where base is above limit.
+    /// Returns the prefetchable memory window, which is empty if the base is above the limit.
     fn prefetchable_window(&self) -> RangeInclusive<u64> {
         let base_upper = self.registers.get(bridge::PREFETCHABLE_BASE_UPPER);
         let limit_upper = self.registers.get(bridge::PREFETCHABLE_LIMIT_UPPER);
@@ -176,7 +177,7 @@ mod tests {
     fn windows_decide_what_memory_goes_downstream() {
         let mut port = port();
         write(&mut port, bridge::MEMORY_BASE, [0x05, 0xe0, 0x1f, 0xe0]);
-        // Base above limit: closed.
+        // The base is above the limit: the window is closed.
         write(&mut port, bridge::PREFETCHABLE_BASE, [0xf0, 0xff, 0, 0]);
         assert!(!port.routes_memory(0xe000_0000), "Memory Space Enable is clear");
         write(&mut port, header::COMMAND, [0x02]);
@@ -235,8 +236,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is written where: what identifies the port stays, and an access is the sum of
-        /// its bytes.
+        /// Any write anywhere leaves what identifies the port, and an access is the sum of its
+        /// bytes.
         #[test]
         fn any_access(
             writes in proptest::collection::vec(
@@ -249,7 +250,7 @@ mod tests {
                 let _ = whole.write(offset, &data);
                 for (at, byte) in (u32::from(offset)..).zip(&data) {
                     if let Ok(at) = u16::try_from(at)
-                        // Unlike other fields, a power state is taken or left as a whole register.
+                        // A power state is taken or left as a whole register, unlike other fields.
                         && at & !1 != POWER + power::PMCSR
                     {
                         let _ = bytewise.write(at, &[*byte]);

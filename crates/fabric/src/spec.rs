@@ -1,11 +1,12 @@
-//! Registers and times of the root complex and of the software in front of it. What an endpoint has
-//! too is in [`manifold_pci::spec`]. Sections are those of PCIe Base 6.0.
+//! This module lists registers and times of the root complex and of the software in front of it.
+//! Registers that an endpoint has too are in [`manifold_pci::spec`]. Sections are those of PCIe
+//! Base 6.0.
 
-/// The byte that a read returns where nobody answers (section 2.3.2, Root Complex handling of
-/// Unsupported Request).
+/// Byte that a read returns if nobody answers (section 2.3.2, Root Complex handling of Unsupported
+/// Request).
 pub const UNCLAIMED: u8 = 0xff;
 
-/// The type 1 header, a bridge's (section 7.5.1.3).
+/// The registers of the type 1 header, a bridge's (section 7.5.1.3).
 pub mod bridge {
     /// Header Type of a bridge.
     pub const HEADER_TYPE: u8 = 1;
@@ -38,7 +39,7 @@ pub mod bridge {
     pub const PREFETCHABLE_LIMIT_UPPER: u16 = 0x2c;
     /// Bits 3:0 of the prefetchable base and limit: there are upper halves.
     pub const PREFETCHABLE_64: u16 = 1;
-    /// The address bits of a base or limit register.
+    /// Mask of the address bits of a base or limit register.
     pub const WINDOW_ADDRESS: u16 = 0xfff0;
     /// Granularity of the memory windows in bytes.
     pub const WINDOW_UNIT: u64 = 1 << 20;
@@ -50,7 +51,8 @@ pub mod bridge {
     pub const CONTROL_RESET: u16 = 1 << 6;
 }
 
-/// What a root port's PCI Express capability has that an endpoint's lacks (section 7.5.3).
+/// The registers that a root port's PCI Express capability has and an endpoint's lacks (section
+/// 7.5.3).
 pub mod port {
     /// PCI Express Capabilities: Device/Port Type.
     pub const CAPABILITIES_TYPE: u16 = 0xf0;
@@ -68,17 +70,18 @@ pub mod port {
     pub const ARI_FORWARDING_ENABLE: u16 = 1 << 5;
 }
 
-/// What software that enables VFs has to keep to (section 9.3.3).
+/// The rules that software which enables VFs has to keep (section 9.3.3).
 pub mod sriov {
     use std::time::Duration;
 
     /// Supported Page Sizes and System Page Size: pages of 4 KiB.
     pub const PAGE_SIZE_4K: u32 = 1 << 0;
-    /// After VF Enable is set, no request goes to a VF for this long (section 9.3.3.3.1).
+    /// Time after VF Enable is set in which no request goes to a VF (section 9.3.3.3.1).
     pub const ENABLE_TIME: Duration = Duration::from_millis(100);
-    /// A VF that has not answered this long after VF Enable was set is broken (section 9.3.3.3.1).
+    /// Time after VF Enable was set by which a VF that has not answered is broken (section
+    /// 9.3.3.3.1).
     pub const BROKEN_TIME: Duration = Duration::from_secs(1);
-    /// After VF Enable is cleared, no field of the capability is read for this long, so VFs are not
+    /// Time after VF Enable is cleared in which no field of the capability is read, so VFs are not
     /// enabled again either (section 9.3.3.3.1).
     pub const DISABLE_TIME: Duration = Duration::from_secs(1);
 }

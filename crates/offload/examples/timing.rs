@@ -1,4 +1,4 @@
-//! What each part costs: nanoseconds per call, gigabytes per second.
+//! This program measures what each part costs: nanoseconds per call, gigabytes per second.
 //!
 //! `cargo run --release -p manifold-offload --example timing`
 
@@ -11,9 +11,9 @@ use manifold_offload::{
 };
 use manifold_testing::Segments;
 
-/// How often a measurement is repeated; the best counts.
+/// Number of times a measurement is repeated; the best counts.
 const ROUNDS: usize = 200;
-/// How long one takes: short, that some pass undisturbed on a machine with other work.
+/// Duration of one measurement: short, so that some pass undisturbed on a machine with other work.
 const ROUND: Duration = Duration::from_micros(500);
 
 fn main() {
@@ -69,7 +69,7 @@ fn main() {
     }
 }
 
-/// What the data path asks of [`parse`].
+/// Returns what the data path asks of [`parse`].
 fn transport_at(frame: &[u8]) -> Option<u16> {
     let layers = parse(black_box(frame));
     (layers.transport != Transport::Other).then_some(layers.transport_at)
@@ -79,7 +79,7 @@ fn check(header: NetHeader, frame: &[u8]) -> Request {
     header.check(frame, frame.len(), Offloads::ALL).unwrap_or_default()
 }
 
-/// Whether the frame passes to a receiver that takes everything.
+/// Returns whether the frame passes to a receiver that takes everything.
 fn passes(header: NetHeader, frame: &[u8]) -> bool {
     let frame = black_box(frame);
     black_box(header).check(frame, frame.len(), Offloads::ALL).is_ok_and(|request| plan(&request))
@@ -100,7 +100,7 @@ fn segment(request: &Request, frame: &[u8], checksums: Checksums, out: &mut [u8]
     (0..segments.len()).filter_map(|i| black_box(segments.write(i, out))).sum()
 }
 
-/// A TCP frame's header that asks for segments of 1448 bytes.
+/// Returns a TCP frame's header that asks for segments of 1448 bytes.
 fn tso(gso_type: u8, csum_start: u16) -> NetHeader {
     NetHeader { flags: 1, gso_type, hdr_len: 66, gso_size: 1448, csum_start, csum_offset: 16 }
 }
@@ -136,7 +136,7 @@ fn row<T>(name: &str, bytes: usize, parts: usize, call: impl FnMut() -> T) {
     println!("  {name:32} {:7.2} GB/s {:10.1} ns", bytes as f64 / time, time / parts as f64);
 }
 
-/// Nanoseconds per call, best of some rounds.
+/// Returns nanoseconds per call, the best of some rounds.
 fn ns<T>(mut call: impl FnMut() -> T) -> f64 {
     let mut timed = |times: u32| {
         let start = Instant::now();

@@ -1,4 +1,4 @@
-//! The Internet checksum: RFC 1071.
+//! This module computes the Internet checksum (RFC 1071).
 //!
 //! Sums are of words as the machine loads them: whichever way round, it comes to the same but for a
 //! swap at the end (section 2 (B)). Summing 32-bit words into 64-bit lanes needs no carries, and
@@ -6,10 +6,10 @@
 
 use crate::spec::udp;
 
-/// Bytes per step of the wide loops: as many lanes as stay in vector registers, which the compiler
-/// is quick to give up.
+/// Number of bytes per step of the wide loops: as many lanes as stay in vector registers, which the
+/// compiler is quick to give up.
 const STEP: usize = 32;
-/// 32-bit words per step.
+/// Number of 32-bit words per step.
 const LANES: usize = STEP / 4;
 
 /// A sum over bytes that come in pieces of any length, as if they came in one.
@@ -17,7 +17,7 @@ const LANES: usize = STEP / 4;
 pub struct Sum {
     /// The sum of 16-bit words in the machine's byte order; a long way from overflow.
     total: u64,
-    /// An odd number of bytes so far: the next one is the second of its word.
+    /// True after an odd number of bytes: the next one is the second of its word.
     odd: bool,
 }
 
@@ -33,8 +33,8 @@ impl Sum {
         self.piece(sum(bytes), bytes.len());
     }
 
-    /// Adds the next bytes and copies them, for as long as `to` has room; says how many. One pass
-    /// over memory for both.
+    /// Adds the next bytes and copies them, for as long as `to` has room, in one pass over memory.
+    /// Returns how many bytes.
     #[inline]
     pub fn add_copy(&mut self, from: &[u8], to: &mut [u8]) -> usize {
         let len = from.len().min(to.len());
@@ -50,19 +50,19 @@ impl Sum {
         self.total += u64::from(field.to_be());
     }
 
-    /// Adds a 32-bit field likewise.
+    /// Adds a 32-bit field, as if its bytes stood on an even offset.
     #[inline]
     pub fn add_u32(&mut self, field: u32) {
         self.total += u64::from(field.to_be());
     }
 
-    /// Takes a 16-bit field off again that was added.
+    /// Removes a 16-bit field that was added.
     #[inline]
     pub fn remove_u16(&mut self, field: u16) {
         self.add_u16(!field);
     }
 
-    /// Takes a 32-bit field off again that was added.
+    /// Removes a 32-bit field that was added.
     #[inline]
     pub fn remove_u32(&mut self, field: u32) {
         self.add_u32(!field);
@@ -74,7 +74,7 @@ impl Sum {
         self.total += u64::from(fold32(other.total));
     }
 
-    /// Returns the one's complement sum: zero only if all bytes were.
+    /// Returns the one's complement sum, which is zero only if all bytes were.
     #[inline]
     pub fn fold(&self) -> u16 {
         u16::from_be(fold16(fold32(self.total)))
@@ -99,7 +99,7 @@ impl Sum {
     #[inline]
     fn piece(&mut self, sum: u64, len: usize) {
         let sum = fold16(fold32(sum));
-        // After an odd number of bytes, every byte is in the other half of its word.
+        // Every byte after an odd number of bytes is in the other half of its word.
         self.total += u64::from(if self.odd { sum.swap_bytes() } else { sum });
         self.odd ^= !len.is_multiple_of(2);
     }
@@ -124,7 +124,7 @@ pub fn finish(frame: &mut [u8], csum_start: u16, csum_offset: u16) -> bool {
     }
 }
 
-/// Folds to something that is zero only if `sum` is, and the same one's complement number.
+/// Folds to a value that is zero only if `sum` is, and the same one's complement number.
 #[inline]
 fn fold32(sum: u64) -> u32 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);

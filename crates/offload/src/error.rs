@@ -1,7 +1,7 @@
 use thiserror::Error;
 
-/// Why a frame is not as its sender's virtio_net_hdr says. Such a frame is dropped, and counted as
-/// having a bad header.
+/// The reason why a frame is not as its sender's virtio_net_hdr says. Such a frame is dropped, and
+/// counted as having a bad header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Error {
     /// The sender asks for what it did not negotiate.
@@ -12,13 +12,14 @@ pub enum Error {
         /// The offloads that the sender may use.
         allowed: crate::Offloads,
     },
-    /// There is no such `gso_type`.
+    /// The `gso_type` is not known.
     #[error("gso_type {0:#04x} is not known")]
     GsoType(u8),
-    /// Segments without a checksum to finish: virtio 1.3 section 5.1.6.2.1 forbids it.
+    /// The sender asks for segments without a checksum to finish, which virtio 1.3 section
+    /// 5.1.6.2.1 forbids.
     #[error("gso_type {0:#04x} without VIRTIO_NET_HDR_F_NEEDS_CSUM")]
     GsoWithoutChecksum(u8),
-    /// Segments without payload, or longer than an IP packet can be.
+    /// The segments are without payload, or longer than an IP packet can be.
     #[error("gso_size {0} makes no segments")]
     GsoSize(u16),
     /// The checksum would be outside of the frame, or in a header that is not the transport's.
@@ -26,11 +27,11 @@ pub enum Error {
         "a checksum from {start} on, to be put {offset} bytes further, in a frame of {len} bytes"
     )]
     Checksum {
-        /// `csum_start`.
+        /// Value of `csum_start`.
         start: u16,
-        /// `csum_offset`.
+        /// Value of `csum_offset`.
         offset: u16,
-        /// Length of the frame.
+        /// Length of the frame in bytes.
         len: usize,
     },
     /// The frame's headers are not those of its `gso_type`.

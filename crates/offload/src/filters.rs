@@ -2,7 +2,7 @@
 
 use crate::{MacAddr, VlanSet};
 
-/// The receive filters of a function, as a driver's commands add up to (virtio 1.3, 5.1.6.5.1 to
+/// The receive filters of a function, which a driver's commands add up to (virtio 1.3, 5.1.6.5.1 to
 /// 5.1.6.5.3).
 ///
 /// An incoming frame is for the function
@@ -19,18 +19,20 @@ use crate::{MacAddr, VlanSet};
 pub struct Filters {
     /// The address the function uses. One that no station can own (all zero, group) is ignored.
     pub mac: MacAddr,
-    /// Receive every frame that passes the switch, whatever the other filters say.
+    /// True if the function receives every frame that passes the switch, whatever the other filters
+    /// say.
     pub promiscuous: bool,
-    /// Receive every multicast frame.
+    /// True if the function receives every multicast frame.
     pub all_multicast: bool,
-    /// Receive every unicast frame.
+    /// True if the function receives every unicast frame.
     pub all_unicast: bool,
-    /// Receive no multicast frame; wins over `all_multicast` and `multicast`. Broadcast is not
-    /// meant.
+    /// True if the function receives no multicast frame. This wins over `all_multicast` and
+    /// `multicast`; broadcast is not meant.
     pub no_multicast: bool,
-    /// Receive no unicast frame; wins over `all_unicast`, `mac` and `unicast`.
+    /// True if the function receives no unicast frame. This wins over `all_unicast`, `mac` and
+    /// `unicast`.
     pub no_unicast: bool,
-    /// Receive no broadcast frame.
+    /// True if the function receives no broadcast frame.
     pub no_broadcast: bool,
     /// Further unicast addresses. Group addresses and zero are ignored.
     pub unicast: Vec<MacAddr>,
@@ -44,8 +46,8 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// Returns the filters of a function that uses `mac`, and without a driver or with one that has
-    /// not yet said anything.
+    /// Returns the filters of a function that uses `mac` and has no driver, or one that has not yet
+    /// set any.
     pub fn new(mac: impl Into<MacAddr>) -> Self {
         Filters { mac: mac.into(), ..Filters::default() }
     }

@@ -3,40 +3,40 @@
 use crate::bytes::{array, be16};
 use crate::spec::{ethernet, ipv4, ipv6, tcp, udp};
 
-/// VLAN tags that are looked behind.
+/// Number of VLAN tags that are looked behind.
 const MAX_TAGS: u8 = 2;
-/// IPv6 extension headers that are looked behind.
+/// Number of IPv6 extension headers that are looked behind.
 const MAX_EXTENSIONS: usize = 8;
-/// Bytes of the ports, with which TCP's and UDP's headers begin.
+/// Size in bytes of the ports, with which TCP's and UDP's headers begin.
 const PORTS: usize = 4;
-/// Options of a destination options header among which the home address is looked for.
+/// Number of options of a destination options header among which the home address is looked for.
 const MAX_OPTIONS: usize = 16;
 
-/// The network layer.
+/// The protocol of the network layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Network {
-    /// Neither IPv4 nor IPv6, malformed, or cut off.
+    /// The packet is neither IPv4 nor IPv6, malformed, or cut off.
     #[default]
     Other,
-    /// IPv4.
+    /// The packet is IPv4.
     Ipv4,
-    /// IPv6.
+    /// The packet is IPv6.
     Ipv6,
 }
 
-/// The transport layer.
+/// The protocol of the transport layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
-    /// Neither TCP nor UDP, a fragment, or cut off before the ports' end.
+    /// The packet is neither TCP nor UDP, a fragment, or cut off before the ports' end.
     #[default]
     Other,
-    /// TCP.
+    /// The packet is TCP.
     Tcp,
-    /// UDP.
+    /// The packet is UDP.
     Udp,
 }
 
-/// All that is known of a frame's headers. Offsets are from the frame's start, in bytes.
+/// The headers that were found in a frame. Offsets are from the frame's start, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layers {
     /// The network layer. If it is IP, the fixed part of its header is within the bytes that were
@@ -44,23 +44,23 @@ pub struct Layers {
     pub network: Network,
     /// The transport layer. If it is TCP or UDP, its ports are within the bytes that were parsed.
     pub transport: Transport,
-    /// VLAN tags, 0 to 2.
+    /// Number of VLAN tags, 0 to 2.
     pub tags: u8,
     /// IP protocol of what is at `transport_at`.
     pub protocol: u8,
-    /// A fragment, not a whole packet.
+    /// True for a fragment, which is not a whole packet.
     pub fragment: bool,
-    /// IPv6 with extension headers.
+    /// True for IPv6 with extension headers.
     pub extensions: bool,
-    /// IPv6 with a routing header that names another final destination than the IPv6 header, and is
-    /// not of type 2.
+    /// True for IPv6 with a routing header that names another final destination than the IPv6
+    /// header, and is not of type 2.
     pub rerouted: bool,
-    /// A header goes on, or begins, beyond the bytes that were parsed: with more of the frame, more
-    /// is known.
+    /// True if a header continues, or begins, beyond the bytes that were parsed: more of the frame
+    /// would tell more.
     pub truncated: bool,
     /// Offset of the network header, of whatever protocol.
     pub network_at: u16,
-    /// Offset of what IP carries; maybe beyond the end of the frame.
+    /// Offset of what IP carries, which may be beyond the end of the frame.
     pub transport_at: u16,
     /// Offset of the IPv6 source's home address, if the packet has one.
     pub home_at: Option<u16>,
@@ -69,8 +69,8 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Returns where the payload behind a TCP or UDP header begins; at most the length of `frame`,
-    /// the bytes that were parsed or more of them.
+    /// Returns where the payload behind a TCP or UDP header begins, at most the length of `frame`,
+    /// which is the bytes that were parsed or more of them.
     pub fn payload_at(&self, frame: &[u8]) -> Option<usize> {
         let at = usize::from(self.transport_at);
         let len = match self.transport {
@@ -86,8 +86,8 @@ impl Layers {
     }
 
     /// Returns where the fixed part of the network header ends, in bytes from the frame's
-    /// beginning; where it begins, if it is not IP's. `None` if it should be IP's, but is malformed
-    /// or cut off.
+    /// beginning; if it is not IP's, where it begins. Returns `None` if it should be IP's, but is
+    /// malformed or cut off.
     pub fn network_end(&self, frame: &[u8]) -> Option<usize> {
         let at = usize::from(self.network_at);
         match self.network {
@@ -141,7 +141,7 @@ fn ipv4(frame: &[u8], at: usize, layers: Layers) -> Layers {
     let Some(header) = array::<{ ipv4::HEADER }>(frame, at) else {
         return Layers { truncated: true, ..layers };
     };
-    // Version 4, at least five words.
+    // The first byte says version 4 and at least five words.
     if !(0x45..=0x4f).contains(&header[0]) {
         return layers;
     }
@@ -184,7 +184,7 @@ fn ipv6(frame: &[u8], at: usize, layers: Layers) -> Layers {
     }
 }
 
-/// Returns what carries `protocol`, whose header begins at `at`; and whether it is cut off.
+/// Returns what carries `protocol`, whose header begins at `at`, and whether it is cut off.
 #[inline]
 fn transport(frame: &[u8], at: usize, protocol: u8, fragment: bool) -> (Transport, bool) {
     let transport = match protocol {
@@ -212,7 +212,7 @@ fn extensions(frame: &[u8], mut at: usize, mut next: u8, layers: &Layers) -> Lay
     let mut layers = Layers { network: Network::Ipv6, extensions: true, ..*layers };
     let address = |at: usize| (at + 16 <= frame.len()).then_some(at as u16);
     for _ in 0..MAX_EXTENSIONS {
-        // In all fragments but the first, payload follows, whatever its first bytes look like.
+        // Payload follows in all fragments but the first, whatever its first bytes look like.
         if !is_extension(next) || layers.fragment {
             break;
         }
@@ -224,7 +224,7 @@ fn extensions(frame: &[u8], mut at: usize, mut next: u8, layers: &Layers) -> Lay
         let mut len = (usize::from(units) + 1) * ipv6::EXTENSION_UNIT;
         match next {
             ipv6::FRAGMENT => {
-                // Its second byte is reserved. A fragment that is the whole packet is none (RFC
+                // The second byte is reserved. A fragment that is the whole packet is none (RFC
                 // 6946).
                 len = ipv6::EXTENSION_UNIT;
                 layers.fragment = u16::from_be_bytes([kind, left]) & ipv6::FRAGMENT_MASK != 0;
@@ -253,7 +253,7 @@ fn extensions(frame: &[u8], mut at: usize, mut next: u8, layers: &Layers) -> Lay
     layers
 }
 
-/// Returns where among the options from `at` to `end` the home address is.
+/// Returns the offset of the home address among the options from `at` to `end`.
 fn home_address(frame: &[u8], mut at: usize, end: usize) -> Option<u16> {
     let options = frame.get(..end.min(frame.len()))?;
     for _ in 0..MAX_OPTIONS {

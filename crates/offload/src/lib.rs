@@ -9,16 +9,16 @@
 //! queues or guest memory. It does not reassemble anything either: a frame never gets larger here.
 //!
 //! ```text
-//!   sender's virtio_net_hdr ──▶ NetHeader::check ──▶ Request ──▶ Request::plan ──▶ Plan, per receiver
-//!                                 │ what it negotiated                │ what that one negotiated
-//!                                 ▼                                   ▼
-//!                               Error: drop         PassThrough(NetHeader)  deliver as it is
-//!                                                   Checksum                checksum::finish or Sum
-//!                                                   Segment(Checksums)      Segmenter: headers of each segment
+//!   sender's virtio_net_hdr ─▶ NetHeader::check ─▶ Request ─▶ Request::plan ─▶ Plan, per receiver
+//!                                │ what it negotiated              │ what that one negotiated
+//!                                ▼                                 ▼
+//!                              Error: drop   PassThrough(NetHeader)  deliver as it is
+//!                                            Checksum                checksum::finish or Sum
+//!                                            Segment(Checksums)      Segmenter: segments' headers
 //!
-//!   first bytes of the frame ──▶ headers::parse ──▶ Layers ──▶ Hasher::hash  virtio's RSS and hash report
-//!                                                        ├───▶ rss::flow     automatic steering
-//!                                                        └───▶ verify        may DATA_VALID be said?
+//!   first bytes of the frame ─▶ headers::parse ─▶ Layers ─▶ Hasher::hash  RSS and hash report
+//!                                                      ├──▶ rss::flow     automatic steering
+//!                                                      └──▶ verify        may DATA_VALID be said?
 //! ```
 //!
 //! Frames come from guests: whatever the bytes are, nothing here panics, and nothing is written

@@ -1,4 +1,4 @@
-//! MAC addresses.
+//! This module has the type of MAC addresses.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use crate::spec::ethernet;
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
-    /// FF:FF:FF:FF:FF:FF.
+    /// The broadcast address, FF:FF:FF:FF:FF:FF.
     pub const BROADCAST: Self = Self([0xff; 6]);
 
     /// Returns the address's octets.
@@ -29,7 +29,7 @@ impl MacAddr {
         self.0[0] & ethernet::GROUP_BIT != 0
     }
 
-    /// Returns whether a station can own this address: not a group address, not all zero.
+    /// Returns whether a station can own this address: it is neither a group address nor all zero.
     pub fn is_station(self) -> bool {
         !self.is_group() && self.0 != [0; 6]
     }
@@ -67,7 +67,7 @@ impl fmt::Debug for MacAddr {
     }
 }
 
-/// A text that is not a MAC address.
+/// The error for a text that is not a MAC address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "\"{0}\" is no MAC address: write six pairs of hexadecimal digits, as in 02:00:00:00:00:01"

@@ -1,4 +1,4 @@
-//! The header in front of each frame, and the offloads that may stand in it.
+//! This module has the header in front of each frame, and the offloads that may stand in it.
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
@@ -15,7 +15,7 @@ use crate::spec::virtio;
 pub struct Offloads(u8);
 
 impl Offloads {
-    /// No offloads: complete frames only.
+    /// The set without offloads, for complete frames only.
     pub const NONE: Offloads = Offloads(0);
     /// Transport checksums.
     pub const CSUM: Offloads = Offloads(1 << 0);
@@ -29,7 +29,7 @@ impl Offloads {
     pub const USO4: Offloads = Offloads(1 << 4);
     /// Segmentation of UDP over IPv6.
     pub const USO6: Offloads = Offloads(1 << 5);
-    /// All of them.
+    /// The set of all offloads.
     pub const ALL: Offloads = Offloads(0x3f);
 
     const NAMES: [(Offloads, &str); 6] = [
@@ -85,13 +85,13 @@ impl fmt::Debug for Offloads {
 /// complete frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetHeader {
-    /// [`virtio::NEEDS_CSUM`], [`virtio::DATA_VALID`]; other bits are to be ignored.
+    /// Flags: [`virtio::NEEDS_CSUM`], [`virtio::DATA_VALID`]; other bits are to be ignored.
     pub flags: u8,
-    /// A `GSO_` value of [`virtio`], maybe with [`virtio::GSO_ECN`].
+    /// Type: a `GSO_` value of [`virtio`], maybe with [`virtio::GSO_ECN`].
     pub gso_type: u8,
-    /// Bytes of all headers. A hint: what depends on it counts itself.
+    /// Length of all headers in bytes. It is a hint only: code that depends on it counts itself.
     pub hdr_len: u16,
-    /// Payload bytes per segment.
+    /// Number of payload bytes per segment.
     pub gso_size: u16,
     /// Offset of the first byte that is summed, from the frame's start.
     pub csum_start: u16,

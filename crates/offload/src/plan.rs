@@ -4,7 +4,7 @@ use crate::headers::parse;
 use crate::spec::{tcp, udp, virtio};
 use crate::{Error, Layers, NetHeader, Network, Offloads, Transport};
 
-/// A virtio_net_hdr that was checked: what is left to do with a frame.
+/// A virtio_net_hdr that was checked, which says what is left to do with a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// The header to deliver to a receiver that takes the frame unfinished.
@@ -32,8 +32,8 @@ pub enum Checksums {
     /// The checksums are complete.
     Complete,
     /// The checksums are for the receiver to finish
-    /// ([`Segmenter::net_header`](crate::Segmenter::net_header) says so): it takes them, and the
-    /// payload need not be read.
+    /// ([`Segmenter::net_header`](crate::Segmenter::net_header) says so): it takes them unfinished,
+    /// and the payload need not be read.
     Partial,
 }
 
@@ -74,7 +74,8 @@ impl NetHeader {
         if gso && self.gso_size == 0 {
             return Err(Error::GsoSize(0));
         }
-        // What was judged is not to be written to: addresses, VLAN tags, protocol.
+        // The checks have judged addresses, VLAN tags and protocol, so these must not be written
+        // to.
         let bad_checksum = Error::Checksum { start, offset, len: frame_len };
         let begin = layers.network_end(head).ok_or(bad_checksum)?;
         let end = usize::from(start) + usize::from(offset) + 2;
@@ -95,7 +96,7 @@ impl NetHeader {
         let header = NetHeader {
             flags: virtio::NEEDS_CSUM,
             gso_type: self.gso_type,
-            // Not more than there is, which a TAP would refuse.
+            // The value is not more than there is, which a TAP would refuse.
             hdr_len: if gso { self.hdr_len.min(saturated(frame_len)) } else { 0 },
             gso_size: if gso { self.gso_size } else { 0 },
             csum_start: start,
@@ -135,8 +136,8 @@ fn saturated(len: usize) -> u16 {
 
 impl Request {
     /// Marks the frame as one whose checksum somebody trusted has verified, such as the kernel
-    /// behind a TAP that set VIRTIO_NET_HDR_F_DATA_VALID: receivers that take unfinished checksums
-    /// are told so. Changes nothing for a frame that is unfinished itself.
+    /// behind a TAP that set VIRTIO_NET_HDR_F_DATA_VALID. Receivers that take unfinished checksums
+    /// are told so. Nothing changes for a frame that is unfinished itself.
     #[must_use]
     pub fn verified(mut self) -> Request {
         if self.needs == Offloads::NONE {
@@ -145,7 +146,7 @@ impl Request {
         self
     }
 
-    /// Returns what a receiver must have negotiated to get the frame as it is.
+    /// Returns the offloads that a receiver must have negotiated to get the frame as it is.
     #[inline]
     pub fn needs(&self) -> Offloads {
         self.needs
@@ -176,7 +177,7 @@ impl Request {
     pub fn plan(&self, receiver: Offloads, max_len: usize) -> Plan {
         let fits = self.frame_len <= max_len || !self.is_gso();
         if receiver.contains(self.needs) && fits {
-            // All flags take it that the receiver knows of checksums.
+            // All flags require that the receiver knows of checksums.
             let header =
                 if receiver.contains(Offloads::CSUM) { self.header } else { NetHeader::default() };
             return Plan::PassThrough(header);
@@ -188,8 +189,7 @@ impl Request {
         Plan::Segment(if partial { Checksums::Partial } else { Checksums::Complete })
     }
 
-    /// Returns whether the frame is to be segmented and these are the headers that its `gso_type`
-    /// says.
+    /// Returns whether the frame is to be segmented and has the headers that its `gso_type` says.
     pub(crate) fn matches(&self, layers: &Layers) -> bool {
         let gso_type = self.header.gso_type;
         self.is_gso()

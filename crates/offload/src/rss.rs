@@ -5,12 +5,12 @@ use crate::bytes::array;
 use crate::spec::{hash_type, ipv4, ipv6};
 use crate::{Layers, Network, Transport};
 
-/// Bytes of the key.
+/// Size of the key in bytes.
 pub const KEY: usize = 40;
-/// Bytes of the longest input: two IPv6 addresses and two ports.
+/// Size in bytes of the longest input: two IPv6 addresses and two ports.
 const INPUT: usize = 36;
 
-/// A Toeplitz hash function: virtio 1.3 section 5.1.6.4.3, with one key.
+/// A Toeplitz hash function (virtio 1.3 section 5.1.6.4.3) with one key.
 ///
 /// The hash is linear: the hash of the input is the exclusive or of the hashes of its half bytes,
 /// each taken from a table of
@@ -19,25 +19,26 @@ const INPUT: usize = 36;
 /// beside those of others; tables for whole bytes would take eight times as much.
 #[derive(Clone, Debug)]
 pub struct Hasher {
-    /// By position, upper and lower half, and value.
+    /// Tables by position, upper and lower half, and value.
     tables: [[[u32; 16]; 2]; INPUT],
 }
 
 /// A hash, as it is reported to the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hash {
-    /// `hash_value`.
+    /// Value of `hash_value`.
     pub value: u32,
-    /// `hash_report`, from 1: what was hashed (virtio 1.3 section 5.1.6.4.4).
+    /// Value of `hash_report`, from 1: what was hashed (virtio 1.3 section 5.1.6.4.4).
     pub report: u16,
 }
 
 impl Hasher {
-    /// Makes a hasher for a key; a shorter one is filled up with zeros.
+    /// Makes a hasher for a key; a shorter key is filled up with zeros.
     pub fn new(key: &[u8; KEY]) -> Hasher {
         let mut tables = [[[0; 16]; 2]; INPUT];
         for (half, table) in tables.iter_mut().flatten().enumerate() {
-            // The key's 32 bits from the half byte's first bit on, and from its three others on.
+            // The windows are the key's 32 bits from the half byte's first bit on, and from its
+            // three others on.
             let windows: [u32; 4] = std::array::from_fn(|bit| window(key, half * 4 + bit));
             for (value, entry) in table.iter_mut().enumerate() {
                 for (bit, window) in windows.iter().enumerate() {
@@ -52,8 +53,8 @@ impl Hasher {
 
     /// Returns the hash of a frame, of the first of these that applies and is among `types` (masks
     /// of [`hash_type`]): addresses of extension headers and ports, such addresses alone, addresses
-    /// and ports, addresses. A fragment has no ports, not even the first, lest a packet's parts go
-    /// different ways. `None`: not hashed.
+    /// and ports, addresses. A fragment has no ports, not even the first, so that a packet's parts
+    /// do not go different ways. Returns `None` if nothing is hashed.
     ///
     /// `frame` is what `layers` were found in, or more of it.
     #[inline]
@@ -138,8 +139,9 @@ fn report(kind: u32) -> u16 {
     kind.trailing_zeros() as u16 + 1
 }
 
-/// Returns a hash of the flow a frame belongs to, the same in both directions: over addresses,
-/// protocol and ports, over the MAC addresses of what is not IP. All of its bits are equally good.
+/// Returns a hash of the flow a frame belongs to, the same in both directions. It is over
+/// addresses, protocol and ports, and over the MAC addresses if the frame is not IP. All of its
+/// bits are equally good.
 #[inline]
 pub fn flow(layers: &Layers, frame: &[u8]) -> u32 {
     let ports = match layers.transport {
@@ -177,8 +179,8 @@ fn end(address: u64, port: u64) -> u64 {
     mix(address.rotate_left(16) ^ port)
 }
 
-/// Mixes a value: a multiplication by an odd constant without pattern (the golden ratio's
-/// fraction), and its upper half into the lower.
+/// Mixes a value: it multiplies by an odd constant without pattern (the golden ratio's fraction),
+/// and folds the upper half into the lower.
 #[inline]
 fn mix(value: u64) -> u64 {
     let product = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -1,4 +1,4 @@
-//! Segmentation of TCP and UDP frames.
+//! This module segments TCP and UDP frames.
 
 use std::ops::Range;
 
@@ -7,15 +7,15 @@ use crate::headers::parse;
 use crate::spec::{ipv4, ipv6, tcp, udp, virtio};
 use crate::{Checksums, Error, NetHeader, Network, Request, Sum, Transport};
 
-/// Cuts a frame up from its headers alone: makes the headers of each segment, and says which part
-/// of the payload follows.
+/// A segmenter cuts a frame up from its headers alone: it makes the headers of each segment, and
+/// says which part of the payload follows.
 ///
 /// The payload need not be in one piece, and is not read.
 #[derive(Clone, Copy, Debug)]
 pub struct Segmenter<'h> {
     headers: &'h [u8],
     payload_len: usize,
-    /// Payload bytes per segment.
+    /// Number of payload bytes per segment.
     size: usize,
     len: usize,
     network: Network,
@@ -33,8 +33,8 @@ pub struct Segmenter<'h> {
 }
 
 impl<'h> Segmenter<'h> {
-    /// Cuts up a frame. `head` is the beginning of the frame, with all headers; `request` what was
-    /// made of the frame's virtio_net_hdr.
+    /// Cuts up a frame. `head` is the beginning of the frame, with all headers; `request` is the
+    /// result of checking the frame's virtio_net_hdr.
     ///
     /// The lengths that the headers give are not looked at: the payload is what follows them in the
     /// frame.
@@ -130,7 +130,7 @@ impl<'h> Segmenter<'h> {
     }
 
     /// Returns how many segments there are, from 1. There are tens of thousands if the sender wants
-    /// them of a byte; they can be made in any order, and some now and others later.
+    /// them of a byte. They can be made in any order, and at different times.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
@@ -143,7 +143,8 @@ impl<'h> Segmenter<'h> {
         self.headers.len()
     }
 
-    /// Returns where in the frame the payload of segment `i` is. Empty for one that does not exist.
+    /// Returns where in the frame the payload of segment `i` is. The range is empty for a segment
+    /// that does not exist.
     #[inline]
     pub fn payload(&self, i: usize) -> Range<usize> {
         let from = i.saturating_mul(self.size).min(self.payload_len);
@@ -173,8 +174,8 @@ impl<'h> Segmenter<'h> {
         }
     }
 
-    /// Writes the headers of segment `i` to the beginning of `out`, given the sum of its payload;
-    /// of no account with [`Checksums::Partial`]. Says how many bytes; `None`, and nothing is
+    /// Writes the headers of segment `i` to the beginning of `out`, given the sum of its payload,
+    /// which is ignored with [`Checksums::Partial`]. Returns how many bytes; `None`, and nothing is
     /// written, if there is no such segment or no room.
     #[inline]
     pub fn write_headers(&self, i: usize, payload: &Sum, out: &mut [u8]) -> Option<usize> {

@@ -7,16 +7,16 @@ use crate::{Layers, Network, Sum, Transport};
 /// The verdict on a frame's transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is right: a receiver may be told (VIRTIO_NET_HDR_F_DATA_VALID).
+    /// The checksum is right: a receiver may be told (VIRTIO_NET_HDR_F_DATA_VALID).
     Valid,
-    /// It is wrong, or the lengths in the headers do not fit the frame.
+    /// The checksum is wrong, or the lengths in the headers do not fit the frame.
     Invalid,
-    /// There is none that could be checked: neither TCP nor UDP, a fragment, UDP without checksum,
-    /// or a routing header of unknown type.
+    /// There is no checksum that could be checked: neither TCP nor UDP, a fragment, UDP without
+    /// checksum, or a routing header of unknown type.
     Unknown,
 }
 
-/// Checks the TCP or UDP checksum of a frame; `layers` were found in it. Reads all of it.
+/// Checks the TCP or UDP checksum of a frame, all of which it reads; `layers` were found in it.
 pub fn verify(frame: &[u8], layers: &Layers) -> Verdict {
     if layers.transport == Transport::Other || layers.rerouted {
         return Verdict::Unknown;
@@ -27,12 +27,12 @@ pub fn verify(frame: &[u8], layers: &Layers) -> Verdict {
     }
 }
 
-/// Checks the checksum; `None` if what should be there is not.
+/// Checks the checksum; returns `None` if what should be there is not.
 fn check(frame: &[u8], layers: &Layers) -> Option<Verdict> {
     let network_at = usize::from(layers.network_at);
     let transport_at = usize::from(layers.transport_at);
     let network = frame.get(network_at..)?;
-    // Behind the packet, Ethernet's padding may follow.
+    // Ethernet's padding may follow behind the packet.
     let packet_len = match layers.network {
         Network::Ipv4 => usize::from(be16(network, ipv4::TOTAL_LEN)?),
         Network::Ipv6 => ipv6::HEADER + usize::from(be16(network, ipv6::PAYLOAD_LEN)?),

@@ -1,4 +1,4 @@
-//! Sets of VLANs.
+//! This module has the type of sets of VLANs.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::spec::ethernet;
 
 const WORDS: usize = ethernet::VID_COUNT / 64;
 
-/// A set of VLAN identifiers, 0 to 4095: one bit each.
+/// A set of VLAN identifiers, 0 to 4095, with one bit each.
 #[derive(Clone, PartialEq, Eq)]
 pub struct VlanSet([u64; WORDS]);
 

@@ -1,4 +1,4 @@
-//! A new capability: declared, added to a function, written, read and dumped.
+//! This program declares a new capability, adds it to a function, writes, reads and dumps it.
 //!
 //! A device model adds vendor-specific capabilities, as here, and needs nothing but its
 //! `FunctionSpec`. One that the PCIe standard defines is added in this crate: see

@@ -1,5 +1,5 @@
-//! Base address registers (PCIe Base 6.0, section 7.5.1.2.1): six in the header, six VF BARs in
-//! the SR-IOV capability, six virtual ones in front of a VMM.
+//! This module has the base address registers (PCIe Base 6.0, section 7.5.1.2.1): six in the
+//! header, six VF BARs in the SR-IOV capability, six virtual ones in front of a VMM.
 
 use crate::registers::Write;
 use crate::spec::header;
@@ -14,9 +14,9 @@ const MAX_SIZE_32: u64 = 1 << 31;
 /// A BAR as software programmed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bar {
-    /// The address in the register; 0 until software places it.
+    /// Address in the register; 0 until software places it.
     pub address: u64,
-    /// Bytes decoded.
+    /// Number of bytes decoded.
     pub size: u64,
 }
 

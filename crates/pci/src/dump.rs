@@ -1,4 +1,5 @@
-//! Writes configuration space as text that `lspci -F FILE` reads, and fills in what Linux knows.
+//! This module writes configuration space as text that `lspci -F FILE` reads, and fills in what
+//! Linux knows.
 
 use std::fmt::Write as _;
 

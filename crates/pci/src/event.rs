@@ -1,4 +1,5 @@
-//! Changes by a configuration access that someone beside the register has to act on.
+//! This module has the changes by a configuration access that someone beside the register has to
+//! act on.
 
 use crate::PowerState;
 
@@ -17,24 +18,24 @@ pub enum Event {
     /// The address in the BAR of this index changed.
     BarMoved(u8),
     /// Software initiated a function-level reset. The registers are in their initial state already,
-    /// and what that changed is reported before this event; the device model is for the owner to
-    /// reset.
+    /// and what that changed is reported before this event. The owner has to reset the device
+    /// model.
     Flr,
     /// The function entered this power state.
     Power(PowerState),
     /// MSI-X Enable or Function Mask changed. The function's [`Msix`](crate::Msix) follows by
     /// itself.
     MsixControl {
-        /// MSI-X Enable.
+        /// Value of MSI-X Enable.
         enabled: bool,
-        /// Function Mask.
+        /// Value of Function Mask.
         masked: bool,
     },
     /// VF Enable changed: `num_vfs` VFs exist from now on, or none do any more.
     VfEnable {
-        /// VF Enable.
+        /// Value of VF Enable.
         enabled: bool,
-        /// NumVFs.
+        /// Value of NumVFs.
         num_vfs: u16,
     },
     /// VFs that exist answer (or no longer answer) memory requests to the VF BARs: VF Enable and VF

@@ -1,4 +1,5 @@
-//! A function's name in the adapter, and the facts its configuration space is built from.
+//! This module has a function's name in the adapter, and the facts its configuration space is built
+//! from.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +12,9 @@ use crate::Error;
 /// on the command line; PCIe Base 6.0 (section 9.2.1.2) counts from VF 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FunctionId {
-    /// The physical function.
+    /// The function is physical.
     Pf,
-    /// The virtual function of this index, from 0.
+    /// The function is the virtual one of this index, from 0.
     Vf(u16),
 }
 
@@ -79,11 +80,11 @@ pub struct Identity {
 /// One memory base address register (PCIe Base 6.0, section 7.5.1.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BarSpec {
-    /// Bytes decoded: a power of two, at least 4096; at most 2 GiB for a 32-bit BAR.
+    /// Number of bytes decoded: a power of two, at least 4096; at most 2 GiB for a 32-bit BAR.
     pub size: u64,
-    /// The BAR takes two registers and decodes 64-bit addresses.
+    /// True if the BAR takes two registers and decodes 64-bit addresses.
     pub width64: bool,
-    /// Reads have no side effects.
+    /// True if reads have no side effects.
     pub prefetchable: bool,
 }
 
@@ -117,40 +118,40 @@ impl MsixSpec {
 /// A vendor-specific capability (ID 09h; PCIe Base 6.0, section 7.9.4), such as virtio's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VendorCapability {
-    /// The bytes after capability ID and next pointer. The first is the capability's length,
-    /// counted from the ID: `body.len() + 2`.
+    /// Bytes after capability ID and next pointer. The first is the capability's length, counted
+    /// from the ID: `body.len() + 2`.
     pub body: Vec<u8>,
-    /// For each byte of `body`, the bits that software can write.
+    /// Bits of each byte of `body` that software can write.
     pub writable: Vec<u8>,
 }
 
 /// The facts that a function's configuration space is built from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionSpec {
-    /// Identification registers. A VF's are what software that knows the PF takes it for; its own
-    /// Vendor ID and Device ID registers read FFFFh.
+    /// Identification registers. Those of a VF are what software that knows the PF takes it for;
+    /// its own Vendor ID and Device ID registers read FFFFh.
     pub identity: Identity,
-    /// Memory BARs. A 64-bit BAR leaves the next place `None`. A VF's are decoded through the VF
-    /// BARs of the PF and read zero on the bus.
+    /// Memory BARs. A 64-bit BAR leaves the next place `None`. Those of a VF are decoded through
+    /// the VF BARs of the PF and read zero on the bus.
     pub bars: [Option<BarSpec>; 6],
     /// Places of the MSI-X structures.
     pub msix: MsixSpec,
     /// Vendor-specific capabilities, in the order of the list.
     pub vendor: Vec<VendorCapability>,
-    /// Device Serial Number, as an EUI-64 (PCIe Base 6.0, section 7.9.3). PF only.
+    /// Device Serial Number of a PF, as an EUI-64 (PCIe Base 6.0, section 7.9.3).
     pub serial: u64,
 }
 
 /// The facts that a PF's SR-IOV capability is built from (PCIe Base 6.0, section 9.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SriovSpec {
-    /// TotalVFs, 1 to 256. InitialVFs is the same, as VF migration is not supported.
+    /// Value of TotalVFs, 1 to 256. InitialVFs is the same, as VF migration is not supported.
     pub total_vfs: u16,
-    /// VF Device ID.
+    /// Value of VF Device ID.
     pub vf_device_id: u16,
-    /// VF BARs: the size of each is what one VF gets. A 64-bit BAR leaves the next place `None`.
+    /// VF BARs with the size that one VF gets. A 64-bit BAR leaves the next place `None`.
     pub vf_bars: [Option<BarSpec>; 6],
-    /// Supported Page Sizes: bit n set for pages of 2^(n+12) bytes. At least
+    /// Value of Supported Page Sizes: bit n set for pages of 2^(n+12) bytes, at least
     /// [`REQUIRED_PAGE_SIZES`](crate::spec::sriov::REQUIRED_PAGE_SIZES).
     pub supported_page_sizes: u32,
 }

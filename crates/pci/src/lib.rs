@@ -1,4 +1,4 @@
-//! Models a PCIe function: configuration space, capabilities, BARs, MSI-X and SR-IOV.
+//! This crate models a PCIe function: configuration space, capabilities, BARs, MSI-X and SR-IOV.
 //!
 //! A PF's configuration space has every register of an SR-IOV endpoint, bit by bit as the PCI
 //! Express Base Specification has it (PCIe Base 6.0); a VF's has what the standard leaves a VF.
@@ -19,11 +19,11 @@
 //!                │                         │ hidden: SR-IOV, ARI               │
 //!                │                         └─────────────────┬─────────────────┘
 //!                │                     what Linux lets through
-//!   ┌ ConfigSpace▼───────────────────────────────────────────▼─────────────────┐
-//!   │ 000 header          registers ─────── before/after ──▶ Events ───────────┼──▶ the owner:
-//!   │ 040 PM, MSI-X, PCIe, vendor ...       a write                            │    device model,
-//!   │ 100 AER, DSN, ARI, ACS, SR-IOV                                           │    DMA domain, VFs
-//!   └──────────────┬───────────────────────────────────────────────────────────┘
+//!   ┌ ConfigSpace▼───────────────────────────────────────────▼────────────────┐
+//!   │ 000 header          registers ─────── before/after ──▶ Events ──────────┼──▶ the owner:
+//!   │ 040 PM, MSI-X, PCIe, vendor ...       a write                           │    device model,
+//!   │ 100 AER, DSN, ARI, ACS, SR-IOV                                          │    DMA domain, VFs
+//!   └──────────────┬──────────────────────────────────────────────────────────┘
 //!     enable, mask │ bus master
 //!   ┌ Msix ────────▼──────────┐      worker threads
 //!   │ table, pending bits     │ ◀─── Vector::raise

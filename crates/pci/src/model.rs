@@ -1,4 +1,4 @@
-//! The seam between a function's PCIe side and the device behind it.
+//! This module is the interface between a function's PCIe side and the device behind it.
 //!
 //! [`DeviceModel`] is what any device is to PCIe. [`Nic`] adds what an adapter asks of a device
 //! that is a network interface. Nothing in this crate calls `Nic`: it is here because device models
@@ -53,7 +53,7 @@ pub trait Nic: DeviceModel {
     /// Returns `true` while the driver sees the link as up.
     fn link_up(&self) -> bool;
 
-    /// Returns how far the driver has come.
+    /// Returns the progress of the driver.
     fn driver(&self) -> DriverReport;
 
     /// Tells a PF's model whether its driver sees the SR-IOV capability. A VMM's guest does not, so
@@ -62,7 +62,7 @@ pub trait Nic: DeviceModel {
     fn offer_sr_iov(&mut self, _offer: bool) {}
 }
 
-/// How far the driver of a [`Nic`] has come, for people to read.
+/// The progress of the driver of a [`Nic`], for people to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DriverReport {
     /// Progress in the bits of virtio's device status register (virtio 1.3, section 2.1), whatever

@@ -1,4 +1,4 @@
-//! Device power states.
+//! This module has the device power states.
 
 /// A device power state (PCIe Base 6.0, section 5.3.1). D1 and D2 are not supported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

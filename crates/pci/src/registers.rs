@@ -1,14 +1,15 @@
-//! Declared registers: what each bit lets software do, and what each reset does to it.
+//! This module declares registers: what each bit lets software do, and what each reset does to it.
 
 use crate::spec::CONFIG_SIZE;
 
 /// A reset that reaches a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
-    /// Function-level reset (PCIe Base 6.0, section 6.6.2). Sticky bits survive it, as do those
-    /// that belong to the link rather than to the function.
+    /// A function-level reset (PCIe Base 6.0, section 6.6.2) reached the function. Sticky bits
+    /// survive it, as do those that belong to the link rather than to the function.
     Flr,
-    /// Conventional hot reset (section 6.6.1), as from the port above. Sticky bits survive it.
+    /// A conventional hot reset (section 6.6.1) came, as from the port above. Sticky bits survive
+    /// it.
     Conventional,
 }
 
@@ -321,7 +322,7 @@ mod tests {
     }
 
     proptest! {
-        /// However an access is cut up, every byte within the space is in exactly one piece.
+        /// Every byte within the space is in exactly one piece, however an access is cut up.
         #[test]
         fn dwords_cover_the_access(offset: u16, len in 0_usize..5000) {
             let mut at = usize::from(offset);
@@ -336,7 +337,10 @@ mod tests {
         }
 
         #[test]
-        fn byte_enables_confine_a_write(first in 0_usize..4, data in prop::collection::vec(any::<u8>(), 0..5)) {
+        fn byte_enables_confine_a_write(
+            first in 0_usize..4,
+            data in prop::collection::vec(any::<u8>(), 0..5),
+        ) {
             let write = Write::bytes(first, &data);
             let mut bytes = [0x5a; 4];
             for (place, byte) in bytes.iter_mut().skip(first).zip(&data) {

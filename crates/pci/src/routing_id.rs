@@ -1,4 +1,4 @@
-//! Routing IDs, the 16-bit names that functions have on the fabric.
+//! This module has routing IDs, the 16-bit names that functions have on the fabric.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,7 +22,7 @@ use crate::Error;
 pub struct RoutingId(u16);
 
 impl RoutingId {
-    /// Returns the routing ID of a bus, a device (0 to 31) and a function (0 to 7); `None` where a
+    /// Returns the routing ID of a bus, a device (0 to 31) and a function (0 to 7); `None` if a
     /// number is out of range.
     pub const fn new(bus: u8, device: u8, function: u8) -> Option<Self> {
         if device > 31 || function > 7 {

@@ -1,4 +1,5 @@
-//! Property tests of configuration space: the fuzz target's checks on accesses that mean something.
+//! These are property tests of configuration space: the fuzz target's checks on accesses that mean
+//! something.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -11,8 +12,8 @@ use manifold_pci::ConfigSpace;
 use manifold_pci::spec::{aer, express, header, msix, power, sriov};
 use proptest::prelude::*;
 
-/// Writes that random bytes alone would hardly ever hit: the registers with side effects, and
-/// values that have them.
+/// Returns writes that random bytes alone would hardly ever hit: the registers with side effects,
+/// and values that have them.
 fn significant_write() -> impl Strategy<Value = Vec<u8>> {
     let space = ConfigSpace::physical(&function_spec(), Some(&sriov_spec())).unwrap();
     let at = |id, register| capability(&space, id).unwrap() + register;
@@ -29,7 +30,7 @@ fn significant_write() -> impl Strategy<Value = Vec<u8>> {
         sriov_at + sriov::NUM_VFS,
         sriov_at + sriov::SYSTEM_PAGE_SIZE,
         sriov_at + sriov::VF_BAR0,
-        // Again, since these must come together to have an effect.
+        // The register is listed again, since these must come together to have an effect.
         sriov_at + sriov::CONTROL,
         sriov_at + sriov::NUM_VFS,
     ];

@@ -1,4 +1,5 @@
-//! The adapter's functions as pciutils decodes them: dumps in a file, read by `lspci -F FILE -vvv`.
+//! These tests show the adapter's functions as pciutils decodes them: dumps in a file, read by
+//! `lspci -F FILE -vvv`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -48,7 +49,8 @@ impl Software<'_> {
         let sizes = self.read32(cap + sriov::SUPPORTED_PAGE_SIZES);
         self.write32(cap + sriov::SYSTEM_PAGE_SIZE, sizes & sizes.wrapping_neg());
 
-        // Sizing, and placing: the aperture of BAR 0 at 4 GiB, the one of BAR 2 behind it.
+        // The BARs are sized and placed: the aperture of BAR 0 at 4 GiB, the one of BAR 2 behind
+        // it.
         let mut aperture = 0x1_0000_0000_u64;
         for bar in [0, 2] {
             let at = cap + sriov::VF_BAR0 + bar * 4;
@@ -63,7 +65,7 @@ impl Software<'_> {
             aperture += size * u64::from(total);
         }
 
-        // compute_max_vf_buses: offset and stride are asked for every number of VFs.
+        // This is compute_max_vf_buses: offset and stride are asked for every number of VFs.
         for number in (1..=total).rev() {
             self.write16(cap + sriov::NUM_VFS, number);
             assert_ne!(self.read16(cap + sriov::FIRST_VF_OFFSET), 0);
@@ -71,7 +73,7 @@ impl Software<'_> {
         }
         self.write16(cap + sriov::NUM_VFS, 0);
 
-        // sriov_enable.
+        // This is sriov_enable.
         let initial = self.read16(cap + sriov::INITIAL_VFS);
         assert_eq!(initial, total, "without VF migration all VFs are there from the start");
         self.write16(cap + sriov::NUM_VFS, num_vfs);
@@ -97,8 +99,8 @@ fn enabled_pf(ari: bool) -> ConfigSpace {
     pf
 }
 
-/// Runs `lspci -F FILE -vvv`; on a machine without lspci this fails. Returns what it prints of each
-/// function.
+/// Runs `lspci -F FILE -vvv` and returns what it prints of each function. It fails on a machine
+/// without lspci.
 fn lspci(dump: &str) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("dump");
@@ -205,7 +207,8 @@ fn the_pf_with_all_its_vfs() {
                     "IOVCtl:\tEnable+ Migration- Interrupt- MSE+ ARIHierarchy{hierarchy} \
                      10BitTagReq-"
                 ),
-                "Initial VFs: 256, Total VFs: 256, Number of VFs: 256, Function Dependency Link: 00",
+                "Initial VFs: 256, Total VFs: 256, Number of VFs: 256, \
+                 Function Dependency Link: 00",
                 &format!("VF offset: {offset}, stride: 1, Device ID: 1041"),
                 "Supported Page Size: 00000553, System Page Size: 00000001",
                 "Region 0: Memory at 0000000100000000 (64-bit, prefetchable)",
@@ -215,7 +218,7 @@ fn the_pf_with_all_its_vfs() {
     }
 }
 
-/// What a VF has, on the bus and as Linux shows it.
+/// Capabilities of a VF, on the bus and as Linux shows it.
 const VF_CAPABILITIES: [(&str, &str); 10] = [
     ("40", "MSI-X: Enable- Count=10 Masked-"),
     ("4c", "Express (v2) Endpoint"),

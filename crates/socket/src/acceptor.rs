@@ -1,6 +1,6 @@
-//! One thread accepts the clients of all devices and hears them out until their first message has
-//! arrived. Only then is a client given the device, so one that connects and says nothing keeps
-//! nobody away.
+//! This module is the thread that accepts the clients of all devices and hears them out until their
+//! first message has arrived. Only then is a client given the device, so one that connects and says
+//! nothing keeps nobody away.
 //!
 //! ```text
 //!   listener ─► Handshake ─► complete ─┬─ free ───────► connection thread
@@ -48,16 +48,16 @@ struct Handshake<P: Protocol> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
-    /// It was told that it cannot have the device, and has yet to close its end. Were this side to
-    /// close first, QEMU would report that before the reason (over vfio-user).
+    /// The client was told that it cannot have the device, and has yet to close its end. If this
+    /// side closed first, QEMU would report that before the reason (over vfio-user).
     Refused,
-    /// It has yet to send its first message.
+    /// The client has yet to send its first message.
     Reading,
-    /// It waits for its predecessor to be cleaned up.
+    /// The client waits for its predecessor to be cleaned up.
     Parked,
 }
 
-/// What becomes of a handshake.
+/// The next step of a handshake.
 enum Next {
     Continue,
     Drop,
@@ -102,7 +102,7 @@ impl<P: Protocol> Acceptor<P> {
             self.step(token);
         } else {
             let service = self.services.lock().get(&token).cloned();
-            // It may have been closed after the event had been taken.
+            // The service may have been closed after the event was taken.
             if let Some(service) = service {
                 self.accept(&service);
             }
@@ -157,7 +157,7 @@ impl<P: Protocol> Acceptor<P> {
         let Some(handshake) = self.handshakes.get_mut(&token) else { return };
         let next = match handshake.stage {
             Stage::Reading => handshake.receive(),
-            // These are watched for their end only.
+            // Parked and refused clients are watched for their end only.
             Stage::Parked | Stage::Refused => Next::Drop,
         };
         match next {
@@ -243,7 +243,7 @@ impl<P: Protocol> Handshake<P> {
         }
     }
 
-    /// Tells the client that another one has the device, where the protocol has a way to say so.
+    /// Tells the client that another one has the device, if the protocol has a way to say so.
     fn refuse(&mut self, holder: i32) {
         let Some(message) = self.assembler.take() else { return };
         tracing::warn!(
@@ -253,7 +253,7 @@ impl<P: Protocol> Handshake<P> {
             holder,
             "a second client is refused: a function has one client at a time"
         );
-        // If a few bytes do not fit into an empty socket, the client is gone.
+        // A client whose empty socket has no room for a few bytes is gone.
         let _ = self.socket.try_send(&self.service.protocol().busy(&message.header));
     }
 }

@@ -1,4 +1,5 @@
-//! The loop of one client's connection: receive, hand over to the session, send the answer.
+//! This module is the loop of one client's connection: it receives, hands over to the session and
+//! sends the answer.
 
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,17 +13,17 @@ use crate::message::Assembler;
 use crate::protocol::{Answer, Disconnect, Protocol, Session};
 use crate::socket::{Peer, Received, Socket};
 
-/// A device's name, and the client that has been given the device.
+/// The name of a device, and the client that has been given it.
 #[derive(Debug)]
 pub(crate) struct ClientSlot {
     /// Name of the device, for log messages.
     pub(crate) name: String,
-    /// The client from attaching until it is about to be detached.
+    /// The client, from attaching until it is about to be detached.
     pub(crate) peer: Mutex<Option<Peer>>,
 }
 
 /// Serves a client whose first message is in `assembler`, until the connection ends. A client that
-/// the device refuses is held for `patience` where the protocol says so.
+/// the device refuses is held for `patience` if the protocol says so.
 pub(crate) fn run<P: Protocol>(
     protocol: &P,
     device: Arc<P::Device>,
@@ -34,7 +35,7 @@ pub(crate) fn run<P: Protocol>(
     assembler.set_max_payload(protocol.max_payload());
     let peer = socket.peer();
     let mut session = protocol.open(device, peer);
-    // A bug in one device costs that device its client, not the others theirs.
+    // A bug in one device costs that device its client, but not the other devices theirs.
     let serving = AssertUnwindSafe(|| serve::<P>(slot, peer, socket, assembler, &mut session));
     let how = catch_unwind(serving).unwrap_or(Disconnect::DevicePanicked);
 

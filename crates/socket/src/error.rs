@@ -1,9 +1,9 @@
-//! Reasons why a socket could not be served.
+//! This module lists the reasons why a socket could not be served.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Errors of [`Server`](crate::Server).
+/// The errors of [`Server`](crate::Server).
 ///
 /// What a client does wrong is none of these: it loses its connection, or is told by its protocol.
 #[derive(Debug, thiserror::Error)]
@@ -15,13 +15,13 @@ pub enum Error {
         path.display()
     )]
     InUse {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
     },
     /// Something else is where the socket should be.
     #[error("{} exists and is not a socket; remove it or choose another directory", path.display())]
     NotASocket {
-        /// What is in the way.
+        /// Path of what is in the way.
         path: PathBuf,
     },
     /// The path does not fit a socket address.
@@ -31,25 +31,25 @@ pub enum Error {
         Self::MAX_PATH
     )]
     PathTooLong {
-        /// The path.
+        /// The path that does not fit.
         path: PathBuf,
-        /// Its length in bytes.
+        /// Length of the path in bytes.
         length: usize,
     },
     /// The socket could not be made.
     #[error("cannot listen on {}", path.display())]
     Listen {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
     /// A thread, an epoll instance or an eventfd could not be made.
     #[error("cannot start serving sockets: {what}")]
     Start {
-        /// What was missing.
+        /// Name of what could not be made.
         what: &'static str,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
 }

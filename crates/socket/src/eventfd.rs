@@ -1,16 +1,16 @@
-//! Eventfds that clients hand over.
+//! This module holds the eventfds that clients hand over.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-/// An eventfd of a client's.
+/// An eventfd of a client.
 #[derive(Debug)]
 pub struct EventFd(OwnedFd);
 
 impl EventFd {
-    /// Takes the descriptor over. It is made non-blocking: whoever signals it must not wait.
+    /// Takes the descriptor over and makes it non-blocking, since whoever signals it must not wait.
     ///
     /// # Errors
     /// When it is not an eventfd: nothing else is sure never to block.
@@ -24,9 +24,9 @@ impl EventFd {
         Ok(Self(fd))
     }
 
-    /// Adds one to its counter.
+    /// Adds one to the counter.
     pub fn signal(&self) {
-        // It fails only when the counter is at its maximum, and then it is signalled anyway.
+        // The write fails only when the counter is at its maximum, and then it is signalled anyway.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 }
@@ -55,7 +55,7 @@ mod tests {
         let fd = rustix::event::eventfd(0, rustix::event::EventfdFlags::empty()).unwrap();
         let other = fd.try_clone().unwrap();
         let eventfd = EventFd::new(fd).unwrap();
-        // At its maximum a blocking eventfd would block the next write.
+        // A blocking eventfd at its maximum would block the next write.
         rustix::io::write(&other, &(u64::MAX - 1).to_ne_bytes()).unwrap();
         eventfd.signal();
         assert!(fcntl_getfl(&other).unwrap().contains(OFlags::NONBLOCK));

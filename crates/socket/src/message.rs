@@ -1,4 +1,4 @@
-//! Messages put together from bytes, whatever pieces they arrive in.
+//! This module puts messages together from bytes, whatever pieces they arrive in.
 
 use std::os::fd::OwnedFd;
 
@@ -13,14 +13,14 @@ pub trait Header: Copy + std::fmt::Debug + PartialEq + Send + 'static {
     /// Size of the header in bytes, 1 to [`MAX_HEADER`].
     const SIZE: usize;
 
-    /// Reads a header; any bytes are one. Those after the first [`SIZE`](Self::SIZE) are zero.
+    /// Reads a header, which any bytes are. Those after the first [`SIZE`](Self::SIZE) are zero.
     fn read(bytes: &[u8; MAX_HEADER]) -> Self;
 
-    /// Returns the bytes that follow the header; `None` where it says something impossible.
+    /// Returns the number of bytes that follow the header; `None` if it says something impossible.
     fn payload_len(&self) -> Option<usize>;
 }
 
-/// Puts one message after another together.
+/// An assembler puts one message after another together.
 ///
 /// A transport asks for [`space`](Self::space), reads into it, and reports what it read to
 /// [`advance`](Self::advance). The space never reaches past the message at hand, so descriptors
@@ -31,11 +31,11 @@ pub trait Header: Copy + std::fmt::Debug + PartialEq + Send + 'static {
 pub struct Assembler<H> {
     max_payload: usize,
     head: [u8; MAX_HEADER],
-    /// Bytes of the message that have arrived, header included.
+    /// Number of bytes of the message that have arrived, header included.
     have: usize,
-    /// Header and payload's length, once `head` is complete.
+    /// The header and the length of the payload, once `head` is complete.
     known: Option<(H, usize)>,
-    /// Payload that has arrived, and room for some more of it.
+    /// The payload that has arrived, and room for some more of it.
     payload: Vec<u8>,
     fds: Vec<OwnedFd>,
 }
@@ -58,11 +58,11 @@ pub enum Broken<H> {
     Undersized(H),
     /// The payload is larger than any message can be.
     Oversized(H),
-    /// More descriptors than the kernel passes in one message.
+    /// There are more descriptors than the kernel passes in one message.
     TooManyFds,
 }
 
-/// Bytes of room that are offered at a time, and kept between messages.
+/// Number of bytes of room that are offered at a time, and kept between messages.
 const STEP: usize = 64 << 10;
 
 impl<H: Header> Assembler<H> {
@@ -93,7 +93,8 @@ impl<H: Header> Assembler<H> {
         self.known.is_some_and(|(_, length)| self.have == H::SIZE + length)
     }
 
-    /// Returns where the next bytes go. It is empty if a complete message waits to be taken.
+    /// Returns the space for the next bytes, which is empty if a complete message waits to be
+    /// taken.
     pub fn space(&mut self) -> &mut [u8] {
         let Some((_, length)) = self.known else {
             return self.head.get_mut(self.have..H::SIZE).unwrap_or_default();
@@ -138,7 +139,7 @@ impl<H: Header> Assembler<H> {
         }
         let (header, length) = self.known.take()?;
         self.have = 0;
-        // What a large message has grown is given back before the next one.
+        // The memory that a large message needed is given back before the next one.
         if self.payload.len() > STEP && length <= STEP {
             self.payload.truncate(STEP);
             self.payload.shrink_to(STEP);

@@ -1,4 +1,4 @@
-//! Socket files are made, replaced when stale and removed when done.
+//! This module makes socket files, replaces stale ones and removes them when done.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -36,7 +36,7 @@ impl Listener {
         let failed = |errno: Errno| Error::Listen { path: path.into(), source: errno.into() };
         let address = SocketAddrUnix::new(path).map_err(failed)?;
 
-        // Between finding a file stale and removing it, another server may have replaced it.
+        // Another server may have replaced a stale file before it is removed.
         let _lock = lock_directory(path);
         let fd = socket(SocketFlags::NONBLOCK).map_err(failed)?;
         match bind(&fd, &address) {
@@ -96,14 +96,14 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), Error> {
             rustix::fs::unlink(path).map_err(failed)
         }
         Err(Errno::NOENT) => Ok(()),
-        // It connected, or the queue of a server that is there is full.
+        // The connection was made, or the queue of a server that is there is full.
         Ok(()) | Err(Errno::AGAIN) => Err(Error::InUse { path: path.into() }),
         Err(errno) => Err(failed(errno)),
     }
 }
 
 /// Keeps other servers that do the same from making and removing sockets in this directory. Without
-/// it (a file system that has no locks, a lock that somebody keeps) the work goes on unprotected.
+/// a lock (the file system has none, or somebody keeps it) the work goes on unprotected.
 fn lock_directory(path: &Path) -> Option<OwnedFd> {
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -121,7 +121,7 @@ fn lock_directory(path: &Path) -> Option<OwnedFd> {
     None
 }
 
-/// Accepts the next client. Returns `None` if there is none (any more).
+/// Accepts the next client. Returns `None` if there is none, or none any more.
 pub(crate) fn accept(listener: &Listener) -> io::Result<Option<OwnedFd>> {
     match rustix::net::accept_with(listener.fd(), SocketFlags::CLOEXEC) {
         Ok(fd) => Ok(Some(fd)),

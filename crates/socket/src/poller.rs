@@ -1,4 +1,4 @@
-//! The epoll instance that the acceptor waits with, and the eventfd that wakes it.
+//! This module is the epoll instance that the acceptor waits with, and the eventfd that wakes it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -57,12 +57,12 @@ impl Poller {
     }
 
     pub(crate) fn unwatch(&self, fd: BorrowedFd<'_>) {
-        // It fails only if the descriptor was never watched.
+        // The removal fails only if the descriptor was never watched.
         let _ = epoll::delete(&self.epoll, fd);
     }
 
     pub(crate) fn wake(&self) {
-        // It fails only if the acceptor has not seen 2^64 - 2 earlier calls.
+        // The write fails only if the acceptor has not seen 2^64 - 2 earlier calls.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 

@@ -1,4 +1,5 @@
-//! A protocol supplies how a client's session begins, and what it makes of messages.
+//! This module defines what a protocol supplies: how a client's session begins, and what it makes
+//! of messages.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -22,8 +23,8 @@ pub trait Protocol: Send + Sync + 'static {
     const THREAD: &'static str;
     /// Largest payload of a client's first message in bytes.
     const MAX_FIRST_PAYLOAD: usize;
-    /// Keeps the connection of a client that the device refuses open for the handshake's time. It
-    /// is for clients that cannot be told, and would connect again at once.
+    /// True if the connection of a client that the device refuses is kept open for the handshake's
+    /// time. It is for clients that cannot be told, and would connect again at once.
     const HOLDS_REFUSED: bool = false;
 
     /// Returns the largest payload of any later message in bytes.
@@ -31,8 +32,8 @@ pub trait Protocol: Send + Sync + 'static {
         Self::MAX_FIRST_PAYLOAD
     }
 
-    /// Begins a session for a client that the device is free for. No method of the device is
-    /// called.
+    /// Begins a session for a client that the device is free for, without calling a method of the
+    /// device.
     fn open(&self, device: Arc<Self::Device>, peer: Peer) -> Self::Session;
 
     /// Returns the answer to a first message whose header makes no sense. Without one the client is
@@ -58,28 +59,29 @@ pub trait Session {
     /// Reports whether the device has been given to the client.
     fn is_attached(&self) -> bool;
 
-    /// Carries out a message. `answer` is overwritten.
+    /// Carries out a message and overwrites `answer`.
     fn receive(&mut self, message: Message<'_, Self::Header>, answer: &mut Answer);
 
     /// Answers a header after which the stream cannot be read any further. The answer's `end` is
     /// set.
     fn broken(&mut self, broken: Broken<Self::Header>, answer: &mut Answer);
 
-    /// Ends the session: the device lets go of what it holds of the client's. Called once, last,
-    /// also after a panic of another method.
+    /// Ends the session: the device lets go of what it holds of the client's. This is called once,
+    /// last, also after a panic of another method.
     fn end(&mut self, how: &Disconnect);
 }
 
-/// What goes back to a client for one message.
+/// The answer that goes back to a client for one message.
 #[derive(Debug, Default)]
 pub struct Answer {
-    /// One message, or nothing.
+    /// The bytes of one message, or none.
     pub bytes: Vec<u8>,
-    /// Descriptors that go with it.
+    /// The descriptors that go with it.
     pub fds: Vec<Arc<OwnedFd>>,
-    /// Why the connection ends after this, if it does.
+    /// The reason why the connection ends after this, if it does.
     pub end: Option<Disconnect>,
-    /// What was refused and why, if the log is to say so. The first of a connection is logged.
+    /// The request that was refused and the reason, if the log is to say so. The first of a
+    /// connection is logged.
     pub refusal: Option<String>,
 }
 
@@ -94,13 +96,13 @@ impl Answer {
     }
 }
 
-/// Why a connection ended.
+/// The reason why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Disconnect {
-    /// The client closed it between two messages.
+    /// The client closed the connection between two messages.
     Closed,
-    /// The client closed it, or died, in the middle of a message.
+    /// The client closed the connection, or died, in the middle of a message.
     MidMessage,
     /// The client broke the protocol in a way that leaves the byte stream meaningless.
     Protocol(&'static str),
@@ -108,14 +110,14 @@ pub enum Disconnect {
     Refused {
         /// Name of the request.
         request: &'static str,
-        /// Why it was refused.
+        /// The reason why it was refused.
         reason: String,
     },
     /// The device refused the client, for this reason. A device never sees this one.
     Unavailable(String),
     /// The socket failed.
     Socket(Errno),
-    /// This side ended it.
+    /// The server ended the connection.
     Server,
     /// A method of the device panicked.
     DevicePanicked,

@@ -1,4 +1,4 @@
-//! The server, and the endpoints that it listens on.
+//! This module is the server, with the endpoints that it listens on.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -17,7 +17,7 @@ use crate::protocol::Protocol;
 use crate::service::{Service, Services};
 use crate::socket::Peer;
 
-/// Settings of a [`Server`].
+/// The settings of a [`Server`].
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Permissions of the socket files. Whoever may write to a function's socket may attach to the
@@ -29,7 +29,7 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// Returns settings with sockets for the owner only, and 5 s.
+    /// Returns settings with sockets for the owner only, and a time-out of 5 s.
     fn default() -> Self {
         Self { socket_mode: 0o600, handshake_timeout: Duration::from_secs(5) }
     }
@@ -83,7 +83,7 @@ impl<P: Protocol> Server<P> {
         let (poller, protocol) = (Arc::clone(&self.poller), Arc::clone(&self.protocol));
         let service =
             Arc::new(Service::new(poller, protocol, device, name, listener, handshake_timeout));
-        // From here on the socket goes with the endpoint.
+        // The socket goes with the endpoint from here on.
         let services = Arc::clone(&self.services);
         let endpoint = Endpoint { service: Arc::clone(&service), token, services };
         self.services.lock().insert(token, Arc::clone(&service));
@@ -103,7 +103,7 @@ impl<P: Protocol> Drop for Server<P> {
     fn drop(&mut self) {
         self.poller.shut_down();
         if let Some(acceptor) = self.acceptor.take() {
-            // It has no way to panic, and nothing is left to do about it.
+            // The thread has no way to panic, and nothing is left to do about it.
             let _ = acceptor.join();
         }
         let services = std::mem::take(&mut *self.services.lock());
@@ -119,7 +119,7 @@ impl<P: Protocol> fmt::Debug for Server<P> {
     }
 }
 
-/// One device's socket. Dropping it closes it.
+/// The socket of one device, which is closed when this is dropped.
 pub struct Endpoint<P: Protocol> {
     service: Arc<Service<P>>,
     token: u64,
@@ -142,14 +142,15 @@ impl<P: Protocol> Endpoint<P> {
     /// Disconnects the client, if there is one, and waits until the device has let go of it. The
     /// socket stays open for the next one.
     ///
-    /// Called from inside a method of the device it does not wait; the connection ends after that
-    /// method. The caller must not hold a lock that a method of the device takes.
+    /// If it is called from inside a method of the device, it does not wait; the connection ends
+    /// after that method. The caller must not hold a lock that a method of the device takes.
     pub fn disconnect(&self) {
         self.service.disconnect();
     }
 
-    /// Removes the socket, disconnects the client and waits until the device has let go of it: no
-    /// method of the device is called after this. Otherwise as [`disconnect`](Self::disconnect).
+    /// Removes the socket, disconnects the client and waits until the device has let go of it. No
+    /// method of the device is called after this. In all else it is like
+    /// [`disconnect`](Self::disconnect).
     pub fn close(self) {}
 }
 

@@ -1,4 +1,4 @@
-//! A service is one device on its socket, with its listener and its client.
+//! This module is a service: one device on its socket, with its listener and its client.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -26,15 +26,15 @@ pub(crate) struct Service<P: Protocol> {
     protocol: Arc<P>,
     device: Arc<P::Device>,
     poller: Arc<Poller>,
-    /// Time for which a client that the device refuses is held, where the protocol holds it.
+    /// Time for which a client that the device refuses is held, if the protocol holds it.
     patience: Duration,
     state: Mutex<State>,
-    /// Signalled when the device becomes free.
+    /// A condition that is signalled when the device becomes free.
     released: Condvar,
 }
 
 struct State {
-    /// `None` once the service is closed.
+    /// The listening socket; `None` once the service is closed.
     listener: Option<Listener>,
     client: Option<Client>,
     /// The previous client's thread, which has nothing left to do but end.
@@ -48,16 +48,17 @@ struct Client {
     thread_id: ThreadId,
 }
 
-/// What a new client is told of the device.
+/// The answer that a new client is given about the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Availability {
-    /// The client can have it.
+    /// The client can have the device.
     Free,
-    /// The client can have it soon: the present one is gone, and the device is about to be told.
+    /// The client can have the device soon: the present client is gone, and the device is about to
+    /// be told.
     SoonFree,
-    /// The process with this ID has it.
+    /// The process with this ID has the device.
     Busy(i32),
-    /// It is not served any more.
+    /// The device is not served any more.
     Closed,
 }
 
@@ -99,7 +100,7 @@ impl<P: Protocol> Service<P> {
         *self.slot.peer.lock()
     }
 
-    /// Does something with the listening socket, unless the service is closed.
+    /// Calls `f` with the listening socket, unless the service is closed.
     pub(crate) fn with_listener<T>(&self, f: impl FnOnce(&Listener) -> T) -> Option<T> {
         self.state.lock().listener.as_ref().map(f)
     }
@@ -172,7 +173,7 @@ impl<P: Protocol> Service<P> {
             drop(state);
             return join(Some(thread));
         }
-        // Another thread joins it.
+        // Another thread joins this one.
         while state.client.as_ref().is_some_and(|client| client.thread_id == thread_id) {
             self.released.wait(&mut state);
         }
@@ -188,7 +189,7 @@ impl<P: Protocol> Service<P> {
             self.poller.wake();
         }
         self.disconnect();
-        // With the thread goes what it holds of the device.
+        // The thread takes with it what it holds of the device.
         let ending = self.state.lock().ending.take();
         join(ending);
     }

@@ -1,4 +1,4 @@
-//! A connected socket, through which bytes and descriptors go in and out.
+//! This module is a connected socket, through which bytes and descriptors go in and out.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -18,35 +18,35 @@ use crate::message::{Assembler, Broken, Header, SCM_MAX_FDS};
 
 const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(SCM_MAX_FDS));
 
-/// Who is at the other end of a connection, as the kernel says (`SO_PEERCRED`).
+/// The process at the other end of a connection, as the kernel says (`SO_PEERCRED`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Process that connected; 0 where it is not visible from this process's PID namespace.
+    /// ID of the process that connected; 0 if it is not visible from this process's PID namespace.
     pub pid: i32,
-    /// Effective user of the process.
+    /// ID of the process's effective user.
     pub uid: u32,
-    /// Effective group of the process.
+    /// ID of the process's effective group.
     pub gid: u32,
 }
 
-/// One client's socket. One thread receives; any thread sends, a whole message at a time.
+/// The socket of one client. One thread receives; any thread sends, a whole message at a time.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
-    /// Held while a message is sent.
+    /// A lock that is held while a message is sent.
     sending: Mutex<()>,
-    /// This side has ended the connection.
+    /// True if this side has ended the connection.
     is_ended: AtomicBool,
 }
 
-/// What receiving brought.
+/// The outcome of receiving.
 #[derive(Debug)]
 pub enum Received<H> {
     /// The message is complete.
     Message,
-    /// Part of a message.
+    /// Part of a message has arrived.
     Part,
-    /// There is nothing at the moment. It occurs only without waiting.
+    /// There is nothing at the moment, which occurs only without waiting.
     Nothing,
     /// The other side closed the connection, or this side shut it down.
     End,
@@ -60,7 +60,7 @@ impl Socket {
         Self { fd, sending: Mutex::new(()), is_ended: AtomicBool::new(false) }
     }
 
-    /// Returns who connected.
+    /// Returns the process that connected.
     pub fn peer(&self) -> Peer {
         use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
         let (pid, uid, gid) = getsockopt(&self.fd, PeerCredentials)
@@ -139,7 +139,7 @@ impl Socket {
                 Err(Errno::AGAIN) => {
                     let Err(error) = self.wait_for_room(deadline) else { continue };
                     if rest.len() < bytes.len() {
-                        // What followed would be taken for the rest of this message.
+                        // The bytes that followed would be taken for the rest of this message.
                         self.shut_down();
                     }
                     return Err(error);
@@ -212,7 +212,7 @@ impl Socket {
 
     /// Makes whoever receives or sends stop waiting.
     pub fn shut_down(&self) {
-        // It fails only if there is nothing left to shut down.
+        // The call fails only if there is nothing left to shut down.
         let _ = shutdown(&self.fd, Shutdown::Both);
     }
 }
@@ -239,7 +239,7 @@ pub(crate) mod tests {
 
     use crate::message::MAX_HEADER;
 
-    /// A header that says how long the message is, and nothing else.
+    /// A header that gives the length of the message, and nothing else.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct Head {
         pub(crate) size: u32,
@@ -288,7 +288,7 @@ pub(crate) mod tests {
             let fds = [a.as_fd(), a.as_fd()];
             a.send(&sent, &fds, None).unwrap();
         });
-        // Let it run into the full buffer.
+        // The sender has time to run into the full buffer.
         thread::sleep(Duration::from_millis(50));
         let mut assembler = Assembler::<Head>::new(1 << 20);
         while !matches!(b.receive(&mut assembler, true).unwrap(), Received::Message) {}

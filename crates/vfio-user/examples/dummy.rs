@@ -1,4 +1,5 @@
-//! A device that does nothing, on a socket: to see what a VMM asks of a function.
+//! This program serves a device that does nothing on a socket, to see what a VMM asks of a
+//! function.
 //!
 //! ```text
 //! cargo run -p manifold-vfio-user --example dummy -- /tmp/dummy.sock

@@ -1,4 +1,5 @@
-//! What a device offers on its socket: the [`Device`] trait and the types of its methods.
+//! This module says what a device offers on its socket: the [`Device`] trait and the types of its
+//! methods.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use manifold_socket::{Disconnect, Peer};
 
 use crate::{Errno, spec};
 
-/// A device that a client attaches to, one socket each.
+/// A device that a client attaches to through a socket of its own.
 ///
 /// `info`, `region_info`, `irq_info` and `dma_limits` describe the device and may be called at any
 /// time. The others have a fixed order: [`attached`](Self::attached) comes first; requests follow,
@@ -27,11 +28,11 @@ pub trait Device: Send + Sync + 'static {
     fn region_info(&self, index: u32) -> Option<RegionInfo>;
 
     /// Returns interrupt type `index`, below [`DeviceInfo::irqs`]. `None` is answered as a type
-    /// with no interrupts. Read once per client, when it attaches.
+    /// with no interrupts. This is called once per client, when it attaches.
     fn irq_info(&self, index: u32) -> Option<IrqInfo>;
 
-    /// Returns what the client is told about DMA mappings. Keeping to it is up to
-    /// [`dma_map`](Self::dma_map).
+    /// Returns what the client is told about DMA mappings. [`dma_map`](Self::dma_map) has to
+    /// enforce it.
     fn dma_limits(&self) -> DmaLimits {
         DmaLimits::default()
     }
@@ -43,7 +44,8 @@ pub trait Device: Send + Sync + 'static {
     /// The errno the client is to see.
     fn region_read(&self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Errno>;
 
-    /// Writes `data` at `offset` of `region`; limits as for [`region_read`](Self::region_read).
+    /// Writes `data` at `offset` of `region`, with the limits of
+    /// [`region_read`](Self::region_read).
     ///
     /// # Errors
     /// The errno the client is to see, unless it posted the write.
@@ -66,8 +68,8 @@ pub trait Device: Send + Sync + 'static {
     /// The errno the client is to see.
     fn set_irqs(&self, request: SetIrqs) -> Result<(), Errno>;
 
-    /// Adds a DMA mapping. `size` is not 0 and the range does not wrap; alignment and overlap are
-    /// the device's to judge.
+    /// Adds a DMA mapping. `size` is not 0 and the range does not wrap. The device judges alignment
+    /// and overlap.
     ///
     /// # Errors
     /// The errno the client is to see: `EEXIST` for a range that is mapped already, `ENOSPC` for
@@ -105,19 +107,19 @@ pub trait Device: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Takes the device from a client that is gone, for the reason given. Its mappings and eventfds
-    /// must be let go of (vfio-user, "Client Disconnection").
+    /// Takes the device from a client that is gone, for the reason given. The device must let go of
+    /// its mappings and eventfds (vfio-user, "Client Disconnection").
     fn detached(&self, how: &Disconnect);
 }
 
-/// Answer to `VFIO_USER_DEVICE_GET_INFO`.
+/// The answer to `VFIO_USER_DEVICE_GET_INFO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
     /// Number of regions, at most [`MAX_REGIONS`](Self::MAX_REGIONS); more are not reported.
     pub regions: u32,
     /// Number of interrupt types, at most [`MAX_IRQS`](Self::MAX_IRQS); more are not reported.
     pub irqs: u32,
-    /// `VFIO_USER_DEVICE_RESET` works.
+    /// True if `VFIO_USER_DEVICE_RESET` works.
     pub resettable: bool,
 }
 
@@ -139,12 +141,12 @@ impl DeviceInfo {
 pub struct RegionInfo {
     /// Size in bytes; 0 for a region that does not exist.
     pub size: u64,
-    /// The client may read it.
+    /// True if the client may read the region.
     pub readable: bool,
-    /// The client may write it.
+    /// True if the client may write the region.
     pub writable: bool,
-    /// Memory that the client can map, wholly or in part. `None`: the region is reached by messages
-    /// only.
+    /// Memory that the client can map, wholly or in part; `None` if the region is reached by
+    /// messages only.
     ///
     /// A mappable region costs: QEMU stops posting writes to a device that has one.
     pub mapping: Option<RegionMapping>,
@@ -158,23 +160,23 @@ impl RegionInfo {
     }
 }
 
-/// Where a mappable region's memory is.
+/// The place of a mappable region's memory.
 #[derive(Clone, Debug)]
 pub struct RegionMapping {
     /// File to map.
     pub fd: Arc<OwnedFd>,
     /// Offset in the file of the region's first byte; a multiple of the page size.
     pub offset: u64,
-    /// Parts that can be mapped, page-aligned. Empty: the whole region.
+    /// Parts that can be mapped, page-aligned; if empty, the whole region can be.
     pub areas: Vec<MmapArea>,
 }
 
 /// A part of a region that can be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MmapArea {
-    /// Bytes from the start of the region.
+    /// Offset in bytes from the start of the region.
     pub offset: u64,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
@@ -183,11 +185,11 @@ pub struct MmapArea {
 pub struct IrqInfo {
     /// Number of interrupts of this type; 0 for a type that does not exist.
     pub count: u32,
-    /// The client can mask and unmask them by message.
+    /// True if the client can mask and unmask the interrupts by message.
     pub maskable: bool,
-    /// They mask themselves when they fire (INTx).
+    /// True if the interrupts mask themselves when they fire (INTx).
     pub automasked: bool,
-    /// They are set up as a set: to add one, all have to be disabled first.
+    /// True if the interrupts are set up as a set: to add one, all have to be disabled first.
     pub fixed_set: bool,
 }
 
@@ -203,8 +205,8 @@ impl IrqInfo {
 /// Limits on DMA mappings that the client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DmaLimits {
-    /// Mappings that can exist at one time. The client is told the lower of this and its own
-    /// number.
+    /// Number of mappings that can exist at one time. The client is told the lower of this and its
+    /// own number.
     pub max_maps: u64,
     /// Supported page sizes, or'ed together; the lowest bit is the granularity of addresses and
     /// sizes.
@@ -221,11 +223,11 @@ impl Default for DmaLimits {
 /// A descriptor that stands for writes to a part of a region (an ioeventfd).
 #[derive(Clone, Debug)]
 pub struct IoFd {
-    /// Bytes from the start of the region.
+    /// Offset in bytes from the start of the region.
     pub offset: u64,
     /// Width of the writes in bytes; 0 for any.
     pub size: u64,
-    /// Value whose write alone signals the eventfd. `None`: every write does.
+    /// Value whose write alone signals the eventfd; `None` if every write does.
     pub datamatch: Option<u64>,
     /// The eventfd. Entries that share one `Arc` share one descriptor in the message.
     pub fd: Arc<OwnedFd>,
@@ -240,9 +242,9 @@ pub struct SetIrqs {
     pub start: u32,
     /// Number of interrupts.
     pub count: u32,
-    /// What is to be done.
+    /// Action to be done.
     pub action: IrqAction,
-    /// What the action is done with.
+    /// Data that the action is done with.
     pub data: IrqData,
 }
 
@@ -255,26 +257,27 @@ impl SetIrqs {
     }
 }
 
-/// What a [`SetIrqs`] request is about.
+/// The action that a [`SetIrqs`] request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IrqAction {
-    /// Mask interrupts, or set the eventfd that reports masking.
+    /// Interrupts are masked, or get the eventfd that reports masking.
     Mask,
-    /// Unmask interrupts, or set the eventfd that unmasks.
+    /// Interrupts are unmasked, or get the eventfd that unmasks.
     Unmask,
-    /// Fire interrupts, or set the eventfd that they fire through.
+    /// Interrupts fire, or get the eventfd that they fire through.
     Trigger,
 }
 
-/// What a [`SetIrqs`] request brings along.
+/// The data that a [`SetIrqs`] request brings along.
 #[derive(Debug)]
 pub enum IrqData {
-    /// No data: the action is done now, to the whole range. With `count` 0 and
-    /// [`IrqAction::Trigger`]: disable all.
+    /// There are no data: the action is done now, to the whole range. With `count` 0 and
+    /// [`IrqAction::Trigger`] all interrupts are disabled.
     None,
-    /// The action is done now to the interrupts whose entry is true. `count` entries.
+    /// The action is done now to the interrupts whose entry is true. There are `count` entries.
     Bools(Vec<bool>),
-    /// The eventfd of each interrupt; `None` takes the present one away. `count` entries.
+    /// Each interrupt gets its eventfd; `None` takes the present one away. There are `count`
+    /// entries.
     EventFds(Vec<Option<OwnedFd>>),
 }
 
@@ -285,22 +288,22 @@ pub struct DmaMap {
     pub iova: u64,
     /// Size in bytes, at least 1; `iova + size - 1` does not overflow.
     pub size: u64,
-    /// The device may read.
+    /// True if the device may read.
     pub readable: bool,
-    /// The device may write. At least one of the two is set.
+    /// True if the device may write. At least one of the two is set.
     pub writable: bool,
-    /// Where the memory is.
+    /// Place of the memory.
     pub memory: DmaMemory,
 }
 
-/// Where the memory of a DMA mapping is.
+/// The place of the memory of a DMA mapping.
 #[derive(Debug)]
 pub enum DmaMemory {
     /// The memory is in a file to be mapped.
     File {
-        /// The file.
+        /// File with the memory.
         fd: OwnedFd,
-        /// Offset of the mapping's first byte.
+        /// Offset in bytes of the mapping's first byte.
         offset: u64,
     },
     /// The client alone can reach the memory: the mapping came without a descriptor, as a VMM's

@@ -1,4 +1,5 @@
-//! A server for the vfio-user protocol: a PCIe function on a Unix socket, for VMMs to attach to.
+//! This crate is a server for the vfio-user protocol: it puts a PCIe function on a Unix socket, for
+//! VMMs to attach to.
 //!
 //! vfio-user carries the VFIO interface over a socket: a VMM (the client) finds regions (BARs,
 //! configuration space) and interrupts, reads and writes registers by message, hands over

@@ -1,4 +1,4 @@
-//! The protocol as `manifold-socket` serves it.
+//! This module is the protocol as `manifold-socket` serves it.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl Default for VfioUser {
 /// A vfio-user server for any number of devices.
 pub type Server = manifold_socket::Server<VfioUser>;
 
-/// One device's socket. Dropping it closes it.
+/// The socket of one device, which is closed when this is dropped.
 pub type Endpoint = manifold_socket::Endpoint<VfioUser>;
 
 impl manifold_socket::Protocol for VfioUser {

@@ -1,4 +1,5 @@
-//! The rust-vmm `vfio_user` crate's client, which Cloud Hypervisor uses, against the server.
+//! These tests run the rust-vmm `vfio_user` crate's client, which Cloud Hypervisor uses, against
+//! the server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -28,7 +29,7 @@ fn a_client_finds_the_device_and_uses_it() {
     client.region_read(spec::PCI_CONFIG_REGION, 0, &mut id).unwrap();
     assert_eq!(id, [0x34, 0x12, 0x78, 0x56]);
 
-    // Every width at every alignment, and a large one.
+    // The client uses every width at every alignment, and a large one.
     for (offset, length) in (0..16).flat_map(|offset| (1..=16).map(move |length| (offset, length)))
     {
         let data: Vec<u8> = (0..length).map(|i| (offset * 31 + i) as u8).collect();
@@ -116,7 +117,7 @@ fn interrupts_reach_the_client() {
     let intx = client.get_irq_info(spec::PCI_INTX_IRQ).unwrap();
     assert_eq!((intx.count, intx.flags), (0, 0));
 
-    // All at once, which is more than the server says it takes.
+    // The client sends all at once, which is more than the server says it takes.
     let eventfds: Vec<_> = (0..VECTORS).map(|_| dummy::eventfd()).collect();
     let raw: Vec<_> = eventfds.iter().map(AsRawFd::as_raw_fd).collect();
     let flags = spec::IRQ_SET_DATA_EVENTFD | spec::IRQ_SET_ACTION_TRIGGER;

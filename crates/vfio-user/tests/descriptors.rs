@@ -1,4 +1,5 @@
-//! No descriptor outlives the client that brought it. Alone in its process, since it counts them.
+//! This test shows that no descriptor outlives the client that brought it. It is alone in its
+//! process, since it counts them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -18,7 +19,7 @@ fn count() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Everything that passes descriptors, right and wrong, and every way to end.
+/// Does everything that passes descriptors, right and wrong, and ends in every way.
 fn use_and_abuse(fixture: &Fixture, round: usize) {
     let mut raw = Raw::attach(fixture.path());
     let file = tempfile::tempfile().unwrap();

@@ -1,4 +1,4 @@
-//! What the fuzz target checks, with bytes and messages from proptest.
+//! These tests check what the fuzz target checks, with bytes and messages from proptest.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../../../fuzz/src/vfio_user.rs"]
@@ -33,7 +33,7 @@ proptest! {
     }
 }
 
-/// Payloads of small numbers, which are in range more often than not.
+/// Returns payloads of small numbers, which are in range more often than not.
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![3 => 0..64_u32, 1 => any::<u32>()];
     prop::collection::vec(word, 0..20)

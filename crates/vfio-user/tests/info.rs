@@ -1,4 +1,5 @@
-//! What a client is told of the device, how much of it, and how it sets interrupts up.
+//! These tests check what a client is told of the device, how much of it, and how it sets
+//! interrupts up.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -176,7 +177,7 @@ fn doorbells_come_as_descriptors() {
     );
     assert_eq!(reply.fds.len(), 2);
 
-    // Too little room: how much is needed, and nothing else.
+    // A client with too little room learns how much is needed, and nothing else.
     let small = RegionIoFdsRequest { argsz: good.argsz - 1, ..good };
     let reply = raw.call(&Request::DeviceGetRegionIoFds(small), &[]);
     let Reply::RegionIoFds(list) = reply.reply() else { panic!("{reply:?}") };
@@ -290,7 +291,7 @@ fn interrupt_requests_that_make_no_sense_are_refused() {
     ] {
         assert_eq!(raw.call(&Request::DeviceSetIrqs(bad), &[]).errno(), INVAL, "{bad:?}");
     }
-    // Descriptors where none belong, and not as many as interrupts.
+    // These requests have descriptors where none belong, or not as many as interrupts.
     for bad in [
         set(NONE | TRIGGER, 0, 1, &[]),
         set(NONE | TRIGGER, 0, 0, &[]),

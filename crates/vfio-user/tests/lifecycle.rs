@@ -1,4 +1,4 @@
-//! Clients come, stall, die and come back; servers start and stop.
+//! These tests let clients come, stall, die and come back; servers start and stop.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -28,7 +28,7 @@ fn a_second_client_is_told_that_the_function_is_in_use() {
         let mut second = Raw::connect(fixture.path());
         assert_eq!(second.version(Capabilities::default()).errno(), BUSY);
     }
-    // It is for the refused client to close its end, but not for ever.
+    // The refused client has to close its end, but not for ever.
     let mut second = Raw::connect(fixture.path());
     assert_eq!(second.version(Capabilities::default()).errno(), BUSY);
     second.expect_end();
@@ -66,7 +66,7 @@ fn a_client_that_says_nothing_keeps_nobody_away() {
     half.send(&header, &[0; 50], &[]);
     Raw::attach(fixture.path()).expect_alive();
 
-    // More than are heard out at one time.
+    // These clients are more than are heard out at one time.
     let silent: Vec<_> = (0..12).map(|_| UnixStream::connect(fixture.path()).unwrap()).collect();
     Raw::attach(fixture.path()).expect_alive();
     half.expect_end();

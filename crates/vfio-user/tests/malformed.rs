@@ -1,4 +1,5 @@
-//! What a client does wrong costs it an error reply or its connection, and nobody else anything.
+//! These tests show that what a client does wrong costs it an error reply or its connection, and
+//! nobody else anything.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -43,7 +44,7 @@ fn commands_that_are_not_served_say_so() {
         (Command::DeviceFeature, Errno::NOTTY),
         (Command::MigDataRead, Errno::OPNOTSUPP),
         (Command::MigDataWrite, Errno::OPNOTSUPP),
-        // These are for a server to send.
+        // A server sends these, never a client.
         (Command::DmaRead, Errno::OPNOTSUPP),
         (Command::DmaWrite, Errno::OPNOTSUPP),
     ] {
@@ -164,7 +165,7 @@ fn the_version_comes_first_and_makes_sense() {
     first(Command::Version, &text(b"not json\0"));
     first(Command::Version, &text(b"{\"capabilities\":{\"max_msg_fds\":\"many\"}}\0"));
 
-    // With a descriptor.
+    // The message has a descriptor.
     let mut raw = Raw::connect(fixture.path());
     let watch = Watch::new();
     let version = Request::Version(Version::default());
@@ -172,7 +173,7 @@ fn the_version_comes_first_and_makes_sense() {
     watch.expect_closed();
     raw.expect_end();
 
-    // A reply.
+    // The message is a reply.
     let mut raw = Raw::connect(fixture.path());
     let header = raw.header(Command::Version.raw(), 0).reply(0);
     raw.send(&header, &[], &[]);
@@ -180,7 +181,7 @@ fn the_version_comes_first_and_makes_sense() {
 
     assert!(fixture.dummy.state().events.is_empty(), "the device has heard of none of them");
 
-    // Twice.
+    // The message comes twice.
     let mut raw = Raw::attach(fixture.path());
     assert_eq!(raw.version(Capabilities::default()).errno(), INVAL);
     raw.expect_alive();
@@ -224,7 +225,7 @@ fn accesses_outside_a_region_never_reach_the_device() {
     }
     assert_eq!(fixture.dummy.state().events.len(), 1, "only attached");
 
-    // Nothing at the very end is something one may ask for.
+    // A client may ask for nothing at the very end.
     let access = RegionAccess { offset: BAR0_SIZE, region: 0, count: 0 };
     let reply = raw.call(&Request::RegionRead(access), &[]);
     assert_eq!(reply.reply(), Reply::RegionRead { access, data: &[] });
@@ -318,7 +319,7 @@ fn mappings_that_make_no_sense_are_refused() {
         assert_eq!(reply.errno(), number(errno), "{map:?}");
         watch.expect_closed();
     }
-    // Two descriptors; none where one is announced.
+    // The message has two descriptors, or none where one is announced.
     let (a, b) = (Watch::new(), Watch::new());
     assert_eq!(raw.call(&Request::DmaMap(good), &[a.fd(), b.fd()]).errno(), INVAL);
     a.expect_closed();
@@ -327,7 +328,7 @@ fn mappings_that_make_no_sense_are_refused() {
     assert_eq!(raw.call(&Request::DmaMap(map), &[]).errno(), INVAL);
     assert_eq!(fixture.dummy.state().events.len(), 1, "only attached");
 
-    // The last byte of the address space is one like any other.
+    // The last byte of the address space is like any other.
     let file = tempfile::tempfile().unwrap();
     let top = DmaMapRequest { address: u64::MAX - 0xfff, ..good };
     assert_eq!(raw.call(&Request::DmaMap(top), &[file.as_fd()]).errno(), 0);

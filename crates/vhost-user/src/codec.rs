@@ -1,5 +1,5 @@
-//! The layouts of messages, without I/O: payloads to values, and answers to bytes. All fields are
-//! in the machine's own byte order.
+//! This module knows the layouts of messages, without I/O: it turns payloads into values, and
+//! answers into bytes. All fields are in the machine's own byte order.
 
 use std::os::fd::OwnedFd;
 
@@ -7,12 +7,12 @@ use manifold_socket::MAX_HEADER;
 
 use crate::spec::{self, flag};
 
-/// What a message begins with ("Header").
+/// The beginning of a message ("Header").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     pub(crate) code: u32,
     pub(crate) flags: u32,
-    /// Bytes that follow.
+    /// Number of bytes that follow the header.
     pub(crate) size: u32,
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn reply(code: u32, payload: &[u8]) -> Vec<u8> {
     [&Header::reply(code, payload.len())[..], payload].concat()
 }
 
-/// Why a payload is none.
+/// The reason why a payload is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Malformed {
     /// No request has this number, or none that is served.
@@ -69,13 +69,13 @@ pub(crate) enum Malformed {
     /// The payload is shorter or longer than the request's.
     #[error("a payload of {0} bytes")]
     Size(usize),
-    /// Not as many descriptors as the request says or needs.
+    /// The number of descriptors is not what the request says or needs.
     #[error("{0} descriptors")]
     Descriptors(usize),
-    /// A value that is none of those allowed.
+    /// A value is none of those allowed.
     #[error("{what} {value:#x}")]
     Value {
-        /// Of what.
+        /// Name of what has the value.
         what: &'static str,
         /// The value.
         value: u64,
@@ -91,7 +91,7 @@ pub(crate) struct RegionDescription {
     pub(crate) offset: u64,
 }
 
-/// Where a ring's parts are, in the client's address space ("Vring address description").
+/// The places of a ring's parts, in the client's address space ("Vring address description").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RingAddresses {
     pub(crate) descriptors: u64,
@@ -99,7 +99,7 @@ pub(crate) struct RingAddresses {
     pub(crate) available: u64,
 }
 
-/// Where chains in flight are tracked ("Inflight description").
+/// The place where chains in flight are tracked ("Inflight description").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InflightDescription {
     pub(crate) size: u64,
@@ -108,12 +108,12 @@ pub(crate) struct InflightDescription {
     pub(crate) queue_size: u16,
 }
 
-/// A request's payload, read from the front, and the descriptors that came with it. What is not
-/// taken is closed.
+/// A request's payload, read from the front, and the descriptors that came with it. Descriptors
+/// that are not taken are closed.
 #[derive(Debug)]
 pub(crate) struct Payload<'a> {
     rest: &'a [u8],
-    /// Bytes there were at first.
+    /// Size of the whole payload in bytes.
     size: usize,
     fds: Vec<OwnedFd>,
 }
@@ -215,7 +215,7 @@ impl<'a> Payload<'a> {
     pub(crate) fn inflight(&mut self) -> Result<InflightDescription, Malformed> {
         let (size, offset) = (self.u64()?, self.u64()?);
         let (queues, queue_size) = (self.u16()?, self.u16()?);
-        // The structure's end is padded by some compilers' rules.
+        // Some compilers pad the structure's end.
         if self.rest.len() == 4 {
             self.rest = &[];
         }
@@ -233,7 +233,7 @@ impl<'a> Payload<'a> {
         self.fds.clear();
     }
 
-    /// Bytes of a region's description.
+    /// Size of a region's description in bytes.
     const REGION: usize = 32;
 
     fn region(&mut self) -> Result<RegionDescription, Malformed> {

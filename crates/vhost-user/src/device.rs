@@ -1,4 +1,4 @@
-//! The seam between the protocol and the device behind a socket.
+//! This module is the interface between the protocol and the device behind a socket.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use crate::ring::Position;
 use crate::ring_fds::RingFds;
 use crate::status::DeviceStatus;
 
-/// Why a device cannot do what it was asked; the client is refused, the log says why.
+/// The reason why a device cannot do what it was asked; the client is refused, and the log gives
+/// the reason.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A virtio device whose rings are served here.
@@ -29,7 +30,7 @@ pub trait Device: Send + Sync + 'static {
     fn attached(&self, peer: &Peer, status: Arc<DeviceStatus>) -> Result<(), Failure>;
 
     /// Takes the device from a client that is gone, for the reason given. All rings are stopped
-    /// already; its memory must be let go of.
+    /// already. The device must release the client's memory.
     fn detached(&self, how: &Disconnect);
 
     /// Makes a region of the client's memory accessible at its guest address.
@@ -64,42 +65,43 @@ pub trait Device: Send + Sync + 'static {
     /// When frames of that size cannot be carried.
     fn set_mtu(&self, mtu: u16) -> Result<(), Failure>;
 
-    /// Returns the bytes it takes to track what is in flight in a ring of `size` entries; `None`
-    /// where the device does not track.
+    /// Returns how many bytes it takes to track the chains in flight of a ring of `size` entries;
+    /// `None` if the device does not track them.
     fn inflight_size(&self, size: u16, packed: bool) -> Option<u64> {
         let _ = (size, packed);
         None
     }
 }
 
-/// What a device has.
+/// The properties of a device that the client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// Virtio's feature bits. VHOST_USER_F_PROTOCOL_FEATURES is added to them.
     pub features: u64,
-    /// Rings: 2n to the driver, 2n + 1 from it. At most 256, as messages number them with a byte.
+    /// Number of rings: 2n to the driver, 2n + 1 from it. There are at most 256, as messages number
+    /// them with a byte.
     pub rings: u16,
-    /// The largest ring, in entries.
+    /// Size of the largest ring in entries.
     pub max_ring_size: u16,
 }
 
 /// A region of a client's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
-    /// Where the guest has it.
+    /// Guest address of the first byte.
     pub guest_address: u64,
-    /// Bytes, at least 1; neither range wraps around.
+    /// Size in bytes, at least 1; neither range wraps around.
     pub size: u64,
-    /// Where the client has it.
+    /// Address of the first byte in the client's address space.
     pub user_address: u64,
-    /// Offset in its file of the first byte.
+    /// Offset of the first byte in its file.
     pub offset: u64,
 }
 
 /// A ring that is to be served.
 #[derive(Debug)]
 pub struct RingSetup {
-    /// Entries.
+    /// Number of entries.
     pub size: u16,
     /// Guest address of the descriptor table (split) or ring (packed).
     pub descriptors: u64,
@@ -109,24 +111,23 @@ pub struct RingSetup {
     pub device: u64,
     /// Features that the driver accepted.
     pub features: u64,
-    /// Where to go on.
+    /// The position to continue at.
     pub position: Position,
-    /// An eventfd that becomes readable when the driver kicks; `None`: it does not, the ring is to
-    /// be polled.
+    /// An eventfd that becomes readable when the driver kicks; `None` if the ring is to be polled.
     pub kick: Option<OwnedFd>,
     /// Eventfds towards the driver.
     pub fds: Arc<RingFds>,
-    /// Where what is in flight is tracked, if it is.
+    /// The place where chains in flight are tracked, if they are.
     pub inflight: Option<Inflight>,
 }
 
-/// Where a ring's chains in flight are tracked: memory that outlives this process.
+/// The place where a ring's chains in flight are tracked: memory that outlives this process.
 #[derive(Clone, Debug)]
 pub struct Inflight {
     /// The file.
     pub file: Arc<OwnedFd>,
     /// Offset of the ring's part, in bytes.
     pub offset: u64,
-    /// Bytes of it.
+    /// Size of the ring's part in bytes.
     pub size: u64,
 }

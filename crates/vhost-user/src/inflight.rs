@@ -1,5 +1,6 @@
-//! The file in which chains in flight are tracked, shared with the client so that it outlives this
-//! process ("Inflight I/O tracking"). What is in a ring's part is up to who serves the ring.
+//! This module keeps the file in which chains in flight are tracked, shared with the client so that
+//! it outlives this process ("Inflight I/O tracking"). Whoever serves a ring decides what its part
+//! contains.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -10,10 +11,10 @@ use rustix::io::Errno;
 use crate::codec::InflightDescription;
 use crate::device::Inflight;
 
-/// Parts of rings begin at multiples of this.
+/// Alignment of the rings' parts in bytes.
 const ALIGNMENT: u64 = 64;
 
-/// Why chains in flight cannot be tracked.
+/// The reason why chains in flight cannot be tracked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TrackingError {
     /// The device does not track.
@@ -22,24 +23,24 @@ pub(crate) enum TrackingError {
     /// The file does not have the rings' parts.
     #[error("a file of {size:#x} bytes at {offset:#x} for {queues} rings")]
     Description {
-        /// The size it is said to have.
+        /// The size that the client gave, in bytes.
         size: u64,
-        /// Where in the file.
+        /// Offset in the file.
         offset: u64,
-        /// For how many rings.
+        /// Number of rings.
         queues: u16,
     },
-    /// There is no memory for it.
+    /// There is no memory for the file.
     #[error("no memory to track chains in flight: {0}")]
     Memory(#[from] Errno),
 }
 
-/// The file, and what is where in it.
+/// The file in which chains in flight are tracked, and the layout of its parts.
 #[derive(Debug)]
 pub(crate) struct Tracking {
     file: Arc<OwnedFd>,
     description: InflightDescription,
-    /// Bytes of one ring's part.
+    /// Size of one ring's part in bytes.
     part: u64,
 }
 
@@ -55,7 +56,7 @@ impl Tracking {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = memfd_create("vhost-user-inflight", flags)?;
         ftruncate(&file, description.size)?;
-        // Who cuts the file short would crash whoever has it mapped.
+        // A client that cuts the file short would crash whoever has it mapped.
         fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
         Ok(Self { file: Arc::new(file), description, part })
     }

@@ -1,4 +1,5 @@
-//! A backend for the vhost-user protocol: the queues of a virtio network device on a Unix socket.
+//! This crate is a backend for the vhost-user protocol: it serves the queues of a virtio network
+//! device on a Unix socket.
 //!
 //! With vhost-user a VMM (the client, "front-end") keeps a virtio device's registers to itself and
 //! hands over its queues: descriptors of the guest's memory, where in it the rings are, an eventfd

@@ -1,31 +1,32 @@
-//! A client's memory table: which guest addresses are where in the client's address space.
+//! This module is a client's memory table: it tells which guest addresses are where in the client's
+//! address space.
 
 use crate::codec::RegionDescription;
 use crate::device::Region;
 
-/// Regions a table has at most. QEMU takes no number above 512.
+/// Largest number of regions in a table. QEMU takes no number above 512.
 pub(crate) const MAX_REGIONS: usize = 512;
 
-/// Why a region cannot be added or removed.
+/// The reason why a region cannot be added or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MemoryError {
-    /// No bytes, or a range that wraps around.
+    /// The region has no bytes, or its range wraps around.
     #[error("a region of {size:#x} bytes at {guest_address:#x} is none")]
     Range {
-        /// Its guest address.
+        /// Guest address of the region.
         guest_address: u64,
-        /// Its size.
+        /// Size of the region in bytes.
         size: u64,
     },
-    /// It overlaps another, in the guest's or the client's address space.
+    /// The region overlaps another, in the guest's or the client's address space.
     #[error("the region at {guest_address:#x} overlaps the one at {other:#x}")]
     Overlap {
-        /// Its guest address.
+        /// Guest address of the region.
         guest_address: u64,
-        /// The other's.
+        /// Guest address of the other region.
         other: u64,
     },
-    /// There are too many.
+    /// There are too many regions.
     #[error("more than {MAX_REGIONS} regions")]
     TooMany,
     /// There is no such region.
@@ -141,7 +142,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every byte of a region that was taken has one guest address, the rest has none.
+        /// Every byte of a region that was taken has one guest address; no other byte has any.
         #[test]
         fn addresses_are_translated_region_by_region(
             parts in prop::collection::vec((0u64..64, 1u64..8, 0u64..64), 0..12),

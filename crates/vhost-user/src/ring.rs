@@ -1,4 +1,4 @@
-//! One ring as the client has set it up so far.
+//! This module holds one ring as the client has set it up so far.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::codec::RingAddresses;
 use crate::ring_fds::RingFds;
 use crate::status::DeviceStatus;
 
-/// How far a ring is: what it takes to go on elsewhere. For a packed ring, bit 15 of each is the
-/// wrap counter.
+/// The progress of a ring, with which another server of it can continue. In a packed ring, bit 15
+/// of each field is the wrap counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     /// The next entry of the available ring to take.
@@ -19,7 +19,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// The wrap counter's bit.
+    /// The bit of the wrap counter.
     const WRAP: u16 = 1 << 15;
 
     /// Returns where a ring begins.
@@ -45,21 +45,21 @@ impl Position {
     }
 }
 
-/// What a client says of a ring before it runs.
+/// The state of a ring that a client sets up before it runs.
 #[derive(Debug)]
 pub(crate) struct Ring {
     pub(crate) size: Option<u16>,
     pub(crate) addresses: Option<RingAddresses>,
-    /// Base at which the ring goes on when it is started; `None`: at its beginning.
+    /// Base at which the ring continues when it is started; `None` means its beginning.
     pub(crate) base: Option<u32>,
     pub(crate) kick: Kick,
     pub(crate) enabled: bool,
     pub(crate) fds: Arc<RingFds>,
-    /// The device serves the ring.
+    /// True if the device serves the ring.
     pub(crate) running: bool,
 }
 
-/// How a ring is kicked. The client starts it by saying so.
+/// The way in which a ring is kicked. The client starts the ring by setting it.
 #[derive(Debug, Default)]
 pub(crate) enum Kick {
     /// The client has not said: the ring is stopped.

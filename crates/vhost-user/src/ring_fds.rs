@@ -1,4 +1,5 @@
-//! The eventfds of a ring: interrupts and errors, from the device to the client.
+//! This module holds the eventfds of a ring, for interrupts and errors from the device to the
+//! client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use parking_lot::Mutex;
 
 use crate::status::DeviceStatus;
 
-/// A ring's eventfds. Whoever serves the ring holds them; the client may exchange them at any time.
+/// The eventfds of a ring. Whoever serves the ring holds them; the client may exchange them at any
+/// time.
 #[derive(Debug)]
 pub struct RingFds {
     call: Mutex<Option<EventFd>>,
@@ -21,8 +23,8 @@ impl RingFds {
         Self { call: Mutex::new(None), err: Mutex::new(None), status }
     }
 
-    /// Tells the driver that buffers were used. From any thread; does not wait but for another call
-    /// of this ring's.
+    /// Tells the driver that buffers were used, from any thread. It waits for nothing but another
+    /// call for this ring.
     pub fn interrupt(&self) {
         if let Some(call) = &*self.call.lock() {
             call.signal();

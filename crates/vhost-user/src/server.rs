@@ -1,4 +1,4 @@
-//! The protocol as `manifold-socket` serves it.
+//! This module is the protocol as `manifold-socket` serves it.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub struct VhostUser;
 /// A vhost-user server for any number of devices.
 pub type Server = manifold_socket::Server<VhostUser>;
 
-/// One device's socket. Dropping it closes it.
+/// The socket of one device, which is closed when this is dropped.
 pub type Endpoint = manifold_socket::Endpoint<VhostUser>;
 
 impl manifold_socket::Protocol for VhostUser {
@@ -24,7 +24,7 @@ impl manifold_socket::Protocol for VhostUser {
     type Session = Session;
     const NAME: &'static str = "vhost-user";
     const THREAD: &'static str = "vh";
-    /// A memory table with as many regions as a message can bring descriptors.
+    /// Size in bytes of a memory table with as many regions as a message can bring descriptors.
     const MAX_FIRST_PAYLOAD: usize = 8 + SCM_MAX_FDS * 32;
     /// The protocol has no way to say no, and QEMU connects again at once, for as long as it takes.
     const HOLDS_REFUSED: bool = true;

@@ -1,14 +1,14 @@
-//! Numbers of the protocol: "Vhost-user Protocol" of QEMU's documentation
-//! (docs/interop/vhost-user.rst), by section. No behaviour.
+//! This module lists the numbers of the protocol, by section of "Vhost-user Protocol" in QEMU's
+//! documentation (docs/interop/vhost-user.rst). It has no behaviour.
 
-/// Bytes of a message's header ("Header").
+/// Size of a message's header in bytes ("Header").
 pub const HEADER_SIZE: usize = 12;
 
 /// Bits of a header's flags ("Header").
 pub mod flag {
-    /// The version, bits 0 and 1.
+    /// Mask of the version, bits 0 and 1.
     pub const VERSION_MASK: u32 = 3;
-    /// The only version.
+    /// The only version there is.
     pub const VERSION: u32 = 1;
     /// The message answers another.
     pub const REPLY: u32 = 1 << 2;
@@ -16,7 +16,7 @@ pub mod flag {
     pub const NEED_REPLY: u32 = 1 << 3;
 }
 
-/// Requests ("Front-end message types").
+/// Numbers of the requests ("Front-end message types").
 pub mod request {
     #![allow(missing_docs, reason = "the names are the specification's, less VHOST_USER_")]
     pub const GET_FEATURES: u32 = 1;
@@ -49,7 +49,7 @@ pub mod request {
 
 /// Protocol features, as masks ("Protocol features").
 pub mod protocol_feature {
-    /// More rings than two.
+    /// The device has more rings than two.
     pub const MQ: u64 = 1 << 0;
     /// The backend announces a machine that has moved.
     pub const RARP: u64 = 1 << 2;
@@ -70,17 +70,17 @@ pub mod protocol_feature {
 /// VHOST_USER_F_PROTOCOL_FEATURES, a bit beside virtio's ("Feature bits").
 pub const F_PROTOCOL_FEATURES: u64 = 1 << 30;
 
-/// VIRTIO_F_RING_PACKED (virtio 1.3, 6): decides what a ring's base is made of ("Ring base").
+/// VIRTIO_F_RING_PACKED (virtio 1.3, 6), which decides what a ring's base is made of ("Ring base").
 pub const F_RING_PACKED: u64 = 1 << 34;
 
-/// "No descriptor is attached": in the payload of SET_VRING_KICK, CALL and ERR ("Vring descriptor
+/// Bit in the payload of SET_VRING_KICK, CALL and ERR: no descriptor is attached ("Vring descriptor
 /// index").
 pub const NO_FD: u64 = 1 << 8;
 
-/// Bits of the ring's index in the payload of SET_VRING_KICK, CALL and ERR.
+/// Mask of the ring's index in the payload of SET_VRING_KICK, CALL and ERR.
 pub const INDEX_MASK: u64 = 0xff;
 
-/// Device status (virtio 1.3, 2.1): what a device without a register has been told.
+/// Device status (virtio 1.3, 2.1) of a device whose client does not pass the register on.
 pub mod status {
     /// ACKNOWLEDGE, DRIVER and FEATURES_OK: features are negotiated.
     pub const NEGOTIATED: u8 = 1 | 2 | 8;

@@ -1,4 +1,4 @@
-//! The device status register of a device whose registers are the client's.
+//! This module is the device status register of a device whose registers the client has.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -6,14 +6,14 @@ use parking_lot::Mutex;
 
 use crate::spec::status;
 
-/// How far the driver has come, by the device status register (virtio 1.3, 2.1): as the client
-/// says, or what its requests amount to.
+/// The progress of the driver as the device status register shows it (virtio 1.3, 2.1): as the
+/// client says, or as its requests imply.
 #[derive(Debug, Default)]
 pub struct DeviceStatus {
     register: AtomicU8,
     /// Virtio's feature bits that the driver accepted.
     features: AtomicU64,
-    /// First reason since the last reset why the device needs one.
+    /// The first reason since the last reset why the device needs one.
     failure: Mutex<Option<String>>,
 }
 
@@ -24,13 +24,13 @@ impl DeviceStatus {
         self.register.load(Ordering::Acquire)
     }
 
-    /// Returns virtio's feature bits that the driver accepted; 0 before it did.
+    /// Returns virtio's feature bits that the driver accepted; 0 before it accepted any.
     #[must_use]
     pub fn features(&self) -> u64 {
         self.features.load(Ordering::Acquire)
     }
 
-    /// Returns why the device needs a reset, if it does.
+    /// Returns the reason why the device needs a reset, if it does.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().clone()
@@ -47,7 +47,7 @@ impl DeviceStatus {
         *self.failure.lock() = None;
     }
 
-    /// Sets the register to what the driver says, but that a broken ring needs a reset.
+    /// Sets the register to what the driver says, but keeps DEVICE_NEEDS_RESET of a broken ring.
     pub(crate) fn keep_needs_reset(&self, value: u8) {
         let update = |old: u8| Some(value | old & status::NEEDS_RESET);
         // The update never declines.

@@ -1,4 +1,4 @@
-//! An independent client: the front-end of the vhost crate.
+//! These tests serve an independent client: the front-end of the vhost crate.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
 

@@ -1,4 +1,4 @@
-//! What the fuzz target checks, with messages from proptest.
+//! These tests check what the fuzz target checks, with messages from proptest.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../../../fuzz/src/vhost_user.rs"]
@@ -6,7 +6,7 @@ mod vhost_user;
 
 use proptest::prelude::*;
 
-/// Payloads of small numbers, which are in range more often than not.
+/// Returns payloads of small numbers, which are in range more often than not.
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![4 => 0..17_u32, 1 => Just(0x20_0000), 1 => any::<u32>()];
     prop::collection::vec(word, 0..11)

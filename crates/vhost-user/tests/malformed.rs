@@ -1,4 +1,4 @@
-//! Clients that break the rules, or die: what it costs them, and that it costs nobody else.
+//! These tests show that clients which break the rules, or die, harm nobody but themselves.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
 
@@ -30,14 +30,14 @@ fn a_request_that_makes_no_sense_is_refused_and_the_connection_lives() {
     let (_, pipe) = rustix::pipe::pipe().unwrap();
     let (file, kick, pipe) = (file.as_fd(), kick.as_fd(), pipe.as_fd());
     let cases: Vec<(u32, Vec<u8>, Vec<_>)> = vec![
-        // Unknown, or never served.
+        // These requests are unknown, or never served.
         (0, vec![], vec![]),
         (6, vec![0; 16], vec![file]),
         (22, vec![0; 32], vec![]),
         (28, vec![], vec![]),
         (35, number(0), vec![]),
         (9999, vec![1, 2, 3], vec![kick]),
-        // Sizes.
+        // These have wrong sizes.
         (request::SET_FEATURES, vec![0; 7], vec![]),
         (request::SET_FEATURES, vec![0; 9], vec![]),
         (request::SET_OWNER, vec![0], vec![]),
@@ -45,7 +45,7 @@ fn a_request_that_makes_no_sense_is_refused_and_the_connection_lives() {
         (request::SET_MEM_TABLE, vec![], vec![]),
         (request::SET_MEM_TABLE, table(&[good[..31].to_vec()]), vec![file]),
         (request::SET_MEM_TABLE, pair(u32::MAX, 0), vec![]),
-        // Descriptors: too few, too many, not eventfds.
+        // These have too few or too many descriptors, or ones that are not eventfds.
         (request::SET_OWNER, vec![], vec![kick]),
         (request::SET_MEM_TABLE, table(std::slice::from_ref(&good)), vec![]),
         (request::SET_MEM_TABLE, table(std::slice::from_ref(&good)), vec![file, file]),
@@ -56,7 +56,7 @@ fn a_request_that_makes_no_sense_is_refused_and_the_connection_lives() {
         (request::SET_VRING_CALL, number(0), vec![file]),
         (request::SET_VRING_ERR, number(0), vec![pipe]),
         (request::SET_VRING_CALL, number(0x100), vec![kick]),
-        // Values.
+        // These have wrong values.
         (request::SET_FEATURES, number(1 << 26), vec![]),
         (request::SET_PROTOCOL_FEATURES, number(1 << 63), vec![]),
         (request::SET_VRING_NUM, pair(4, 256), vec![]),
@@ -71,7 +71,7 @@ fn a_request_that_makes_no_sense_is_refused_and_the_connection_lives() {
         (request::SET_VRING_KICK, number(0x101), vec![]),
         (request::SET_VRING_ADDR, [pair(0, 1), vec![0; 32]].concat(), vec![]),
         (request::SET_STATUS, number(256), vec![]),
-        // Regions: none, wrapping, overlapping, unmappable.
+        // These have no region, or a wrapping, overlapping or unmappable one.
         (request::SET_MEM_TABLE, table(&[region(GUEST, 0, USER)]), vec![file]),
         (request::SET_MEM_TABLE, table(&[region(GUEST, u64::MAX, USER)]), vec![file]),
         (request::SET_MEM_TABLE, table(&[region(0, 0x1000, u64::MAX)]), vec![file]),
@@ -86,7 +86,7 @@ fn a_request_that_makes_no_sense_is_refused_and_the_connection_lives() {
     for (code, payload, fds) in cases {
         assert_eq!(client.acknowledged(code, &payload, &fds), 1, "{code}: {payload:?}");
     }
-    // Addresses outside the memory.
+    // These addresses are outside the memory.
     assert_eq!(client.share(GUEST, USER), 0);
     for at in [[0, USER, USER], [USER, USER + 0x10000, USER], [USER, USER, USER - 1]] {
         let payload = addresses(0, at);
@@ -123,12 +123,12 @@ fn a_table_that_fails_leaves_no_memory_and_rings_wait_for_some() {
 #[test]
 fn where_the_client_cannot_be_told_the_connection_ends() {
     let cases: [(Vec<u8>, &str); 6] = [
-        // Without NEED_REPLY.
+        // This one is without NEED_REPLY.
         (message(request::SET_VRING_NUM, 1, &pair(9, 256)), "SET_VRING_NUM"),
         (message(12345, 1, &[]), "an unknown request"),
         // A question has an answer of its own.
         (message(request::GET_VRING_BASE, 9, &pair(9, 0)), "GET_VRING_BASE"),
-        // Not a request: a reply, or another version.
+        // These are no requests: a reply, or another version.
         (message(request::SET_OWNER, 1 | 4, &[]), "SET_OWNER"),
         (message(request::SET_OWNER, 2, &[]), "SET_OWNER"),
         (message(request::SET_OWNER, 0, &[]), "SET_OWNER"),
@@ -142,7 +142,7 @@ fn where_the_client_cannot_be_told_the_connection_ends() {
             Disconnect::Refused { request, .. } => assert_eq!(request, expected),
             other => panic!("{other}"),
         }
-        // The next one can have it.
+        // The next client can have the device.
         fixture.negotiated();
     }
 }
@@ -175,7 +175,7 @@ fn a_size_out_of_bounds_ends_the_connection() {
     client.send(&bytes, &[]);
     assert!(client.is_ended());
     assert!(matches!(fixture.dummy.end(), Disconnect::Protocol(_)));
-    // Nor is a client that begins so given the device.
+    // A client that begins so is not given the device either.
     fixture.dummy.take();
     let mut client = fixture.client();
     client.send(&bytes, &[]);
@@ -241,9 +241,9 @@ fn one_client_at_a_time_and_a_silent_one_keeps_nobody_away() {
     assert!(begin.elapsed() < Duration::from_secs(2));
     assert!(fixture.endpoint.peer().is_some());
     drop(first);
-    // As soon as the first is cleaned up.
+    // The next client is served as soon as the first is cleaned up.
     fixture.negotiated();
-    // Or the device says no.
+    // The device may also refuse the client.
     fixture.dummy.refuses.store(true, Ordering::Relaxed);
     let mut third = fixture.client();
     third.tell(request::GET_FEATURES, &[]);
@@ -282,7 +282,7 @@ fn a_device_that_panics_loses_its_client_and_no_more() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever a client sends, what it had is given back, and the next one is served.
+    /// A client may send anything: what it had is given back, and the next one is served.
     #[test]
     fn any_requests_leave_the_device_as_it_was(
         requests in prop::collection::vec(

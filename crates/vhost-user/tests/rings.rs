@@ -1,4 +1,5 @@
-//! When rings are served: started, enabled, with memory, and everything said.
+//! These tests check when rings are served: once they are started and enabled, have memory, and
+//! everything is said.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
 
@@ -56,7 +57,7 @@ fn a_ring_pauses_and_goes_on_where_it_was() {
     client.enable(1, 1);
     *fixture.dummy.position.lock() = Position { next_available: 9, next_used: 9 };
     fixture.dummy.take();
-    // Disabled and enabled again; kicked another way; other memory.
+    // The ring is disabled and enabled again, kicked another way, and has other memory.
     client.enable(1, 0);
     assert_eq!(fixture.dummy.take(), [Call::Stop(1)]);
     client.enable(1, 1);
@@ -67,7 +68,7 @@ fn a_ring_pauses_and_goes_on_where_it_was() {
     let calls = fixture.dummy.take();
     assert_eq!(calls[0], Call::Stop(1));
     assert!(matches!(calls[1..], [Call::Unmap(_), Call::Map(_), Call::Start { ring: 1, .. }]));
-    // What cannot change meanwhile.
+    // These requests ask for what cannot change meanwhile.
     for (code, payload) in [
         (request::SET_VRING_NUM, pair(1, 128)),
         (request::SET_VRING_BASE, pair(1, 0)),
@@ -124,7 +125,7 @@ fn regions_come_and_go_one_by_one() {
     client.kick(0);
     client.enable(0, 1);
     fixture.dummy.take();
-    // Another one beside it does not disturb.
+    // Another region beside it does not disturb the ring.
     let (guest, user) = (GUEST + 0x10_0000, USER + 0x10_0000);
     assert_eq!(client.acknowledged(request::ADD_MEM_REG, &single(guest, user), &fds), 0);
     assert!(matches!(fixture.dummy.take()[..], [Call::Map(_)]));
@@ -182,7 +183,7 @@ fn what_is_in_flight_is_tracked_in_a_file_of_the_clients_keeping() {
     assert!(
         fixture.dummy.take().iter().any(|call| matches!(call, Call::Start { tracked: true, .. }))
     );
-    // Given back, it must be as large as what it tracks.
+    // A region that is given back must be as large as what it tracks.
     let file = support::memory();
     let fds = [std::os::fd::AsFd::as_fd(&file)];
     assert_eq!(client.acknowledged(request::SET_INFLIGHT_FD, &answer, &fds), 0);

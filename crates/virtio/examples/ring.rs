@@ -1,6 +1,6 @@
-//! What a virtqueue costs its device: nanoseconds per chain for taking, completing and publishing
-//! bursts of 32, with the driver on the same thread. Run with `cargo run --release -p
-//! manifold-virtio --example ring`.
+//! This program measures what a virtqueue costs its device: nanoseconds per chain for taking,
+//! completing and publishing bursts of 32, with the driver on the same thread. Run with `cargo run
+//! --release -p manifold-virtio --example ring`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const ROUNDS: u32 = 50_000;
 const BUFFERS: u64 = 0x8_0000;
 const TABLES: u64 = 0x4_0000;
 
-/// What a chain is made of.
+/// The descriptors that make up a chain.
 #[derive(Clone, Copy, PartialEq)]
 enum Shape {
     One,
@@ -38,7 +38,7 @@ struct Case {
     writes: bool,
     in_order: bool,
     inflight: bool,
-    /// Every page is a mapping of its own, as behind a virtual IOMMU.
+    /// True if every page is a mapping of its own, as behind a virtual IOMMU.
     scattered: bool,
 }
 
@@ -69,7 +69,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The driver: what is in the rings, and what it does between bursts, in memory mapped once more.
+/// The driver: it fills the rings through a mapping of its own, and acts between bursts.
 struct Ring {
     memory: SharedMemory,
     driver: Driver,
@@ -190,7 +190,7 @@ fn run(case: Case, packed: bool) -> Result<f64> {
             return Err(RingError::NoBuffers("taken").into());
         }
         samples += 1;
-        // The quietest of many short stretches: the machine has other work.
+        // The machine has other work, so the quietest of many short stretches counts.
         if round % 500 == 499 {
             let ns = (spent.as_nanos() as f64 / f64::from(samples) - clock) / f64::from(BURST);
             best = best.min(ns);
@@ -222,7 +222,7 @@ fn burst<'p>(
     Ok(taken)
 }
 
-/// Nanoseconds that taking the time takes.
+/// Returns how many nanoseconds a look at the clock takes.
 fn clock() -> f64 {
     let begin = Instant::now();
     for _ in 0..64 {

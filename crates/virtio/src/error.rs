@@ -2,10 +2,10 @@ use manifold_offload::MacAddr;
 
 use crate::ring::MAX_QUEUE_SIZE;
 
-/// Why a device cannot be made as asked.
+/// The reason why a device cannot be made as asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// More queue pairs than supported, or none.
+    /// The number of queue pairs is 0 or larger than supported.
     #[error("{0} queue pairs: choose 1 to {max}", max = crate::net::MAX_QUEUE_PAIRS)]
     QueuePairs(u16),
     /// The queue size is no power of two or out of range.
@@ -20,10 +20,10 @@ pub enum Error {
     /// The speed is out of the range of 5.1.4.1.
     #[error("speed {0} Mbit/s: choose 0 to 2147483647, or 4294967295 for unknown")]
     Speed(u32),
-    /// Features are to be offered that this device does not have.
+    /// The configuration offers features that this device does not have.
     #[error("features {0:#x} are not supported and cannot be offered")]
     Unsupported(u64),
-    /// A feature is to be offered without one that it requires.
+    /// The configuration offers a feature without one that it requires.
     #[error("the features offered do not go together: {0}")]
     Offer(&'static str),
 }

@@ -1,5 +1,5 @@
-//! Virtio devices as PCIe functions: virtqueues, virtio-pci registers, and the network device's
-//! configuration and control queue (virtio 1.3, and the device statistics of 1.4).
+//! This crate models virtio devices as PCIe functions: virtqueues, virtio-pci registers, and the
+//! network device's configuration and control queue (virtio 1.3, and the device statistics of 1.4).
 //!
 //! ```text
 //!            BAR0, configuration space                      guest memory

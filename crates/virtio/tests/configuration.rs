@@ -1,4 +1,5 @@
-//! What a device offers and says of itself: features, configuration space, queue sizes.
+//! These tests check what a device offers and says of itself: features, configuration space, queue
+//! sizes.
 
 mod common;
 
@@ -109,13 +110,13 @@ fn illegal_feature_sets_are_refused_and_legal_ones_then_taken() {
     assert_eq!(rig.device.state().features, version_1 | net_feature::CTRL_VQ | net_feature::MQ);
 }
 
-/// By bit number, so that the constants are checked as well: 5.1.3.1, and what 5.1.4.2 advises
-/// against.
+/// Features are given by bit number, so that the constants are checked as well: 5.1.3.1, and what
+/// 5.1.4.2 advises against.
 #[test]
 fn features_require_others() {
     let ctrl_vq: &[u32] = &[17];
     let requirements: [(u32, &[u32], &[u32]); 21] = [
-        // The feature, those of which one is needed, and what these need in turn.
+        // Each row is a feature, those of which one is needed, and what these need in turn.
         (7, &[1], &[]),
         (8, &[1], &[]),
         (9, &[7, 8], &[1]),
@@ -261,7 +262,8 @@ fn configurations_out_of_range_are_refused() {
     let error = make(NetConfig { offer, ..ok.clone() }).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the features offered do not go together: VIRTIO_NET_F_CTRL_RX requires VIRTIO_NET_F_CTRL_VQ"
+        "the features offered do not go together: \
+         VIRTIO_NET_F_CTRL_RX requires VIRTIO_NET_F_CTRL_VQ"
     );
     let offer = net_feature::MQ;
     let error = make(NetConfig { offer, ..ok.clone() }).unwrap_err();

@@ -1,4 +1,5 @@
-//! The device as Linux's virtio_pci_modern and virtio_net bring it up, use it and leave it.
+//! These tests run the device as Linux's virtio_pci_modern and virtio_net bring it up, use it and
+//! leave it.
 
 mod common;
 
@@ -10,7 +11,7 @@ use manifold_virtio::spec::pci::{NO_VECTOR, cap, common as reg, isr};
 use manifold_virtio::spec::{feature, status};
 use manifold_virtio::transport::{QueueState, layout};
 
-/// What Linux 6.12's virtio_net accepts of what is offered, on split queues.
+/// Features that Linux 6.12's virtio_net accepts of what is offered, on split queues.
 const LINUX: u64 = feature::VERSION_1
     | feature::ACCESS_PLATFORM
     | feature::INDIRECT_DESC
@@ -46,8 +47,8 @@ const LINUX: u64 = feature::VERSION_1
     | net_feature::RSS
     | net_feature::SPEED_DUPLEX;
 
-/// From reset to DRIVER_OK, with two pairs and the control queue. Vectors: 0 configuration, 1 + n
-/// queue n.
+/// Takes the device from reset to DRIVER_OK, with two pairs and the control queue. Vector 0 is the
+/// configuration's, vector 1 + n queue n's.
 fn probe(rig: &mut Rig) -> (Vec<QueueMemory>, Control) {
     assert!(drive_to_features_ok(rig, LINUX));
     rig.write16(reg::CONFIG_MSIX_VECTOR, 0);
@@ -397,7 +398,8 @@ fn queue_interrupts_use_the_vector_of_the_moment() {
 fn a_broken_queue_asks_for_a_reset_once() {
     let (mut rig, _, control) = live();
     let events = rig.host.running()[&1].events.clone();
-    // From another thread while this one holds the device, as a worker does that is being stopped.
+    // Another thread does this while the present one holds the device, as a worker does that is
+    // being stopped.
     std::thread::scope(|scope| {
         scope.spawn(|| events.fail(&"descriptor 300 in a table of 256"));
     });
@@ -458,7 +460,7 @@ fn a_driver_without_a_mapped_bar_uses_the_window() {
     assert!(rig.device.config_read(4, cap::PCI_CFG_DATA, &mut data));
     assert_eq!(data[0], status::ACKNOWLEDGE, "1 byte of 4");
 
-    // Pointing elsewhere writes nothing there.
+    // A write while it points elsewhere writes nothing there.
     rig.window_point(u64::from(reg::DEVICE_FEATURE_SELECT), 1);
     assert_eq!(rig.read32(reg::DEVICE_FEATURE_SELECT), 0);
 

@@ -1,4 +1,4 @@
-//! The register file under accesses of every size, alignment and order.
+//! These tests access the register file with every size, alignment and order.
 
 mod common;
 
@@ -9,8 +9,8 @@ use manifold_virtio::spec::{feature, status};
 use manifold_virtio::transport::layout;
 use proptest::prelude::*;
 
-/// A device in the middle of things: two queues configured, one of them enabled, and the control
-/// queue.
+/// Returns a device in the middle of things: two queues configured, one of them enabled, and the
+/// control queue.
 fn busy() -> (Rig, Control) {
     let mut rig = Rig::with_bus_master(config());
     let features = rig.offered() & !feature::RING_PACKED;
@@ -87,7 +87,7 @@ fn a_64_bit_register_is_written_at_once_too() {
     assert_eq!(rig.read::<8>(at), 0x1122_3344_5566_7788u64.to_le_bytes());
     rig.write32(reg::QUEUE_DESC + 4, 0x99);
     assert_eq!(rig.read::<8>(at), 0x99_5566_7788u64.to_le_bytes());
-    // Three registers in one access, none mixed with another.
+    // One access reads three registers, none mixed with another.
     let mut three = [0; 24];
     for (at, byte) in (1..).zip(&mut three) {
         *byte = at;
@@ -130,20 +130,23 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 fn access() -> impl Strategy<Value = Access> {
     let bar = || prop_oneof![9 => Just(0u8), 1 => any::<u8>()];
     prop_oneof![
-        4 => (bar(), offset(), 0usize..80).prop_map(|(bar, offset, len)| Access::Read { bar, offset, len }),
+        4 => (bar(), offset(), 0usize..80)
+            .prop_map(|(bar, offset, len)| Access::Read { bar, offset, len }),
         12 => (bar(), offset(), bytes())
             .prop_map(|(bar, offset, data)| Access::Write { bar, offset, data }),
         1 => (0usize..7, any::<u8>(), 0usize..8)
             .prop_map(|(capability, offset, len)| Access::ConfigRead { capability, offset, len }),
         2 => (0usize..7, 0u8..24, bytes())
-            .prop_map(|(capability, offset, data)| Access::ConfigWrite { capability, offset, data }),
+            .prop_map(|(capability, offset, data)| {
+                Access::ConfigWrite { capability, offset, data }
+            }),
         1 => any::<bool>().prop_map(Access::BusMaster),
         1 => (0u16..6).prop_map(Access::Fail),
         1 => any::<bool>().prop_map(Access::Link),
         1 => Just(Access::Announce),
         6 => (0u8..9, 0u8..4, prop::collection::vec(0u8..3, 0..16))
             .prop_map(|(class, command, data)| Access::Command { class, command, data }),
-        // GUEST_OFFLOADS_SET and the coalescing commands as they should be.
+        // GUEST_OFFLOADS_SET and the coalescing commands are sent as they should be.
         2 => any::<u16>().prop_map(|bits| Access::Command {
             class: 5,
             command: 0,
@@ -195,7 +198,7 @@ proptest! {
                 Access::Announce => {
                     rig.device.announce();
                 }
-                // Wherever the device looks for its control queue by now.
+                // The command is put wherever the device looks for its control queue by now.
                 Access::Command { class, command, data } if start_busy => {
                     control.offer(&mut rig, class, command, &data);
                     rig.ring_doorbell(control.index);
@@ -212,12 +215,13 @@ proptest! {
             }
             prop_assert_eq!(rig.host.view(), rig.view(), "the host knows what is in force");
             let state = rig.device.state();
-            prop_assert!(state.status & status::DRIVER_OK == 0 || state.status & status::FEATURES_OK != 0);
-            prop_assert_eq!(state.failure.is_some(), state.status & status::DEVICE_NEEDS_RESET != 0);
+            let is_set = |bit: u8| state.status & bit != 0;
+            prop_assert!(!is_set(status::DRIVER_OK) || is_set(status::FEATURES_OK));
+            prop_assert_eq!(state.failure.is_some(), is_set(status::DEVICE_NEEDS_RESET));
             let running: Vec<u16> = rig.host.running().keys().copied().collect();
             let served: Vec<u16> =
                 state.queues.iter().filter(|q| q.running && q.index < 4).map(|q| q.index).collect();
-            // A control queue of a device without MQ is number 2.
+            // The control queue of a device without MQ is number 2.
             prop_assert!(running.iter().all(|index| served.contains(index)));
             for queue in &state.queues {
                 prop_assert!(!queue.running || queue.enabled);
@@ -243,7 +247,9 @@ proptest! {
 
     /// Reading never changes what a later read of the common configuration finds.
     #[test]
-    fn reads_have_no_effect_on_registers(reads in prop::collection::vec((offset(), 0usize..40), 1..20)) {
+    fn reads_have_no_effect_on_registers(
+        reads in prop::collection::vec((offset(), 0usize..40), 1..20),
+    ) {
         let (mut rig, _) = busy();
         let before: [u8; 64] = rig.read(0);
         for (offset, len) in reads {

@@ -1,5 +1,5 @@
-//! Split virtqueues as a driver sees them: suppression of interrupts and notifications, and chains
-//! of every shape.
+//! These tests use split virtqueues as a driver sees them: suppression of interrupts and
+//! notifications, and chains of every shape.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -139,7 +139,8 @@ fn no_interrupt_is_heeded_without_event_index_only() {
     }
 }
 
-/// 2.7.7: an interrupt for the batch that writes the used element whose index is `used_event`.
+/// 2.7.7 asks for an interrupt for the batch that writes the used element whose index is
+/// `used_event`.
 #[test]
 fn event_index_asks_for_an_interrupt_exactly_when_it_is_passed() {
     let mut driver = Driver::new(8, EVENT);
@@ -174,7 +175,7 @@ fn notifications_are_asked_for_by_flag() {
     assert!(!burst.arm().unwrap());
     assert_eq!(driver.device_flags(), 0);
     burst.disarm();
-    // What comes between the last look and the request is not waited for.
+    // Nobody waits for what comes between the last look and the request.
     driver.offer(0);
     assert!(burst.arm().unwrap());
     burst.disarm();
@@ -222,8 +223,8 @@ fn indices_wrap_around() {
     assert_eq!(queue.position(), QueueState { next_avail: 14, next_used: 14 });
 }
 
-/// Every size, with each page of the rings anywhere in memory and the rings as badly aligned as
-/// they may be.
+/// The test covers every size, with each page of the rings anywhere in memory and the rings as
+/// badly aligned as they may be.
 #[test]
 fn rings_of_every_size_over_scattered_pages() {
     for shift in 0..=10 {
@@ -249,7 +250,7 @@ fn rings_of_every_size_over_scattered_pages() {
             queue.prefetch();
             let mut burst = queue.open(&pin).unwrap();
             let mut chains = vec![burst.pop(|_, _| true).unwrap().unwrap()];
-            // What the first was in is remembered, so all others come in one go.
+            // The mapping of the first chain is remembered, so all others come in one go.
             burst.pop_direct(usize::MAX, Access::Read, |chain, _| chains.push(chain)).unwrap();
             let heads: Vec<_> = chains.iter().map(|chain| (chain.head, chain.readable)).collect();
             let all = (0..size).rev().map(|index| (index, 1 + u32::from(index)));
@@ -272,7 +273,7 @@ fn rings_are_found_again_after_a_change_of_mappings() {
     let reader = driver.reader();
     driver.offer(0);
     assert!(serve(&mut queue, &reader.pin(), 1));
-    // The same IOVAs, elsewhere: a guest was given other memory there.
+    // The same IOVAs are elsewhere now: a guest was given other memory there.
     let mut other = Driver::new(4, PLAIN);
     driver.domain.unmap_all();
     assert!(queue.open(&reader.pin()).is_err());
@@ -291,7 +292,7 @@ fn a_pin_of_another_domain_is_not_taken_for_the_queues_own() {
     mine.offer(0);
     let (reader, wrong) = (mine.reader(), other.reader());
     assert!(serve(&mut queue, &reader.pin(), 1));
-    // Every map and unmap gives a version; domains must not have any in common.
+    // Each map and unmap gives a version; domains must not have any in common.
     let pin = wrong.pin();
     assert!(!queue.open(&pin).unwrap().arm().is_ok_and(|more| more));
     assert_eq!(mine.used(), [(0, 0)]);
@@ -323,7 +324,7 @@ fn an_indirect_table_may_follow_a_chain_and_be_larger_than_the_queue() {
     assert_eq!(bytes, expected);
 }
 
-/// How a buffer of a random chain lies in memory.
+/// The way in which a buffer of a random chain lies in memory.
 #[derive(Clone, Debug)]
 struct Buffer {
     at: u64,
@@ -333,8 +334,8 @@ struct Buffer {
 fn chains() -> impl Strategy<Value = Vec<(Vec<Buffer>, usize, Option<usize>, bool)>> {
     let buffer = (0..0x2_0000u64, prop_oneof![Just(0u32), 1..200u32, 4000..9000u32])
         .prop_map(|(at, len)| Buffer { at: BUFFERS + at, len });
-    // Buffers; how many of them are device-readable; where the indirect table begins, if anywhere;
-    // completed or put back.
+    // The values are the buffers, how many of them are device-readable, where the indirect table
+    // begins, if anywhere, and completed or put back.
     vec(
         (vec(buffer, 1..6), 0..6usize, prop::option::of(0..5usize), prop::bool::weighted(0.8)),
         1..40,
@@ -342,7 +343,7 @@ fn chains() -> impl Strategy<Value = Vec<(Vec<Buffer>, usize, Option<usize>, boo
 }
 
 proptest! {
-    /// Whatever chain a driver makes by the rules, the device sees its bytes, in order, and gives
+    /// The device sees the bytes of any chain that a driver makes by the rules, in order, and gives
     /// it back.
     #[test]
     fn chains_carry_their_buffers(
@@ -352,9 +353,10 @@ proptest! {
         scatter in 0..3u64,
         start in prop_oneof![Just(0u16), 65_000..=65_535u16],
     ) {
-        // Contiguous, every second page of the file, or backwards.
+        // The pages are contiguous, every second page of the file, or backwards.
         let pages: Vec<Option<u64>> = (0..256)
-            .map(|page| Some(PAGE_SIZE * match scatter { 0 => page, 1 => 2 * page, _ => 255 - page }))
+            .map(|page| match scatter { 0 => page, 1 => 2 * page, _ => 255 - page })
+            .map(|page| Some(PAGE_SIZE * page))
             .collect();
         let features = RingFeatures { event_index, indirect: true, ..PLAIN };
         let addresses = QueueAddresses {
@@ -363,13 +365,15 @@ proptest! {
             driver: 0x2_0002,
             device: 0x3_0004,
         };
-        let mut driver = Driver::with(Guest::at(addresses, features, &pages, Permissions::READ_WRITE));
+        let guest = Guest::at(addresses, features, &pages, Permissions::READ_WRITE);
+        let mut driver = Driver::with(guest);
         let reader = driver.reader();
         let noise: Vec<u8> = (0..0x3_0000u32).map(|at| (at ^ at >> 8) as u8).collect();
         driver.put(BUFFERS, &noise);
         driver.set_available(start);
         driver.put(addresses.device + 2, &start.to_le_bytes());
-        let mut queue = SplitQueue::new(addresses, features).unwrap().resume(QueueState { next_avail: start, next_used: start }).unwrap();
+        let state = QueueState { next_avail: start, next_used: start };
+        let mut queue = SplitQueue::new(addresses, features).unwrap().resume(state).unwrap();
         let mut used = 0u16;
         for (buffers, readable, table, completes) in chains {
             let readable = readable.min(buffers.len());
@@ -379,8 +383,13 @@ proptest! {
             };
             let direct = table.unwrap_or(buffers.len()).min(buffers.len());
             for (index, buffer) in buffers.iter().enumerate() {
-                let (at, next) = if index < direct { (index, index + 1) } else { (index - direct, index - direct + 1) };
-                let descriptor = Descriptor { iova: buffer.at, len: buffer.len, flags: flags(index), next: next as u16 };
+                let at = if index < direct { index } else { index - direct };
+                let descriptor = Descriptor {
+                    iova: buffer.at,
+                    len: buffer.len,
+                    flags: flags(index),
+                    next: (at + 1) as u16,
+                };
                 if index < direct {
                     driver.descriptor(at as u16, descriptor);
                 } else {

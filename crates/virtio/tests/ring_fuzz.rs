@@ -1,4 +1,5 @@
-//! The fuzz target on random input, with every build; `cargo xtask fuzz` goes further.
+//! These tests run the fuzz target on random input with every build; `cargo xtask fuzz` goes
+//! further.
 
 #[path = "../../../fuzz/src/virtqueue.rs"]
 mod body;
@@ -15,7 +16,8 @@ proptest! {
         virtqueue(&data);
     }
 
-    /// Rings where a driver would put them, so that more goes well before something does not.
+    /// The rings are where a driver would put them, so that more goes well before something does
+    /// not.
     #[test]
     fn well_placed_rings_are_survived(
         options in prop_oneof![0..16u8, 0x40..0x50u8, 0xc0..0xd0u8, Just(0x80)],

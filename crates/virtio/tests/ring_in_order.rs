@@ -1,5 +1,5 @@
-//! VIRTIO_F_IN_ORDER (virtio 1.3, 2.7.9 and 2.8.8): which used entries are written and which are
-//! left out.
+//! These tests check VIRTIO_F_IN_ORDER (virtio 1.3, 2.7.9 and 2.8.8): which used entries are
+//! written and which are left out.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail so")]
 
@@ -18,8 +18,8 @@ fn buffer(flags: u16) -> Descriptor {
     Descriptor { iova: BUFFERS, len: 100, flags, next: 0 }
 }
 
-/// What a driver of a split queue may rely on: of a batch, the first element in the ring, with the
-/// last head. So many chains are completed in one go.
+/// A driver of a split queue may rely on one element of each batch: the first in the ring, with the
+/// last head. `together` chains are completed in one go.
 fn split_batches(writable: &[bool], begin: u16, together: usize) {
     const SIZE: u16 = 64;
     let mut driver = Driver::new(SIZE, SPLIT);
@@ -73,7 +73,7 @@ fn split_batches(writable: &[bool], begin: u16, together: usize) {
     }
 }
 
-/// Offset of a used element in the used ring of 64.
+/// Returns the offset of a used element in the used ring of 64.
 fn driver_element(index: u16) -> u64 {
     4 + 8 * u64::from(index % 64)
 }
@@ -114,16 +114,21 @@ proptest! {
         let mut waiting = chains.iter().peekable();
         while waiting.peek().is_some() {
             let mut offered = Vec::new();
-            while let Some((count, writes)) = waiting.next_if(|(count, _)| *count as u16 <= driver.free()) {
-                let buffers: Vec<_> = (0..*count).map(|_| buffer(if *writes { WRITE } else { 0 })).collect();
+            while let Some((count, writes)) =
+                waiting.next_if(|(count, _)| *count as u16 <= driver.free())
+            {
+                let flags = if *writes { WRITE } else { 0 };
+                let buffers: Vec<_> = (0..*count).map(|_| buffer(flags)).collect();
                 offered.push((driver.offer(&buffers).unwrap(), *writes));
             }
             for batch in offered.chunks(burst_size) {
                 let mut burst = queue.open(&pin).unwrap();
-                let taken: Vec<_> = batch.iter().map(|_| burst.pop(|_, _| true).unwrap().unwrap()).collect();
+                let taken: Vec<_> =
+                    batch.iter().map(|_| burst.pop(|_, _| true).unwrap().unwrap()).collect();
                 for (chains, batch) in taken.chunks(together).zip(batch.chunks(together)) {
                     let written = |n: usize| if batch[n].1 { 1 + u32::from(batch[n].0) } else { 0 };
-                    prop_assert!(chains.iter().map(|chain| chain.head).eq(batch.iter().map(|(id, _)| *id)));
+                    let ids = batch.iter().map(|(id, _)| *id);
+                    prop_assert!(chains.iter().map(|chain| chain.head).eq(ids));
                     match chains {
                         [chain] => burst.complete(chain, written(0)),
                         _ => burst.complete_all(chains, written),

@@ -1,4 +1,4 @@
-//! In-flight tracking: whatever the moment at which a device dies, the next one takes exactly what
+//! These tests check in-flight tracking: whenever a device dies, the next one takes exactly what
 //! the driver has not got back, in the old order and before anything new; and a region full of
 //! nonsense harms nobody.
 
@@ -68,13 +68,14 @@ impl Guest {
         }
     }
 
-    /// A new device for the queue, as after a crash: it knows nothing but the region.
+    /// Makes a new device for the queue, as after a crash: it knows nothing but the region.
     fn device(&self, region: &Region) -> Queue {
         let driver = self.inner();
         Queue::new(driver.addresses, driver.features).unwrap().with_inflight(region.map()).unwrap()
     }
 
-    /// Offers a chain of `count` buffers, `length` bytes in all; false when there is no room.
+    /// Offers a chain of `count` buffers, `length` bytes in all; returns false when there is no
+    /// room.
     fn offer(&mut self, count: u16, length: u32) -> bool {
         let buffer = |index: u16| Descriptor {
             iova: BUFFERS + 16 * u64::from(index),
@@ -114,7 +115,7 @@ impl Guest {
         }
     }
 
-    /// What came back: the lengths.
+    /// Returns the lengths of the chains that came back.
     fn used(&mut self) -> Vec<u32> {
         match self {
             Guest::Split { driver, free, tables, lengths } => {
@@ -140,12 +141,12 @@ enum Step {
     Offer(u16),
     /// The device takes so many chains.
     Take(usize),
-    /// It gives back the one at this place among those it has.
+    /// The device gives back the chain at this place among those it has.
     Complete(usize),
-    /// It puts back so many.
+    /// The device puts back so many chains.
     PutBack(usize),
     Publish,
-    /// It dies, and another one starts.
+    /// The device dies, and another one starts.
     Crash,
 }
 
@@ -160,8 +161,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The standard's rules for the driver and those of vhost-user for what is in flight, as a model:
-/// three lists of chains.
+/// The test keeps the standard's rules for the driver and those of vhost-user for what is in flight
+/// as a model: three lists of chains.
 fn exactly_what_is_missing(steps: &[Step], size: u16, packed: bool) {
     let mut guest = Guest::new(size, packed);
     let region = Region::new(size, packed);
@@ -169,9 +170,9 @@ fn exactly_what_is_missing(steps: &[Step], size: u16, packed: bool) {
     let reader = guest.inner().reader();
     let pin = reader.pin();
     let mut next_length = 10;
-    // Offered and not taken; taken and not completed; completed and not published.
+    // The lists are: offered and not taken; taken and not completed; completed and not published.
     let (mut waiting, mut taken, mut completed) = (Vec::new(), Vec::new(), Vec::new());
-    // All that were taken and not put back, in that order.
+    // This list is of all that were taken and not put back, in that order.
     let mut order = Vec::new();
     for step in steps {
         let mut burst = device.open(&pin).unwrap();
@@ -201,7 +202,7 @@ fn exactly_what_is_missing(steps: &[Step], size: u16, packed: bool) {
             Step::PutBack(count) => {
                 let mut back = Vec::new();
                 for _ in 0..*count {
-                    // The one taken last, unless it was completed.
+                    // This is the chain taken last, unless it was completed.
                     let last = order.last();
                     let found = taken.iter().position(|chain| Some(&length(chain)) == last);
                     let Some(index) = found else { break };
@@ -218,8 +219,8 @@ fn exactly_what_is_missing(steps: &[Step], size: u16, packed: bool) {
             }
             Step::Crash => {
                 assert!(guest.used().is_empty(), "nothing is used before it is published");
-                // Whatever was not published is to be taken again, in the order it was taken the
-                // first time.
+                // Chains that were not published are to be taken again, in the order they were
+                // taken the first time.
                 let mut again: Vec<u32> = taken
                     .drain(..)
                     .chain(completed.drain(..))
@@ -232,7 +233,7 @@ fn exactly_what_is_missing(steps: &[Step], size: u16, packed: bool) {
             }
         }
     }
-    // All of it comes back in the end.
+    // All of them come back in the end.
     let mut burst = device.open(&pin).unwrap();
     while let Some(chain) = burst.pop(|_, _| true).unwrap() {
         assert_eq!(length(&chain), waiting.remove(0));
@@ -262,7 +263,7 @@ proptest! {
         exactly_what_is_missing(&steps, size, true);
     }
 
-    /// A region with anything in it, at whatever moment: the queue goes on or fails, and that is
+    /// A region may hold anything, at whatever moment: the queue continues or fails, and that is
     /// all.
     #[test]
     fn nonsense_in_the_region_is_harmless(
@@ -296,7 +297,7 @@ proptest! {
 
 #[test]
 fn sizes_are_those_of_the_specification() {
-    // 16 + 16 n and 32 + 32 n bytes, in multiples of 64.
+    // The sizes are 16 + 16 n and 32 + 32 n bytes, in multiples of 64.
     for (queue_size, split, packed) in [
         (1, 64, 64),
         (2, 64, 128),
@@ -330,7 +331,7 @@ fn a_region_that_is_too_small_is_refused() {
     }
 }
 
-/// Queues have their parts one after the other, wherever pages begin.
+/// The parts of queues follow each other, wherever pages begin.
 #[test]
 fn a_part_begins_anywhere_in_the_file() {
     let file = GuestMemory::new("inflight", 3 * 4096).unwrap();
@@ -349,7 +350,7 @@ fn a_part_begins_anywhere_in_the_file() {
     }
 }
 
-/// `QueueRegionSplit`, byte by byte, through one chain's life.
+/// The test reads `QueueRegionSplit` byte by byte through one chain's life.
 #[test]
 fn the_split_layout_is_the_specifications() {
     let mut guest = Guest::new(4, false);
@@ -381,7 +382,7 @@ fn the_split_layout_is_the_specifications() {
     assert_eq!(device.position(), QueueState { next_avail: 2, next_used: 2 });
 }
 
-/// `QueueRegionPacked`, field by field.
+/// The test reads `QueueRegionPacked` field by field.
 #[test]
 fn the_packed_layout_is_the_specifications() {
     let mut guest = Guest::new(5, true);
@@ -392,8 +393,8 @@ fn the_packed_layout_is_the_specifications() {
     let mut burst = device.open(&pin).unwrap();
     let header = |bytes: &[u8]| {
         let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        // version, desc_num, free_head, old_free_head, used_idx, old_used_idx, used_wrap_counter,
-        // old_used_wrap_counter
+        // The fields are version, desc_num, free_head, old_free_head, used_idx, old_used_idx,
+        // used_wrap_counter, old_used_wrap_counter.
         (half(8), half(10), half(12), half(14), half(16), half(18), bytes[20], bytes[21])
     };
     let next = |bytes: &[u8]| [0, 1, 2, 3, 4].map(|entry| bytes[32 + 32 * entry + 2]);
@@ -404,14 +405,14 @@ fn the_packed_layout_is_the_specifications() {
     let chains = [(); 2].map(|()| burst.pop(|_, _| true).unwrap().unwrap());
     let bytes = region.bytes();
     assert_eq!(header(&bytes), (1, 5, 4, 4, 0, 0, 1, 1));
-    // inflight, next, last, num, counter
+    // The fields are inflight, next, last, num, counter.
     let head = |bytes: &[u8], entry: usize| {
         let at = &bytes[32 + 32 * entry..];
         (at[0], at[2], at[4], at[6], at[8])
     };
     assert_eq!(head(&bytes, 0), (1, 1, 2, 3, 0));
     assert_eq!(head(&bytes, 3), (1, 4, 3, 1, 1));
-    // id, flags, len, addr of the chain's last descriptor.
+    // The fields are id, flags, len, addr of the chain's last descriptor.
     let last = &bytes[32 + 64 + 16..32 + 96];
     let mut expected = [0; 16];
     expected[2] = 0x82;
@@ -446,16 +447,16 @@ fn a_batch_the_driver_has_seen_is_not_repeated() {
         burst.complete(&chains[1], 0);
         burst.publish();
         let after = region.bytes();
-        // As it was between the ring and the record: what is written before the ring, not what is
-        // written after.
+        // This is the region between the ring and the record: what is written before the ring, not
+        // what is written after.
         let mut between = after.clone();
         if packed {
-            // inflight of both; old_free_head, old_used_idx.
+            // The bytes are inflight of both; old_free_head, old_used_idx.
             for at in [32, 64, 14, 15, 18, 19] {
                 between[at] = before[at];
             }
         } else {
-            // inflight of both; used_idx.
+            // The bytes are inflight of both; used_idx.
             for at in [16, 32, 14] {
                 between[at] = before[at];
             }

@@ -1,4 +1,4 @@
-//! Rings that break the rules: each ends in its error, with the chain not taken and no other queue
+//! These rings break the rules: each ends in its error, with the chain not taken and no other queue
 //! concerned.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
@@ -80,7 +80,7 @@ fn sizes() {
 
 #[test]
 fn ring_addresses() {
-    // One page each that the device may read and write, only read, only write.
+    // The device may read and write one page, only read another, only write a third.
     let driver = Driver::new(SIZE, ALL);
     let map = |iova, permissions| {
         let backing = driver.memory.backing(0).unwrap();
@@ -114,7 +114,8 @@ fn ring_addresses() {
             Some((device + off, Write, Misaligned))
         );
     }
-    // Outside, beginning outside, ending outside, around the end of the address space.
+    // The places are outside, beginning outside, ending outside, and around the end of the address
+    // space.
     for at in [OUTSIDE, !0xfff, OUTSIDE - 16] {
         assert_eq!(open(at, available, device), Some((at, Read, NotMapped)));
         assert_eq!(open(descriptors, at, device), Some((at, Read, NotMapped)));
@@ -129,13 +130,13 @@ fn ring_addresses() {
         open(descriptors, available, u64::MAX - 3),
         Some((u64::MAX - 3, Write, AddressOverflow))
     );
-    // To the last byte.
+    // The ring reaches to the last byte.
     assert_eq!(open(OUTSIDE - 16 * u64::from(SIZE), available, device), None);
     assert_eq!(open(descriptors, OUTSIDE - 6 - 2 * u64::from(SIZE), device), None);
     let end = OUTSIDE - 8 - 8 * u64::from(SIZE);
     assert_eq!(open(descriptors, available, end), None);
     assert_eq!(open(descriptors, available, end + 4), Some((end + 4, Write, NotMapped)));
-    // Permissions.
+    // These addresses have the wrong permissions.
     assert_eq!(open(0x80_0000, 0x80_0100, device), None);
     assert_eq!(open(descriptors, available, 0x80_0000), Some((0x80_0000, Write, NotPermitted)));
     assert_eq!(open(0x90_0000, available, device), Some((0x90_0000, Read, NotPermitted)));
@@ -260,7 +261,7 @@ fn buffers() {
     assert_eq!(reason(take(&[good(NEXT, 1), direct(OUTSIDE, 1, WRITE, 0)])), NotMapped);
     assert_eq!(reason(take_table(32, &[good(NEXT, 1), direct(OUTSIDE, 1, WRITE, 0)])), NotMapped);
     assert_eq!(take(&[direct(OUTSIDE - 1, 1, 0, 0)]), Ok((1, 0)));
-    // No bytes are nowhere.
+    // A buffer of no bytes may be anywhere.
     assert_eq!(take(&[direct(u64::MAX, 0, 0, 0)]), Ok((0, 0)));
 }
 
@@ -295,7 +296,8 @@ fn order() {
 
 #[test]
 fn lengths_that_overflow() {
-    // Enough IOVAs for 4 GiB in one descriptor: the same 1 MiB of memory over and over.
+    // The IOVAs suffice for 4 GiB in one descriptor: they are the same 1 MiB of memory over and
+    // over.
     let mut driver = Driver::new(SIZE, ALL);
     for megabyte in 1..4096 {
         let backing = driver.memory.backing(0).unwrap();

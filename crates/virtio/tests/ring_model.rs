@@ -1,6 +1,6 @@
-//! Packed rings, any traffic: what a driver that keeps to the standard offers is what the device
-//! sees, and what the device gives back is what the driver finds, whatever the lengths, laps,
-//! tables, batches and pages.
+//! These tests send any traffic over packed rings: what a driver that keeps to the standard offers
+//! is what the device sees, and what the device gives back is what the driver finds, whatever the
+//! lengths, laps, tables, batches and pages.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail so")]
 
@@ -20,7 +20,7 @@ const TABLE: u64 = 16 * 6;
 struct Offer {
     /// Offset and length of each buffer.
     buffers: Vec<(u64, u32)>,
-    /// How many of them the device may only read.
+    /// Number of buffers that the device may only read.
     readable: usize,
     indirect: bool,
 }
@@ -29,9 +29,10 @@ struct Offer {
 enum Step {
     Offer(Offer),
     Take,
-    /// The one at this place among those taken; with VIRTIO_F_IN_ORDER the first.
+    /// The device completes the chain at this place among those taken; with VIRTIO_F_IN_ORDER the
+    /// first.
     Complete(usize),
-    /// How many of those taken last are put back.
+    /// The device puts back this many of those taken last.
     PutBack(usize),
     Publish,
     Arm,
@@ -53,7 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the device must see of a chain.
+/// The bytes that the device must see of a chain.
 #[derive(Clone, Debug)]
 struct Expected {
     id: u16,
@@ -73,9 +74,10 @@ proptest! {
         direct in 0..3usize,
     ) {
         let features = RingFeatures { event_index, indirect: true, packed: true, in_order };
-        // Contiguous, every second page of the file, or backwards.
+        // The pages are contiguous, every second page of the file, or backwards.
         let pages: Vec<Option<u64>> = (0..256)
-            .map(|page| Some(PAGE_SIZE * match scatter { 0 => page, 1 => 2 * page, _ => 255 - page }))
+            .map(|page| match scatter { 0 => page, 1 => 2 * page, _ => 255 - page })
+            .map(|page| Some(PAGE_SIZE * page))
             .collect();
         let guest = Guest::at(tight(size), features, &pages, Permissions::READ_WRITE);
         let noise: Vec<u8> = (0..0x3_0000u32).map(|at| (at ^ at >> 8) as u8).collect();
@@ -84,7 +86,8 @@ proptest! {
         let begin = Place { index: begin.0 % size, wrap: begin.1 };
         driver.begin_at(begin);
         let state = QueueState { next_avail: begin.bits(), next_used: begin.bits() };
-        let mut queue = PackedQueue::new(driver.guest.addresses, features).unwrap().resume(state).unwrap();
+        let queue = PackedQueue::new(driver.guest.addresses, features).unwrap();
+        let mut queue = queue.resume(state).unwrap();
         let reader = driver.guest.reader();
 
         let mut waiting: Vec<Expected> = Vec::new();
@@ -97,7 +100,8 @@ proptest! {
             prop_assert_eq!(burst.available().unwrap() > 0, !waiting.is_empty());
             match step {
                 Step::Offer(Offer { buffers, readable, indirect }) => {
-                    let list: Vec<Descriptor> = buffers.iter().enumerate().map(|(index, (at, len))| {
+                    let indexed = buffers.iter().enumerate();
+                    let list: Vec<Descriptor> = indexed.map(|(index, (at, len))| {
                         let flags = if index < readable { 0 } else { WRITE };
                         Descriptor { iova: BUFFERS + at, len: *len, flags, next: 0x5a5a }
                     }).collect();
@@ -124,7 +128,8 @@ proptest! {
                     waiting.push(Expected { id, descriptors, seen: [hold(read), hold(write)] });
                 }
                 Step::Take => {
-                    // Some in one go, if they are of the simple kind and where they are is known.
+                    // Some chains are taken in one go, if they are of the simple kind and where
+                    // they are is known.
                     let mut simple = Vec::new();
                     for access in [Access::Read, Access::Write] {
                         burst.pop_direct(direct, access, |chain, slice| {
@@ -136,7 +141,8 @@ proptest! {
                     for (chain, access, piece) in simple {
                         let expected = waiting.remove(0);
                         prop_assert_eq!((chain.head, 1), (expected.id, expected.descriptors));
-                        let seen = if access == Access::Read { [piece, vec![]] } else { [vec![], piece] };
+                        let seen =
+                            if access == Access::Read { [piece, vec![]] } else { [vec![], piece] };
                         prop_assert!(seen == expected.seen);
                         taken.push((chain, expected));
                         newest_taken += 1;
@@ -151,7 +157,8 @@ proptest! {
                     prop_assert_eq!(chain.is_some(), !waiting.is_empty());
                     let Some(chain) = chain else { continue };
                     let expected = waiting.remove(0);
-                    prop_assert_eq!((chain.head, chain.descriptors), (expected.id, expected.descriptors));
+                    prop_assert_eq!(chain.head, expected.id);
+                    prop_assert_eq!(chain.descriptors, expected.descriptors);
                     prop_assert_eq!(chain.readable as usize, seen[0].len());
                     prop_assert_eq!(chain.writable as usize, seen[1].len());
                     prop_assert!(seen == expected.seen);
@@ -161,7 +168,7 @@ proptest! {
                 Step::Complete(index) => {
                     if taken.is_empty() { continue }
                     let index = if in_order { 0 } else { index % taken.len() };
-                    // Those after it were taken later and can still be put back.
+                    // The chains after it were taken later and can still be put back.
                     newest_taken = newest_taken.min(taken.len() - 1 - index);
                     let (chain, _) = taken.remove(index);
                     let written = chain.writable / 2;
@@ -182,8 +189,10 @@ proptest! {
                     let interrupt = burst.publish();
                     prop_assert_eq!(interrupt, !completed.is_empty());
                     let used = driver.used();
-                    let ends = |index: usize| completed.get(index + 1).is_none_or(|next| next.2 == 0);
-                    let expected: Vec<UsedBuffer> = completed.iter().enumerate().map(|(index, (id, written, sent))| {
+                    let ends =
+                        |index: usize| completed.get(index + 1).is_none_or(|next| next.2 == 0);
+                    let indexed = completed.iter().enumerate();
+                    let expected: Vec<UsedBuffer> = indexed.map(|(index, (id, written, sent))| {
                         let left_out = in_order && *sent == 1 && !ends(index);
                         UsedBuffer { id: *id, written: (!left_out).then_some(*written) }
                     }).collect();

@@ -1,5 +1,5 @@
-//! Packed virtqueues as a driver sees them: chains, laps, batches, suppression of interrupts and
-//! notifications.
+//! These tests use packed virtqueues as a driver sees them: chains, laps, batches, suppression of
+//! interrupts and notifications.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
 
@@ -109,7 +109,7 @@ fn chains_are_put_back() {
     let mut queue = queue(&driver).resume(state(begin, begin)).unwrap();
     let reader = driver.guest.reader();
     let pin = reader.pin();
-    // The second goes around the end.
+    // The second chain goes around the end.
     for count in [1, 3, 1] {
         driver.offer(&vec![buffer(0, 8, 0); count]).unwrap();
     }
@@ -132,7 +132,8 @@ fn chains_are_put_back() {
     assert_eq!([(); 2].map(|()| take(&mut burst)), chains[1..]);
 }
 
-/// Every size there is up to a hundred, and some larger ones, lap after lap, scattered over pages.
+/// The test covers every size up to a hundred, and some larger ones, lap after lap, scattered over
+/// pages.
 #[test]
 fn rings_of_every_size() {
     for size in (1..100u16).chain([255, 256, 257, 511, 1000, 1023, 1024]) {
@@ -155,7 +156,7 @@ fn rings_of_every_size() {
             queue.prefetch();
             let mut burst = queue.open(&pin).unwrap();
             let mut chains = vec![take(&mut burst)];
-            // What the first was in is remembered, so all others come in one go.
+            // The mapping of the first chain is remembered, so all others come in one go.
             burst.pop_direct(usize::MAX, Access::Read, |chain, _| chains.push(chain)).unwrap();
             assert_eq!(chains.len(), expected.len());
             for ((n, expected), chain) in (offered..).zip(&expected).zip(&chains) {
@@ -177,7 +178,7 @@ fn interrupts_are_suppressed_by_flags() {
     for (features, flags, wanted) in [
         (PLAIN, ENABLE, true),
         (PLAIN, DISABLE, false),
-        // Not negotiated, reserved, and bits that mean nothing.
+        // These are not negotiated, reserved, and bits that mean nothing.
         (PLAIN, DESC, true),
         (PLAIN, 3, true),
         (PLAIN, 0xfffc, true),
@@ -188,7 +189,7 @@ fn interrupts_are_suppressed_by_flags() {
     ] {
         let mut driver = PackedDriver::new(4, features);
         let mut queue = queue(&driver);
-        // A place that the batch does not come to.
+        // The batch does not come to this place.
         driver.set_event(3, flags);
         driver.offer(&[buffer(0, 1, 0)]).unwrap();
         let reader = driver.guest.reader();
@@ -200,7 +201,8 @@ fn interrupts_are_suppressed_by_flags() {
     }
 }
 
-/// 2.8.10: an interrupt for the batch that uses the descriptor of that offset and wrap counter.
+/// 2.8.10 asks for an interrupt for the batch that uses the descriptor of that offset and wrap
+/// counter.
 #[test]
 fn event_index_asks_for_an_interrupt_exactly_when_it_is_passed() {
     let places =
@@ -273,7 +275,7 @@ fn notifications_are_asked_for() {
             assert_eq!(driver.device_event(), expected);
             burst.disarm();
             assert_eq!(driver.device_event().1, DISABLE);
-            // What comes between the last look and the request is not waited for.
+            // Nobody waits for what comes between the last look and the request.
             driver.offer(&[buffer(0, 1, 0)]).unwrap();
             assert!(burst.arm().unwrap());
             burst.disarm();
@@ -299,7 +301,7 @@ fn an_indirect_table_is_read_from_its_first_entry_to_its_last() {
         driver.guest.put(table + 16 * u64::from(index), &descriptor.to_packed_bytes());
         driver.guest.put(iova, &[index as u8]);
     }
-    // Nor does WRITE in the descriptor that refers to it.
+    // WRITE means nothing in the descriptor that refers to the table.
     for flags in [INDIRECT, INDIRECT | WRITE] {
         let id = driver.offer(&[Descriptor { iova: table, len: 640, flags, next: 0 }]).unwrap();
         let reader = driver.guest.reader();

@@ -1,5 +1,5 @@
-//! Packed rings that break the rules: each ends in its error, with the chain not taken and no other
-//! queue concerned.
+//! These packed rings break the rules: each ends in its error, with the chain not taken and no
+//! other queue concerned.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
 
@@ -97,7 +97,7 @@ fn positions() {
         assert_eq!(resume(bad, 0x8000), refused(bad));
         assert_eq!(resume(0x8000, bad), refused(bad));
     }
-    // Used before it was taken, and more than a lap apart.
+    // The positions say used before it was taken, and more than a lap apart.
     for (avail, used) in [(0, 1), (0x8002, 0x8003), (4, 0x8003)] {
         assert_eq!(resume(avail, used), refused(used));
     }
@@ -141,11 +141,11 @@ fn ring_addresses() {
         assert_eq!(open(descriptors, events, at), Some((at, Write, NotMapped)));
     }
     assert_eq!(open(!0xf, events, device), Some((!0xf, Write, AddressOverflow)));
-    // To the last byte.
+    // The area reaches to the last byte.
     assert_eq!(open(OUTSIDE - 80, events, device), None);
     assert_eq!(open(OUTSIDE - 64, events, device), Some((OUTSIDE - 64, Write, NotMapped)));
     assert_eq!(open(descriptors, OUTSIDE - 4, OUTSIDE - 4), None);
-    // Permissions.
+    // These addresses have the wrong permissions.
     assert_eq!(open(0x80_0000, events, device), Some((0x80_0000, Write, NotPermitted)));
     assert_eq!(open(0x90_0000, events, device), Some((0x90_0000, Read, NotPermitted)));
     assert_eq!(open(descriptors, 0x80_0000, device), None);
@@ -154,7 +154,7 @@ fn ring_addresses() {
     assert_eq!(open(descriptors, events, 0x90_0000), None);
 }
 
-/// Only a change of AVAIL that fits the lap makes a descriptor available (2.8.1).
+/// A descriptor is available only by a change of AVAIL that fits the lap (2.8.1).
 #[test]
 fn whose_turn_it_is() {
     for (flags, wrap, available) in [
@@ -200,7 +200,7 @@ fn chains_that_are_not_all_available() {
     }
 }
 
-/// Descriptors that the device has not given back are not the driver's to make available again.
+/// The driver may not make descriptors available again that the device has not given back.
 #[test]
 fn descriptors_the_device_still_has() {
     let mut driver = PackedDriver::new(SIZE, ALL);
@@ -212,11 +212,11 @@ fn descriptors_the_device_still_has() {
     }
     let mut burst = queue.open(&pin).unwrap();
     let chains: Vec<_> = (0..SIZE).map(|_| burst.pop(|_, _| true).unwrap().unwrap()).collect();
-    // The next lap, over the first one's head.
+    // The next lap goes over the first chain's head.
     let next = |flags| Descriptor { iova: BUFFERS, len: 1, flags: flags | USED, next: 0 };
     driver.put_descriptor(0, next(0));
     assert_eq!(burst.pop(|_, _| true), Err(RingError::Overrun(0)));
-    // With room for the first of a chain of two only.
+    // There is room for the first of a chain of two only.
     burst.complete(&chains[0], 0);
     driver.put_descriptor(0, next(NEXT));
     driver.put_descriptor(1, next(0));
@@ -235,7 +235,7 @@ fn indirect_tables() {
     assert_eq!(take_table(16, &table), Ok((64, 0)));
     let without = RingFeatures { indirect: false, ..ALL };
     malformed(take_with(without, &[direct(TABLE, 16, INDIRECT)], &table));
-    // Not in lists linked by NEXT (2.8.12).
+    // An indirect descriptor is not allowed in lists linked by NEXT (2.8.12).
     malformed(take_with(ALL, &[direct(TABLE, 16, INDIRECT | NEXT), good(0)], &table));
     malformed(take_with(ALL, &[good(NEXT), direct(TABLE, 16, INDIRECT)], &table));
     for len in [0, 1, 15, 17, 31, 16 * 1025, 0x10_0000, u32::MAX, u32::MAX - 15] {
@@ -258,7 +258,7 @@ fn buffers() {
     assert_eq!(reason(take(&[good(NEXT), direct(OUTSIDE, 1, WRITE)])), NotMapped);
     assert_eq!(reason(take_table(32, &[good(0), direct(OUTSIDE, 1, WRITE)])), NotMapped);
     assert_eq!(take(&[direct(OUTSIDE - 1, 1, 0)]), Ok((1, 0)));
-    // No bytes are nowhere.
+    // A buffer of no bytes may be anywhere.
     assert_eq!(take(&[direct(u64::MAX, 0, 0)]), Ok((0, 0)));
 }
 

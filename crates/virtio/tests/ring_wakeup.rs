@@ -1,5 +1,5 @@
-//! Two threads, a driver and a device, that sleep whenever they may: neither must ever wait for the
-//! other in vain.
+//! These tests run two threads, a driver and a device, that sleep whenever they may: neither must
+//! ever wait for the other in vain.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -13,7 +13,7 @@ use manifold_testing::{DESC, DISABLE, Descriptor, Driver, ENABLE, Memory, Packed
 use manifold_virtio::ring::{Burst, Queue, QueueState, RingFeatures};
 
 const CHAINS: usize = 20_000;
-/// Nobody who is woken at all waits this long.
+/// The time that nobody who is woken at all ever waits.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Device {
@@ -52,14 +52,14 @@ impl Device {
     }
 }
 
-/// Whether the one who wrote indices `old` to `new` must notify the one who asked for `event`
-/// (2.7.7.1).
+/// Returns whether the one who wrote indices `old` to `new` must notify the one who asked for
+/// `event` (2.7.7.1).
 fn passed(event: u16, old: u16, new: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
 
 fn nobody_sleeps_for_ever(features: RingFeatures) {
-    // Close to the end, so that the indices wrap around.
+    // The start is close to the end, so that the indices wrap around.
     const BEGIN: u16 = 50_000;
     let mut driver = Driver::new(4, features);
     driver.set_available(BEGIN);
@@ -75,7 +75,7 @@ fn nobody_sleeps_for_ever(features: RingFeatures) {
         let (mut offered, mut used) = (0usize, 0usize);
         let index = |count: usize| BEGIN.wrapping_add(count as u16);
         while used < CHAINS {
-            // One to three at a time, as many as fit.
+            // The driver offers one to three at a time, as many as fit.
             let batch = (1 + offered % 3).min(4 - (offered - used)).min(CHAINS - offered);
             let old = index(offered);
             for _ in 0..batch {
@@ -96,7 +96,7 @@ fn nobody_sleeps_for_ever(features: RingFeatures) {
             if done > 0 || offered - used < 4 && offered < CHAINS {
                 continue;
             }
-            // The ring is full: ask for an interrupt, look once more, sleep.
+            // The ring is full, so the driver asks for an interrupt, looks once more and sleeps.
             driver.set_flags(0);
             driver.set_used_event(index(used));
             fence(Ordering::SeqCst);
@@ -142,7 +142,7 @@ fn nobody_sleeps_for_ever_in_a_packed_ring(features: RingFeatures) {
         let device = scope.spawn(|| device.run());
         let (mut offered, mut used) = (0usize, 0usize);
         while used < CHAINS {
-            // One to three chains of one to three descriptors, as many as fit.
+            // The driver offers one to three chains of one to three descriptors, as many as fit.
             let mut places = Vec::new();
             for _ in 0..(1 + offered % 3).min(CHAINS - offered) {
                 let place = driver.next_avail;
@@ -166,7 +166,7 @@ fn nobody_sleeps_for_ever_in_a_packed_ring(features: RingFeatures) {
             if done > 0 || driver.free() >= 3 && offered < CHAINS {
                 continue;
             }
-            // The ring is full: ask for an interrupt, look once more, sleep.
+            // The ring is full, so the driver asks for an interrupt, looks once more and sleeps.
             let flags = if features.event_index { DESC } else { ENABLE };
             driver.set_event(driver.last_used.bits(), flags);
             fence(Ordering::SeqCst);

@@ -6,7 +6,7 @@ use super::{Conflict, Group, Record, Table};
 use crate::fdb::Fdb;
 use crate::{DropReason, Filters, MacAddr, Policy, spec};
 
-/// Collects the functions' policies and builds a [`Table`] of them.
+/// The builder of a [`Table`], which collects the functions' policies.
 ///
 /// Where several functions claim one unicast address, it belongs to the one whose claim has
 /// precedence: a function that uses the address the PF assigned to it; then a function whose driver
@@ -51,7 +51,7 @@ impl<'a> TableBuilder<'a> {
         self
     }
 
-    /// Builds the table: O(addresses x log addresses).
+    /// Builds the table in O(addresses x log addresses).
     pub fn build(&self) -> Table {
         // Slot numbers end below `Record::NONE`; an adapter has at most 257 functions.
         let functions: Vec<(u16, FunctionId, &Policy)> = (0..Record::NONE)
@@ -153,7 +153,7 @@ fn owners(functions: &[(u16, FunctionId, &Policy)]) -> (Fdb, Vec<Conflict>) {
     (Fdb::new(&pairs), conflicts)
 }
 
-/// Who receives which multicast address.
+/// The subscribers of each multicast address.
 struct Groups {
     index: Fdb,
     ranges: Vec<Group>,
@@ -177,9 +177,9 @@ impl Groups {
                 }
             }
         }
-        // The index holds 16-bit numbers. Whoever subscribes to what does not fit receives all
-        // multicast, as a NIC does whose filter table is full: a filter may let too much through,
-        // never too little.
+        // The index holds 16-bit numbers. Whoever subscribes to a group that does not fit receives
+        // all multicast, as from a NIC whose filter table is full: a filter may let too much
+        // through, never too little.
         for slots in subscribers.values().skip(usize::from(u16::MAX)) {
             always.extend(slots);
         }
@@ -189,7 +189,7 @@ impl Groups {
         for (number, (mac, slots)) in (0..u16::MAX).zip(&subscribers) {
             let start = groups.members.len();
             groups.members.extend(slots.difference(&groups.always));
-            // At most 65,535 groups of 65,535 members.
+            // There are at most 65,535 groups of 65,535 members.
             groups.ranges.push(Group { start: start as u32, end: groups.members.len() as u32 });
             pairs.push((mac.key(), number));
         }

@@ -1,4 +1,5 @@
-//! Sizes and programs BARs. A function's own and VF BARs have the same registers.
+//! This module sizes and programs BARs. The registers of VF BARs are like those of a function's
+//! own.
 
 use manifold_pci::spec::header::{BAR_FLAGS, BAR_IO, BAR_PREFETCHABLE, BAR_TYPE, BAR_WIDTH64};
 
@@ -11,14 +12,14 @@ pub(super) const COUNT: usize = 6;
 /// A memory BAR as sizing found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bar {
-    /// Bytes decoded: a power of two.
+    /// Number of bytes decoded: a power of two.
     pub(super) size: u64,
     pub(super) width64: bool,
     pub(super) prefetchable: bool,
 }
 
-/// Sizes the six BARs whose registers begin at `first`: writes all ones, reads back which bits stay
-/// zero, restores (section 7.5.1.2.1). Memory decoding must be off.
+/// Sizes the six BARs whose registers begin at `first`: it writes all ones, reads back which bits
+/// stay zero, and restores the registers (section 7.5.1.2.1). Memory decoding must be off.
 pub(super) fn size(function: Function<'_>, first: u16) -> Result<[Option<Bar>; COUNT], Error> {
     let mut bars = [None; COUNT];
     let mut places = bars.iter_mut().zip((first..).step_by(4));

@@ -1,4 +1,4 @@
-//! Time as the driver sees it.
+//! This module is time as the driver sees it.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ pub trait Clock: Send + Sync {
     fn sleep(&self, duration: Duration);
 }
 
-/// The machine's clock.
+/// The clock of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

@@ -1,5 +1,5 @@
-//! Takes a device from reset to a PF that works and whose VFs can be enabled, as firmware, an
-//! operating system's PCI core and a PF driver's first lines do.
+//! This module takes a device from reset to a PF that works and whose VFs can be enabled, as
+//! firmware, an operating system's PCI core and a PF driver's first lines do.
 
 use manifold_pci::registers::{high, low};
 use manifold_pci::spec::{ari, express, header, sriov};
@@ -17,14 +17,14 @@ use crate::{Error, RootComplex};
 
 type Bars = [Option<Bar>; bars::COUNT];
 
-/// The bus behind the root port.
+/// Number of the bus behind the root port.
 const SECONDARY: u8 = 1;
 
-/// Enumerates the fabric. Returns what there is, and where the PF's SR-IOV capability is.
+/// Enumerates the fabric. Returns what was found, and the offset of the PF's SR-IOV capability.
 pub(super) fn enumerate(root: &RootComplex, clock: &dyn Clock) -> Result<(PfInfo, u16), Error> {
     let port = find_root_port(root)?;
     place::disable(port);
-    // For now all buses are behind the port, so that requests pass. The PF says how many it needs.
+    // All buses are behind the port for now, so that requests pass. The PF says how many it needs.
     port.write_u8(bridge::PRIMARY_BUS, port.id.bus());
     port.write_u8(bridge::SECONDARY_BUS, SECONDARY);
     port.write_u8(bridge::SUBORDINATE_BUS, u8::MAX);
@@ -102,8 +102,8 @@ fn find_pf(root: &RootComplex) -> Result<Function<'_>, Error> {
     Ok(pf)
 }
 
-/// Turns ARI forwarding on where both ends know ARI, and tells the PF, whose First VF Offset and VF
-/// Stride may follow from it (section 9.3.3.3.5). Says whether it is on.
+/// Turns ARI forwarding on if both ends know ARI, and tells the PF, whose First VF Offset and VF
+/// Stride may follow from it (section 9.3.3.3.5). Returns whether it is on.
 fn set_up_ari(port: Function<'_>, pf: Function<'_>, capability: u16) -> Result<bool, Error> {
     let express = port.capability(express::ID, "PCI Express")?;
     let supported = port.read_u32(express + express::DEVICE_CAPABILITIES_2);
@@ -119,7 +119,7 @@ fn set_up_ari(port: Function<'_>, pf: Function<'_>, capability: u16) -> Result<b
     Ok(ari)
 }
 
-/// Pages of 4 KiB; VF BARs are no smaller (section 9.3.3.13).
+/// Sets pages of 4 KiB; VF BARs are no smaller (section 9.3.3.13).
 fn set_page_size(pf: Function<'_>, capability: u16) -> Result<(), Error> {
     let supported = pf.read_u32(capability + sriov::SUPPORTED_PAGE_SIZES);
     if supported & PAGE_SIZE_4K == 0 {
@@ -146,12 +146,12 @@ fn buses_for_vfs(pf: Function<'_>, capability: u16, total_vfs: u16) -> Result<u8
 /// one.
 fn need(bar: Option<Bar>, count: u16) -> Option<Need> {
     let Bar { size, width64, prefetchable } = bar?;
-    // What does not fit 64 bits does not fit any range.
+    // A length that does not fit 64 bits does not fit any range.
     let len = size.saturating_mul(count.into());
     Some(Need { len, align: size, high: width64 && prefetchable })
 }
 
-/// Writes the next of `addresses` into each BAR there is.
+/// Writes the next of `addresses` into each BAR that exists.
 fn program(
     pf: Function<'_>,
     first: u16,

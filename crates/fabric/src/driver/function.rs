@@ -1,13 +1,14 @@
-//! A function through the eyes of software: registers by offset, capabilities by walking the lists.
+//! This module is a function through the eyes of software: registers by offset, capabilities by
+//! walking the lists.
 
 use manifold_pci::spec::{header, list};
 use manifold_pci::{CONFIG_SIZE, RoutingId};
 
 use crate::{Error, RootComplex};
 
-/// Capabilities that fit a 256-byte space; more hops than this are a loop.
+/// Number of capabilities that fit a 256-byte space; more hops than this are a loop.
 const MAX_CAPABILITIES: usize = 48;
-/// Extended capabilities that fit configuration space; more hops than this are a loop.
+/// Number of extended capabilities that fit configuration space; more hops than this are a loop.
 const MAX_EXTENDED: usize = 960;
 
 /// A routing ID whose registers software reads and writes. No function need be there.
@@ -99,7 +100,7 @@ impl<'a> Function<'a> {
         self.read_u8(header::HEADER_TYPE) & header::HEADER_TYPE_LAYOUT
     }
 
-    /// Returns where the capability `id` is, if the function has it.
+    /// Returns the offset of the capability `id`, if the function has it.
     pub(super) fn find_capability(self, id: u8) -> Result<Option<u16>, Error> {
         if self.read_u16(header::STATUS) & header::STATUS_CAPABILITIES == 0 {
             return Ok(None);
@@ -119,7 +120,7 @@ impl<'a> Function<'a> {
         Err(Error::CapabilityLoop(self.id))
     }
 
-    /// Returns where the capability `id` is.
+    /// Returns the offset of the capability `id`.
     ///
     /// # Errors
     /// [`Error::NoCapability`] where the function lacks it.
@@ -127,11 +128,11 @@ impl<'a> Function<'a> {
         self.find_capability(id)?.ok_or(Error::NoCapability { routing_id: self.id, name })
     }
 
-    /// Returns where the extended capability `id` is, if the function has it.
+    /// Returns the offset of the extended capability `id`, if the function has it.
     pub(super) fn find_extended(self, id: u16) -> Result<Option<u16>, Error> {
         let mut offset = list::EXTENDED;
         for _ in 0..=MAX_EXTENDED {
-            // Bits 15:0 ID, 19:16 version, 31:20 next (section 7.6.3).
+            // Bits 15:0 are the ID, 19:16 the version, 31:20 the next pointer (section 7.6.3).
             let value = self.read_u32(offset);
             if matches!(value, 0 | u32::MAX) {
                 return Ok(None);

@@ -1,4 +1,4 @@
-//! What the driver tells about the functions it found.
+//! This module has what the driver tells about the functions it found.
 
 use manifold_pci::{Identity, RoutingId};
 
@@ -7,15 +7,15 @@ use manifold_pci::{Identity, RoutingId};
 pub struct BarInfo {
     /// Address of the function's first byte.
     pub address: u64,
-    /// Bytes of one function's BAR.
+    /// Size of one function's BAR in bytes.
     pub size: u64,
-    /// The BAR takes two registers.
+    /// True if the BAR takes two registers.
     pub width64: bool,
-    /// Reads have no side effects.
+    /// True if reads have no side effects.
     pub prefetchable: bool,
 }
 
-/// What the driver found and set up in the PF.
+/// The facts that the driver found and set up in the PF.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PfInfo {
     /// The PF's routing ID.
@@ -24,13 +24,14 @@ pub struct PfInfo {
     pub identity: Identity,
     /// The PF's BARs.
     pub bars: [Option<BarInfo>; 6],
-    /// VF BARs: the address is that of the whole aperture, VF 0's BAR; the size is one VF's share.
+    /// VF BARs with the address of the whole aperture, which is VF 0's BAR, and the size of one
+    /// VF's share.
     pub vf_bars: [Option<BarInfo>; 6],
-    /// TotalVFs.
+    /// Value of TotalVFs.
     pub total_vfs: u16,
-    /// VF Device ID.
+    /// Value of VF Device ID.
     pub vf_device_id: u16,
-    /// ARI forwarding is on and ARI Capable Hierarchy set.
+    /// True if ARI forwarding is on and ARI Capable Hierarchy set.
     pub ari: bool,
     /// Last bus number behind the root port.
     pub subordinate_bus: u8,
@@ -43,6 +44,6 @@ pub struct VfInfo {
     pub index: u16,
     /// The VF's routing ID.
     pub routing_id: RoutingId,
-    /// The VF's shares of the VF BARs.
+    /// Shares of the VF BARs.
     pub bars: [Option<BarInfo>; 6],
 }

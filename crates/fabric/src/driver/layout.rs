@@ -1,4 +1,4 @@
-//! First VF Offset and VF Stride, from which the routing IDs of VFs follow.
+//! This module reads First VF Offset and VF Stride, from which the routing IDs of VFs follow.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use manifold_pci::spec::sriov;
 use super::function::Function;
 use crate::Error;
 
-/// How the VFs' routing IDs follow from the PF's (section 9.2.1.2).
+/// The rule by which the VFs' routing IDs follow from the PF's (section 9.2.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     offset: u16,

@@ -1,4 +1,4 @@
-//! Placing BARs in the host's memory ranges, and opening the bridge's windows for them.
+//! This module places BARs in the host's memory ranges, and opens the bridge's windows for them.
 
 use std::ops::Range;
 
@@ -8,15 +8,15 @@ use super::function::Function;
 use crate::spec::bridge;
 use crate::{Error, MemoryRanges};
 
-/// Something that needs addresses: a BAR, or the aperture of a VF BAR.
+/// A need for addresses: of a BAR, or of the aperture of a VF BAR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Need {
     /// Length in bytes.
     pub(super) len: u64,
     /// Alignment in bytes, a power of two.
     pub(super) align: u64,
-    /// It may be above 4 GiB, as it is 64 bits wide and prefetchable. A bridge has no 64-bit window
-    /// for what is not prefetchable (section 7.5.1.3.8).
+    /// True if the addresses may be above 4 GiB, as the BAR is 64 bits wide and prefetchable. A
+    /// bridge has no 64-bit window for what is not prefetchable (section 7.5.1.3.8).
     pub(super) high: bool,
 }
 
@@ -60,8 +60,8 @@ pub(super) fn place(needs: &[Need], ranges: &MemoryRanges) -> Result<Placement, 
     Ok(Placement { addresses, low, high })
 }
 
-/// Opens the bridge's windows for a placement; what is empty is closed. Memory decoding of the
-/// bridge must be off.
+/// Opens the bridge's windows for a placement, and closes those that are empty. Memory decoding of
+/// the bridge must be off.
 pub(super) fn open_windows(port: Function<'_>, placement: &Placement) {
     let low = window(&placement.low);
     port.write_u16(bridge::MEMORY_BASE, (low.base >> 16) as u16);
@@ -73,8 +73,8 @@ pub(super) fn open_windows(port: Function<'_>, placement: &Placement) {
     port.write_u32(bridge::PREFETCHABLE_LIMIT_UPPER, (high.limit >> 32) as u32);
 }
 
-/// Returns the window that covers a range, in whole units. For an empty range the base
-/// is above the limit, which lets nothing through.
+/// Returns the window that covers a range, in whole units. The base is above the limit for an empty
+/// range, which lets nothing through.
 fn window(range: &Range<u64>) -> Window {
     let unit = |address| address & !(bridge::WINDOW_UNIT - 1);
     match range.end.checked_sub(1) {

@@ -1,4 +1,5 @@
-//! Declares the root port's registers: what they hold out of reset, and which bits take writes.
+//! This module declares the root port's registers: what they hold out of reset, and which bits take
+//! writes.
 
 use manifold_pci::registers::{Bank, Register, halves, in_high, in_low};
 use manifold_pci::spec::{express, header, list, power};
@@ -10,10 +11,11 @@ pub(super) const EXPRESS: u16 = 0x40;
 /// Offset of the power management capability.
 pub(super) const POWER: u16 = 0x80;
 
-/// Bytes that hold registers. What lies beyond, up to 4 KiB, reads zero: no extended capability.
+/// Number of bytes that hold registers. The space beyond, up to 4 KiB, reads zero: there is no
+/// extended capability.
 const SIZE: u16 = 256;
 
-/// The port's identity: what QEMU calls a generic root port, which every `pci.ids` knows.
+/// Vendor ID of the port, which is what QEMU calls a generic root port and every `pci.ids` knows.
 const VENDOR_ID: u16 = 0x1b36;
 const DEVICE_ID: u16 = 0x000c;
 
@@ -28,9 +30,9 @@ const DEVICE_CONTROL: u16 = express::DEVICE_CONTROL_CORRECTABLE
     | express::DEVICE_CONTROL_UNSUPPORTED_REQUEST
     | express::DEVICE_CONTROL_PAYLOAD;
 const LINK: u16 = express::LINK_SPEED_5_0 | express::LINK_WIDTH_X16;
-/// Link Control: Common Clock Configuration and Extended Synch.
+/// Mask of Common Clock Configuration and Extended Synch in Link Control.
 const LINK_CONTROL: u16 = 1 << 6 | 1 << 7;
-/// Link Control 2: Target Link Speed.
+/// Mask of Target Link Speed in Link Control 2.
 const LINK_CONTROL_2: u16 = 0xf;
 
 /// Returns the registers out of reset.

@@ -1,4 +1,4 @@
-//! Routing IDs and addresses as the endpoint decodes them.
+//! These tests decode routing IDs and addresses as the endpoint does.
 
 use manifold_fabric::ConfigType;
 use manifold_fabric::decode::Decoder;
@@ -11,7 +11,8 @@ const BAR: u64 = 0x8_0000_0000;
 const APERTURE: u64 = 0x9_0000_0000;
 const SIZE: u64 = 0x4000;
 
-/// A PF at 03:00.0 with one BAR, and 256 VFs of the same kind, 200 of them enabled.
+/// Returns a decoder of a PF at 03:00.0 with one BAR, and 256 VFs of the same kind, 200 of them
+/// enabled.
 fn decoder() -> Decoder {
     let bar = BarSpec { size: SIZE, width64: true, prefetchable: true };
     let bars = [Some(bar), None, None, None, None, None];

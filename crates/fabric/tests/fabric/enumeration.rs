@@ -1,4 +1,4 @@
-//! From reset to a PF with its BARs placed.
+//! These tests go from reset to a PF with its BARs placed.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -83,11 +83,11 @@ fn the_pf_answers_at_its_bars_and_nowhere_else() {
         assert_eq!(machine.memory(bar.address), [mark, mark, mark, mark, 0, 0, 0, 0]);
         assert_eq!(machine.memory(bar.address + bar.size - 1), [mark]);
     }
-    // VF BARs do not decode: there are no VFs.
+    // VF BARs do not decode, since there are no VFs.
     for bar in machine.driver.info().vf_bars.into_iter().flatten() {
         assert_eq!(machine.memory(bar.address), [0xff; 4]);
     }
-    // Without Memory Space Enable in the PF, or in the bridge, nothing answers.
+    // Nothing answers without Memory Space Enable in the PF, or in the bridge.
     for function in [rid("01:00.0"), rid(ROOT_PORT)] {
         let command: [u8; 1] = machine.config(function, 4);
         machine.root.config_write(function, 4, &[command[0] & !2]);
@@ -100,12 +100,12 @@ fn the_pf_answers_at_its_bars_and_nowhere_else() {
 #[test]
 fn addresses_outside_the_hosts_ranges_never_reach_the_bus() {
     let machine = Machine::new(4, true);
-    // BAR 4 of the PF and the memory window, moved to where the host has memory of its own.
+    // BAR 4 of the PF and the memory window are moved to where the host has memory of its own.
     let outside = 0x1000_0000_u32;
     machine.root.config_write(rid("01:00.0"), 0x20, &outside.to_le_bytes());
     machine.root.config_write(rid(ROOT_PORT), 0x20, &[0x00, 0x10, 0xf0, 0xff]);
     assert_eq!(machine.memory(outside.into()), [0xff; 4]);
-    // Inside both it answers.
+    // The BAR answers inside both.
     let inside = 0xd000_0000_u32;
     machine.root.config_write(rid("01:00.0"), 0x20, &inside.to_le_bytes());
     assert_eq!(machine.memory(inside.into()), [0; 4]);
@@ -115,7 +115,7 @@ fn addresses_outside_the_hosts_ranges_never_reach_the_bus() {
 fn vfs_left_enabled_are_disabled_first_with_a_second_to_go() {
     let machine = Machine::new(16, true);
     let control = machine.mock.sriov() + 8;
-    // Other software enabled them, and went away.
+    // Other software enabled the VFs, and went away.
     machine.root.config_write(rid("01:00.0"), machine.mock.sriov() + 0x10, &[5, 0]);
     machine.root.config_write(rid("01:00.0"), control, &[0x19]);
     assert_eq!(machine.mock.state.lock().unwrap().vfs.len(), 5);
@@ -148,7 +148,7 @@ fn capability_lists_that_loop_end_in_an_error() {
     let mock = Mock::new(4);
     let good = *mock.state.lock().unwrap().pf.to_bytes();
 
-    // A capability of no known kind that is its own successor.
+    // This is a capability of no known kind that is its own successor.
     let mut bytes = good;
     bytes[0x34] = 0x40;
     bytes[0x40..0x42].copy_from_slice(&[0xee, 0x40]);
@@ -158,7 +158,7 @@ fn capability_lists_that_loop_end_in_an_error() {
     bytes[0x100..0x104].copy_from_slice(&0x1001_00ee_u32.to_le_bytes());
     assert_eq!(probe(Raw::new(&bytes)).unwrap_err(), Error::CapabilityLoop(rid("01:00.0")));
 
-    // Lists that end where no capability can be.
+    // These lists end where no capability can be.
     for (at, bytes_there) in [(0x34, &[0x04][..]), (0x100, &[0xee, 0, 0x31, 0])] {
         let mut bytes = good;
         bytes[at..at + bytes_there.len()].copy_from_slice(bytes_there);
@@ -191,7 +191,7 @@ fn a_bridge_behind_the_port_is_no_pf() {
     assert!(matches!(error, Error::NotAnEndpoint { header_type: 1, .. }), "{error}");
 }
 
-/// An SR-IOV device of bytes: PF and VFs have their first BAR only, which decodes 64 KiB.
+/// Returns an SR-IOV device of bytes: PF and VFs have their first BAR only, which decodes 64 KiB.
 fn sriov_device() -> (Raw, usize) {
     let mock = Mock::new(4);
     let sriov = usize::from(mock.sriov());
@@ -211,7 +211,8 @@ fn sriov_device() -> (Raw, usize) {
 #[test]
 fn bars_of_every_kind() {
     let (device, sriov) = sriov_device();
-    // PF: 4 KiB below 4 GiB, 8 GiB prefetchable, an I/O BAR that has a value. VFs: 1 MiB each.
+    // The PF has 4 KiB below 4 GiB, 8 GiB prefetchable and an I/O BAR that has a value; the VFs
+    // have 1 MiB each.
     let device = device
         .bar(0x10, 0x0, 0xffff_f000)
         .bar(0x14, 0xc, 0)
@@ -230,7 +231,7 @@ fn bars_of_every_kind() {
     assert_eq!(info.bars[2..], [None; 4]);
     assert_eq!(bar(info.vf_bars[0]), (0x10_0000, true, false));
     assert_eq!(info.bars[1].unwrap().address % 0x2_0000_0000, 0);
-    // Not prefetchable: below 4 GiB, for all that it is 64 bits wide.
+    // The BAR is not prefetchable: it is below 4 GiB, although it is 64 bits wide.
     assert!(info.vf_bars[0].unwrap().address < 1 << 32);
     let mut io = [0; 4];
     root.config_read(rid("01:00.0"), 0x1c, &mut io);
@@ -290,7 +291,7 @@ fn probe_keeping(endpoint: Raw) -> (Result<PfDriver, Error>, Arc<RootComplex>) {
     (PfDriver::probe(Arc::clone(&root), Box::new(clock)), root)
 }
 
-/// A function 0 of bytes, read-only where nothing else is said.
+/// A function 0 of bytes, read-only unless something else is said.
 struct Raw {
     bytes: Mutex<Vec<u8>>,
     writable: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Accesses of every size and alignment, to everything and to nothing.
+//! These tests make accesses of every size and alignment, to everything and to nothing.
 
 use std::sync::LazyLock;
 
@@ -13,10 +13,10 @@ fn machine() -> Machine {
     machine
 }
 
-/// One machine for all cases that leave its registers alone.
+/// A machine for all cases that leave its registers alone.
 static MACHINE: LazyLock<Machine> = LazyLock::new(machine);
 
-/// Functions that exist, and neighbours that do not.
+/// Returns functions that exist, and neighbours that do not.
 fn target() -> impl Strategy<Value = RoutingId> {
     prop_oneof![
         Just(rid("00:00.0")),
@@ -27,7 +27,7 @@ fn target() -> impl Strategy<Value = RoutingId> {
     ]
 }
 
-/// Offsets near what matters: ends of the space, of dwords, of the header.
+/// Returns offsets near what matters: ends of the space, of dwords, of the header.
 fn offset() -> impl Strategy<Value = u16> {
     prop_oneof![0..0x120_u16, 0xfe0..0x1010_u16, any::<u16>(), 65_500..=u16::MAX]
 }
@@ -63,7 +63,8 @@ proptest! {
         let info = machine.driver.info().clone();
         let (own, vf) = (info.bars[0].unwrap(), info.vf_bars[0].unwrap());
         let aperture = vf.address + 256 * vf.size;
-        // Edges: of BARs, of VFs' shares, of apertures, of windows, of the address space.
+        // These are the edges of BARs, of VFs' shares, of apertures, of windows, of the address
+        // space.
         let edge = [
             own.address,
             own.address + own.size,
@@ -115,7 +116,7 @@ proptest! {
             machine.root.config_write(*target, *offset, data);
         }
         machine.driver.disable();
-        // Whatever became of the registers, enumeration puts them in order; the endpoint may have
+        // Enumeration puts the registers in order, whatever became of them. The endpoint may have
         // been told to sleep, which software undoes first.
         machine.root.config_write(rid("00:01.0"), 0x84, &[0]);
         machine.root.config_write(rid("00:01.0"), 0x3e, &[0x40]);
@@ -142,7 +143,7 @@ fn an_access_that_straddles_two_vfs_reaches_each_for_its_part() {
 #[test]
 fn an_access_that_leaves_a_window_reads_ones_from_there_on() {
     let machine = machine();
-    // Shrink the prefetchable window to its first MiB, in the middle of the VFs' aperture.
+    // The prefetchable window shrinks to its first MiB, in the middle of the VFs' aperture.
     let base = machine.driver.info().vf_bars[0].unwrap().address;
     let end = (base + 1).next_multiple_of(1 << 20);
     machine.root.config_write(rid("00:01.0"), 0x26, &(((end - 1) >> 16) as u16).to_le_bytes());
@@ -164,7 +165,7 @@ fn unclaimed_requests_downstream_are_noted_as_master_aborts() {
     let _: [u8; 4] = machine.config(rid("02:00.1"), 0);
     assert!(aborted());
     clear();
-    // Inside the prefetchable window, beyond the last aperture.
+    // The place is inside the prefetchable window, beyond the last aperture.
     let vf = machine.driver.info().vf_bars[0].unwrap();
     let nobody = (vf.address + 256 * vf.size).next_multiple_of(1 << 20) - 4;
     machine.root.mem_write(nobody, &[0; 4]);

@@ -1,4 +1,4 @@
-//! The fabric and its PF driver over an endpoint made of configuration spaces.
+//! These tests run the fabric and its PF driver over an endpoint made of configuration spaces.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // the helpers of tests
 

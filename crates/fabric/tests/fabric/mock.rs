@@ -1,5 +1,5 @@
-//! An SR-IOV device of configuration spaces and plain memory, which takes note of software that
-//! does not keep to the specification's times; and a clock that runs as fast as one waits.
+//! This module is an SR-IOV device of configuration spaces and plain memory, which records when
+//! software does not keep to the specification's times; and a clock that runs as fast as one waits.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -34,7 +34,7 @@ pub(crate) fn rid(text: &str) -> RoutingId {
     text.parse().unwrap()
 }
 
-/// Time that passes when someone waits for it.
+/// A clock whose time passes when someone waits for it.
 #[derive(Clone)]
 pub(crate) struct TestClock(Arc<Mutex<Instant>>);
 
@@ -65,16 +65,16 @@ pub(crate) struct State {
     memory: BTreeMap<(FunctionId, u8, u64), u8>,
     enabled: Option<Instant>,
     disabled: Option<Instant>,
-    /// VFs answer so long after VF Enable.
+    /// Time after VF Enable at which VFs answer.
     pub(crate) vf_delay: Duration,
-    /// This one never does.
+    /// Index of the VF that never answers.
     pub(crate) broken_vf: Option<u16>,
     pub(crate) hot_resets: usize,
-    /// What software did that it must not.
+    /// Actions of software that are not allowed.
     pub(crate) violations: Vec<&'static str>,
 }
 
-/// The device.
+/// The SR-IOV device.
 pub(crate) struct Mock {
     pub(crate) state: Mutex<State>,
     clock: TestClock,
@@ -105,7 +105,7 @@ impl Mock {
         self.clock.clone()
     }
 
-    /// Where the SR-IOV capability is.
+    /// Returns the offset of the SR-IOV capability.
     pub(crate) fn sriov(&self) -> u16 {
         self.sriov
     }
@@ -260,7 +260,7 @@ impl Machine {
         data
     }
 
-    /// The SR-IOV capability's 16-bit register at `offset`, by the back door.
+    /// Returns the SR-IOV capability's 16-bit register at `offset`, by the back door.
     pub(crate) fn sriov_register(&self, offset: u16) -> u16 {
         let mut data = [0; 2];
         self.mock.state.lock().unwrap().pf.read(self.mock.sriov() + offset, &mut data);

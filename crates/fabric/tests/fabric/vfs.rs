@@ -1,4 +1,4 @@
-//! Enabling and disabling VFs.
+//! These tests enable and disable VFs.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::mock::{Machine, rid};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Enables so many VFs, and holds the answer against all that can be seen of them.
+/// Enables `count` VFs, and holds the answer against all that can be seen of them.
 fn enable(machine: &mut Machine, count: u16) -> Vec<VfInfo> {
     let vfs = machine.driver.enable(count).unwrap().to_vec();
     assert_eq!(vfs.len(), usize::from(count));
@@ -22,7 +22,7 @@ fn enable(machine: &mut Machine, count: u16) -> Vec<VfInfo> {
     assert_eq!(ids.len(), vfs.len());
     for (vf, index) in vfs.iter().zip(0..) {
         assert_eq!(vf.index, index);
-        // A VF has no IDs of its own, and is there all the same.
+        // A VF has no IDs of its own, but exists all the same.
         assert_eq!(machine.config(vf.routing_id, 0), [0xff; 4]);
         assert_eq!(machine.config(vf.routing_id, 0x0e), [0]);
     }
@@ -43,7 +43,7 @@ fn vfs_across_buses_with_ari() {
     assert_eq!(id_of(&vfs[7]), "01:01.0");
     assert_eq!(id_of(&vfs[254]), "01:1f.7");
     assert_eq!(id_of(&vfs[255]), "02:00.0");
-    // One further there is nobody.
+    // Nobody answers one function further.
     assert_eq!(machine.config(rid("02:00.1"), 0x0c), [0xff; 4]);
 }
 
@@ -122,7 +122,7 @@ fn disabled_vfs_are_gone_at_once() {
             assert_eq!(machine.memory(bar.address), [0xff; 4]);
         }
     }
-    // Again: nothing to do.
+    // A second call has nothing to do.
     machine.driver.disable();
     machine.assert_lawful();
 }
@@ -160,7 +160,7 @@ fn a_vf_that_never_answers_is_named_and_none_stays_enabled() {
     assert!(machine.driver.vfs().is_empty());
     assert_eq!(machine.sriov_register(0x08) & 0x09, 0);
     assert!(machine.mock.state.lock().unwrap().vfs.is_empty());
-    // The others can be had, in time.
+    // The other VFs can be enabled, in time.
     enable(&mut machine, 5);
 }
 
@@ -184,14 +184,14 @@ fn the_machines_own_clock_counts_too() {
     let Machine { root, .. } = Machine::new(2, true);
     let mut driver = PfDriver::probe(root, Box::new(SystemClock)).unwrap();
     let start = std::time::Instant::now();
-    // By the device's clock no time passes, so its VFs answer at once; by ours 100 ms must.
+    // No time passes by the device's clock, so its VFs answer at once; by ours 100 ms must.
     assert_eq!(driver.enable(2).unwrap().len(), 2);
     assert!(start.elapsed() >= Duration::from_millis(100));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
-    /// Any number of any number of VFs, again and again, with time passing or not.
+    /// The test enables any number of any number of VFs, again and again, with time passing or not.
     #[test]
     fn any_number(
         total_vfs in 1..=256_u16,

@@ -1,4 +1,5 @@
-//! The fuzz target's body over a few thousand random inputs, valid frames with changes among them.
+//! This test runs the fuzz target's body over a few thousand random inputs, valid frames with
+//! changes among them.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -23,7 +24,8 @@ proptest! {
         seen in 30..=255u8,
         changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
     ) {
-        let (header, frame) = if gso { packet.unsegmented(size, false) } else { packet.unfinished() };
+        let (header, frame) =
+            if gso { packet.unsegmented(size, false) } else { packet.unfinished() };
         let mut data = [&[seen][..], &header.to_bytes(), &frame].concat();
         let end = (packet.payload_at() + 11).min(data.len());
         for (at, value) in changes {

@@ -43,7 +43,7 @@ proptest! {
         short in any::<u16>(),
         long in any::<u32>(),
     ) {
-        // Not zero, so that the sum of nothing is not in question.
+        // The bytes are not all zero, so that the sum of nothing is not in question.
         let bytes = [&[1, 1], &bytes[..]].concat();
         let mut sum = Sum::new();
         sum.add_u16(short);
@@ -57,13 +57,15 @@ proptest! {
         let mut two = Sum::new();
         two.add_sum(&sum);
         two.add_sum(&sum);
-        prop_assert_eq!(two.fold(), smoltcp::data(&[&bytes[..], &[0; 1][..bytes.len() % 2], &bytes].concat()));
+        let padded = [&bytes[..], &[0; 1][..bytes.len() % 2], &bytes].concat();
+        prop_assert_eq!(two.fold(), smoltcp::data(&padded));
     }
 
     #[test]
     fn finishing_a_checksum_makes_the_frame_that_etherparse_makes(packet in packet(2000)) {
         let (header, mut frame) = packet.unfinished();
-        let request = header.check(&frame[..frame.len().min(256)], frame.len(), Offloads::CSUM).unwrap();
+        let head = &frame[..frame.len().min(256)];
+        let request = header.check(head, frame.len(), Offloads::CSUM).unwrap();
         prop_assert_eq!(request.plan(Offloads::CSUM, 1514), Plan::PassThrough(request.header()));
         prop_assert_eq!(request.header().csum_start, header.csum_start);
         prop_assert_eq!(request.plan(Offloads::NONE, 1514), Plan::Checksum);
@@ -84,7 +86,7 @@ proptest! {
     ) {
         let mut frame = packet.build();
         let end = frame.len();
-        // Not part of the packet, nor of its checksum.
+        // The padding is not part of the packet, nor of its checksum.
         frame.extend(vec![0xa5; padding]);
         prop_assert_eq!(verify(&frame, &parse(&frame)), Verdict::Valid);
         let at = packet.transport_at() + at.index(end - packet.transport_at());
@@ -99,7 +101,10 @@ proptest! {
     }
 
     #[test]
-    fn a_frame_that_was_cut_off_is_not_valid(packet in packet(300), at in any::<prop::sample::Index>()) {
+    fn a_frame_that_was_cut_off_is_not_valid(
+        packet in packet(300),
+        at in any::<prop::sample::Index>(),
+    ) {
         let frame = packet.build();
         let frame = &frame[..at.index(frame.len())];
         prop_assert_ne!(verify(frame, &parse(frame)), Verdict::Valid);
@@ -118,7 +123,7 @@ fn what_is_not_in_the_frame_is_not_written() {
 
 #[test]
 fn a_zero_is_written_ffff_in_udp_alone() {
-    // A sum of ffffh.
+    // The sum is ffffh.
     let mut sum = Sum::new();
     sum.add(&[0xff, 0xfe, 0, 1]);
     assert_eq!((sum.fold(), sum.checksum()), (0xffff, 0));
@@ -135,7 +140,7 @@ fn a_gigabyte_of_ones_does_not_overflow() {
         sum.add(&ones);
     }
     assert_eq!(sum.fold(), 0xffff);
-    // The copying sum, an odd number of bytes at a time.
+    // The copying sum gets an odd number of bytes at a time.
     let mut to = vec![0; (1 << 20) - 1];
     let mut sum = Sum::new();
     for _ in 0..4 {

@@ -1,5 +1,5 @@
-//! Random frames, made and judged by others: etherparse builds them, etherparse and smoltcp sum
-//! them.
+//! These tests judge random frames with other implementations: etherparse builds them, etherparse
+//! and smoltcp sum them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
 

@@ -1,4 +1,4 @@
-//! Packets as values, from which etherparse makes frames.
+//! This module has packets as values, from which etherparse makes frames.
 
 use etherparse::{
     EtherType, Ethernet2Header, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv6Extensions,
@@ -17,7 +17,7 @@ pub(crate) struct Packet {
     /// Types and VLAN identifiers of tags, the outer one first.
     pub(crate) tags: Vec<(u16, u16)>,
     pub(crate) ip: IpHeaders,
-    /// Where the packet really goes to and comes from, if not where the IPv6 header says.
+    /// Address that the packet really goes to or comes from, if not where the IPv6 header says.
     pub(crate) home: Option<[u8; 16]>,
     pub(crate) route: Option<[u8; 16]>,
     pub(crate) transport: Transport,
@@ -59,7 +59,7 @@ impl Packet {
         if self.is_tcp() { 16 } else { 6 }
     }
 
-    /// Source and destination in the pseudo-header.
+    /// Returns source and destination in the pseudo-header.
     fn ends(&self) -> (Vec<u8>, Vec<u8>) {
         match &self.ip {
             IpHeaders::Ipv4(header, _) => (header.source.to_vec(), header.destination.to_vec()),
@@ -70,12 +70,12 @@ impl Packet {
         }
     }
 
-    /// The frame with all checksums, every byte of it made by etherparse.
+    /// Returns the frame with all checksums, every byte of it made by etherparse.
     pub(crate) fn build(&self) -> Vec<u8> {
         let protocol = if self.is_tcp() { IpNumber::TCP } else { IpNumber::UDP };
         let mut ip = self.ip.clone();
         ip.set_next_headers(protocol);
-        // What that returns is IPv4's in any case (etherparse 0.21.0).
+        // The type that etherparse 0.21.0 returns is IPv4's in any case.
         let ether_type = if self.is_ipv4() { EtherType::IPV4 } else { EtherType::IPV6 };
         ip.set_payload_len(self.payload_at() - self.transport_at() + self.payload.len()).unwrap();
         let types: Vec<u16> =
@@ -95,7 +95,7 @@ impl Packet {
             };
             frame.extend(tag.to_bytes());
         }
-        // Computes the header's checksum, too.
+        // The call computes the header's checksum, too.
         ip.write(&mut frame).unwrap();
         let (from, to) = self.ends();
         match &self.transport {
@@ -131,7 +131,7 @@ impl Packet {
         frame
     }
 
-    /// The sum of the pseudo-header, by smoltcp.
+    /// Returns the sum of the pseudo-header, by smoltcp.
     pub(crate) fn pseudo_header(&self) -> u16 {
         let len = (self.payload_at() - self.transport_at() + self.payload.len()) as u32;
         let protocol = if self.is_tcp() { 6.into() } else { 17.into() };
@@ -147,7 +147,7 @@ impl Packet {
         }
     }
 
-    /// The frame as a driver hands it over that leaves the checksum to the device.
+    /// Returns the frame as a driver hands it over that leaves the checksum to the device.
     pub(crate) fn unfinished(&self) -> (NetHeader, Vec<u8>) {
         let mut frame = self.build();
         let at = self.transport_at() + self.csum_offset();
@@ -161,7 +161,7 @@ impl Packet {
         (header, frame)
     }
 
-    /// Likewise one that leaves segmentation to the device.
+    /// Returns the frame as a driver hands it over that leaves segmentation to the device.
     pub(crate) fn unsegmented(&self, gso_size: u16, ecn: bool) -> (NetHeader, Vec<u8>) {
         let (header, frame) = self.unfinished();
         let gso_type = match (self.is_tcp(), self.is_ipv4()) {
@@ -197,7 +197,8 @@ fn ipv4() -> impl Strategy<Value = IpHeaders> {
     )
 }
 
-/// The options of an extension header: padding of any kind, and the home address if there is one.
+/// Returns the options of an extension header: padding of any kind, and the home address if there
+/// is one.
 fn options(home: Option<[u8; 16]>, before: usize, pad1: bool) -> Ipv6RawExtHeader {
     let pad = |bytes: &mut Vec<u8>, len: usize| match len {
         0 => (),
@@ -216,7 +217,7 @@ fn options(home: Option<[u8; 16]>, before: usize, pad1: bool) -> Ipv6RawExtHeade
     Ipv6RawExtHeader::new_raw(IpNumber(0), &bytes).unwrap()
 }
 
-/// IPv6 headers, home address, routing header's address.
+/// The IPv6 headers, the home address and the routing header's address.
 type Ipv6 = (IpHeaders, Option<[u8; 16]>, Option<[u8; 16]>);
 
 fn ipv6() -> impl Strategy<Value = Ipv6> {
@@ -233,8 +234,8 @@ fn ipv6() -> impl Strategy<Value = Ipv6> {
             let last = last.map(|(home, before, pad1)| options(home, before, pad1));
             let mut route = None;
             if let Some((address, done)) = routing {
-                // Type 2, one segment left, four reserved bytes; or one that has done its part, of
-                // any type.
+                // The header is of type 2 with one segment left and four reserved bytes, or one of
+                // any type that has done its part.
                 let kind = if done { [4, 0] } else { [2, 1] };
                 let payload = [&kind[..], &[0; 4], &address].concat();
                 let routing = Ipv6RawExtHeader::new_raw(IpNumber(0), &payload).unwrap();
@@ -270,11 +271,11 @@ fn udp() -> impl Strategy<Value = Transport> {
     any::<(u16, u16)>().prop_map(|(source, destination)| Transport::Udp { source, destination })
 }
 
-/// Any TCP or UDP packet that is no fragment, with a payload of up to `max` bytes.
+/// Returns any TCP or UDP packet that is no fragment, with a payload of up to `max` bytes.
 pub(crate) fn packet(max: usize) -> impl Strategy<Value = Packet> {
     let ip = prop_oneof![ipv4().prop_map(|ip| (ip, None, None)), ipv6()];
     let transport = prop_oneof![tcp(), udp()];
-    // Much of the same byte as well: sums that come to zero.
+    // The payload is often much of the same byte: sums that come to zero.
     let payload = prop_oneof![
         vec(any::<u8>(), 0..=max),
         (prop_oneof![Just(0u8), Just(0xff)], 0..=max).prop_map(|(byte, len)| vec![byte; len]),

@@ -67,7 +67,8 @@ proptest! {
 
     #[test]
     fn any_bytes_are_taken(mut bytes in vec(any::<u8>(), 0..200), kind in 0..4usize) {
-        if let (Some(field), Some(kind)) = (bytes.get_mut(12..14), [[8, 0], [0x86, 0xdd], [0x81, 0]].get(kind)) {
+        let kinds = [[8, 0], [0x86, 0xdd], [0x81, 0]];
+        if let (Some(field), Some(kind)) = (bytes.get_mut(12..14), kinds.get(kind)) {
             field.copy_from_slice(kind);
         }
         let layers = parse(&bytes);
@@ -88,7 +89,7 @@ proptest! {
 
 const ADDRESSES: [u8; 32] = [7; 32];
 
-/// An IPv6 frame with these bytes behind the header.
+/// Returns an IPv6 frame with these bytes behind the header.
 fn ipv6(next: u8, rest: &[u8]) -> Vec<u8> {
     let head = [0x86, 0xdd, 0x60, 0, 0, 0, 0, rest.len() as u8, next, 64];
     [&[2; 12][..], &head, &ADDRESSES, rest].concat()
@@ -111,7 +112,7 @@ fn fragments_have_no_transport_but_an_atomic_one_has() {
     }
     for (fragment, whole) in [(0u16, true), (6, true), (1, false), (8, false), (0xfff9, false)] {
         let [high, low] = fragment.to_be_bytes();
-        // Behind a fragment header follows payload, even if it looks like another extension header.
+        // Payload follows a fragment header, even if it looks like another extension header.
         for (next, kind) in [(6, Transport::Tcp), (60, Transport::Other)] {
             let layers =
                 parse(&ipv6(44, &[&[next, 9, high, low, 0, 0, 0, 1][..], &[59; 20]].concat()));
@@ -139,7 +140,7 @@ fn what_is_not_ip_is_other() {
         assert_eq!(layers, Layers { network_at: 14, ..Layers::default() });
         assert_eq!(layers.payload_at(&frame), None);
     }
-    // A third tag is not looked behind.
+    // The parser does not look behind a third tag.
     let tagged = [&[2; 12][..], &[0x81, 0, 0, 1].repeat(3), &[8, 0], &[0x45; 40]].concat();
     let layers = parse(&tagged);
     assert_eq!((layers.tags, layers.network, layers.network_at), (2, Network::Other, 22));
@@ -147,7 +148,7 @@ fn what_is_not_ip_is_other() {
 
 #[test]
 fn the_walk_over_extension_headers_ends() {
-    // Nine of them, where eight are looked behind; all pointing to the next.
+    // There are nine extension headers, where eight are looked behind; all point to the next.
     let chain = |count: usize| {
         let mut rest = [60, 0, 1, 4, 0, 0, 0, 0].repeat(count);
         rest[(count - 1) * 8] = 6;
@@ -191,7 +192,8 @@ const TSO4: NetHeader = NetHeader {
 
 #[test]
 fn the_fields_of_a_header() {
-    // flags, gso_type, then hdr_len, gso_size, csum_start, csum_offset, little-endian.
+    // The fields are flags, gso_type, then hdr_len, gso_size, csum_start, csum_offset,
+    // little-endian.
     let bytes = [1, 1, 54, 0, 0xe8, 0x03, 34, 0, 16, 0];
     assert_eq!(TSO4.to_bytes(), bytes);
     assert_eq!(NetHeader::data_valid().to_bytes(), [2, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -231,7 +233,7 @@ fn requests_that_are_refused() {
         let header = NetHeader { csum_start, csum_offset, ..TSO4 };
         assert_eq!(check(header), Err(checksum(header)));
     }
-    // Without segmentation the checksum may be anywhere behind the addresses.
+    // The checksum may be anywhere behind the addresses without segmentation.
     let needs = NetHeader { gso_type: 0, ..TSO4 };
     for (csum_start, csum_offset, taken) in [
         (34, 0, true),
@@ -257,19 +259,19 @@ fn no_checksum_is_written_into_what_was_judged() {
         |frame: &[u8]| header.check(&frame[..frame.len().min(64)], frame.len(), Offloads::ALL);
     let (four, six) = (ipv4(0, 17), ipv6(17, &[0; 20]));
     check(&four).unwrap();
-    // Within the IPv6 header.
+    // The place is within the IPv6 header.
     assert!(check(&six).is_err());
     let mut other = four.clone();
     other[12] = 0x88;
     check(&other).unwrap();
-    // IP that is none; the checksum could make it one.
+    // The frame is not valid IP, but the checksum could make it valid.
     let mut malformed = four.clone();
     malformed[14] = 0x44;
     assert!(check(&malformed).is_err());
     let mut malformed = six;
     malformed[14] = 0;
     assert!(check(&malformed).is_err());
-    // Too little of it to know.
+    // There is too little of it to know.
     for len in [0, 13, 14, 33] {
         assert!(header.check(&four[..len], four.len(), Offloads::ALL).is_err());
     }
@@ -283,7 +285,7 @@ fn what_is_delivered_is_what_was_understood() {
     let request = header.check(&frame, frame.len(), Offloads::ALL).unwrap();
     let delivered = NetHeader { hdr_len: frame.len() as u16, ..TSO4 };
     assert_eq!(request.plan(Offloads::ALL, 65_535), Plan::PassThrough(delivered));
-    // Without segmentation, neither its fields.
+    // Without segmentation, its fields are ignored too.
     let header = NetHeader { gso_type: 0, ..TSO4 };
     let request = header.check(&frame, frame.len(), Offloads::ALL).unwrap();
     let delivered = NetHeader { hdr_len: 0, gso_size: 0, ..header };
@@ -302,7 +304,7 @@ fn who_knows_of_checksums_is_told_of_a_verified_one() {
     let request = NetHeader::default().check(&[], 60, Offloads::NONE).unwrap().verified();
     assert_eq!(request.plan(Offloads::CSUM, 1514), Plan::PassThrough(NetHeader::data_valid()));
     assert_eq!(request.plan(Offloads::NONE, 1514), Plan::PassThrough(NetHeader::default()));
-    // An unfinished one is not verified.
+    // An unfinished frame is not verified.
     let frame = [&ipv4(0, 6)[..], &[0; 3000]].concat();
     let request = TSO4.check(&frame, frame.len(), Offloads::ALL).unwrap();
     assert_eq!(request.verified(), request);
@@ -344,7 +346,7 @@ fn a_plan_for_each_receiver() {
                 assert!(error.is_ok());
             }
         }
-        // Too long for the receiver's buffers.
+        // The frame is too long for the receiver's buffers.
         assert_eq!(request.plan(O::ALL, frame.len()), Plan::PassThrough(request.header()));
         assert_eq!(request.plan(O::ALL, frame.len() - 1), Plan::Segment(Partial));
         assert_eq!(request.plan(O::NONE, 1514), Plan::Segment(Complete));

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::packets::{Packet, Transport, packet};
 
-/// The segments, each built from scratch.
+/// Returns the segments, each built from scratch.
 fn reference(packet: &Packet, size: usize) -> Vec<Packet> {
     let mut parts: Vec<&[u8]> = packet.payload.chunks(size).collect();
     if parts.is_empty() {
@@ -73,11 +73,15 @@ proptest! {
     }
 
     #[test]
-    fn partial_checksums_are_finished_by_the_receiver(packet in packet(3000), size in 100..2000u16) {
+    fn partial_checksums_are_finished_by_the_receiver(
+        packet in packet(3000),
+        size in 100..2000u16,
+    ) {
         let (header, frame) = packet.unsegmented(size, false);
         let request = check(header, &frame);
         let segments = Segments::new(&frame, &request, Checksums::Partial).unwrap();
-        for (got, expected) in write_all(&segments).into_iter().zip(reference(&packet, usize::from(size))) {
+        let expected = reference(&packet, usize::from(size));
+        for (got, expected) in write_all(&segments).into_iter().zip(expected) {
             let (header, mut unfinished) = expected.unfinished();
             prop_assert_eq!(segments.net_header(), header);
             prop_assert_eq!(&got, &unfinished);
@@ -87,11 +91,15 @@ proptest! {
     }
 
     #[test]
-    fn payload_that_is_elsewhere(packet in packet(3000), size in 100..2000u16, cut in any::<prop::sample::Index>()) {
+    fn payload_that_is_elsewhere(
+        packet in packet(3000),
+        size in 100..2000u16,
+        cut in any::<prop::sample::Index>(),
+    ) {
         let (header, frame) = packet.unsegmented(size, false);
         let request = check(header, &frame);
         let whole = Segments::new(&frame, &request, Checksums::Complete).unwrap();
-        // The headers, maybe with some payload.
+        // The headers may have some payload behind them.
         let at = packet.payload_at();
         let head = &frame[..at + cut.index(frame.len() - at + 1)];
         let cut = Segmenter::new(head, &request, Checksums::Complete).unwrap();
@@ -149,7 +157,7 @@ proptest! {
     }
 }
 
-/// A frame of 64 KiB whose identification and sequence number wrap.
+/// Returns a frame of 64 KiB whose identification and sequence number wrap.
 fn large() -> (Packet, NetHeader, Vec<u8>) {
     let mut header = etherparse::TcpHeader::new(1, 2, u32::MAX - 5000, 100);
     header.psh = true;
@@ -187,7 +195,7 @@ fn the_largest_frame() {
 
 #[test]
 fn a_frame_whose_lengths_were_not_filled_in() {
-    // As Linux sends what is too long for the field.
+    // Linux sends what is too long for the field like this.
     let (packet, header, mut frame) = large();
     frame[16..18].fill(0);
     frame[24..26].fill(0);
@@ -221,7 +229,7 @@ fn headers_that_do_not_match_are_refused() {
         changed[at] = value;
         assert_eq!(new(&changed), Err(error), "byte {at} = {value:#x}");
     }
-    // A request for a checksum is none for segments.
+    // A request for a checksum is not one for segments.
     let request = check(NetHeader { gso_type: 0, ..header }, &frame);
     let refused = Segmenter::new(&frame, &request, Checksums::Complete);
     assert_eq!(refused.map(|_| ()), Err(Error::Mismatch(0)));
@@ -250,6 +258,6 @@ fn where_there_is_no_room_or_no_segment_nothing_is_written() {
     assert_eq!(segments.write(usize::MAX, &mut out), None);
     assert_eq!(out, [0; 1501]);
     assert_eq!(segments.max_len(), 1502);
-    // The last one is shorter.
+    // The last segment is shorter.
     assert_eq!(segments.write(45, &mut out), Some(54 + 65_495 - 45 * 1448));
 }

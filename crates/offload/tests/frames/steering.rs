@@ -31,7 +31,7 @@ fn microsofts_vectors() {
     }
 }
 
-/// What virtio 1.3 section 5.1.6.4.3 says in words: the report, and what is hashed.
+/// Returns what virtio 1.3 section 5.1.6.4.3 says in words: the report, and what is hashed.
 fn expected(packet: &Packet, types: u32) -> Option<(u16, Vec<u8>)> {
     let frame = packet.build();
     let ports = frame[packet.transport_at()..][..4].to_vec();
@@ -68,7 +68,7 @@ fn expected(packet: &Packet, types: u32) -> Option<(u16, Vec<u8>)> {
     }
 }
 
-/// The packet that answers this one.
+/// Returns the packet that answers this one.
 fn answer(packet: &Packet) -> Packet {
     let mut answer = packet.clone();
     match &mut answer.ip {
@@ -90,7 +90,11 @@ fn answer(packet: &Packet) -> Packet {
 
 proptest! {
     #[test]
-    fn the_hash_is_of_what_virtio_says(packet in packet(10), types in 0..0x200u32, key in any::<[u8; 40]>()) {
+    fn the_hash_is_of_what_virtio_says(
+        packet in packet(10),
+        types in 0..0x200u32,
+        key in any::<[u8; 40]>(),
+    ) {
         let frame = packet.build();
         let got = Hasher::new(&key).hash(&parse(&frame), &frame, types);
         let expected = expected(&packet, types)
@@ -137,8 +141,8 @@ fn what_is_not_ip_has_no_hash_but_a_flow() {
     }
 }
 
-/// Connections of few hosts with consecutive ports, as they are in practice, spread over any number
-/// of queues; by the upper and the lower bits of the hash.
+/// Few hosts have connections with consecutive ports, as in practice, which spread over any number
+/// of queues by the upper and the lower bits of the hash.
 #[test]
 fn flows_spread_evenly() {
     for queues in [2, 3, 8, 16] {
@@ -154,7 +158,7 @@ fn flows_spread_evenly() {
         }
         let mean = f64::from(flows) / queues as f64;
         for count in high.values().chain(low.values()) {
-            // Six standard deviations.
+            // The limit is six standard deviations.
             assert!(
                 (f64::from(*count) - mean).abs() < 6.0 * mean.sqrt(),
                 "{queues}: {high:?} {low:?}"

@@ -1,4 +1,4 @@
-//! The PCI Express capability of an endpoint (PCIe Base 6.0, section 7.5.3).
+//! This module makes the PCI Express capability of an endpoint (PCIe Base 6.0, section 7.5.3).
 
 use super::structure::{Capability, Request, Role, Structure, structure};
 use crate::registers::{Register, Write, halves, in_high, in_low, low};

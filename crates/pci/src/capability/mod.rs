@@ -1,4 +1,4 @@
-//! Capabilities: one file each, made of declared registers (`structure.rs`).
+//! This module has the capabilities, one file each, made of declared registers (`structure.rs`).
 //!
 //! A new one takes three steps: its registers in [`spec`](crate::spec), a file here, and its place
 //! in the list (`config/list.rs`). `serial.rs` is the shortest example; `examples/capability.rs`

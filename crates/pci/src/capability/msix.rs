@@ -1,5 +1,5 @@
-//! The MSI-X capability says where the table is, and has Message Control (PCIe Base 6.0, section
-//! 7.7.2).
+//! This module makes the MSI-X capability, which says where the table is and has Message Control
+//! (PCIe Base 6.0, section 7.7.2).
 
 use super::structure::{Capability, Structure, structure};
 use crate::MsixSpec;

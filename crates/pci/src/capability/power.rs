@@ -1,4 +1,4 @@
-//! Power management (PCIe Base 6.0, section 7.5.2).
+//! This module makes the power management capability (PCIe Base 6.0, section 7.5.2).
 
 use super::structure::{Capability, Request, Structure, structure};
 use crate::PowerState;

@@ -1,4 +1,4 @@
-//! Single Root I/O Virtualization (PCIe Base 6.0, section 9.3.3).
+//! This module makes the Single Root I/O Virtualization capability (PCIe Base 6.0, section 9.3.3).
 
 use super::structure::{Capability, Request, Structure, structure};
 use crate::bars::Bars;
@@ -6,8 +6,7 @@ use crate::registers::{Register, Write, halves, high, in_high, in_low, low};
 use crate::spec::sriov::*;
 use crate::{Error, MAX_VFS, Reset, RoutingId, SriovSpec};
 
-/// The SR-IOV capability. Through its registers, and nothing else, VFs come to be, get their
-/// addresses and vanish.
+/// The SR-IOV capability, through whose registers alone VFs appear, get their addresses and vanish.
 ///
 /// Where the standard calls the outcome of a write undefined, the write is dropped: NumVFs, System
 /// Page Size and ARI Capable Hierarchy do not change while VF Enable is set, and VF Enable is not
@@ -23,29 +22,30 @@ pub(crate) struct Sriov {
 pub struct VfBar {
     /// Address of the aperture, which is the address of VF 0's BAR.
     pub base: u64,
-    /// Bytes each VF gets: the BAR's size, or System Page Size where that is larger. VF n's BAR is
-    /// at `base + n * size`.
+    /// Number of bytes each VF gets: the BAR's size, or System Page Size if that is larger. VF n's
+    /// BAR is at `base + n * size`.
     pub size: u64,
 }
 
 /// The SR-IOV capability as software programmed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SriovView {
-    /// TotalVFs.
+    /// Value of TotalVFs.
     pub total_vfs: u16,
-    /// NumVFs: 1 to `total_vfs` while `vf_enable` is set, otherwise whatever software wrote.
+    /// Value of NumVFs: 1 to `total_vfs` while `vf_enable` is set, otherwise whatever software
+    /// wrote.
     pub num_vfs: u16,
-    /// VF Enable: the VFs exist.
+    /// Value of VF Enable: true if the VFs exist.
     pub vf_enable: bool,
-    /// VFs answer memory requests: VF Enable and VF MSE are set, and the PF is in D0.
+    /// True if VFs answer memory requests: VF Enable and VF MSE are set, and the PF is in D0.
     pub vf_memory: bool,
-    /// ARI Capable Hierarchy.
+    /// Value of ARI Capable Hierarchy.
     pub ari: bool,
-    /// First VF Offset.
+    /// Value of First VF Offset.
     pub first_vf_offset: u16,
-    /// VF Stride.
+    /// Value of VF Stride.
     pub vf_stride: u16,
-    /// System Page Size, in bytes.
+    /// Value of System Page Size in bytes.
     pub system_page_size: u64,
     /// The VF BARs; a 64-bit one leaves the next place `None`.
     pub vf_bars: [Option<VfBar>; 6],
@@ -109,7 +109,7 @@ impl Sriov {
         Ok(Self { structure, vf_bars: Bars::new(&spec.vf_bars)? })
     }
 
-    /// Returns the state. VFs decode memory only where the PF itself could, so where it is in D0
+    /// Returns the state. VFs decode memory only where the PF itself could, that is if it is in D0
     /// (`pf_on`).
     pub(crate) fn view(&self, pf_on: bool) -> SriovView {
         let control = self.control();
@@ -289,7 +289,7 @@ mod tests {
                 view.vf_at(pf, last.parse::<RoutingId>().unwrap().checked_add(1).unwrap()),
                 None
             );
-            // The last buses cannot hold them all.
+            // The last buses cannot hold all VFs.
             let pf = RoutingId::new(0xff, 0, 0).unwrap();
             assert_eq!(view.vf_routing_id(pf, 255), None);
         }
@@ -302,7 +302,7 @@ mod tests {
             (0x1, 0x1000, 0x4000),
             (0x10, 0x10000, 0x10000),
             (0x400, 0x40_0000, 0x40_0000),
-            // No page size at all, and two: the default applies.
+            // These are no page size at all, and two: the default applies.
             (0, 0x1000, 0x4000),
             (0x11, 0x1000, 0x4000),
         ] {

@@ -1,4 +1,4 @@
-//! The parts that all capabilities have in common.
+//! This module has the parts that all capabilities have in common.
 
 use std::fmt::Debug;
 
@@ -7,29 +7,29 @@ use crate::registers::{Bank, Register, Reset, Write};
 /// The name of a capability in its list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CapabilityId {
-    /// A capability of the list that starts in the header.
+    /// The capability is in the list that starts in the header.
     Standard(u8),
-    /// A capability of the list that starts at 100h.
+    /// The capability is in the list that starts at 100h.
     Extended { id: u16, version: u8 },
 }
 
-/// Kind of a function, physical or virtual. Many registers of a VF are reserved because the PF's
-/// govern it (PCIe Base 6.0, sections 9.3.4 to 9.3.7).
+/// The kind of a function, physical or virtual. Many registers of a VF are reserved because the
+/// PF's govern it (PCIe Base 6.0, sections 9.3.4 to 9.3.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Physical,
     Virtual,
 }
 
-/// Action that a write asks of the function as a whole.
+/// The action that a write asks of the function as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Nothing,
     FunctionLevelReset,
 }
 
-/// A capability's registers and its name in the list. Most capabilities are nothing more: their
-/// registers say by themselves what a write and a reset do.
+/// The registers of a capability and its name in the list. Most capabilities are nothing more:
+/// their registers say by themselves what a write and a reset do.
 ///
 /// Offsets are bytes from the capability's start and name whole dwords. The ID and the next pointer
 /// belong to the list, not to the capability, and are laid over what it reads.
@@ -66,8 +66,8 @@ impl Structure {
     }
 }
 
-/// Access to a capability. One whose registers have further effects has a type of
-/// its own around its [`Structure`] and replaces the methods that differ.
+/// The access to a capability. One whose registers have further effects has a type of its own
+/// around its [`Structure`] and replaces the methods that differ.
 pub(crate) trait Capability: Debug {
     /// Returns the registers.
     fn structure(&self) -> &Structure;

@@ -1,4 +1,4 @@
-//! Vendor-specific capability (PCIe Base 6.0, section 7.9.4).
+//! This module makes the vendor-specific capability (PCIe Base 6.0, section 7.9.4).
 
 use super::structure::Structure;
 use crate::VendorCapability;

@@ -1,4 +1,5 @@
-//! The type 0 header (PCIe Base 6.0, sections 7.5.1.1 and 7.5.1.2; of a VF, section 9.3.4).
+//! This module makes the type 0 header (PCIe Base 6.0, sections 7.5.1.1 and 7.5.1.2; of a VF,
+//! section 9.3.4).
 
 use crate::bars::{Bar, Bars};
 use crate::capability::Role;
@@ -20,7 +21,8 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Returns the header of a function. `first_capability` is what the Capabilities Pointer says.
+    /// Returns the header of a function. `first_capability` is the value of the Capabilities
+    /// Pointer.
     pub(super) fn new(
         spec: &FunctionSpec,
         role: Role,
@@ -73,7 +75,7 @@ impl Header {
         self.bars.reset();
     }
 
-    /// Returns the BARs, or what a VF's would be if they were here.
+    /// Returns the BARs; for a VF, what its BARs would be if they were here.
     pub(super) fn bars(&self) -> &Bars {
         &self.bars
     }

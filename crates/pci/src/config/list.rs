@@ -1,4 +1,4 @@
-//! Places the function's capabilities and links them.
+//! This module places the function's capabilities and links them.
 
 use crate::capability::*;
 use crate::registers::Reset;
@@ -6,7 +6,7 @@ use crate::spec::list::*;
 use crate::spec::{header, vendor};
 use crate::{Error, FunctionSpec, SriovSpec};
 
-/// One of a function's capabilities.
+/// The kind of a function's capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Power,
@@ -23,13 +23,13 @@ pub(crate) enum Kind {
 /// The capabilities a function has.
 #[derive(Debug)]
 pub(super) struct Capabilities {
-    /// Power management. A VF has none, because its power state follows the PF's.
+    /// The power management capability. A VF has none, because its power state follows the PF's.
     pub(super) power: Option<PowerManagement>,
     pub(super) msix: MsixControl,
     pub(super) express: Express,
     pub(super) vendor: Vec<Structure>,
     pub(super) aer: Structure,
-    /// Device Serial Number. A VF has none, because it is the adapter's.
+    /// The Device Serial Number. A VF has none, because it is the adapter's.
     pub(super) serial: Option<Structure>,
     pub(super) ari: Structure,
     pub(super) acs: Structure,
@@ -110,7 +110,7 @@ impl Capabilities {
     }
 }
 
-/// A capability's place in configuration space.
+/// The place of a capability in configuration space.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Placed {
     pub(crate) kind: Kind,
@@ -125,7 +125,7 @@ impl Placed {
     }
 
     /// Returns the bits of the first dword that belong to the list: ID, version, next pointer. The
-    /// others are the capability's.
+    /// other bits are the capability's.
     pub(crate) fn list_bits(&self) -> u32 {
         match self.id {
             CapabilityId::Standard(_) => 0xffff,
@@ -191,14 +191,14 @@ impl List {
         self.0.iter().find(|placed| placed.kind == kind).map(|placed| placed.offset)
     }
 
-    /// Returns what the Capabilities Pointer says.
+    /// Returns the value of the Capabilities Pointer.
     pub(crate) fn first(&self) -> u8 {
         // Standard capabilities are below 100h.
         self.0.first().map_or(0, |placed| placed.offset as u8)
     }
 
-    /// Returns what the next pointer of a capability says, if only those that `shown` accepts are
-    /// in the list.
+    /// Returns the value of a capability's next pointer, if only those that `shown` accepts are in
+    /// the list.
     pub(crate) fn next(&self, of: &Placed, shown: impl Fn(Kind) -> bool) -> u16 {
         self.0
             .iter()

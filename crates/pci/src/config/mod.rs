@@ -1,4 +1,4 @@
-//! Puts a function's header and capabilities together.
+//! This module puts a function's header and capabilities together.
 
 mod header;
 mod list;
@@ -92,12 +92,13 @@ impl ConfigSpace {
     }
 
     /// Returns whether the function answers memory requests to its own BARs: Memory Space Enable is
-    /// set and it is in D0. Always false for a VF, whose memory [`SriovView::vf_memory`] governs.
+    /// set and it is in D0. This is always false for a VF, whose memory [`SriovView::vf_memory`]
+    /// governs.
     pub fn memory_enable(&self) -> bool {
         self.header.command(spec::header::COMMAND_MEMORY) && self.on()
     }
 
-    /// Returns the BAR of this index as programmed, if there is one. None for a VF: its addresses
+    /// Returns the BAR of this index as programmed, if there is one. A VF has none: its addresses
     /// come from the PF's VF BARs.
     pub fn bar(&self, index: usize) -> Option<Bar> {
         self.header.bar(index)
@@ -124,8 +125,8 @@ impl ConfigSpace {
         self.capabilities.msix.masked()
     }
 
-    /// Returns where the vendor-specific capability of this index (into [`FunctionSpec::vendor`])
-    /// is.
+    /// Returns the offset of the vendor-specific capability of this index (into
+    /// [`FunctionSpec::vendor`]).
     pub fn vendor_capability_offset(&self, index: usize) -> Option<u16> {
         self.list.offset(Kind::Vendor(index))
     }
@@ -156,7 +157,7 @@ impl ConfigSpace {
         self.role
     }
 
-    /// Returns the BARs, or what a VF's would be if they were in its header.
+    /// Returns the BARs; for a VF, what its BARs would be if they were in its header.
     pub(crate) fn bars(&self) -> &Bars {
         self.header.bars()
     }

@@ -1,4 +1,5 @@
-//! Derives events from registers: compares the state that others act on before and after an access.
+//! This module derives events from registers: it compares the state that others act on before and
+//! after an access.
 
 use crate::{Event, Events, PowerState, SriovView};
 

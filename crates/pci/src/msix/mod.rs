@@ -1,4 +1,5 @@
-//! MSI-X vectors with their table and pending bits (PCIe Base 6.0, sections 6.1.4 and 7.7.2).
+//! This module has MSI-X vectors with their table and pending bits (PCIe Base 6.0, sections 6.1.4
+//! and 7.7.2).
 //!
 //! ```text
 //!   guest or host                          worker thread
@@ -29,13 +30,13 @@ use crate::spec::msix as spec;
 use vector::{Cell, Gate};
 pub use vector::{MsiSink, Vector};
 
-/// A function's MSI-X table and pending bits, shared by register access and whoever raises
+/// The MSI-X table and pending bits of a function, shared by register access and whoever raises
 /// interrupts. Clones are handles to the same vectors.
 #[derive(Clone)]
 pub struct Msix(Arc<Shared>);
 
 struct Shared {
-    /// State of the whole function. Locked before any vector, so that two changes cannot
+    /// State of the whole function. It is locked before any vector, so that two changes cannot
     /// reach the vectors in different orders.
     gate: Mutex<Gate>,
     cells: Box<[Arc<Cell>]>,
@@ -65,7 +66,7 @@ impl Msix {
         self.0.cells.get(usize::from(number)).cloned().map(Vector)
     }
 
-    /// Reads the table: any bytes, `offset` counted from its start. Bytes outside read as zero.
+    /// Reads any bytes of the table, `offset` counted from its start. Bytes outside read as zero.
     pub fn table_read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         for (cell, piece) in self.pieces(offset, data.len()) {
@@ -80,7 +81,7 @@ impl Msix {
         }
     }
 
-    /// Writes the table: any bytes, `offset` counted from its start. A vector that this unmasks
+    /// Writes any bytes of the table, `offset` counted from its start. A vector that this unmasks
     /// with a message pending sends it.
     pub fn table_write(&self, offset: u64, data: &[u8]) {
         for (cell, piece) in self.pieces(offset, data.len()) {
@@ -90,8 +91,8 @@ impl Msix {
         }
     }
 
-    /// Reads the pending bit array: any bytes, `offset` counted from its start. Bytes outside read
-    /// as zero. (Writes to it have no effect.)
+    /// Reads any bytes of the pending bit array, `offset` counted from its start. Bytes outside
+    /// read as zero. (Writes to it have no effect.)
     pub fn pba_read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         let Some(first) = offset.checked_mul(8).and_then(|bit| usize::try_from(bit).ok()) else {
@@ -105,8 +106,8 @@ impl Msix {
         }
     }
 
-    /// Sets MSI-X Enable and Function Mask, as Message Control has them. This is done by
-    /// [`ConfigSpace`](crate::ConfigSpace) for its own vectors.
+    /// Sets MSI-X Enable and Function Mask, as Message Control has them.
+    /// [`ConfigSpace`](crate::ConfigSpace) does this for its own vectors.
     pub fn set_control(&self, enabled: bool, masked: bool) {
         self.change(|gate| {
             gate.enabled = enabled;
@@ -114,15 +115,15 @@ impl Msix {
         });
     }
 
-    /// Sets Bus Master Enable, without which no message is sent. It is on to begin with. This is
-    /// done by [`ConfigSpace`](crate::ConfigSpace) for its own vectors.
+    /// Sets Bus Master Enable, without which no message is sent. It is set to begin with.
+    /// [`ConfigSpace`](crate::ConfigSpace) does this for its own vectors.
     pub fn set_bus_master(&self, on: bool) {
         self.change(|gate| gate.bus_master = on);
     }
 
     /// Resets the vectors: table entries as after power-on (masked, zero), nothing pending. Sinks
-    /// and host control are the host's and stay. This is done by
-    /// [`ConfigSpace`](crate::ConfigSpace) for its own vectors.
+    /// and host control belong to the host and stay. [`ConfigSpace`](crate::ConfigSpace) does this
+    /// for its own vectors.
     pub fn reset(&self) {
         for cell in &self.0.cells {
             cell.reset();

@@ -20,7 +20,7 @@ impl MsiSink for Inbox {
     }
 }
 
-/// Vectors that are programmed, enabled, unmasked, and deliver into one inbox.
+/// Returns vectors that are programmed, enabled, unmasked, and deliver into one inbox.
 fn ready(vectors: u16) -> (Msix, Arc<Inbox>) {
     let msix = Msix::new(vectors).unwrap();
     let inbox = Arc::new(Inbox::default());
@@ -178,7 +178,7 @@ fn pending_bits_beyond_the_first_byte() {
     assert_eq!(one, [0]);
 }
 
-/// While workers raise, another thread masks and unmasks: every burst of raises ends with a message
+/// Workers raise while another thread masks and unmasks: every burst of raises ends with a message
 /// delivered after it, whatever the interleaving.
 #[test]
 fn no_interrupt_is_lost_between_threads() {
@@ -201,10 +201,13 @@ fn no_interrupt_is_lost_between_threads() {
 }
 
 proptest! {
-    /// The table is memory, but for the reserved bits: whatever the size and alignment of accesses.
+    /// The table is memory, but for the reserved bits, whatever the size and alignment of accesses.
     #[test]
     fn the_table_is_byte_accurate(
-        writes in prop::collection::vec((0_u64..80, prop::collection::vec(any::<u8>(), 0..24)), 0..20)
+        writes in prop::collection::vec(
+            (0_u64..80, prop::collection::vec(any::<u8>(), 0..24)),
+            0..20,
+        )
     ) {
         let msix = Msix::new(4).unwrap();
         let mut model = [[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]; 4].concat();

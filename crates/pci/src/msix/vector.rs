@@ -1,4 +1,5 @@
-//! One vector with its table entry and pending bit, which decides when a message is sent.
+//! This module is one vector with its table entry and pending bit, which decides when a message is
+//! sent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,13 +9,13 @@ use parking_lot::Mutex;
 use crate::registers::Write;
 use crate::spec::msix as spec;
 
-/// Receiver of messages, such as an eventfd of a VMM or a write to memory.
+/// The receiver of messages, such as an eventfd of a VMM or a write to memory.
 pub trait MsiSink: Send + Sync {
     /// Takes one message: the address and the data of the vector's table entry, which mean nothing
     /// under host control.
     ///
-    /// Called with the vector locked: an implementation must not block, and must not call into the
-    /// function's MSI-X.
+    /// It is called with the vector locked: an implementation must not block, and must not call
+    /// into the function's MSI-X.
     fn deliver(&self, address: u64, data: u32);
 }
 
@@ -28,8 +29,8 @@ pub trait MsiSink: Send + Sync {
 pub struct Vector(pub(super) Arc<Cell>);
 
 impl Vector {
-    /// Sends the message, or leaves it pending where the vector is masked, has no sink, or Bus
-    /// Master Enable is clear. With MSI-X disabled nothing happens, unless under host control.
+    /// Sends the message, or leaves it pending if the vector is masked, has no sink, or Bus Master
+    /// Enable is clear. Nothing happens with MSI-X disabled, unless under host control.
     ///
     /// Messages raised while one is pending become one. Made for the end of a burst: an uncontended
     /// lock and the sink's call.
@@ -52,7 +53,7 @@ impl Vector {
         self.0.change(|state| state.control = Control::Host { masked: true });
     }
 
-    /// Takes the vector under host control and unmasks it; a pending message goes.
+    /// Takes the vector under host control and unmasks it; a pending message is sent.
     pub fn host_unmask(&self) {
         self.0.change(|state| state.control = Control::Host { masked: false });
     }
@@ -82,7 +83,7 @@ impl fmt::Debug for Vector {
     }
 }
 
-/// State of a function that holds for all its vectors.
+/// The state of a function that holds for all its vectors.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gate {
     pub(super) enabled: bool,
@@ -90,7 +91,7 @@ pub(super) struct Gate {
     pub(super) bus_master: bool,
 }
 
-/// A vector's state, apart from its neighbours' so that workers do not share cache lines.
+/// The state of a vector, apart from its neighbours' so that workers do not share cache lines.
 #[repr(align(64))]
 pub(super) struct Cell {
     state: Mutex<State>,
@@ -101,7 +102,7 @@ struct State {
     control: Control,
     address: u64,
     data: u32,
-    /// The mask bit of the table entry.
+    /// Value of the mask bit of the table entry.
     masked: bool,
     pending: bool,
     sink: Option<Arc<dyn MsiSink>>,
@@ -197,7 +198,7 @@ impl Cell {
             let value = write.over(state.register(register));
             let (low, high) = (state.address & 0xffff_ffff, state.address >> 32 << 32);
             match register {
-                // A message is a dword: the two lowest address bits are zero.
+                // The message is a dword: the two lowest address bits are zero.
                 0 => state.address = high | u64::from(value & !0b11),
                 1 => state.address = u64::from(value) << 32 | low,
                 2 => state.data = value,

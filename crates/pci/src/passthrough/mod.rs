@@ -1,4 +1,4 @@
-//! Presents a function to a VMM as Linux's vfio-pci does.
+//! This module presents a function to a VMM as Linux's vfio-pci does.
 
 use crate::bars::Bars;
 use crate::capability::Role;
@@ -36,11 +36,11 @@ pub struct Passthrough {
     /// Virtual bits of Device Control.
     device_control: u32,
     is_vf: bool,
-    /// Registers as they were when the VMM opened the device.
+    /// Values of registers when the VMM opened the device.
     found: Saved,
 }
 
-/// Registers that the host restores after a reset: offset of the dword, bits of it, and their
+/// The registers that the host restores after a reset: offset of the dword, bits of it, and their
 /// value.
 type Saved = Vec<(u16, u32, u32)>;
 
@@ -184,7 +184,7 @@ impl Passthrough {
     }
 }
 
-/// Interrupt Line, which the VMM may use as it likes, and Interrupt Pin, which is zero.
+/// Mask of Interrupt Line, which the VMM may use as it likes, and Interrupt Pin, which is zero.
 const INTERRUPT_VIRTUAL: u32 = 0xffff;
 
 /// Returns `real` with the bits in `mask` taken from `virtual_bits`.
@@ -228,8 +228,8 @@ fn reset_to(space: &mut ConfigSpace, saved: &Saved) -> Events {
     events
 }
 
-/// Returns what Linux saves before a reset and restores after it (`pci_save_state`), in the order
-/// of restoring: addresses before the Command register lets the function use them.
+/// Returns the registers that Linux saves before a reset and restores after it (`pci_save_state`),
+/// in the order of restoring: addresses before the Command register lets the function use them.
 fn saved(space: &ConfigSpace) -> Saved {
     let capability = |kind, at| Some(space.list().offset(kind)? + at);
     let all = in_low(!0);

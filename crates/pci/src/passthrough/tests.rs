@@ -109,7 +109,7 @@ fn vfs_are_none_of_the_vmms_business() {
     }
     assert_eq!(space.to_bytes(), before);
 
-    // Device Serial Number leads past ARI to ACS, where the list ends.
+    // The Device Serial Number leads past ARI to ACS, where the list ends.
     let (serial, acs) = (at(&space, Kind::SerialNumber, 0), at(&space, Kind::AccessControl, 0));
     assert_eq!(read32(&space, &view, serial), u32::from(acs) << 20 | 0x1_0003);
     assert_eq!(read32(&space, &view, acs), 0x1_000d);

@@ -1,10 +1,10 @@
-//! Advanced Error Reporting, version 2 (section 7.8.4).
+//! This module lists the numbers of Advanced Error Reporting, version 2 (section 7.8.4).
 
 /// Extended capability ID.
 pub const ID: u16 = 0x0001;
-/// Version.
+/// Version of the capability.
 pub const VERSION: u8 = 2;
-/// Bytes of the capability, TLP prefix log included.
+/// Size of the capability in bytes, TLP prefix log included.
 pub const SIZE: u16 = 0x48;
 
 /// Uncorrectable Error Status (section 7.8.4.2).
@@ -35,13 +35,13 @@ pub const UNSUPPORTED_REQUEST: u32 = 1 << 20;
 /// Uncorrectable Internal Error.
 pub const UNCORRECTABLE_INTERNAL: u32 = 1 << 22;
 
-/// The uncorrectable errors an endpoint here implements.
+/// Uncorrectable errors that an endpoint here implements.
 pub const UNCORRECTABLE: u32 = DATA_LINK_PROTOCOL
     | FLOW_CONTROL_PROTOCOL
     | RECEIVER_OVERFLOW
     | MALFORMED_TLP
     | FUNCTION_SPECIFIC;
-/// Of these, the ones that one function of several can have; a VF logs no others (section 9.3.7).
+/// Uncorrectable errors that one function of several can have; a VF logs no others (section 9.3.7).
 pub const FUNCTION_SPECIFIC: u32 = POISONED_TLP
     | COMPLETION_TIMEOUT
     | COMPLETER_ABORT

@@ -1,8 +1,8 @@
-//! PCI Express capability, version 2 (section 7.5.3).
+//! This module lists the numbers of the PCI Express capability, version 2 (section 7.5.3).
 
 /// Capability ID.
 pub const ID: u8 = 0x10;
-/// Bytes of the capability.
+/// Size of the capability in bytes.
 pub const SIZE: u16 = 0x3c;
 
 /// PCI Express Capabilities, 16 bits (section 7.5.3.2).

@@ -1,4 +1,4 @@
-//! The registers of a PCIe endpoint, as the standard numbers them.
+//! This module lists the registers of a PCIe endpoint, as the standard numbers them.
 //!
 //! Offsets are in bytes, from the start of configuration space ([`header`]) or of the capability.
 //! Sections are those of PCIe Base 6.0. Masks and bits are in the register's own width. Nothing
@@ -8,10 +8,10 @@ pub mod aer;
 pub mod express;
 pub mod sriov;
 
-/// Bytes in a function's configuration space (section 7.2).
+/// Size in bytes of a function's configuration space (section 7.2).
 pub const CONFIG_SIZE: usize = 4096;
 
-/// The type 0 configuration space header (sections 7.5.1.1 and 7.5.1.2).
+/// The registers of the type 0 configuration space header (sections 7.5.1.1 and 7.5.1.2).
 pub mod header {
     /// Vendor ID, 16 bits.
     pub const VENDOR_ID: u16 = 0x00;
@@ -43,9 +43,9 @@ pub mod header {
     pub const HEADER_TYPE: u16 = 0x0e;
     /// Header Type: the bits of the layout, without Multi-Function Device.
     pub const HEADER_TYPE_LAYOUT: u8 = 0x7f;
-    /// The first of six base address registers (section 7.5.1.2.1).
+    /// First of six base address registers (section 7.5.1.2.1).
     pub const BAR0: u16 = 0x10;
-    /// The last of six base address registers.
+    /// Last of six base address registers.
     pub const BAR5: u16 = 0x24;
     /// BAR: the address is an I/O address.
     pub const BAR_IO: u32 = 1 << 0;
@@ -63,13 +63,13 @@ pub mod header {
     pub const CAPABILITIES: u16 = 0x34;
     /// Interrupt Line and Interrupt Pin, a byte each.
     pub const INTERRUPT_LINE: u16 = 0x3c;
-    /// Bytes of the header; capabilities follow.
+    /// Size of the header in bytes; capabilities follow.
     pub const SIZE: u16 = 0x40;
 }
 
-/// The lists of capabilities (sections 7.5.1.1.11 and 7.6.3).
+/// The fields of the lists of capabilities (sections 7.5.1.1.11 and 7.6.3).
 pub mod list {
-    /// Where extended capabilities begin: the first one is here.
+    /// Offset where extended capabilities begin.
     pub const EXTENDED: u16 = 0x100;
     /// Next pointer of a capability, 8 bits, from the capability's start.
     pub const NEXT: u16 = 1;
@@ -79,11 +79,11 @@ pub mod list {
     pub const EXTENDED_NEXT_SHIFT: u32 = 20;
 }
 
-/// Power management (section 7.5.2).
+/// The registers of power management (section 7.5.2).
 pub mod power {
     /// Capability ID.
     pub const ID: u8 = 0x01;
-    /// Bytes of the capability.
+    /// Size of the capability in bytes.
     pub const SIZE: u16 = 0x08;
     /// Power Management Capabilities, 16 bits.
     pub const PMC: u16 = 0x02;
@@ -101,11 +101,11 @@ pub mod power {
     pub const PMCSR_NO_SOFT_RESET: u16 = 1 << 3;
 }
 
-/// MSI-X (section 7.7.2).
+/// The registers of MSI-X (section 7.7.2).
 pub mod msix {
     /// Capability ID.
     pub const ID: u8 = 0x11;
-    /// Bytes of the capability.
+    /// Size of the capability in bytes.
     pub const SIZE: u16 = 0x0c;
     /// Message Control, 16 bits.
     pub const CONTROL: u16 = 0x02;
@@ -121,15 +121,15 @@ pub mod msix {
     pub const PBA: u16 = 0x08;
     /// Table Offset, PBA Offset: the bits of the BAR indicator.
     pub const BIR: u32 = 0b111;
-    /// The most vectors a function can have.
+    /// Largest number of vectors a function can have.
     pub const MAX_VECTORS: u16 = 2048;
-    /// Bytes of a table entry: message address, upper address, data, vector control.
+    /// Size of a table entry in bytes: message address, upper address, data, vector control.
     pub const ENTRY_SIZE: u64 = 16;
     /// Vector Control: Mask Bit.
     pub const VECTOR_MASKED: u32 = 1 << 0;
 }
 
-/// Vendor-specific capability (section 7.9.4).
+/// The registers of the vendor-specific capability (section 7.9.4).
 pub mod vendor {
     /// Capability ID.
     pub const ID: u8 = 0x09;
@@ -137,33 +137,33 @@ pub mod vendor {
     pub const LENGTH: u16 = 0x02;
 }
 
-/// Access Control Services (section 7.7.11).
+/// The registers of Access Control Services (section 7.7.11).
 pub mod acs {
     /// Extended capability ID.
     pub const ID: u16 = 0x000d;
-    /// Version.
+    /// Version of the capability.
     pub const VERSION: u8 = 1;
-    /// Bytes of the capability, without an egress control vector.
+    /// Size of the capability in bytes, without an egress control vector.
     pub const SIZE: u16 = 0x08;
 }
 
-/// Alternative Routing-ID Interpretation (section 7.8.8).
+/// The registers of Alternative Routing-ID Interpretation (section 7.8.8).
 pub mod ari {
     /// Extended capability ID.
     pub const ID: u16 = 0x000e;
-    /// Version.
+    /// Version of the capability.
     pub const VERSION: u8 = 1;
-    /// Bytes of the capability.
+    /// Size of the capability in bytes.
     pub const SIZE: u16 = 0x08;
 }
 
-/// Device Serial Number (section 7.9.3).
+/// The registers of Device Serial Number (section 7.9.3).
 pub mod serial {
     /// Extended capability ID.
     pub const ID: u16 = 0x0003;
-    /// Version.
+    /// Version of the capability.
     pub const VERSION: u8 = 1;
-    /// Bytes of the capability.
+    /// Size of the capability in bytes.
     pub const SIZE: u16 = 0x0c;
     /// Serial Number, lower 32 bits.
     pub const LOWER: u16 = 0x04;

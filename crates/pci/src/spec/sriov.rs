@@ -1,10 +1,10 @@
-//! Single Root I/O Virtualization (section 9.3.3).
+//! This module lists the numbers of Single Root I/O Virtualization (section 9.3.3).
 
 /// Extended capability ID.
 pub const ID: u16 = 0x0010;
-/// Version.
+/// Version of the capability.
 pub const VERSION: u8 = 1;
-/// Bytes of the capability.
+/// Size of the capability in bytes.
 pub const SIZE: u16 = 0x40;
 
 /// SR-IOV Capabilities (section 9.3.3.2).
@@ -42,7 +42,7 @@ pub const SUPPORTED_PAGE_SIZES: u16 = 0x1c;
 pub const REQUIRED_PAGE_SIZES: u32 = 0x553;
 /// System Page Size: one bit, as in Supported Page Sizes (section 9.3.3.13).
 pub const SYSTEM_PAGE_SIZE: u16 = 0x20;
-/// The first of six VF BARs (section 9.3.3.14).
+/// First of six VF BARs (section 9.3.3.14).
 pub const VF_BAR0: u16 = 0x24;
-/// The last of six VF BARs.
+/// Last of six VF BARs.
 pub const VF_BAR5: u16 = 0x38;

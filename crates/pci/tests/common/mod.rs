@@ -1,4 +1,4 @@
-//! The function that the tests and fuzz targets of the PCIe crates work on.
+//! This module makes the function that the tests and fuzz targets of the PCIe crates work on.
 
 #![allow(dead_code, reason = "not every test needs all of it")]
 

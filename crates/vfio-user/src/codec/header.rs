@@ -1,4 +1,4 @@
-//! The header before every message (vfio-user, "Header").
+//! This module reads and writes the header before every message (vfio-user, "Header").
 
 use manifold_socket::MAX_HEADER;
 
@@ -8,41 +8,41 @@ use crate::spec;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum Command {
-    /// `VFIO_USER_VERSION`
+    /// `VFIO_USER_VERSION` agrees on a version and capabilities.
     Version = 1,
-    /// `VFIO_USER_DMA_MAP`
+    /// `VFIO_USER_DMA_MAP` adds a DMA mapping.
     DmaMap = 2,
-    /// `VFIO_USER_DMA_UNMAP`
+    /// `VFIO_USER_DMA_UNMAP` removes DMA mappings.
     DmaUnmap = 3,
-    /// `VFIO_USER_DEVICE_GET_INFO`
+    /// `VFIO_USER_DEVICE_GET_INFO` asks about the device.
     DeviceGetInfo = 4,
-    /// `VFIO_USER_DEVICE_GET_REGION_INFO`
+    /// `VFIO_USER_DEVICE_GET_REGION_INFO` asks about a region.
     DeviceGetRegionInfo = 5,
-    /// `VFIO_USER_DEVICE_GET_REGION_IO_FDS`
+    /// `VFIO_USER_DEVICE_GET_REGION_IO_FDS` asks for descriptors that stand for writes to a region.
     DeviceGetRegionIoFds = 6,
-    /// `VFIO_USER_DEVICE_GET_IRQ_INFO`
+    /// `VFIO_USER_DEVICE_GET_IRQ_INFO` asks about an interrupt type.
     DeviceGetIrqInfo = 7,
-    /// `VFIO_USER_DEVICE_SET_IRQS`
+    /// `VFIO_USER_DEVICE_SET_IRQS` sets up interrupts.
     DeviceSetIrqs = 8,
-    /// `VFIO_USER_REGION_READ`
+    /// `VFIO_USER_REGION_READ` reads from a region.
     RegionRead = 9,
-    /// `VFIO_USER_REGION_WRITE`
+    /// `VFIO_USER_REGION_WRITE` writes to a region.
     RegionWrite = 10,
-    /// `VFIO_USER_DMA_READ`, from the server to the client
+    /// `VFIO_USER_DMA_READ`, which the server sends, reads the client's memory.
     DmaRead = 11,
-    /// `VFIO_USER_DMA_WRITE`, from the server to the client
+    /// `VFIO_USER_DMA_WRITE`, which the server sends, writes the client's memory.
     DmaWrite = 12,
-    /// `VFIO_USER_DEVICE_RESET`
+    /// `VFIO_USER_DEVICE_RESET` resets the device.
     DeviceReset = 13,
-    /// `VFIO_USER_DIRTY_PAGES`, of the first migration protocol
+    /// `VFIO_USER_DIRTY_PAGES` is of the first migration protocol.
     DirtyPages = 14,
-    /// `VFIO_USER_REGION_WRITE_MULTI`
+    /// `VFIO_USER_REGION_WRITE_MULTI` makes several small writes to regions.
     RegionWriteMulti = 15,
-    /// `VFIO_USER_DEVICE_FEATURE`
+    /// `VFIO_USER_DEVICE_FEATURE` asks for or uses a feature such as migration.
     DeviceFeature = 16,
-    /// `VFIO_USER_MIG_DATA_READ`
+    /// `VFIO_USER_MIG_DATA_READ` reads migration data.
     MigDataRead = 17,
-    /// `VFIO_USER_MIG_DATA_WRITE`
+    /// `VFIO_USER_MIG_DATA_WRITE` writes migration data.
     MigDataWrite = 18,
 }
 
@@ -94,11 +94,11 @@ pub enum Kind {
 /// The first 16 bytes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// ID that whoever asks has chosen, and the answer repeats.
+    /// ID that the sender of a request has chosen; the answer repeats it.
     pub id: u16,
     /// Number of a [`Command`], or one that is not known.
     pub command: u16,
-    /// Bytes of the message, these 16 included.
+    /// Size of the message in bytes, these 16 included.
     pub size: u32,
     /// Type in bits 0 to 3, then `FLAG_NO_REPLY` and `FLAG_ERROR` of [`spec`].
     pub flags: u32,
@@ -107,7 +107,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads a header; any bytes are one.
+    /// Reads a header, which any bytes are.
     #[must_use]
     pub fn decode(bytes: &[u8; spec::HEADER_SIZE]) -> Self {
         let [i0, i1, c0, c1, s0, s1, s2, s3, f0, f1, f2, f3, e0, e1, e2, e3] = *bytes;
@@ -182,7 +182,8 @@ impl Header {
         self.flags & spec::FLAG_ERROR != 0
     }
 
-    /// Returns the bytes after the header; `None` where the size does not even cover the header.
+    /// Returns the number of bytes after the header; `None` if the size does not even cover the
+    /// header.
     #[must_use]
     pub fn payload_size(&self) -> Option<usize> {
         usize::try_from(self.size).ok()?.checked_sub(spec::HEADER_SIZE)

@@ -1,4 +1,4 @@
-//! The codec turns messages into bytes and back, without I/O and state: a header, and the payload
+//! This module turns messages into bytes and back, without I/O and state: a header, and the payload
 //! of every command in both directions.
 //!
 //! ```text
@@ -26,7 +26,7 @@ pub use request::{
 };
 pub use version::{Capabilities, Version};
 
-/// A payload that is not what its command asks for.
+/// The reason why a payload is not what its command asks for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// The payload ends too early.
@@ -34,9 +34,9 @@ pub enum Malformed {
     Short {
         /// Name of what was being read.
         what: &'static str,
-        /// Bytes needed.
+        /// Number of bytes needed.
         needed: usize,
-        /// Bytes that there are.
+        /// Number of bytes that there are.
         got: usize,
     },
     /// A count in the payload and its length contradict each other.
@@ -54,7 +54,7 @@ pub enum Malformed {
     Capabilities(&'static str),
 }
 
-/// Reads integers off the front of a payload.
+/// A reader of integers off the front of a payload.
 #[derive(Clone, Copy)]
 struct Cursor<'a> {
     what: &'static str,
@@ -99,7 +99,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Appends integers to a payload.
+/// A writer of integers to the end of a payload.
 trait Put {
     fn put_u16(&mut self, value: u16);
     fn put_u32(&mut self, value: u32);

@@ -1,17 +1,17 @@
-//! Payloads of replies, in both directions. Error replies have none.
+//! This module reads and writes the payloads of replies. Error replies have none.
 
 use super::{Command, Cursor, DmaUnmapRequest, Malformed, Put, RegionAccess, Version};
 use crate::device::MmapArea;
 use crate::spec;
 
-/// A reply's payload.
+/// The payload of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
-    /// Reply to `VFIO_USER_VERSION`.
+    /// The reply answers `VFIO_USER_VERSION`.
     Version(Version),
-    /// Reply to `VFIO_USER_DMA_UNMAP`, which is the request again.
+    /// The reply answers `VFIO_USER_DMA_UNMAP` and repeats the request.
     DmaUnmap(DmaUnmapRequest),
-    /// Reply to `VFIO_USER_DEVICE_GET_INFO`.
+    /// The reply answers `VFIO_USER_DEVICE_GET_INFO`.
     DeviceInfo {
         /// `DEVICE_FLAG_*` of [`spec`].
         flags: u32,
@@ -20,11 +20,11 @@ pub enum Reply<'a> {
         /// Number of interrupt types.
         num_irqs: u32,
     },
-    /// Reply to `VFIO_USER_DEVICE_GET_REGION_INFO`.
+    /// The reply answers `VFIO_USER_DEVICE_GET_REGION_INFO`.
     RegionInfo(RegionInfoReply),
-    /// Reply to `VFIO_USER_DEVICE_GET_REGION_IO_FDS`.
+    /// The reply answers `VFIO_USER_DEVICE_GET_REGION_IO_FDS`.
     RegionIoFds(RegionIoFdsReply),
-    /// Reply to `VFIO_USER_DEVICE_GET_IRQ_INFO`.
+    /// The reply answers `VFIO_USER_DEVICE_GET_IRQ_INFO`.
     IrqInfo {
         /// `IRQ_FLAG_*` of [`spec`].
         flags: u32,
@@ -33,25 +33,25 @@ pub enum Reply<'a> {
         /// Number of interrupts.
         count: u32,
     },
-    /// Reply to `VFIO_USER_REGION_READ`.
+    /// The reply answers `VFIO_USER_REGION_READ`.
     RegionRead {
         /// Range that was read; `count` is the length of `data`.
         access: RegionAccess,
         /// Bytes that were read.
         data: &'a [u8],
     },
-    /// Reply to `VFIO_USER_REGION_WRITE`.
+    /// The reply answers `VFIO_USER_REGION_WRITE`.
     RegionWrite(RegionAccess),
-    /// Reply to `VFIO_USER_REGION_WRITE_MULTI`.
+    /// The reply answers `VFIO_USER_REGION_WRITE_MULTI`.
     RegionWriteMulti {
         /// Number of writes that were done.
         count: u64,
     },
-    /// Reply to a command whose reply has no payload: `DMA_MAP`, `SET_IRQS`, `RESET`.
+    /// The reply is to a command whose reply has no payload: `DMA_MAP`, `SET_IRQS`, `RESET`.
     Empty(Command),
 }
 
-/// Reply to `VFIO_USER_DEVICE_GET_REGION_INFO`: `struct vfio_region_info` and at most one
+/// The reply to `VFIO_USER_DEVICE_GET_REGION_INFO` is a `struct vfio_region_info` and at most one
 /// capability.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionInfoReply {
@@ -61,7 +61,7 @@ pub struct RegionInfoReply {
     pub flags: u32,
     /// Index of the region.
     pub index: u32,
-    /// Bytes of the region.
+    /// Size of the region in bytes.
     pub size: u64,
     /// Offset of its first byte in the file that comes along.
     pub offset: u64,
@@ -69,14 +69,14 @@ pub struct RegionInfoReply {
     pub areas: Vec<MmapArea>,
 }
 
-/// Reply to `VFIO_USER_DEVICE_GET_REGION_IO_FDS`.
+/// The reply to `VFIO_USER_DEVICE_GET_REGION_IO_FDS` lists sub-regions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionIoFdsReply {
     /// Size of a complete reply in bytes: more than is here if the client has no room for it.
     pub argsz: u32,
     /// Index of the region.
     pub index: u32,
-    /// Sub-regions of a complete reply.
+    /// Number of sub-regions of a complete reply.
     pub count: u32,
     /// The sub-regions; none if the client has no room for them.
     pub entries: Vec<IoFdEntry>,
@@ -85,9 +85,9 @@ pub struct RegionIoFdsReply {
 /// One sub-region of a [`RegionIoFdsReply`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IoFdEntry {
-    /// Bytes from the start of the region.
+    /// Offset in bytes from the start of the region.
     pub offset: u64,
-    /// Bytes of a write; 0 for any.
+    /// Size of a write in bytes; 0 for any.
     pub size: u64,
     /// Index of its descriptor among those that come along.
     pub fd_index: u32,
@@ -146,7 +146,7 @@ impl<'a> Reply<'a> {
         })
     }
 
-    /// Appends the payload.
+    /// Appends the payload to what is there.
     pub fn encode(&self, payload: &mut Vec<u8>) {
         match self {
             Self::Version(version) => version.encode(payload),
@@ -175,11 +175,11 @@ impl<'a> Reply<'a> {
 }
 
 impl RegionInfoReply {
-    /// Bytes of `struct vfio_region_info`.
+    /// Size of `struct vfio_region_info` in bytes.
     pub const SIZE: u32 = 32;
-    /// Bytes of the capability's header and of its count of areas.
+    /// Size of the capability's header and of its count of areas in bytes.
     const SPARSE_SIZE: u32 = 16;
-    /// Bytes of an area.
+    /// Size of an area in bytes.
     const AREA_SIZE: u32 = 16;
 
     /// Returns the bytes of a complete reply with this many areas.
@@ -237,9 +237,9 @@ impl RegionInfoReply {
 }
 
 impl RegionIoFdsReply {
-    /// Bytes without the sub-regions.
+    /// Size without the sub-regions in bytes.
     pub const SIZE: u32 = 16;
-    /// Bytes of one sub-region.
+    /// Size of one sub-region in bytes.
     pub const ENTRY_SIZE: u32 = 40;
 
     fn encode(&self, payload: &mut Vec<u8>) {

@@ -1,54 +1,54 @@
-//! Payloads of requests, in both directions.
+//! This module reads and writes the payloads of requests.
 
 use super::{Command, Cursor, Malformed, Put, Version};
 
-/// A request's payload.
+/// The payload of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// `VFIO_USER_VERSION`
+    /// The request is `VFIO_USER_VERSION`.
     Version(Version),
-    /// `VFIO_USER_DMA_MAP`
+    /// The request is `VFIO_USER_DMA_MAP`.
     DmaMap(DmaMapRequest),
-    /// `VFIO_USER_DMA_UNMAP`
+    /// The request is `VFIO_USER_DMA_UNMAP`.
     DmaUnmap(DmaUnmapRequest),
-    /// `VFIO_USER_DEVICE_GET_INFO`; its `index` means nothing
+    /// The request is `VFIO_USER_DEVICE_GET_INFO`, whose `index` means nothing.
     DeviceGetInfo(InfoRequest),
-    /// `VFIO_USER_DEVICE_GET_REGION_INFO`
+    /// The request is `VFIO_USER_DEVICE_GET_REGION_INFO`.
     DeviceGetRegionInfo(InfoRequest),
-    /// `VFIO_USER_DEVICE_GET_REGION_IO_FDS`
+    /// The request is `VFIO_USER_DEVICE_GET_REGION_IO_FDS`.
     DeviceGetRegionIoFds(RegionIoFdsRequest),
-    /// `VFIO_USER_DEVICE_GET_IRQ_INFO`
+    /// The request is `VFIO_USER_DEVICE_GET_IRQ_INFO`.
     DeviceGetIrqInfo(InfoRequest),
-    /// `VFIO_USER_DEVICE_SET_IRQS`
+    /// The request is `VFIO_USER_DEVICE_SET_IRQS`.
     DeviceSetIrqs(IrqSet<'a>),
-    /// `VFIO_USER_REGION_READ`
+    /// The request is `VFIO_USER_REGION_READ`.
     RegionRead(RegionAccess),
-    /// `VFIO_USER_REGION_WRITE`
+    /// The request is `VFIO_USER_REGION_WRITE`.
     RegionWrite {
         /// Range to write; `count` is the length of `data`.
         access: RegionAccess,
         /// Bytes to write.
         data: &'a [u8],
     },
-    /// `VFIO_USER_DEVICE_RESET`
+    /// `VFIO_USER_DEVICE_RESET` has no payload.
     DeviceReset,
-    /// `VFIO_USER_REGION_WRITE_MULTI`
+    /// The request is `VFIO_USER_REGION_WRITE_MULTI`.
     RegionWriteMulti(Vec<SmallWrite>),
-    /// A command of dirty page logging or migration, or one that only a server sends. Its payload
-    /// is not read.
+    /// The request is a command of dirty page logging or migration, or one that only a server
+    /// sends. Its payload is not read.
     NotServed(Command),
 }
 
 /// Payload of `VFIO_USER_DMA_MAP`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DmaMapRequest {
-    /// Bytes of this structure.
+    /// Size of this structure in bytes.
     pub argsz: u32,
     /// `DMA_MAP_*` of [`spec`](crate::spec).
     pub flags: u32,
     /// Offset in the file that comes along.
     pub offset: u64,
-    /// First address.
+    /// First address of the mapping.
     pub address: u64,
     /// Number of bytes.
     pub size: u64,
@@ -61,18 +61,19 @@ pub struct DmaUnmapRequest {
     pub argsz: u32,
     /// `DMA_UNMAP_*` of [`spec`](crate::spec).
     pub flags: u32,
-    /// First address.
+    /// First address of the range.
     pub address: u64,
     /// Number of bytes.
     pub size: u64,
 }
 
-/// What the three `GET_INFO` requests have in common. The other fields are zero in a request.
+/// The fields that the three `GET_INFO` requests have in common. The other fields are zero in a
+/// request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InfoRequest {
     /// Bytes of the reply's payload that the sender has room for.
     pub argsz: u32,
-    /// Region or interrupt type.
+    /// Index of the region or interrupt type.
     pub index: u32,
 }
 
@@ -81,18 +82,18 @@ pub struct InfoRequest {
 pub struct RegionIoFdsRequest {
     /// Bytes of the reply's payload that the sender has room for.
     pub argsz: u32,
-    /// Must be 0.
+    /// Flags, which must be 0.
     pub flags: u32,
     /// Index of the region.
     pub index: u32,
-    /// Must be 0.
+    /// Count, which must be 0.
     pub count: u32,
 }
 
 /// Payload of `VFIO_USER_DEVICE_SET_IRQS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IrqSet<'a> {
-    /// Bytes of this structure and its data.
+    /// Size of this structure and its data in bytes.
     pub argsz: u32,
     /// `IRQ_SET_*` of [`spec`](crate::spec): one `DATA` and one `ACTION`.
     pub flags: u32,
@@ -106,10 +107,10 @@ pub struct IrqSet<'a> {
     pub data: &'a [u8],
 }
 
-/// Where a region is read or written. Also the start of the reply.
+/// The range of a region that is read or written. The reply begins with it, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegionAccess {
-    /// Bytes from the start of the region.
+    /// Offset in bytes from the start of the region.
     pub offset: u64,
     /// Index of the region.
     pub region: u32,
@@ -127,7 +128,7 @@ pub struct SmallWrite {
 }
 
 impl SmallWrite {
-    /// Bytes that one small write has at most.
+    /// Largest number of bytes of one small write.
     pub const MAX: usize = 8;
     /// Size of one small write in a message, in bytes.
     const SIZE: u64 = 24;
@@ -202,7 +203,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Appends the payload.
+    /// Appends the payload to what is there.
     pub fn encode(&self, payload: &mut Vec<u8>) {
         match self {
             Self::Version(version) => version.encode(payload),
@@ -248,7 +249,7 @@ impl<'a> Request<'a> {
 }
 
 impl DmaMapRequest {
-    /// Bytes of the structure.
+    /// Size of the structure in bytes.
     pub const SIZE: u32 = 32;
 
     fn decode(payload: &[u8]) -> Result<Self, Malformed> {
@@ -264,7 +265,7 @@ impl DmaMapRequest {
 }
 
 impl DmaUnmapRequest {
-    /// Bytes of the structure.
+    /// Size of the structure in bytes.
     pub const SIZE: u32 = 24;
 
     pub(super) fn decode(payload: &[u8]) -> Result<Self, Malformed> {
@@ -286,9 +287,9 @@ impl DmaUnmapRequest {
 }
 
 impl InfoRequest {
-    /// Reads a request. `size` is that of the whole structure; only two of its fields count in a
-    /// request. The index is the third field everywhere (of the device's information, where it is a
-    /// count, it is zero).
+    /// Reads a request. `size` is that of the whole structure, of which only two fields count in a
+    /// request. The index is the third field everywhere; in the device's information, where that is
+    /// a count, it is zero.
     fn decode(what: &'static str, payload: &[u8], size: usize) -> Result<Self, Malformed> {
         if payload.len() < size {
             return Err(Malformed::Short { what, needed: size, got: payload.len() });
@@ -320,7 +321,7 @@ impl RegionIoFdsRequest {
 }
 
 impl<'a> IrqSet<'a> {
-    /// Bytes of the structure without its data.
+    /// Size of the structure without its data in bytes.
     pub const SIZE: u32 = 20;
 
     fn decode(payload: &'a [u8]) -> Result<Self, Malformed> {

@@ -1,4 +1,4 @@
-//! Every message, to bytes and back.
+//! These tests turn every message to bytes and back.
 
 use proptest::prelude::*;
 
@@ -148,7 +148,7 @@ proptest! {
     }
 }
 
-/// The layouts that QEMU and libvfio-user declare as C structures.
+/// QEMU and libvfio-user declare these layouts as C structures.
 #[test]
 fn layouts_are_the_specification_s() {
     let mut payload = Vec::new();
@@ -206,11 +206,11 @@ fn counts_must_agree_with_lengths() {
             Err(Malformed::Length { .. })
         ));
     }
-    // A count whose product overflows.
+    // This count overflows when multiplied.
     let mut payload = (u64::MAX / 24 + 2).to_ne_bytes().to_vec();
     payload.extend([0; 24]);
     assert!(Request::decode(Command::RegionWriteMulti, &payload).is_err());
-    // A write that states more bytes than there are.
+    // This write states more bytes than there are.
     let mut payload = 1_u64.to_ne_bytes().to_vec();
     payload.extend([0; 12]);
     payload.extend(9_u32.to_ne_bytes());

@@ -1,4 +1,5 @@
-//! `VFIO_USER_VERSION`: what both sides can do (vfio-user, "VFIO_USER_VERSION").
+//! This module is `VFIO_USER_VERSION`, with which both sides say what they can do (vfio-user,
+//! "VFIO_USER_VERSION").
 
 use serde_json::{Map, Value};
 
@@ -7,9 +8,9 @@ use super::{Cursor, Malformed, Put};
 /// Payload of the first message, in both directions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Version {
-    /// Major version.
+    /// Number of the major version.
     pub major: u16,
-    /// Minor version.
+    /// Number of the minor version.
     pub minor: u16,
     /// Capabilities, a JSON text that ends with a zero byte. All are optional, and so is the text.
     pub capabilities: Capabilities,
@@ -18,15 +19,15 @@ pub struct Version {
 /// Capabilities that this server knows; others are skipped when read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Descriptors the sender takes in one message.
+    /// Number of descriptors the sender takes in one message.
     pub max_msg_fds: Option<u64>,
     /// Largest `count` of a data transfer the sender takes, in bytes.
     pub max_data_xfer_size: Option<u64>,
-    /// Mappings that can exist at one time.
+    /// Number of mappings that can exist at one time.
     pub max_dma_maps: Option<u64>,
     /// Page sizes of mappings, or'ed together.
     pub pgsizes: Option<u64>,
-    /// `VFIO_USER_REGION_WRITE_MULTI` can be used.
+    /// True if `VFIO_USER_REGION_WRITE_MULTI` can be used.
     pub write_multiple: Option<bool>,
 }
 
@@ -38,7 +39,7 @@ const PGSIZES: &str = "pgsizes";
 const WRITE_MULTIPLE: &str = "write_multiple";
 
 impl Version {
-    /// Reads a payload.
+    /// Reads the payload of a version message.
     ///
     /// # Errors
     /// Fewer than 4 bytes, no zero byte at the end, or a text of the wrong shape.
@@ -47,7 +48,7 @@ impl Version {
         let (major, minor) = (cursor.u16()?, cursor.u16()?);
         let capabilities = match cursor.rest.split_last() {
             None => Capabilities::default(),
-            // A C string: what follows the first zero byte is padding.
+            // The text is a C string: what follows the first zero byte is padding.
             Some((0, text)) => {
                 Capabilities::decode(text.split(|&byte| byte == 0).next().unwrap_or_default())?
             }
@@ -56,7 +57,7 @@ impl Version {
         Ok(Self { major, minor, capabilities })
     }
 
-    /// Appends the payload.
+    /// Appends the payload to what is there.
     pub fn encode(&self, payload: &mut Vec<u8>) {
         payload.put_u16(self.major);
         payload.put_u16(self.minor);

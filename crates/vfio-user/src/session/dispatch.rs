@@ -1,4 +1,4 @@
-//! Requests of an attached client.
+//! This module carries out the requests of an attached client.
 
 use std::os::fd::OwnedFd;
 
@@ -26,7 +26,7 @@ impl Session {
             return Err(Errno::INVAL);
         }
         match request {
-            // Sent once, or by the client never.
+            // The client sends this once only, and never again.
             Request::Version(_) => Err(Errno::INVAL),
             Request::DmaMap(map) => self.dma_map(&map, fds),
             Request::DmaUnmap(unmap) => self.dma_unmap(unmap, answer),
@@ -52,7 +52,7 @@ impl Session {
             }
             Request::DeviceReset if attached.info.resettable => self.device.reset(),
             Request::DeviceReset => Err(Errno::OPNOTSUPP),
-            // What Linux answers for a feature it does not know: clients take it for "no
+            // Linux answers the same for a feature it does not know: clients take it for "no
             // migration", not for a failure.
             Request::NotServed(Command::DeviceFeature) => Err(Errno::NOTTY),
             Request::NotServed(_) => Err(Errno::OPNOTSUPP),
@@ -147,8 +147,8 @@ impl Session {
         self.device.region_write(access.region, access.offset, data)
     }
 
-    /// Does the writes up to the first that fails and says how many were done. It is an error only
-    /// if none was.
+    /// Does the writes up to the first that fails, and appends how many were done. It is an error
+    /// only if none was.
     fn region_write_multi(&self, attached: &Attached, writes: &[SmallWrite]) -> Result<u64, Errno> {
         if !attached.write_multiple {
             return Err(Errno::OPNOTSUPP);

@@ -1,4 +1,5 @@
-//! `VFIO_USER_DEVICE_SET_IRQS` (vfio-user, same name; vfio.h, `VFIO_DEVICE_SET_IRQS`).
+//! This module reads `VFIO_USER_DEVICE_SET_IRQS` (vfio-user, same name; vfio.h,
+//! `VFIO_DEVICE_SET_IRQS`).
 
 use std::os::fd::OwnedFd;
 
@@ -11,7 +12,7 @@ const DATA_MASK: u32 =
     spec::IRQ_SET_DATA_NONE | spec::IRQ_SET_DATA_BOOL | spec::IRQ_SET_DATA_EVENTFD;
 
 impl Attached {
-    /// Checks a request against the interrupt type and gives its data a form.
+    /// Checks a request against the interrupt type and converts its data.
     pub(super) fn parse_set_irqs(
         &self,
         set: &IrqSet<'_>,

@@ -1,4 +1,5 @@
-//! A session is the protocol as a state machine without I/O: a message in, an answer out.
+//! This module is a session, the protocol as a state machine without I/O: a message comes in, an
+//! answer goes out.
 //!
 //! ```text
 //!   Message ─► Session::receive ─► Answer { bytes, descriptors, whether that was the last }
@@ -19,12 +20,12 @@ use crate::codec::{Capabilities, Command, Header, Kind, Reply, Request, Version}
 use crate::device::{Device, DeviceInfo, IrqInfo};
 use crate::{Errno, spec};
 
-/// Descriptors in one message that a client is told it may send. QEMU takes no number above 16.
-/// More are accepted, up to what the kernel passes: Cloud Hypervisor sends all eventfds at once,
-/// whatever it is told.
+/// Number of descriptors in one message that a client is told it may send. QEMU takes no number
+/// above 16. More are accepted, up to what the kernel passes: Cloud Hypervisor sends all eventfds
+/// at once, whatever it is told.
 const ADVERTISED_MSG_FDS: u64 = 16;
 
-/// One client's connection.
+/// The connection of one client.
 pub struct Session {
     device: Arc<dyn Device>,
     peer: Peer,
@@ -38,12 +39,12 @@ enum State {
     Ended,
 }
 
-/// What was agreed on, and what does not change while the client is attached.
+/// The limits that were agreed on, and what does not change while the client is attached.
 struct Attached {
     info: DeviceInfo,
     regions: Vec<Region>,
     irqs: Vec<IrqInfo>,
-    /// Descriptors the client takes in one message.
+    /// Number of descriptors the client takes in one message.
     client_max_fds: usize,
     write_multiple: bool,
 }
@@ -82,7 +83,7 @@ pub(crate) fn error_reply(request: &Header, errno: Errno) -> [u8; spec::HEADER_S
     request.error_reply(errno.raw_os_error().unsigned_abs()).encode()
 }
 
-/// An error reply, and whether the connection ends with it.
+/// The errno of an error reply, with whether the connection ends with it.
 struct Refusal {
     errno: Errno,
     end: Option<Disconnect>,
@@ -119,7 +120,7 @@ impl manifold_socket::Session for Session {
                 return;
             }
         }
-        // Room for the header; the payload is appended.
+        // The payload is appended after room for the header.
         answer.bytes.resize(spec::HEADER_SIZE, 0);
         match self.request(&header, payload, fds, answer) {
             Ok(()) => finish(answer, &header),

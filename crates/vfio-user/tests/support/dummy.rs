@@ -1,5 +1,5 @@
-//! A PCI device that does nothing: memory behind its BARs, a configuration space good enough for
-//! QEMU, and a record of what was asked of it.
+//! This module is a PCI device that does nothing: it has memory behind its BARs, a configuration
+//! space good enough for QEMU, and a record of what was asked of it.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -13,22 +13,22 @@ use manifold_vfio_user::{
 };
 use parking_lot::{Condvar, Mutex};
 
-/// Bytes of BAR 0.
+/// Size of BAR 0 in bytes.
 pub const BAR0_SIZE: u64 = 64 << 10;
-/// Bytes of BAR 2, which holds the MSI-X table and PBA.
+/// Size of BAR 2 in bytes, which holds the MSI-X table and PBA.
 pub const BAR2_SIZE: u64 = 4 << 10;
-/// MSI-X vectors.
+/// Number of MSI-X vectors.
 pub const VECTORS: u32 = 32;
 /// The one part of BAR 0 that can be mapped.
 pub const AREA: MmapArea = MmapArea { offset: 0x8000, size: 0x4000 };
 /// Offset of BAR 0 in its file.
 pub const BAR0_FILE_OFFSET: u64 = 0x1_0000;
-/// Reads and writes of this offset of BAR 0 fail.
+/// Offset of BAR 0 where reads and writes fail.
 pub const BAD_OFFSET: u64 = 0x7000;
-/// Writes of this offset of BAR 0 panic.
+/// Offset of BAR 0 where writes panic.
 pub const PANIC_OFFSET: u64 = 0x7008;
 
-/// What was asked of the device.
+/// A request that was made of the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Attached(Peer),
@@ -57,18 +57,18 @@ pub struct Dummy {
     changed: Condvar,
     options: Options,
     doorbells: Vec<IoFd>,
-    /// Called by `reset`.
+    /// A function called by `reset`.
     pub on_reset: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
-/// What sets one dummy apart from another.
+/// The properties that set one dummy apart from another.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// BAR 0 can be mapped in part.
+    /// True if BAR 0 can be mapped in part.
     pub mappable: bool,
-    /// Clients are refused.
+    /// The error with which clients are refused.
     pub refuse: Option<Errno>,
-    /// Time `detached` takes.
+    /// The time that `detached` takes.
     pub slow_detach: std::time::Duration,
 }
 
@@ -129,7 +129,7 @@ pub fn eventfd() -> OwnedFd {
     rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap()
 }
 
-/// A type 0 header with an MSI-X capability.
+/// Returns a type 0 header with an MSI-X capability.
 fn config_space() -> Vec<u8> {
     let mut config = vec![0; 4096];
     let mut put = |offset: usize, bytes: &[u8]| {

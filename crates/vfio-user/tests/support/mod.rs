@@ -1,4 +1,4 @@
-//! What the tests of this crate share.
+//! This module has what the tests of this crate share.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -14,7 +14,7 @@ use manifold_vfio_user::{Config, Endpoint, Server, VfioUser};
 
 /// A server with one dummy, in a directory of its own.
 pub struct Fixture {
-    // Dropped in this order.
+    // The fields are dropped in this order.
     pub endpoint: Endpoint,
     pub server: Server,
     pub dummy: Arc<Dummy>,
@@ -26,7 +26,7 @@ impl Fixture {
         Self::with_protocol(options, VfioUser::default())
     }
 
-    /// With time-outs that a test can wait for.
+    /// Makes a fixture with time-outs that a test can wait for.
     pub fn with_protocol(options: Options, protocol: VfioUser) -> Self {
         let config = Config { handshake_timeout: Duration::from_millis(500), ..Config::default() };
         let directory = tempfile::tempdir().unwrap();
@@ -41,7 +41,7 @@ impl Fixture {
         self.endpoint.path()
     }
 
-    /// A path for another socket.
+    /// Returns a path for another socket.
     pub fn other(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

@@ -1,4 +1,4 @@
-//! A client that sends whatever a test wants.
+//! This module is a client that sends whatever a test wants.
 
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -28,7 +28,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// The errno of an error reply; 0 if it is none.
+    /// Returns the errno of an error reply; 0 if it is none.
     pub fn errno(&self) -> i32 {
         if self.header.is_error() {
             assert!(self.payload.is_empty() && self.fds.is_empty());
@@ -145,17 +145,17 @@ impl Raw {
         Received { header, payload, fds }
     }
 
-    /// The server has closed the connection and sent nothing more.
+    /// Checks that the server has closed the connection and sent nothing more.
     pub fn expect_end(&mut self) {
         match self.stream.read(&mut [0]) {
             Ok(0) => {}
-            // It closed with something of ours unread.
+            // The server closed with something of ours unread.
             Err(error) if error.raw_os_error() == Some(Errno::CONNRESET.raw_os_error()) => {}
             other => panic!("the connection goes on: {other:?}"),
         }
     }
 
-    /// The connection is in order.
+    /// Checks that the connection is in order.
     pub fn expect_alive(&mut self) {
         let access = manifold_vfio_user::codec::RegionAccess { offset: 0, region: 7, count: 4 };
         let reply = self.call(&Request::RegionRead(access), &[]);
@@ -170,14 +170,14 @@ impl Raw {
         self.expect_alive();
     }
 
-    /// The connection ends after whatever was sent before.
+    /// Checks that the connection ends after whatever was sent before.
     pub fn expect_end_eventually(&mut self) {
         let mut buffer = [0; 4096];
         while matches!(self.stream.read(&mut buffer), Ok(1..)) {}
     }
 }
 
-/// Tells whether all copies of a descriptor that was sent have been closed.
+/// A watch that tells whether all copies of a descriptor that was sent have been closed.
 pub struct Watch {
     reader: std::io::PipeReader,
     writer: std::io::PipeWriter,
@@ -189,15 +189,15 @@ impl Watch {
         Self { reader, writer }
     }
 
-    /// The descriptor to send.
+    /// Returns the descriptor to send.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.writer.as_fd()
     }
 
-    /// Nobody else has it any more.
+    /// Checks that nobody else has the descriptor any more.
     pub fn expect_closed(mut self) {
         drop(self.writer);
-        // It would block if somebody had it: give them a moment, then fail.
+        // The read would block if somebody had the descriptor: give them a moment, then fail.
         let mut fds = [rustix::event::PollFd::new(&self.reader, rustix::event::PollFlags::IN)];
         let timeout = rustix::event::Timespec { tv_sec: 2, tv_nsec: 0 };
         assert_eq!(rustix::event::poll(&mut fds, Some(&timeout)), Ok(1), "still open");

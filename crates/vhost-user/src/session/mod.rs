@@ -1,4 +1,5 @@
-//! A session is the protocol as a state machine without I/O: a message in, an answer out.
+//! This module is a session, the protocol as a state machine without I/O: a message comes in, an
+//! answer goes out.
 //!
 //! ```text
 //!   Message ─► Request ─► Session ─► Answer { bytes, descriptors, whether that was the last }

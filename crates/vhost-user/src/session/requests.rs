@@ -1,4 +1,4 @@
-//! The table of the requests that are served, one row each, and what they do.
+//! This module is the table of the requests that are served, one row each, and what they do.
 
 use std::os::fd::OwnedFd;
 
@@ -25,8 +25,8 @@ pub(super) struct Row {
     handler: Handler,
 }
 
-/// What carries a request out. The variant says what the payload is, whether descriptors come with
-/// it and whether it has a reply.
+/// The function that carries a request out. The variant says what the payload is, whether
+/// descriptors come with it and whether it has a reply.
 enum Handler {
     /// There is no payload; the reply is a number.
     GetNumber(fn(&Session) -> u64),
@@ -34,7 +34,7 @@ enum Handler {
     GetRingBase(fn(&mut Session, u32) -> Result<u32, Refusal>),
     /// The payload is an inflight description; the reply is another, with a descriptor.
     GetInflight(fn(&mut Session, InflightDescription, &mut Answer) -> Outcome),
-    /// There is no payload.
+    /// The request has no payload.
     Act(fn(&mut Session) -> Outcome),
     /// The payload is a number.
     Number(fn(&mut Session, u64) -> Outcome),
@@ -67,9 +67,10 @@ const fn row(code: u32, name: &'static str, feature: u64, handler: Handler) -> R
 static REQUESTS: [Row; 26] = [
     row(request::GET_FEATURES, "GET_FEATURES", 0, GetNumber(Session::features_offered)),
     row(request::SET_FEATURES, "SET_FEATURES", 0, Number(Session::set_features)),
-    // One client has the device, and it is the owner.
+    // Nothing is left to do: one client has the device, and it is the owner.
     row(request::SET_OWNER, "SET_OWNER", 0, Act(|_| Ok(()))),
-    // "Back-ends should either ignore this message, or use it to disable all rings."
+    // The specification says: "Back-ends should either ignore this message, or use it to disable
+    // all rings."
     row(request::RESET_OWNER, "RESET_OWNER", 0, Act(Session::reset)),
     row(request::SET_MEM_TABLE, "SET_MEM_TABLE", 0, Regions(Session::set_memory)),
     row(request::SET_VRING_NUM, "SET_VRING_NUM", 0, RingState(Session::set_ring_size)),
@@ -151,12 +152,12 @@ impl Row {
         REQUESTS.iter().find(|row| row.code == code)
     }
 
-    /// Reports whether the request has a reply of its own, in place of which there is no other.
+    /// Reports whether the request has a reply of its own; then there is no other.
     pub(super) fn has_reply(&self) -> bool {
         matches!(self.handler, GetNumber(_) | GetRingBase(_) | GetInflight(_))
     }
 
-    /// Carries the request out. Nothing is done before all of the payload has been read.
+    /// Carries the request out. It does nothing before all of the payload has been read.
     pub(super) fn carry_out(
         &self,
         session: &mut Session,
@@ -227,15 +228,15 @@ impl Session {
         if unknown != 0 {
             return Err(Refusal::Features(unknown));
         }
-        // QEMU says it once per pair, while the first pairs run already.
+        // QEMU sets the features once per pair, while the first pairs run already.
         if self.rings.iter().any(|ring| ring.running) && self.features != Some(features) {
             return Err(Refusal::FeaturesInUse);
         }
         self.features = Some(features);
         self.status.set_features(features & self.capabilities.features);
         if features & spec::F_PROTOCOL_FEATURES == 0 {
-            // "If VHOST_USER_F_PROTOCOL_FEATURES has not been negotiated, the ring starts directly
-            // in the enabled state."
+            // The specification says: "If VHOST_USER_F_PROTOCOL_FEATURES has not been negotiated,
+            // the ring starts directly in the enabled state."
             for ring in &mut self.rings {
                 ring.enabled = true;
             }
@@ -306,8 +307,8 @@ impl Session {
         Ok(())
     }
 
-    /// Replaces the whole memory table. Rings pause meanwhile; should it fail there is no memory,
-    /// and they stay so until there is.
+    /// Replaces the whole memory table. Rings pause meanwhile. If it fails there is no memory, and
+    /// they stay paused until there is.
     fn set_memory(&mut self, regions: Vec<(RegionDescription, OwnedFd)>) -> Outcome {
         self.pause();
         self.forget_memory();

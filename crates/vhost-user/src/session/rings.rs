@@ -1,4 +1,4 @@
-//! The session starts and stops rings as the client sets them up.
+//! This module starts and stops rings as the client sets them up.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::ring::{Kick, Position, Ring};
 use crate::spec::{protocol_feature, status};
 
 impl Session {
-    /// Returns the ring of a client's index, with an index that there is.
+    /// Returns the ring of a client's index and its index, if there is such a ring.
     fn ring(&mut self, ring: u32) -> Result<(u16, &mut Ring), Refusal> {
         let rings = self.capabilities.rings;
         let missing = Refusal::NoRing { ring, rings };
@@ -30,7 +30,8 @@ impl Session {
         if ring.running { Err(Refusal::RingInUse(index)) } else { Ok((index, ring)) }
     }
 
-    /// Checks that the addresses are in memory. Without memory it passes, which may come later.
+    /// Checks that the addresses are in memory. Without memory the check passes, since memory may
+    /// come later.
     fn check_addresses(&self, addresses: &RingAddresses) -> Result<(), Refusal> {
         if !self.memory.is_empty() {
             self.translate(addresses)?;
@@ -38,7 +39,7 @@ impl Session {
         Ok(())
     }
 
-    /// Returns the guest addresses of the descriptors, the driver's and the device's part.
+    /// Returns the guest addresses of the descriptors, the driver's part and the device's part.
     fn translate(&self, addresses: &RingAddresses) -> Result<[u64; 3], Refusal> {
         let RingAddresses { descriptors, used, available } = *addresses;
         let guest = |at| self.memory.guest_address(at).ok_or(Refusal::Address(at));
@@ -100,11 +101,11 @@ impl Session {
         let (index, _) = self.ring(ring)?;
         let kick = match fd {
             Some(fd) => Kick::By(fd),
-            // Nobody waits for buffers to receive into.
+            // The device can poll here, because nobody waits for buffers to receive into.
             None if index.is_multiple_of(2) => Kick::Polled,
             None => return Err(Refusal::Polling(index)),
         };
-        // A ring that is served goes on with the new one where it was.
+        // A ring that is served continues with the new eventfd where it was.
         self.halt(index);
         if let Some(ring) = self.rings.get_mut(usize::from(index)) {
             ring.kick = kick;
@@ -120,7 +121,7 @@ impl Session {
             self.use_pairs();
             started
         } else {
-            // Frames are steered elsewhere first.
+            // Frames are steered elsewhere before the ring stops.
             self.use_pairs();
             self.halt(index);
             Ok(())
@@ -135,7 +136,7 @@ impl Session {
         results.fold(Ok(()), Result::and)
     }
 
-    /// Begins to serve a ring, if everything is known that it takes.
+    /// Begins to serve a ring, if everything it takes is known.
     fn start(&mut self, index: u16) -> Result<(), Refusal> {
         let packed = self.is_packed();
         let Some(ring) = self.rings.get(usize::from(index)).filter(|ring| !ring.running) else {
@@ -177,7 +178,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends serving a ring; it would go on where it was.
+    /// Ends serving a ring, which would later continue where it was.
     fn halt(&mut self, index: u16) {
         let packed = self.is_packed();
         if let Some(ring) = self.rings.get_mut(usize::from(index))
@@ -187,7 +188,7 @@ impl Session {
         }
     }
 
-    /// Stops a ring as the client asks, and returns its base: where it was.
+    /// Stops a ring as the client asks, and returns the base where it was.
     pub(super) fn stop(&mut self, ring: u32) -> Result<u32, Refusal> {
         let (index, _) = self.ring(ring)?;
         if let Some(ring) = self.rings.get_mut(usize::from(index)) {
@@ -198,7 +199,7 @@ impl Session {
         Ok(base.unwrap_or_else(|| Position::start(self.is_packed()).to_base(self.is_packed())))
     }
 
-    /// Ends serving all rings for as long as the memory changes.
+    /// Ends serving all rings while the memory changes.
     pub(super) fn pause(&mut self) {
         for index in 0..self.capabilities.rings {
             self.halt(index);
@@ -214,7 +215,7 @@ impl Session {
         self.use_pairs();
     }
 
-    /// Has frames go to the leading pairs that the client has started and enabled.
+    /// Steers frames to the leading pairs that the client has started and enabled.
     fn use_pairs(&mut self) {
         let receive = self.rings.iter().step_by(2);
         let leading = receive.take_while(|ring| ring.is_wanted()).count();

@@ -1,4 +1,4 @@
-//! The state of a session: what it knows of its client.
+//! This module is the state of a session: what it knows of its client.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::ring::Ring;
 use crate::spec::{self, protocol_feature};
 use crate::status::DeviceStatus;
 
-/// One client's connection.
+/// The connection of one client.
 pub struct Session {
     pub(super) device: Arc<dyn Device>,
     pub(super) peer: Peer,
@@ -20,17 +20,17 @@ pub struct Session {
     pub(super) status: Arc<DeviceStatus>,
     pub(super) rings: Vec<Ring>,
     pub(super) memory: Memory,
-    /// Features the driver accepted, once the client has said.
+    /// The features that the driver accepted; `None` until the client has set them.
     pub(super) features: Option<u64>,
     /// Protocol features offered and negotiated, as masks.
     pub(super) protocol_offer: u64,
     pub(super) protocol_features: u64,
-    /// Pairs of rings that the driver receives on.
+    /// Number of pairs of rings that the driver receives on.
     pub(super) pairs: u16,
     pub(super) tracking: Option<Tracking>,
 }
 
-/// Protocol features there are; one depends on the device.
+/// Mask of the protocol features there are; one depends on the device.
 const PROTOCOL_FEATURES: u64 = protocol_feature::MQ
     | protocol_feature::RARP
     | protocol_feature::REPLY_ACK
@@ -41,7 +41,7 @@ const PROTOCOL_FEATURES: u64 = protocol_feature::MQ
     | protocol_feature::STATUS;
 
 impl Session {
-    /// Begins a session with a client that the device has not been given to.
+    /// Begins a session with a client that has not been given the device yet.
     pub(crate) fn new(device: Arc<dyn Device>, peer: Peer) -> Self {
         Self {
             device,

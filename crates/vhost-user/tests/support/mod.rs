@@ -1,5 +1,5 @@
-//! What the tests of this crate share: a device that only remembers, and a client that says
-//! whatever it likes.
+//! This module has what the tests of this crate share: a device that only remembers, and a client
+//! that says whatever it likes.
 
 #![allow(dead_code, unreachable_pub, missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
@@ -27,7 +27,7 @@ pub const VERSION_1: u64 = 1 << 32;
 pub const RINGS: u16 = 4;
 pub const NEED_REPLY: u32 = 1 | 8;
 
-/// What a device was told.
+/// An event that a device was told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
     Attached,
@@ -60,7 +60,7 @@ impl Dummy {
         std::mem::take(&mut *self.calls.lock())
     }
 
-    /// Waits for the client to be detached, and says why it was.
+    /// Waits for the client to be detached, and returns the reason.
     pub fn end(&self) -> Disconnect {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
@@ -143,12 +143,12 @@ impl Device for Dummy {
     }
 }
 
-/// A region here cannot be mapped.
+/// Guest address of a region that cannot be mapped.
 pub const BAD_REGION: u64 = 0xbad_0000;
 
 /// A server with one dummy, in a directory of its own.
 pub struct Fixture {
-    // Dropped in this order.
+    // The fields are dropped in this order.
     pub endpoint: Endpoint,
     pub server: Server,
     pub dummy: Arc<Dummy>,
@@ -174,7 +174,7 @@ impl Fixture {
         Raw::connect(self.path())
     }
 
-    /// A client that has negotiated everything.
+    /// Returns a client that has negotiated everything.
     pub fn negotiated(&self) -> Raw {
         let mut client = self.client();
         let all = client.ask(request::GET_PROTOCOL_FEATURES);
@@ -204,7 +204,7 @@ impl Raw {
         }
         let flags = SendFlags::NOSIGNAL;
         let sent = sendmsg(&self.0, &[IoSlice::new(bytes)], &mut ancillary, flags).unwrap_or(0);
-        // One whose connection was ended sends no more.
+        // A client whose connection was ended sends no more.
         assert!(sent == bytes.len() || sent == 0);
     }
 
@@ -212,13 +212,13 @@ impl Raw {
         self.send(&message(code, 1, payload), &[]);
     }
 
-    /// A request's own reply, a number.
+    /// Sends a request and returns its own reply, a number.
     pub fn ask(&mut self, code: u32) -> u64 {
         self.tell(code, &[]);
         self.number(code)
     }
 
-    /// How a request ended: 0 for well.
+    /// Sends a request and returns how it ended: 0 means well.
     pub fn acknowledged(&mut self, code: u32, payload: &[u8], fds: &[BorrowedFd<'_>]) -> u64 {
         self.send(&message(code, NEED_REPLY, payload), fds);
         self.number(code)
@@ -238,7 +238,7 @@ impl Raw {
         payload
     }
 
-    /// Whether the server has ended the connection, which it does soon or not at all.
+    /// Returns whether the server has ended the connection, which it does soon or not at all.
     pub fn is_ended(&mut self) -> bool {
         matches!(self.0.read(&mut [0]), Ok(0) | Err(_))
     }
@@ -249,7 +249,7 @@ impl Raw {
         self.acknowledged(request::SET_MEM_TABLE, &payload, &[memory().as_fd()])
     }
 
-    /// Everything it takes to start a ring at offsets 0, 1000h and 2000h of a region.
+    /// Sends everything it takes to start a ring at offsets 0, 1000h and 2000h of a region.
     pub fn set_up_ring(&mut self, ring: u32, user: u64) {
         let ack = |code, payload: &[u8], client: &mut Self| {
             assert_eq!(client.acknowledged(code, payload, &[]), 0);
@@ -282,7 +282,7 @@ pub fn region(guest: u64, size: u64, user: u64) -> Vec<u8> {
     [guest, size, user, 0].map(u64::to_ne_bytes).concat()
 }
 
-/// Of descriptors, used and available.
+/// Returns the payload with the addresses of descriptors, used and available ring.
 pub fn addresses(ring: u32, at: [u64; 3]) -> Vec<u8> {
     [pair(ring, 0), at.map(u64::to_ne_bytes).concat(), vec![0; 8]].concat()
 }

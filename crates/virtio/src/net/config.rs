@@ -11,7 +11,7 @@ use crate::spec::feature as common_feature;
 use crate::spec::net::{self as spec, config, feature};
 use crate::transport::{DeviceFacts, layout};
 
-/// Most queue pairs of one device.
+/// Largest number of queue pairs of one device.
 pub const MAX_QUEUE_PAIRS: u16 = 16;
 
 /// Number of addresses of each kind, unicast and multicast, that the MAC filter table holds. Where
@@ -22,7 +22,7 @@ pub const MAC_TABLE_ENTRIES: usize = 64;
 /// Value of [`NetConfig::speed`] for a speed that is not known (5.1.4).
 pub const SPEED_UNKNOWN: u32 = u32::MAX;
 
-/// Ethernet controller.
+/// PCI class code of an Ethernet controller.
 const CLASS_CODE: u32 = 0x02_0000;
 
 /// The configuration of a network device: all that makes one differ from another.
@@ -34,7 +34,7 @@ pub struct NetConfig {
     pub mac: MacAddr,
     /// Largest frame payload in bytes, 68 to 65535 (5.1.4.1).
     pub mtu: u16,
-    /// Most queue pairs the driver can use, 1 to [`MAX_QUEUE_PAIRS`].
+    /// Number of queue pairs the driver can use at most, 1 to [`MAX_QUEUE_PAIRS`].
     pub queue_pairs: u16,
     /// Largest size of a receive or transmit queue in descriptors: a power of two, 2 to
     /// [`MAX_QUEUE_SIZE`].

@@ -1,4 +1,5 @@
-//! The control queue: commands out of guest memory, answers back into it (5.1.6.5).
+//! This module serves the control queue: it reads commands from guest memory and writes the answers
+//! back (5.1.6.5).
 //!
 //! All commands that are waiting are carried out together. They are read and answered under one pin
 //! of the DMA domain and made used under a second one. The data path hears of the changes in
@@ -15,17 +16,16 @@ use crate::spec::net::ctrl;
 use crate::transport::{QueueError, QueueEvents, QueueSetup, QueueState};
 
 /// Number of commands that are taken on one notification, so that a driver which never stops adding
-/// some cannot hold the device for ever. What is left over waits for the next notification.
+/// some cannot keep the device busy for ever. What is left over waits for the next notification.
 const BUDGET: usize = 4096;
 
-/// Who carries out commands.
+/// The part of the device that carries out commands.
 pub(super) trait Commands {
-    /// Carries out one command, `class` and `command` bytes first. `result` is empty, and is what
-    /// follows the acknowledgement. False: it is refused.
+    /// Carries out one command, `class` and `command` bytes first, and appends to the empty
+    /// `result` what follows the acknowledgement. Returns false if the command is refused.
     fn execute(&mut self, command: &[u8], result: &mut Vec<u8>) -> bool;
 
-    /// Puts in force what the commands since the last call have changed. Called with nothing
-    /// pinned.
+    /// Puts in force what the commands since the last call have changed. The caller pins no memory.
     fn settle(&mut self);
 }
 
@@ -35,7 +35,7 @@ pub(super) struct ControlQueue {
     events: Arc<dyn QueueEvents>,
     command: Vec<u8>,
     result: Vec<u8>,
-    /// Chains to complete, and how many bytes of each were written.
+    /// Chains to complete, with the number of bytes written to each.
     answered: Vec<(Chain, u32)>,
 }
 
@@ -55,7 +55,7 @@ impl ControlQueue {
         })
     }
 
-    /// Returns how far the queue is.
+    /// Returns how far the queue has come.
     pub(super) fn state(&self) -> QueueState {
         self.ring.position()
     }
@@ -104,7 +104,7 @@ impl ControlQueue {
                 true
             })?;
             let Some(chain) = chain else { break };
-            // Without a place for the answer nothing can be said: the driver is broken.
+            // A command without room for an answer cannot be acknowledged: the driver is broken.
             if answer.room == 0 {
                 return Err(RingError::NoBuffers("device-writable"));
             }
@@ -143,11 +143,12 @@ impl ControlQueue {
     }
 }
 
-/// The place of a command's answer: its device-writable buffers, as far as an answer can go.
+/// The place of a command's answer: its device-writable buffers, up to [`RESULT_MAX`] and the
+/// acknowledgement.
 #[derive(Default)]
 struct Answer<'p> {
     pieces: Vec<Slice<'p>>,
-    /// Bytes of all pieces.
+    /// Total length of the pieces in bytes.
     room: usize,
 }
 

@@ -54,14 +54,14 @@ pub const SUPPORTED: u64 = PLAIN
     | feature::DEVICE_STATS
     | feature::SPEED_DUPLEX;
 
-/// A feature and those of which it requires at least one.
+/// A feature, and those of which it requires at least one.
 struct Requirement {
     feature: u64,
     any_of: u64,
     message: &'static str,
 }
 
-/// One row: names of the feature and of what it requires.
+/// Makes a [`Requirement`] from the names of the feature and of what it requires.
 macro_rules! requires {
     ($feature:ident, $first:ident $(or $other:ident)*) => {
         Requirement {
@@ -75,9 +75,9 @@ macro_rules! requires {
     };
 }
 
-/// 5.1.3.1; 5.1.4.2 for CTRL_RX_EXTRA and HASH_REPORT. Without a control queue the commands of
-/// CTRL_GUEST_OFFLOADS and DEVICE_STATS have nowhere to go either, and Linux stops the machine over
-/// it.
+/// The requirements of 5.1.3.1, and that of 5.1.4.2 for CTRL_RX_EXTRA and HASH_REPORT. Without a
+/// control queue the commands of CTRL_GUEST_OFFLOADS and DEVICE_STATS have nowhere to go either,
+/// and Linux stops the machine over it.
 const REQUIREMENTS: [Requirement; 21] = [
     requires!(GUEST_TSO4, GUEST_CSUM),
     requires!(GUEST_TSO6, GUEST_CSUM),

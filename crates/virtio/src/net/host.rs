@@ -1,4 +1,4 @@
-//! Who serves the queues of a network device.
+//! This module defines the interface to whoever serves the queues of a network device.
 
 use crate::net::{Coalescing, Filters, QueueStatistics, Steering};
 use crate::transport::{QueueError, QueueSetup, QueueState};
@@ -6,9 +6,9 @@ use crate::transport::{QueueError, QueueSetup, QueueState};
 /// The role of a data queue (5.1.2). The number is that of the pair, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Frames to the driver: queue 2n.
+    /// The queue carries frames to the driver: it is queue 2n.
     Rx(u16),
-    /// Frames from the driver: queue 2n + 1.
+    /// The queue carries frames from the driver: it is queue 2n + 1.
     Tx(u16),
 }
 
@@ -20,10 +20,10 @@ impl Role {
     }
 }
 
-/// The data path behind one network device. The control queue is the device model's own business.
+/// The data path behind one network device. The device model serves the control queue itself.
 ///
-/// Called from the thread that accesses the function's registers, one call at a time, with the
-/// device locked: an implementation must not wait for that lock.
+/// It is called from the thread that accesses the function's registers, one call at a time, with
+/// the device locked: an implementation must not wait for that lock.
 pub trait QueueHost: Send + Sync {
     /// Begins to serve a queue. The driver may have made buffers available already: no notification
     /// need follow.
@@ -48,17 +48,18 @@ pub trait QueueHost: Send + Sync {
     /// is in force.
     fn steering_changed(&self, steering: &Steering);
 
-    /// Says which receive offloads are in force, of those negotiated: masks of
+    /// Says which of the negotiated receive offloads are in force: masks of
     /// [`GUEST_OFFLOADS`](crate::spec::net::feature::GUEST_OFFLOADS), none without those it
-    /// requires. They hold for all queues of the function, those included that start later. Called
-    /// before the queues of a new driver start and for each change after that, a reset's included.
+    /// requires. They hold for all queues of the function, also for those that start later. This is
+    /// called before the queues of a new driver start and for each change after that, a reset's
+    /// included.
     fn offloads_changed(&self, offloads: u64);
 
     /// Says how notifications of a started data queue are coalesced from now on. Each queue starts
-    /// without coalescing; where it is to start with, this call follows [`QueueHost::start`].
+    /// without coalescing; if it is to have some, this call follows [`QueueHost::start`].
     fn coalescing_changed(&self, index: u16, coalescing: Coalescing);
 
-    /// Returns what has gone through a data queue, started or not. It must not wait for a worker:
-    /// guest memory is pinned meanwhile.
+    /// Returns the counters of a data queue, started or not. It must not wait for a worker: guest
+    /// memory is pinned meanwhile.
     fn statistics(&self, index: u16) -> QueueStatistics;
 }

@@ -1,5 +1,5 @@
-//! The virtio network device (5.1): configuration, settings and control queue. Frames are the
-//! [`QueueHost`]'s.
+//! This module is the virtio network device (5.1): its configuration, settings and control queue.
+//! The [`QueueHost`] moves the frames.
 
 mod config;
 mod control;
@@ -32,8 +32,8 @@ pub use steering::{
     Coalescing, HashConfig, Indirection, QueueStatistics, RSS_KEY_SIZE, RSS_TABLE_ENTRIES, Steering,
 };
 
-/// Descriptors of the control queue. A driver has one command under way, of three descriptors or
-/// so.
+/// Size of the control queue in descriptors. A driver has one command under way, of three
+/// descriptors or so.
 const CONTROL_QUEUE_SIZE: u16 = 64;
 
 /// A virtio network device as a PCIe function.
@@ -41,8 +41,8 @@ pub type NetDevice = VirtioPci<Net>;
 
 impl VirtioPci<Net> {
     /// Makes a function with a network device, as after power-on. `domain` is the function's
-    /// memory, `msix` the vectors of its configuration space (made from
-    /// [`NetConfig::function_spec`]), `host` who serves its queues.
+    /// memory, `msix` are the vectors of its configuration space (made from
+    /// [`NetConfig::function_spec`]), and `host` serves its queues.
     ///
     /// # Errors
     /// When `config` is out of range.
@@ -64,8 +64,8 @@ impl VirtioPci<Net> {
         }
     }
 
-    /// Asks the driver to announce itself to the network (5.1.6.5.4). False when it cannot be
-    /// asked: it is not live or has not negotiated VIRTIO_NET_F_GUEST_ANNOUNCE.
+    /// Asks the driver to announce itself to the network (5.1.6.5.4). Returns false when it cannot
+    /// be asked: it is not live or has not negotiated VIRTIO_NET_F_GUEST_ANNOUNCE.
     pub fn announce(&mut self) -> bool {
         let settings = &mut self.device.settings;
         let able = settings.features & feature::GUEST_ANNOUNCE != 0;
@@ -107,7 +107,7 @@ pub struct Net {
     /// The data queues that the host serves.
     started: Queues,
     commands: CommandCounts,
-    /// While the control queue runs.
+    /// The control queue, while it runs.
     control: Option<ControlQueue>,
 }
 
@@ -152,7 +152,7 @@ impl Net {
     }
 }
 
-/// Carries out what comes through the control queue.
+/// The device's part that carries out the commands of the control queue.
 struct Executor<'a> {
     settings: &'a mut Settings,
     host: &'a dyn QueueHost,

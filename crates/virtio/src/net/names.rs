@@ -1,9 +1,9 @@
-//! Names of feature bits, for people.
+//! This module names feature bits for people to read.
 
 use crate::spec::feature as common;
 use crate::spec::net::feature;
 
-/// One row for each constant: its mask, and its name as it is spelled.
+/// Makes one row of each constant: its mask, and its name as it is spelled.
 macro_rules! names {
     ($($module:ident: $($name:ident)*;)*) => {
         [$($(($module::$name, stringify!($name)),)*)*]
@@ -12,12 +12,13 @@ macro_rules! names {
 
 /// The features' bits and names, in the order of the bits.
 const NAMES: [(u64, &str); 41] = names! {
-    feature: CSUM GUEST_CSUM CTRL_GUEST_OFFLOADS MTU MAC GUEST_TSO4 GUEST_TSO6 GUEST_ECN HOST_TSO4 HOST_TSO6 HOST_ECN
-        MRG_RXBUF STATUS CTRL_VQ CTRL_RX CTRL_VLAN CTRL_RX_EXTRA GUEST_ANNOUNCE MQ CTRL_MAC_ADDR;
-    common: INDIRECT_DESC EVENT_IDX VERSION_1 ACCESS_PLATFORM RING_PACKED IN_ORDER ORDER_PLATFORM SR_IOV
-        NOTIFICATION_DATA NOTIF_CONFIG_DATA RING_RESET;
-    feature: DEVICE_STATS VQ_NOTF_COAL NOTF_COAL GUEST_USO4 GUEST_USO6 HOST_USO HASH_REPORT GUEST_HDRLEN RSS
-        SPEED_DUPLEX;
+    feature: CSUM GUEST_CSUM CTRL_GUEST_OFFLOADS MTU MAC GUEST_TSO4 GUEST_TSO6 GUEST_ECN HOST_TSO4
+        HOST_TSO6 HOST_ECN MRG_RXBUF STATUS CTRL_VQ CTRL_RX CTRL_VLAN CTRL_RX_EXTRA GUEST_ANNOUNCE
+        MQ CTRL_MAC_ADDR;
+    common: INDIRECT_DESC EVENT_IDX VERSION_1 ACCESS_PLATFORM RING_PACKED IN_ORDER ORDER_PLATFORM
+        SR_IOV NOTIFICATION_DATA NOTIF_CONFIG_DATA RING_RESET;
+    feature: DEVICE_STATS VQ_NOTF_COAL NOTF_COAL GUEST_USO4 GUEST_USO6 HOST_USO HASH_REPORT
+        GUEST_HDRLEN RSS SPEED_DUPLEX;
 };
 
 /// Returns the features of a network device that are in the set, as the specification names them

@@ -1,4 +1,4 @@
-//! What an adapter asks of a network interface, answered by a [`NetDevice`].
+//! This module answers with a [`NetDevice`] what an adapter asks of a network interface.
 
 use manifold_pci::{DriverReport, Nic};
 
@@ -23,8 +23,8 @@ impl Nic for NetDevice {
         DriverReport { status, features: feature_names(features).collect(), failure }
     }
 
-    /// Offers VIRTIO_F_SR_IOV to the next driver, or does not: who does not see the SR-IOV
-    /// capability shall not see the feature either.
+    /// Sets whether VIRTIO_F_SR_IOV is offered to the next driver. A driver that does not see the
+    /// SR-IOV capability must not see the feature either.
     fn offer_sr_iov(&mut self, offer: bool) {
         self.device.config.sr_iov = offer;
     }

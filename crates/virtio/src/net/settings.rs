@@ -7,7 +7,7 @@ use super::host::{QueueHost, Role};
 use super::steering::{Coalescing, Steering};
 use crate::spec::net::feature;
 
-/// The settings of one device. The data path knows of them [`Filters`], [`Steering`], offloads and
+/// The settings of one device. The data path is told of [`Filters`], [`Steering`], offloads and
 /// coalescing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
@@ -15,7 +15,7 @@ pub(super) struct Settings {
     pub(super) features: u64,
     /// Queue pairs the driver may use.
     pub(super) max_pairs: u16,
-    /// The driver is asked to announce itself and has not yet confirmed.
+    /// True if the driver is asked to announce itself and has not yet confirmed.
     pub(super) announce: bool,
     pub(super) filters: Filters,
     /// True if the driver switched all-multicast mode on; an overflowing table may imply it, too.
@@ -52,13 +52,13 @@ impl Settings {
         self.features = features;
         self.filters.vlan_filtering = features & feature::CTRL_VLAN != 0;
         self.merge_modes();
-        // Each is on until a command switches it off (5.1.6.5.8.1).
+        // Each negotiated offload is on until a command switches it off (5.1.6.5.8.1).
         self.offloads = features::offloads_in_force(features);
     }
 
     /// Brings the filters in line with the modes.
     pub(super) fn merge_modes(&mut self) {
-        // Without the command, nobody could ever subscribe to a multicast address.
+        // Without VIRTIO_NET_F_CTRL_RX nobody could ever subscribe to a multicast address.
         let unfiltered = self.features & feature::CTRL_RX == 0;
         self.filters.all_multicast = self.all_multicast || self.multicast_overflow || unfiltered;
         self.filters.all_unicast = self.all_unicast || self.unicast_overflow;
@@ -94,14 +94,14 @@ impl QueueCoalescing {
         self.queues.get(usize::from(index)).copied().unwrap_or_default()
     }
 
-    /// Sets one queue's.
+    /// Sets the coalescing of one queue.
     pub(super) fn set(&mut self, index: u16, to: Coalescing) {
         if let Some(coalescing) = self.queues.get_mut(usize::from(index)) {
             *coalescing = to;
         }
     }
 
-    /// Sets that of all receive or all transmit queues, one of which has number `like`.
+    /// Sets the coalescing of all receive or all transmit queues, one of which has number `like`.
     pub(super) fn set_all(&mut self, like: Kind, to: Coalescing) {
         match like {
             Kind::Receive => self.receive = to,
@@ -205,8 +205,8 @@ impl Changes {
         self.coalescing.insert(more.coalescing);
     }
 
-    /// Tells `host`, once for each kind of change. Queues that are not `started` get their
-    /// coalescing when they are.
+    /// Tells `host`, once for each kind of change. A queue that is not `started` gets its
+    /// coalescing when it starts.
     pub(super) fn tell(self, host: &dyn QueueHost, settings: &Settings, started: Queues) {
         if self.filters {
             host.filters_changed(&settings.filters);

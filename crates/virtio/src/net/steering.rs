@@ -4,15 +4,15 @@
 /// Bytes of the longest RSS key (`rss_max_key_size`): enough for two IPv6 addresses and two ports.
 pub const RSS_KEY_SIZE: usize = 40;
 
-/// Most entries of the indirection table (`rss_max_indirection_table_length`).
+/// Largest number of entries of the indirection table (`rss_max_indirection_table_length`).
 pub const RSS_TABLE_ENTRIES: u16 = 128;
 
 /// The rule by which received frames are spread over queue pairs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Steering {
-    /// Queue pairs in use, from 1. Without [`Steering::table`] frames are steered to them
-    /// automatically, by flow; with one, they are what the driver sends on, and the table alone
-    /// says where frames are received.
+    /// Number of queue pairs in use, from 1. Without [`Steering::table`] frames are steered to them
+    /// automatically, by flow. With one, the driver sends on these pairs, and the table alone says
+    /// where frames are received.
     pub pairs: u16,
     /// The fields that are hashed, for the table, the report or both; `None` if nothing is.
     pub hash: Option<HashConfig>,
@@ -50,9 +50,9 @@ pub struct Indirection {
 /// zero, it does not wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coalescing {
-    /// Frames.
+    /// Number of frames.
     pub max_packets: u32,
-    /// Microseconds.
+    /// Time in microseconds.
     pub max_usecs: u32,
 }
 
@@ -60,24 +60,24 @@ pub struct Coalescing {
 /// 5.1.6.5.11). Counters wrap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueStatistics {
-    /// Frames that passed.
+    /// Number of frames that passed.
     pub packets: u64,
-    /// Their bytes.
+    /// Number of bytes of the frames that passed.
     pub bytes: u64,
-    /// Interrupts raised.
+    /// Number of interrupts raised.
     pub interrupts: u64,
-    /// Notifications from the driver that were acted upon.
+    /// Number of notifications from the driver that were acted upon.
     pub notifications: u64,
-    /// Frames dropped for any reason.
+    /// Number of frames dropped for any reason.
     pub drops: u64,
-    /// Receive: frames dropped for want of a buffer.
+    /// Number of frames dropped for want of a receive buffer.
     pub overruns: u64,
-    /// Transmit: frames dropped as malformed.
+    /// Number of transmitted frames dropped as malformed.
     pub malformed: u64,
-    /// Frames whose checksum was left to, or by, the other side.
+    /// Number of frames whose checksum was left to, or by, the other side.
     pub partial_checksums: u64,
-    /// Frames larger than the MTU passed unsegmented, and their bytes.
+    /// Number of frames larger than the MTU that passed unsegmented.
     pub gso_packets: u64,
-    /// See above.
+    /// Number of bytes of the frames counted in `gso_packets`.
     pub gso_bytes: u64,
 }

@@ -1,19 +1,19 @@
-//! Host addresses of one part of a virtqueue: the Descriptor Area, the Driver Area or the Device
-//! Area (virtio 1.3, 2.6).
+//! This module holds the host addresses of one part of a virtqueue: the Descriptor Area, the Driver
+//! Area or the Device Area (virtio 1.3, 2.6).
 
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 
 use manifold_dma::{Access, Fault, FaultReason, PAGE_SIZE, Pinned, Slice};
 
-/// A part of a ring, resolved to host memory. Valid only under the pin (by version) it was resolved
-/// with; queues resolve their areas again when the version has changed.
+/// A part of a ring, resolved to host memory. It is valid only under the pin (by version) it was
+/// resolved with; queues resolve their areas again when the version has changed.
 #[derive(Debug, Default)]
 pub(super) struct Area {
-    /// Host address of the first byte, when all of it is contiguous; otherwise 0.
+    /// Host address of the first byte if the whole area is contiguous, otherwise 0.
     base: usize,
     len: usize,
-    /// The host address of each page that an area touches which is not contiguous, and the first
-    /// byte's offset in the first page.
+    /// Host address of each page that an area touches which is not contiguous, and the first byte's
+    /// offset in the first page.
     pages: Vec<usize>,
     first_offset: usize,
 }
@@ -141,8 +141,8 @@ impl Area {
         }
     }
 
-    /// Asks the processor for the cache line at `offset`, to write to it. Where the area is not
-    /// contiguous, nothing is done.
+    /// Asks the processor for the cache line at `offset`, to write to it. Does nothing if the area
+    /// is not contiguous.
     #[inline]
     pub(super) fn prefetch_write(&self, offset: usize) {
         if self.base != 0 {
@@ -150,7 +150,8 @@ impl Area {
         }
     }
 
-    /// Asks for the cache line at `offset`. Where the area is not contiguous, nothing is done.
+    /// Asks the processor for the cache line at `offset`. Does nothing if the area is not
+    /// contiguous.
     #[inline]
     pub(super) fn prefetch(&self, offset: usize) {
         if self.base != 0 {
@@ -158,7 +159,8 @@ impl Area {
         }
     }
 
-    /// Returns the byte at `offset`, to be prefetched and not to be touched: it may be gone.
+    /// Returns the byte at `offset` for a prefetch only: it must not be touched, since it may be
+    /// unmapped.
     #[inline]
     fn hint(&self, offset: usize) -> Slice<'static> {
         // SAFETY: an empty slice covers no memory.

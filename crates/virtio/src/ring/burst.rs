@@ -1,4 +1,5 @@
-//! One burst over a queue: the seam between a ring's kind and whoever moves data through it.
+//! This module defines a burst over a queue: the interface between a ring's layout and whoever
+//! moves data through it.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -6,8 +7,8 @@ use manifold_dma::{Access, Slice};
 
 use super::{Chain, RingError};
 
-/// One burst under one pin: take chains, give them back. Chains may be given back in a later burst,
-/// too; with VIRTIO_F_IN_ORDER they must be given back in the order they were taken.
+/// One burst under one pin takes chains and gives them back. Chains may also be given back in a
+/// later burst; with VIRTIO_F_IN_ORDER they must be given back in the order they were taken.
 pub trait Burst<'p> {
     /// Returns how many chains the driver has made available and the device has not taken. A split
     /// ring counts them; a packed one says 1 for one or more.
@@ -16,8 +17,8 @@ pub trait Burst<'p> {
     /// [`RingError::AvailableIndex`].
     fn available(&mut self) -> Result<u16, RingError>;
 
-    /// Looks ahead: asks the processor for the descriptors of up to `count` of the next available
-    /// chains, as far as it can be known by now where they are. None is taken.
+    /// Asks the processor for the descriptors of up to `count` of the next available chains, as far
+    /// as it is known by now where they are. No chain is taken.
     fn prepare(&mut self, count: usize);
 
     /// Takes the next available chain, if there is one, and calls `each` with the pieces of its
@@ -33,13 +34,13 @@ pub trait Burst<'p> {
         each: impl FnMut(Slice<'p>, Access) -> bool,
     ) -> Result<Option<Chain>, RingError>;
 
-    /// Gives back the chains taken last, in the order they were taken and none of them completed,
-    /// as if they had not been taken.
+    /// Gives back the chains taken last as if they had not been taken. They must be in the order
+    /// they were taken, and none of them completed.
     fn put_back(&mut self, chains: &[Chain]);
 
-    /// Takes up to `count` chains, each a single direct descriptor for `access` whose memory was
-    /// translated a moment ago: nearly all there are, and in one go. It stops before the first that
-    /// is not, for [`Burst::pop`] to judge, and where no more are available.
+    /// Takes up to `count` chains in one go, each a single direct descriptor for `access` whose
+    /// memory was translated a moment ago, as nearly all are. It stops before the first chain that
+    /// is not, which is left to [`Burst::pop`], and where no more are available.
     ///
     /// # Errors
     /// [`RingError::AvailableIndex`]; nothing has been taken then.
@@ -50,8 +51,8 @@ pub trait Burst<'p> {
         each: impl FnMut(Chain, Slice<'p>),
     ) -> Result<(), RingError>;
 
-    /// Makes a taken chain used, `written` bytes of it filled from the start; the driver sees it
-    /// after [`Burst::publish`].
+    /// Makes a taken chain used, with `written` bytes of it filled from the start. The driver sees
+    /// it after [`Burst::publish`].
     fn complete(&mut self, chain: &Chain, written: u32);
 
     /// Makes several taken chains used, as [`Burst::complete`] does: `written` says how much of
@@ -62,7 +63,8 @@ pub trait Burst<'p> {
         }
     }
 
-    /// Makes the completed chains visible to the driver, all at once; true when there were any.
+    /// Makes the completed chains visible to the driver, all at once; returns true when there were
+    /// any.
     fn make_visible(&mut self) -> bool;
 
     /// Returns whether the driver wants an interrupt for what has become visible since this was
@@ -73,8 +75,8 @@ pub trait Burst<'p> {
     /// there must be a barrier, `fence(SeqCst)`. One will do for several queues.
     fn wants_interrupt(&mut self) -> bool;
 
-    /// Makes the completed chains visible to the driver; true when there were any and it wants an
-    /// interrupt for them.
+    /// Makes the completed chains visible to the driver; returns true when there were any and it
+    /// wants an interrupt for them.
     fn publish(&mut self) -> bool {
         self.make_visible() && {
             fence(Ordering::SeqCst);
@@ -82,8 +84,8 @@ pub trait Burst<'p> {
         }
     }
 
-    /// Asks the driver to notify the device of the next chain it makes available; true when there
-    /// is one already, so that waiting would be wrong.
+    /// Asks the driver to notify the device of the next chain it makes available. Returns true when
+    /// there is one already, so that waiting would be wrong.
     ///
     /// # Errors
     /// [`RingError::AvailableIndex`].

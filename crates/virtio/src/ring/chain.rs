@@ -1,4 +1,4 @@
-//! Descriptor chains (virtio 1.3, 2.7.4, 2.7.5, 2.8.5 to 2.8.7).
+//! This module reads descriptor chains (virtio 1.3, 2.7.4, 2.7.5, 2.8.5 to 2.8.7).
 
 use manifold_dma::{Access, Pinned, Slice};
 
@@ -6,16 +6,18 @@ use super::{MAX_QUEUE_SIZE, RingError};
 
 /// VIRTQ_DESC_F_NEXT: the chain goes on (2.7.5, 2.8.6).
 pub(super) const NEXT: u16 = 1;
-/// VIRTQ_DESC_F_WRITE: the device writes to the buffer (2.7.5); in a used descriptor of a packed
-/// ring: it has (2.8.3).
+/// VIRTQ_DESC_F_WRITE: the device writes to the buffer (2.7.5), or in a used descriptor of a packed
+/// ring has written (2.8.3).
 pub(super) const WRITE: u16 = 2;
 /// VIRTQ_DESC_F_INDIRECT: the buffer is a table of descriptors (2.7.5, 2.8.7).
 pub(super) const INDIRECT: u16 = 4;
-/// VIRTQ_DESC_F_AVAIL: in a packed ring, with [`USED`], whose turn a descriptor is (2.8.1).
+/// VIRTQ_DESC_F_AVAIL: in a packed ring this says together with [`USED`] whose turn a descriptor is
+/// (2.8.1).
 pub(super) const AVAIL: u16 = 1 << 7;
-/// VIRTQ_DESC_F_USED (2.8.1).
+/// VIRTQ_DESC_F_USED: in a packed ring this says together with [`AVAIL`] whose turn a descriptor is
+/// (2.8.1).
 pub(super) const USED: u16 = 1 << 15;
-/// Bytes of a descriptor.
+/// Size of a descriptor in bytes.
 pub(super) const DESCRIPTOR: usize = 16;
 
 /// A private copy of a descriptor.
@@ -59,14 +61,14 @@ impl Descriptor {
 /// back by [`super::Burst::complete`] or [`super::Burst::put_back`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
-    /// Split: index of the head descriptor. Packed: the buffer ID.
+    /// Index of the head descriptor in a split ring, buffer ID in a packed one.
     pub head: u16,
     /// Number of ring entries that the chain takes: the descriptors of the chain in a packed ring,
     /// 1 in a split one.
     pub descriptors: u16,
-    /// Bytes the device may read.
+    /// Number of bytes the device may read.
     pub readable: u32,
-    /// Bytes the device may write.
+    /// Number of bytes the device may write.
     pub writable: u32,
 }
 
@@ -85,7 +87,7 @@ impl Chain {
 /// The caller's function, which is asked for room for each piece of a buffer.
 pub(super) type Each<'e, 'p> = &'e mut dyn FnMut(Slice<'p>, Access) -> bool;
 
-/// Collects one chain's buffers and hands on their pieces.
+/// A walk along one chain, which collects its buffers and hands on their pieces.
 pub(super) struct Walk<'e, 'p> {
     pin: &'p Pinned<'p>,
     each: Each<'e, 'p>,
@@ -106,8 +108,8 @@ pub(super) enum Found {
     Error,
 }
 
-/// Takes the quick way to a chain that is one direct descriptor: returns its memory, if it was
-/// translated a moment ago, and the chain.
+/// Takes the quick way to a chain that is one direct descriptor: returns its memory and the chain,
+/// if the memory was translated a moment ago.
 #[inline]
 pub(super) fn single<'p>(
     pin: &'p Pinned<'p>,
@@ -130,7 +132,7 @@ impl<'e, 'p> Walk<'e, 'p> {
         Chain { head, descriptors, readable: self.readable, writable: self.writable }
     }
 
-    /// Adds a buffer.
+    /// Adds the buffer of one descriptor.
     pub(super) fn buffer(&mut self, descriptor: Descriptor) -> Result<(), RingError> {
         let (access, total) = if descriptor.flags & WRITE == 0 {
             if self.writing {
@@ -211,7 +213,7 @@ impl<'p> Table<'p> {
         Ok(Table { pin, iova: descriptor.iova, entries, whole })
     }
 
-    /// Reads entry `index`, below `entries`, once.
+    /// Reads entry `index`, which is below `entries`, once.
     fn read(&self, index: u16) -> Result<[u64; 2], RingError> {
         let offset = usize::from(index) * DESCRIPTOR;
         let mut raw = [0; DESCRIPTOR];

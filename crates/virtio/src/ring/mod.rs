@@ -1,15 +1,16 @@
-//! The device side of virtqueues, split and packed (virtio 1.3, 2.6 to 2.8).
+//! This module is the device side of virtqueues, split and packed (virtio 1.3, 2.6 to 2.8).
 //!
 //! ```text
 //!   Pinned (a burst's translations)  +  Queue (positions)
 //!                 \                      /
 //!                  v                    v
 //!                   Queue::open -> Burst
-//!                                   |- pop      one available chain -> Slices of guest memory; pop_direct: many
-//!                                   |- complete one used chain, not yet visible; complete_all: many
-//!                                   |- publish  all of them at once; says whether the driver wants an interrupt
-//!                                   |           (make_visible, a barrier, wants_interrupt: one barrier for several queues)
-//!                                   `- arm      ask for a notification; says whether something came meanwhile
+//!                      |- pop      one available chain -> Slices of guest memory; pop_direct: many
+//!                      |- complete one used chain, not yet visible; complete_all: many
+//!                      |- publish  all of them at once; says whether the driver wants an interrupt
+//!                      |           (make_visible, a barrier, wants_interrupt: one barrier for
+//!                      |           several queues)
+//!                      `- arm      ask for a notification; says whether something came meanwhile
 //! ```
 //!
 //! Everything in a ring is written by a guest that may be hostile and may change it at any time:
@@ -51,7 +52,7 @@ pub const MAX_QUEUE_SIZE: u16 = 1024;
 /// `queue_device`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueAddresses {
-    /// Descriptors: at most [`MAX_QUEUE_SIZE`], and in a split queue a power of two.
+    /// Number of descriptors: at most [`MAX_QUEUE_SIZE`], and in a split queue a power of two.
     pub size: u16,
     /// IOVA of the descriptor table (split) or ring (packed); a multiple of 16.
     pub descriptors: u64,
@@ -62,8 +63,9 @@ pub struct QueueAddresses {
     pub device: u64,
 }
 
-/// The progress of a queue: what it takes to go on elsewhere. In a packed queue bit 15 of each is
-/// the wrap counter and the rest an index into the descriptor ring, as in vhost's VRING_BASE.
+/// The progress of a queue, with which another server of it can continue. In a packed queue bit 15
+/// of each field is the wrap counter and the rest an index into the descriptor ring, as in vhost's
+/// VRING_BASE.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueState {
     /// The next entry of the available (packed: descriptor) ring to take.
@@ -73,7 +75,7 @@ pub struct QueueState {
 }
 
 impl QueueState {
-    /// Returns where a queue begins: 0, and in a packed queue 8000h.
+    /// Returns where a queue begins: 0, or 8000h in a packed queue.
     pub fn start(packed: bool) -> Self {
         let next = if packed { position::WRAP } else { 0 };
         QueueState { next_avail: next, next_used: next }
@@ -83,13 +85,13 @@ impl QueueState {
 /// The optional ring features that the driver accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingFeatures {
-    /// VIRTIO_F_EVENT_IDX.
+    /// True if VIRTIO_F_EVENT_IDX was accepted.
     pub event_index: bool,
-    /// VIRTIO_F_INDIRECT_DESC.
+    /// True if VIRTIO_F_INDIRECT_DESC was accepted.
     pub indirect: bool,
-    /// VIRTIO_F_RING_PACKED.
+    /// True if VIRTIO_F_RING_PACKED was accepted.
     pub packed: bool,
-    /// VIRTIO_F_IN_ORDER.
+    /// True if VIRTIO_F_IN_ORDER was accepted.
     pub in_order: bool,
 }
 
@@ -102,12 +104,12 @@ pub enum RingError {
         "queue size {0} is not from 1 to {MAX_QUEUE_SIZE} or, in a split queue, no power of two"
     )]
     Size(u16),
-    /// A packed queue is to go on at a place that it does not have.
+    /// A packed queue is to continue at a place that it does not have.
     #[error("position {position:#06x} in a packed queue of {size}")]
     Position {
-        /// Index and wrap counter.
+        /// The place: index and wrap counter.
         position: u16,
-        /// The queue's size.
+        /// The queue's size in descriptors.
         size: u16,
     },
     /// A ring, a table or a buffer cannot be reached.
@@ -118,17 +120,17 @@ pub enum RingError {
     AvailableIndex {
         /// The index that the driver wrote.
         index: u16,
-        /// The next one the device would have taken.
+        /// The next index that the device would have taken.
         next: u16,
-        /// The queue's size.
+        /// The queue's size in descriptors.
         size: u16,
     },
     /// A descriptor index is not below the size of its table.
     #[error("descriptor {index} in a table of {size}")]
     DescriptorIndex {
-        /// The index.
+        /// The index that was found.
         index: u16,
-        /// The table's size.
+        /// The table's size in descriptors.
         size: u16,
     },
     /// The chain has more descriptors than the queue, so it has a loop.
@@ -141,27 +143,27 @@ pub enum RingError {
     /// (2.8.6).
     #[error("descriptor {0} continues a chain and is not available")]
     Unavailable(u16),
-    /// The chain falls into more pieces than there was room for: it had room for so many.
+    /// The chain falls into more pieces than there was room for, which is the number given.
     #[error("a descriptor chain of more than {0} pieces")]
     TooManyPieces(usize),
-    /// An indirect descriptor where none was negotiated, inside an indirect table, with NEXT, or of
-    /// a bad length.
+    /// An indirect descriptor was found where none was negotiated, inside an indirect table, with
+    /// NEXT, or of a bad length.
     #[error("malformed indirect descriptor: {0}")]
     Indirect(&'static str),
-    /// A device-readable descriptor after a device-writable one (virtio 1.3, 2.7.4.2).
+    /// A device-readable descriptor follows a device-writable one (virtio 1.3, 2.7.4.2).
     #[error("a device-readable descriptor follows a device-writable one")]
     Order,
     /// The chain has no buffer for what this queue carries.
     #[error("a descriptor chain without {0} buffers")]
     NoBuffers(&'static str),
-    /// The region for what is in flight is too small.
+    /// The region for the record of chains in flight is too small.
     #[error("{needed} bytes at {offset} of an inflight buffer of {size}")]
     Inflight {
         /// Offset of the queue's part in bytes.
         offset: usize,
         /// Size of the queue's part in bytes.
         needed: usize,
-        /// The buffer's size in bytes.
+        /// Size of the buffer in bytes.
         size: usize,
     },
     /// The total length of the chain does not fit 32 bits.

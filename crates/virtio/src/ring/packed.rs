@@ -1,4 +1,4 @@
-//! Packed virtqueues (virtio 1.3, 2.8), device side.
+//! This module is the device side of packed virtqueues (virtio 1.3, 2.8).
 //!
 //! There is one ring. The driver writes descriptors into it, flags last; the device overwrites them
 //! with used descriptors, flags last. Two bits of the flags say whose turn a descriptor is,
@@ -27,15 +27,15 @@ mod event {
     pub(super) const ENABLE: u16 = 0;
     pub(super) const DISABLE: u16 = 1;
     pub(super) const DESC: u16 = 2;
-    /// Bits of the flags.
+    /// Mask of the bits that hold the flags.
     pub(super) const MASK: u16 = 3;
 }
-/// Offset of a descriptor's flags.
+/// Offset of the flags in a descriptor.
 const FLAGS: u64 = 14;
-/// Bytes of an event suppression area.
+/// Size of an event suppression area in bytes.
 const EVENT: usize = 4;
 
-/// Descriptors in a cache line.
+/// Number of descriptors in a cache line.
 const PER_LINE: usize = 4;
 
 /// The flags that tell a single direct descriptor that is available from all others.
@@ -59,10 +59,11 @@ pub type PackedBurst<'q, 'p> = RingBurst<'q, 'p, Packed>;
 /// The state that only a packed queue has.
 #[derive(Debug, Default)]
 pub struct Packed {
-    /// The flags among [`COMMON`] that a single direct descriptor at the next position to take has.
+    /// The value of the [`COMMON`] flags of a single direct descriptor at the next position to
+    /// take.
     turn: u16,
-    /// The descriptor at `published`, to be written last: length, buffer ID and flags as they lie
-    /// in memory.
+    /// The descriptor at `published`, which is written last: length, buffer ID and flags as they
+    /// lie in memory.
     first: u64,
     record: Option<Box<PackedRecord>>,
     descriptors: Area,
@@ -84,7 +85,7 @@ impl Layout for Packed {
                 return Err(RingError::Position { position, size });
             }
         }
-        // What is held between the two is at most the whole ring.
+        // The descriptors held between the two positions are at most the whole ring.
         if distance(state.next_used, state.next_avail, size) > size {
             return Err(RingError::Position { position: state.next_used, size });
         }
@@ -112,8 +113,8 @@ impl Layout for Packed {
         queue.layout.descriptors.prefetch(usize::from(index(queue.next_avail)) * DESCRIPTOR);
     }
 
-    /// Writes a used descriptor; the first since the last [`Burst::publish`] only when that is
-    /// called again.
+    /// Writes a used descriptor. The first since the last [`Burst::publish`] is written only when
+    /// that is called again.
     #[inline]
     fn write_used(burst: &mut PackedBurst<'_, '_>, at: Position, id: u16, written: u32) {
         let turn = if at & WRAP != 0 { AVAIL | USED } else { 0 };
@@ -138,7 +139,7 @@ impl Layout for Packed {
     }
 }
 
-/// Goes on with what the inflight region says.
+/// Continues from what the inflight region says.
 fn recover(queue: &mut PackedQueue, pin: &Pinned<'_>) -> Result<(), RingError> {
     let Some(region) = queue.inflight.clone() else { return Ok(()) };
     let QueueAddresses { size, descriptors, .. } = queue.addresses;
@@ -153,8 +154,9 @@ fn recover(queue: &mut PackedQueue, pin: &Pinned<'_>) -> Result<(), RingError> {
     let (record, position) = PackedRecord::new(region, size, queue.next_used, available)?;
     let mut state = queue.position();
     if let Some(used) = position {
-        // Those to be taken again are where the ring has, or had, so many available descriptors.
-        // Some may have been made used and not published; the driver must not come across them.
+        // The chains to be taken again are where the ring has, or had, as many available
+        // descriptors. Some may have been made used and not published; the driver must not come
+        // across them.
         for count in 0..record.held() {
             let at = advance(used, count, size);
             pin.write(flags_at(at), &available_flags(at).to_le_bytes())?;
@@ -167,8 +169,8 @@ fn recover(queue: &mut PackedQueue, pin: &Pinned<'_>) -> Result<(), RingError> {
     Ok(())
 }
 
-// Safety of what follows: the ring stays mapped, see `RingBurst`. Indices in positions are below
-// the queue's size.
+// The ring stays mapped, see `RingBurst`, which makes the accesses below safe. Indices in positions
+// are below the queue's size.
 impl<'p> PackedBurst<'_, 'p> {
     /// Reads length, buffer ID and flags of the descriptor at `position`: its second half, read in
     /// one piece. The driver writes the flags last, so with flags that say "available" the rest of
@@ -176,7 +178,7 @@ impl<'p> PackedBurst<'_, 'p> {
     #[inline]
     fn second_half(&self, position: Position) -> u64 {
         let offset = usize::from(position & !WRAP) * DESCRIPTOR + 8;
-        // SAFETY: see above; the ring is 16-aligned.
+        // SAFETY: the ring stays mapped, as said above, and is 16-aligned.
         unsafe { self.queue.layout.descriptors.u64(offset) }.load(Ordering::Acquire)
     }
 
@@ -184,7 +186,7 @@ impl<'p> PackedBurst<'_, 'p> {
     #[inline]
     fn descriptor(&self, position: Position, second: u64) -> Descriptor {
         let offset = usize::from(position & !WRAP) * DESCRIPTOR;
-        // SAFETY: see above; the ring is 16-aligned.
+        // SAFETY: the ring stays mapped, as said above, and is 16-aligned.
         let first = unsafe { self.queue.layout.descriptors.u64(offset) }.load(Ordering::Relaxed);
         Descriptor::packed([first, second])
     }
@@ -258,14 +260,14 @@ impl<'p> PackedBurst<'_, 'p> {
     #[inline]
     fn store(&mut self, at: Position, half: u64, order: Ordering) {
         let offset = usize::from(at & !WRAP) * DESCRIPTOR + 8;
-        // SAFETY: see above; the ring is 16-aligned.
+        // SAFETY: the ring stays mapped, as said above, and is 16-aligned.
         unsafe { self.queue.layout.descriptors.u64(offset) }.store(half, order);
     }
 
     /// Writes the device's event suppression area, in one piece.
     fn write_device_event(&mut self, event: Position, flags: u16) {
         let area = u32::from(event) | u32::from(flags) << 16;
-        // SAFETY: see above; the area is 4-aligned.
+        // SAFETY: the area stays mapped, as said above, and is 4-aligned.
         unsafe { self.queue.layout.device.u32(0) }.store(area.to_le(), Ordering::Release);
     }
 }
@@ -289,7 +291,7 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
         let at = self.queue.next_avail;
         let second = self.second_half(at);
         let flags = (u64::from_le(second) >> 48) as u16;
-        // A whole lap ahead of what was used no descriptor is the driver's to make available.
+        // The driver may make no descriptor available a whole lap ahead of what was used.
         if flags & COMMON == self.queue.layout.turn && at ^ self.queue.next_used != WRAP {
             let descriptor = self.descriptor(at, second);
             if let Some((slice, access, chain)) = single(self.pin, descriptor.link, descriptor) {
@@ -327,7 +329,7 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
 
     #[inline]
     fn prepare(&mut self, count: usize) {
-        // They are written to when they are used.
+        // The descriptors are written to when they are used.
         let size = self.queue.addresses.size;
         for ahead in (0..count.min(size.into())).step_by(PER_LINE) {
             let at = advance(self.queue.next_avail, ahead as u16, size);
@@ -348,7 +350,7 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
         let mut at = self.queue.next_avail;
         let (mut turn, write) =
             (self.queue.layout.turn, if access == Access::Write { WRITE } else { 0 });
-        // A whole lap ahead of what was used no descriptor is the driver's to make available.
+        // The driver may make no descriptor available a whole lap ahead of what was used.
         let room = usize::from(size - distance(self.queue.next_used, at, size).min(size));
         for _ in 0..count.min(room) {
             let second = self.second_half(at);
@@ -411,7 +413,7 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
         if let Some(record) = &mut self.queue.layout.record {
             record.publish(new);
         }
-        // The driver looks at this one first; the others were written before (2.8.2, 2.8.9).
+        // The driver looks at this descriptor first; the others were written before (2.8.2, 2.8.9).
         self.store(old, self.queue.layout.first, Ordering::Release);
         if let Some(record) = &mut self.queue.layout.record {
             record.published(new);
@@ -427,7 +429,8 @@ impl<'p> Burst<'p> for PackedBurst<'_, 'p> {
         if old == new {
             return false;
         }
-        // SAFETY: see above; the area is 4-aligned. One load: the offset belongs to the flags.
+        // SAFETY: the area stays mapped, as said above, and is 4-aligned. One load reads both,
+        // because the offset belongs to the flags.
         let area = u32::from_le(unsafe { self.queue.layout.driver.u32(0) }.load(Ordering::Relaxed));
         let (event, flags) = (area as u16, (area >> 16) as u16 & event::MASK);
         match flags {

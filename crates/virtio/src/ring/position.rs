@@ -1,6 +1,6 @@
-//! Positions in a packed ring, as vhost and event suppression areas write them: an index in bits 0
-//! to 14, the wrap counter in bit 15. In a split ring a position is the index alone, which runs
-//! over all 16 bits.
+//! This module calculates with positions in a packed ring, as vhost and event suppression areas
+//! write them: an index in bits 0 to 14, the wrap counter in bit 15. In a split ring a position is
+//! the index alone, which runs over all 16 bits.
 
 /// A place in a packed ring.
 pub(super) type Position = u16;
@@ -8,7 +8,7 @@ pub(super) type Position = u16;
 /// The wrap counter.
 pub(super) const WRAP: Position = 1 << 15;
 
-/// Returns the index of the descriptor there.
+/// Returns the index of the descriptor at this place.
 #[inline]
 pub(super) fn index(position: Position) -> u16 {
     position & !WRAP

@@ -1,4 +1,4 @@
-//! A queue of whichever kind the driver chose.
+//! This module holds a queue of whichever layout the driver chose.
 
 use manifold_dma::{Access, Pinned, Slice};
 
@@ -7,7 +7,7 @@ use super::{
     RingFeatures, SplitBurst, SplitQueue,
 };
 
-/// Does the same with a queue, or burst, of either kind.
+/// Evaluates the same expression with a queue, or burst, of either kind.
 macro_rules! either {
     ($kind:ident, $self:expr, $it:ident => $do:expr) => {
         match $self {
@@ -20,9 +20,9 @@ macro_rules! either {
 /// A virtqueue of either kind.
 #[derive(Debug)]
 pub enum Queue {
-    /// Split (2.7).
+    /// The queue is split (2.7).
     Split(SplitQueue),
-    /// Packed (2.8), VIRTIO_F_RING_PACKED.
+    /// The queue is packed (2.8, VIRTIO_F_RING_PACKED).
     Packed(PackedQueue),
 }
 
@@ -39,7 +39,7 @@ impl Queue {
         })
     }
 
-    /// Goes on where another server of the queue stopped.
+    /// Continues where another server of the queue stopped.
     ///
     /// # Errors
     /// [`RingError::Position`].
@@ -50,9 +50,9 @@ impl Queue {
         })
     }
 
-    /// Records in `region` what the queue has taken. If the region says that a server of the queue
-    /// before this one ended with chains taken, they are taken again first, and the region and the
-    /// ring say where the queue goes on, not [`Queue::resume`].
+    /// Records in `region` what the queue has taken. If the region says that an earlier server of
+    /// the queue ended with chains taken, they are taken again first, and the region and the ring
+    /// say where the queue continues, not [`Queue::resume`].
     ///
     /// # Errors
     /// [`RingError::Inflight`].
@@ -63,7 +63,7 @@ impl Queue {
         })
     }
 
-    /// Returns how far the queue is, which is what [`Queue::resume`] takes.
+    /// Returns how far the queue has come, which is what [`Queue::resume`] takes.
     pub fn position(&self) -> QueueState {
         either!(Queue, self, queue => queue.position())
     }
@@ -80,8 +80,8 @@ impl Queue {
         either!(Queue, self, queue => queue.prefetch());
     }
 
-    /// Returns whether a burst under `pin` can begin without the ring being looked up: its mappings
-    /// are those of the burst before.
+    /// Returns whether a burst under `pin` can begin without a new look-up of the ring: its
+    /// mappings are those of the burst before.
     #[inline]
     pub fn is_resolved(&self, pin: &Pinned<'_>) -> bool {
         either!(Queue, self, queue => queue.is_resolved(pin))
@@ -103,9 +103,9 @@ impl Queue {
 /// [`Queue`] and let the compiler make one loop per kind.
 #[derive(Debug)]
 pub enum AnyBurst<'q, 'p> {
-    /// A burst over a split queue.
+    /// The queue is split.
     Split(SplitBurst<'q, 'p>),
-    /// A burst over a packed queue.
+    /// The queue is packed.
     Packed(PackedBurst<'q, 'p>),
 }
 

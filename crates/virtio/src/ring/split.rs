@@ -1,4 +1,4 @@
-//! Split virtqueues (virtio 1.3, 2.7), device side.
+//! This module is the device side of split virtqueues (virtio 1.3, 2.7).
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -23,7 +23,7 @@ const INDEX: usize = 2;
 const ENTRIES: usize = 4;
 /// Number of entries of the available ring that are fetched in one go.
 const FETCH: usize = 32;
-/// Used elements in a cache line.
+/// Number of used elements in a cache line.
 const PER_LINE: usize = 8;
 /// Number of entries by which [`SplitQueue::prefetch`] reaches ahead in the available ring: a
 /// burst's worth.
@@ -72,8 +72,8 @@ impl Layout for Split {
         let size = usize::from(size);
         let parts = &mut queue.layout;
         parts.descriptors.resolve(pin, descriptors, DESCRIPTOR * size, 16, Access::Read)?;
-        // `used_event` and `avail_event` are at the ends (2.7.6, 2.7.8); without the feature they
-        // are not looked at.
+        // `used_event` and `avail_event` are at the ends of the rings (2.7.6, 2.7.8); without
+        // VIRTIO_F_EVENT_IDX they are not looked at.
         let event = if queue.features.event_index { 2 } else { 0 };
         parts.available.resolve(pin, driver, ENTRIES + 2 * size + event, 2, Access::Read)?;
         parts.used.resolve(pin, device, ENTRIES + 8 * size + event, 4, Access::Write)?;
@@ -111,7 +111,7 @@ impl Layout for Split {
     }
 }
 
-/// Goes on with what the inflight region says.
+/// Continues from what the inflight region says.
 fn recover(queue: &mut SplitQueue, pin: &Pinned<'_>) -> Result<(), RingError> {
     let Some(region) = queue.inflight.clone() else { return Ok(()) };
     let QueueAddresses { size, device, .. } = queue.addresses;
@@ -120,7 +120,7 @@ fn recover(queue: &mut SplitQueue, pin: &Pinned<'_>) -> Result<(), RingError> {
     let used = u16::from_le_bytes(used);
     let (record, position) = SplitRecord::new(region, size, used, queue.next_used);
     if let Some(used) = position {
-        // Those to be taken again are where the available ring says so many others are.
+        // The chains to be taken again are where the available ring says so many others are.
         queue.go_on(QueueState { next_avail: used, next_used: used });
     }
     queue.layout.record = Some(Box::new(record));
@@ -128,7 +128,7 @@ fn recover(queue: &mut SplitQueue, pin: &Pinned<'_>) -> Result<(), RingError> {
     Ok(())
 }
 
-// Safety of what follows: the rings stay mapped, see `RingBurst`.
+// The rings stay mapped, see `RingBurst`, which makes the accesses below safe.
 impl<'p> SplitBurst<'_, 'p> {
     /// Reads entries of the available ring until up to `wanted` of the next are at hand, and asks
     /// for the descriptors they name. It returns [`Found::Chain`] only for "there are some".
@@ -148,7 +148,8 @@ impl<'p> SplitBurst<'_, 'p> {
         for ahead in have..wanted {
             let index = next.wrapping_add(ahead);
             let slot = usize::from(index & self.mask);
-            // SAFETY: see above; `available` ordered this load after that of the index.
+            // SAFETY: the ring stays mapped, as said above; `available` ordered this load after
+            // that of the index.
             let word = unsafe { queue.layout.available.u16(ENTRIES + 2 * slot) };
             let mut head = u16::from_le(word.load(Ordering::Relaxed));
             if let Some(record) = &queue.layout.record {
@@ -173,7 +174,7 @@ impl<'p> SplitBurst<'_, 'p> {
         }
     }
 
-    /// Takes any chain, and records it.
+    /// Takes any chain and records it.
     #[inline(never)]
     fn follow(&mut self, head: u16, first: Descriptor, each: Each<'_, 'p>) -> Found {
         let chain = match self.walk(head, first, each) {
@@ -217,7 +218,8 @@ impl<'p> SplitBurst<'_, 'p> {
         if index > self.mask {
             return None;
         }
-        // SAFETY: see above; the table is 16-aligned, and the index is below the queue's size.
+        // SAFETY: the table stays mapped, as said above, and is 16-aligned; the index is below the
+        // queue's size.
         let raw =
             unsafe { self.queue.layout.descriptors.descriptor(usize::from(index) * DESCRIPTOR) };
         Some(Descriptor::split(raw))
@@ -228,14 +230,14 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
     #[inline]
     fn available(&mut self) -> Result<u16, RingError> {
         let queue = &*self.queue;
-        // If there is a new entry, it has left the driver's cache by the time the index is here.
+        // A new entry has left the driver's cache by the time the index is here.
         queue.layout.available.prefetch(ENTRIES + 2 * usize::from(queue.next_avail & self.mask));
-        // SAFETY: see above; the index is the second word of the available ring.
+        // SAFETY: the ring stays mapped, as said above; the index is its second word.
         let index =
             u16::from_le(unsafe { queue.layout.available.u16(INDEX) }.load(Ordering::Acquire));
         let ahead = index.wrapping_sub(queue.next_avail);
         let size = queue.addresses.size;
-        // What the device holds takes up room until it is used.
+        // The chains that the device holds take up room until they are used.
         let held = queue.next_avail.wrapping_sub(queue.next_used).min(size);
         if ahead > size - held {
             return Err(RingError::AvailableIndex { index, next: queue.next_avail, size });
@@ -281,7 +283,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
     fn put_back(&mut self, chains: &[Chain]) {
         let next = self.queue.next_avail.wrapping_sub(chains.len() as u16);
         self.queue.next_avail = next;
-        // What is taken again is another entry, if there is a record.
+        // A chain taken again is another entry, if there is a record.
         if self.queue.layout.record.is_some()
             || self.queue.layout.read.wrapping_sub(next) > FETCH as u16
         {
@@ -295,7 +297,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
     #[inline]
     fn prepare(&mut self, count: usize) {
         if usize::from(self.queue.layout.read.wrapping_sub(self.queue.next_avail)) < count {
-            // An error will be found again.
+            // The error will be found again.
             let _ = self.fetch(count);
         }
     }
@@ -316,7 +318,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
                 match self.fetch(count) {
                     Found::Chain(_) => {}
                     Found::Error if count == all => return Err(self.error),
-                    // An error will be found again.
+                    // The error will be found again.
                     Found::Nothing | Found::Error => return Ok(()),
                 }
             }
@@ -384,7 +386,7 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         if let Some(record) = &mut queue.layout.record {
             record.publish(queue.next_avail);
         }
-        // SAFETY: see above; the used index is the second word of the used ring.
+        // SAFETY: the ring stays mapped, as said above; the used index is its second word.
         unsafe { queue.layout.used.u16(INDEX) }.store(new.to_le(), Ordering::Release);
         if let Some(record) = &mut queue.layout.record {
             record.published(new);
@@ -399,12 +401,12 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         let (old, new) = (std::mem::replace(&mut queue.asked, queue.published), queue.published);
         if queue.features.event_index {
             let offset = ENTRIES + 2 * usize::from(queue.addresses.size);
-            // SAFETY: see above; used_event follows the available ring's entries.
+            // SAFETY: the ring stays mapped, as said above; used_event follows its entries.
             let event =
                 u16::from_le(unsafe { queue.layout.available.u16(offset) }.load(Ordering::Relaxed));
             new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
         } else {
-            // SAFETY: see above; the flags are the first word of the available ring.
+            // SAFETY: the ring stays mapped, as said above; the flags are its first word.
             let flags =
                 u16::from_le(unsafe { queue.layout.available.u16(0) }.load(Ordering::Relaxed));
             old != new && flags & NO_INTERRUPT == 0
@@ -415,10 +417,10 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         if self.queue.features.event_index {
             let offset = ENTRIES + 8 * usize::from(self.queue.addresses.size);
             let next = self.queue.next_avail;
-            // SAFETY: see above; avail_event follows the used ring's elements.
+            // SAFETY: the ring stays mapped, as said above; avail_event follows its elements.
             unsafe { self.queue.layout.used.u16(offset) }.store(next.to_le(), Ordering::Release);
         } else {
-            // SAFETY: see above; the flags are the first word of the used ring.
+            // SAFETY: the ring stays mapped, as said above; the flags are its first word.
             unsafe { self.queue.layout.used.u16(0) }.store(0, Ordering::Release);
         }
         self.queue.quiet = false;
@@ -426,12 +428,12 @@ impl<'p> Burst<'p> for SplitBurst<'_, 'p> {
         Ok(self.available()? > 0)
     }
 
-    /// Tells the driver not to notify. With the event index this needs no store: the index asked
-    /// for last has passed.
+    /// Tells the driver not to notify. The event index needs no store for this: the index asked for
+    /// last has passed.
     #[inline]
     fn disarm(&mut self) {
         if !self.queue.quiet && !self.queue.features.event_index {
-            // SAFETY: see above; the flags are the first word of the used ring.
+            // SAFETY: the ring stays mapped, as said above; the flags are its first word.
             unsafe { self.queue.layout.used.u16(0) }.store(NO_NOTIFY.to_le(), Ordering::Release);
         }
         self.queue.quiet = true;

@@ -1,5 +1,5 @@
-//! This module holds what a virtqueue has whatever its layout: where it is, how far it is, and what
-//! of it the driver knows. The layouts, split and packed, are beside it.
+//! This module holds the state of a virtqueue of any layout: where it is, how far it has come, and
+//! what of it the driver knows. The layouts, split and packed, are beside it.
 
 use std::fmt;
 
@@ -20,18 +20,18 @@ pub struct VirtQueue<L> {
     pub(super) next_used: u16,
     /// The first used entry that the driver does not know of.
     pub(super) published: u16,
-    /// `published` when the driver was last asked whether it wants an interrupt.
+    /// The value of `published` when the driver was last asked whether it wants an interrupt.
     pub(super) asked: u16,
-    /// Or'ed to a descriptor's flags, sends even the common case the way that knows of the record
-    /// of what is in flight; 0 without a record.
+    /// A mask that is or'ed to a descriptor's flags to send even the common case the way that keeps
+    /// the record of chains in flight; 0 without a record.
     pub(super) detour: u16,
     /// True if the driver was last told that it need not notify.
     pub(super) quiet: bool,
     /// True if there is neither VIRTIO_F_IN_ORDER nor a record.
     pub(super) plain: bool,
-    /// With VIRTIO_F_IN_ORDER, the chains completed last whose used entry is still to be written.
+    /// The chains completed last whose used entry is still to be written, with VIRTIO_F_IN_ORDER.
     unwritten: Option<Unwritten>,
-    /// The region where what is in flight is recorded, until the first burst makes it a record.
+    /// The region for the record of chains in flight, until the first burst makes it a record.
     pub(super) inflight: Option<Inflight>,
     /// The state that only a ring of this layout has.
     pub(super) layout: L,
@@ -48,7 +48,7 @@ struct Unwritten {
     head: u16,
 }
 
-/// The differences between the layouts.
+/// The layout of a virtqueue: the operations in which split and packed rings differ.
 pub trait Layout: Default + fmt::Debug {
     /// True if this is the packed layout.
     const PACKED: bool;
@@ -59,16 +59,17 @@ pub trait Layout: Default + fmt::Debug {
     /// can have.
     fn allows(size: u16) -> bool;
 
-    /// Checks that a queue of `size` descriptors can be there.
+    /// Checks that a queue of `size` descriptors can be in this state.
     ///
     /// # Errors
     /// [`RingError::Position`].
     fn check(state: QueueState, size: u16) -> Result<(), RingError>;
 
-    /// Goes on taking at `next_avail`.
+    /// Continues to take at `next_avail`.
     fn take_from(queue: &mut VirtQueue<Self>, next_avail: u16);
 
-    /// Finds the parts of the ring in host memory, and goes on with what the inflight region says.
+    /// Finds the parts of the ring in host memory, and continues from what the inflight region
+    /// says.
     ///
     /// # Errors
     /// [`RingError::Fault`].
@@ -83,7 +84,7 @@ pub trait Layout: Default + fmt::Debug {
     /// Records that a chain was completed, where there is a record.
     fn record_completed(&mut self, head: u16);
 
-    /// Returns whether there is a record of what is in flight.
+    /// Returns whether chains in flight are recorded.
     fn has_record(&self) -> bool;
 }
 
@@ -116,7 +117,7 @@ impl<L: Layout> VirtQueue<L> {
         Ok(queue)
     }
 
-    /// Goes on where another server of the queue stopped, as [`VirtQueue::position`] said.
+    /// Continues where another server of the queue stopped, as [`VirtQueue::position`] said.
     ///
     /// # Errors
     /// [`RingError::Position`].
@@ -157,7 +158,7 @@ impl<L: Layout> VirtQueue<L> {
         L::prefetch(self);
     }
 
-    /// Returns whether a burst under `pin` can begin without the ring being looked up.
+    /// Returns whether a burst under `pin` can begin without a new look-up of the ring.
     #[inline]
     pub fn is_resolved(&self, pin: &Pinned<'_>) -> bool {
         self.version == Some(pin.version())
@@ -228,7 +229,7 @@ impl<L: Layout> RingBurst<'_, '_, L> {
     }
 
     /// Leaves out the used entries of all of `chains`, from that at `at` on, if that is allowed;
-    /// true then.
+    /// returns whether it is.
     #[inline]
     pub(super) fn leave_out_all(&mut self, at: u16, chains: &[Chain]) -> bool {
         if self.queue.features.in_order

@@ -1,10 +1,10 @@
-//! Registers, structures and constants of "Virtual I/O Device (VIRTIO) Version 1.3", by section. No
-//! behaviour.
+//! This module lists registers, structures and constants of "Virtual I/O Device (VIRTIO) Version
+//! 1.3", by section. It has no behaviour.
 
 pub mod net;
 pub mod pci;
 
-/// Device status (2.1 Device Status Field).
+/// Bits of the device status (2.1 Device Status Field).
 pub mod status {
     /// The guest has found the device.
     pub const ACKNOWLEDGE: u8 = 1;

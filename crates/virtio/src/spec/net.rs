@@ -1,4 +1,4 @@
-//! Network device (5.1).
+//! This module lists the constants of the network device (5.1).
 
 /// Virtio device ID (5.1.1).
 pub const DEVICE_ID: u16 = 1;
@@ -7,7 +7,7 @@ pub const DEVICE_ID: u16 = 1;
 pub mod feature {
     /// The device takes frames whose checksum is still to be completed.
     pub const CSUM: u64 = 1 << 0;
-    /// The driver takes such frames.
+    /// The driver takes frames whose checksum is still to be completed.
     pub const GUEST_CSUM: u64 = 1 << 1;
     /// A control command changes which receive offloads are in force.
     pub const CTRL_GUEST_OFFLOADS: u64 = 1 << 2;
@@ -31,25 +31,26 @@ pub mod feature {
     pub const MRG_RXBUF: u64 = 1 << 15;
     /// The configuration's `status` is valid.
     pub const STATUS: u64 = 1 << 16;
-    /// There is a control queue.
+    /// The device has a control queue.
     pub const CTRL_VQ: u64 = 1 << 17;
-    /// Control commands for promiscuous and all-multicast mode and the MAC filter table.
+    /// The device has control commands for promiscuous and all-multicast mode and the MAC filter
+    /// table.
     pub const CTRL_RX: u64 = 1 << 18;
-    /// Control commands for the VLAN filter table.
+    /// The device has control commands for the VLAN filter table.
     pub const CTRL_VLAN: u64 = 1 << 19;
-    /// Control commands for the further receive modes.
+    /// The device has control commands for the further receive modes.
     pub const CTRL_RX_EXTRA: u64 = 1 << 20;
     /// The driver announces itself when asked.
     pub const GUEST_ANNOUNCE: u64 = 1 << 21;
-    /// Several queue pairs with automatic receive steering.
+    /// The device has several queue pairs with automatic receive steering.
     pub const MQ: u64 = 1 << 22;
     /// A control command sets the MAC address.
     pub const CTRL_MAC_ADDR: u64 = 1 << 23;
     /// Control commands read statistics (virtio 1.4).
     pub const DEVICE_STATS: u64 = 1 << 50;
-    /// Notification coalescing per queue.
+    /// The device coalesces notifications per queue.
     pub const VQ_NOTF_COAL: u64 = 1 << 52;
-    /// Notification coalescing.
+    /// The device coalesces notifications.
     pub const NOTF_COAL: u64 = 1 << 53;
     /// The driver takes unsegmented UDP over IPv4.
     pub const GUEST_USO4: u64 = 1 << 54;
@@ -61,7 +62,7 @@ pub mod feature {
     pub const HASH_REPORT: u64 = 1 << 57;
     /// The driver's `hdr_len` is exact.
     pub const GUEST_HDRLEN: u64 = 1 << 59;
-    /// Receive-side scaling.
+    /// The device has receive-side scaling.
     pub const RSS: u64 = 1 << 60;
     /// The configuration's `speed` and `duplex` are valid.
     pub const SPEED_DUPLEX: u64 = 1 << 63;
@@ -74,33 +75,33 @@ pub mod feature {
         GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN | GUEST_USO4 | GUEST_USO6;
 }
 
-/// `struct virtio_net_config` (5.1.4): offsets of its fields. The driver only reads them.
+/// Offsets of the fields of `struct virtio_net_config` (5.1.4). The driver only reads them.
 pub mod config {
-    /// Six bytes.
+    /// `mac`: six bytes.
     pub const MAC: usize = 0;
-    /// le16, bits in [`super::status`].
+    /// `status`: le16, bits in [`super::status`].
     pub const STATUS: usize = 6;
-    /// le16, 1 to 8000h.
+    /// `max_virtqueue_pairs`: le16, 1 to 8000h.
     pub const MAX_VIRTQUEUE_PAIRS: usize = 8;
-    /// le16, 68 to 65535, in bytes without the Ethernet header.
+    /// `mtu`: le16, 68 to 65535, in bytes without the Ethernet header.
     pub const MTU: usize = 10;
-    /// le32, in Mbit/s.
+    /// `speed`: le32, in Mbit/s.
     pub const SPEED: usize = 12;
-    /// u8, [`DUPLEX_FULL`].
+    /// `duplex`: u8, [`DUPLEX_FULL`].
     pub const DUPLEX: usize = 16;
-    /// u8, in bytes.
+    /// `rss_max_key_size`: u8, in bytes.
     pub const RSS_MAX_KEY_SIZE: usize = 17;
-    /// le16, in entries.
+    /// `rss_max_indirection_table_length`: le16, in entries.
     pub const RSS_MAX_INDIRECTION_TABLE_LENGTH: usize = 18;
-    /// le32.
+    /// `supported_hash_types`: le32.
     pub const SUPPORTED_HASH_TYPES: usize = 20;
-    /// le32.
+    /// `supported_tunnel_types`: le32.
     pub const SUPPORTED_TUNNEL_TYPES: usize = 24;
     /// Size of the structure.
     pub const SIZE: usize = 28;
 
-    /// Full duplex. (5.1.4.1 has full and half the wrong way round; 5.1.4 and all drivers have it
-    /// like this.)
+    /// Value of `duplex` for full duplex. (5.1.4.1 has full and half the wrong way round; 5.1.4 and
+    /// all drivers have it like this.)
     pub const DUPLEX_FULL: u8 = 1;
 }
 
@@ -112,17 +113,17 @@ pub mod status {
     pub const ANNOUNCE: u16 = 2;
 }
 
-/// `struct virtio_net_hdr` (5.1.6), which precedes each frame in a buffer: its sizes, and the
-/// fields after [`manifold_offload::NetHeader`], which knows the others. All are little-endian.
+/// Sizes of `struct virtio_net_hdr` (5.1.6), which precedes each frame in a buffer, and its fields
+/// after [`manifold_offload::NetHeader`], which knows the others. All are little-endian.
 pub mod header {
-    /// le16: how many buffers the frame is spread over.
+    /// `num_buffers`: le16, how many buffers the frame is spread over.
     pub const NUM_BUFFERS: usize = manifold_offload::spec::virtio::HEADER;
     /// Size of the structure without hash report and tunnel fields.
     pub const SIZE: usize = 12;
-    /// le32, with VIRTIO_NET_F_HASH_REPORT.
+    /// `hash_value`: le32, with VIRTIO_NET_F_HASH_REPORT.
     pub const HASH_VALUE: usize = 12;
-    /// le16, with VIRTIO_NET_F_HASH_REPORT: what the hash was made of (5.1.6.4.4). 0: nothing; n +
-    /// 1: bit n of [`super::hash_type`].
+    /// `hash_report`: le16, with VIRTIO_NET_F_HASH_REPORT, what the hash was made of (5.1.6.4.4).
+    /// 0: nothing; n + 1: bit n of [`super::hash_type`].
     pub const HASH_REPORT: usize = 16;
     /// Size of the structure with VIRTIO_NET_F_HASH_REPORT.
     pub const SIZE_HASH: usize = 20;
@@ -130,27 +131,27 @@ pub mod header {
 
 pub use manifold_offload::spec::hash_type;
 
-/// Control queue (5.1.6.5): `class` and `command` bytes, then data; the device answers one byte
-/// and, for some commands, a result.
+/// Numbers of the control queue (5.1.6.5), whose commands are `class` and `command` bytes, then
+/// data; the device answers one byte and, for some commands, a result.
 pub mod ctrl {
-    /// Answer: done.
+    /// Answer: the command was carried out.
     pub const OK: u8 = 0;
-    /// Answer: refused.
+    /// Answer: the command was refused.
     pub const ERR: u8 = 1;
 
     /// Class: receive modes (5.1.6.5.1). Data of every command: one byte, 0 or 1.
     pub const RX: u8 = 0;
-    /// Receive everything.
+    /// The function receives everything.
     pub const RX_PROMISC: u8 = 0;
-    /// Receive every multicast frame.
+    /// The function receives every multicast frame.
     pub const RX_ALLMULTI: u8 = 1;
-    /// Receive every unicast frame.
+    /// The function receives every unicast frame.
     pub const RX_ALLUNI: u8 = 2;
-    /// Receive no multicast frame.
+    /// The function receives no multicast frame.
     pub const RX_NOMULTI: u8 = 3;
-    /// Receive no unicast frame.
+    /// The function receives no unicast frame.
     pub const RX_NOUNI: u8 = 4;
-    /// Receive no broadcast frame.
+    /// The function receives no broadcast frame.
     pub const RX_NOBCAST: u8 = 5;
 
     /// Class: MAC address filtering (5.1.6.5.2).
@@ -158,14 +159,14 @@ pub mod ctrl {
     /// Data: `struct virtio_net_ctrl_mac` twice, unicast then multicast: le32 count, then count
     /// addresses.
     pub const MAC_TABLE_SET: u8 = 0;
-    /// Data: the address.
+    /// Data: the MAC address.
     pub const MAC_ADDR_SET: u8 = 1;
 
     /// Class: VLAN filtering (5.1.6.5.3). Data of both commands: le16 VLAN identifier.
     pub const VLAN: u8 = 2;
-    /// Adds to the table.
+    /// Command: the identifier is added to the table.
     pub const VLAN_ADD: u8 = 0;
-    /// Removes from the table.
+    /// Command: the identifier is removed from the table.
     pub const VLAN_DEL: u8 = 1;
 
     /// Class: gratuitous packets (5.1.6.5.4).

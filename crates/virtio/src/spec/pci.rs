@@ -1,8 +1,8 @@
-//! Virtio over PCI (4.1).
+//! This module lists the constants of virtio over PCI (4.1).
 
 /// Vendor ID of every virtio device (4.1.2.1).
 pub const VENDOR_ID: u16 = 0x1af4;
-/// A non-transitional device's PCI Device ID is this plus its virtio device ID (4.1.2.1).
+/// Sum of this and the virtio device ID: a non-transitional device's PCI Device ID (4.1.2.1).
 pub const DEVICE_ID_BASE: u16 = 0x1040;
 /// Lowest PCI Revision ID of a non-transitional device (4.1.2.1).
 pub const REVISION: u8 = 1;
@@ -12,7 +12,8 @@ pub const SUBSYSTEM_ID_MIN: u16 = 0x40;
 /// Value of a vector register that maps to no vector (4.1.5.1.2).
 pub const NO_VECTOR: u16 = 0xffff;
 
-/// `struct virtio_pci_cap` (4.1.4). Offsets from the start of the capability, `cap_vndr` at 0.
+/// Offsets of the fields of `struct virtio_pci_cap` (4.1.4), from the start of the capability;
+/// `cap_vndr` is at 0.
 pub mod cap {
     /// `cap_len`, u8.
     pub const LEN: u8 = 2;
@@ -43,54 +44,54 @@ pub mod cap {
     pub const PCI_CFG: u8 = 5;
 }
 
-/// `struct virtio_pci_common_cfg` (4.1.4.3): offsets of its fields. 64-bit fields are two 32-bit
+/// Offsets of the fields of `struct virtio_pci_common_cfg` (4.1.4.3). 64-bit fields are two 32-bit
 /// ones, low half first.
 pub mod common {
-    /// le32, read-write.
+    /// `device_feature_select`: le32, read-write.
     pub const DEVICE_FEATURE_SELECT: u8 = 0x00;
-    /// le32, read-only.
+    /// `device_feature`: le32, read-only.
     pub const DEVICE_FEATURE: u8 = 0x04;
-    /// le32, read-write.
+    /// `driver_feature_select`: le32, read-write.
     pub const DRIVER_FEATURE_SELECT: u8 = 0x08;
-    /// le32, read-write.
+    /// `driver_feature`: le32, read-write.
     pub const DRIVER_FEATURE: u8 = 0x0c;
-    /// le16, read-write.
+    /// `config_msix_vector`: le16, read-write.
     pub const CONFIG_MSIX_VECTOR: u8 = 0x10;
-    /// le16, read-only.
+    /// `num_queues`: le16, read-only.
     pub const NUM_QUEUES: u8 = 0x12;
-    /// u8, read-write.
+    /// `device_status`: u8, read-write.
     pub const DEVICE_STATUS: u8 = 0x14;
-    /// u8, read-only.
+    /// `config_generation`: u8, read-only.
     pub const CONFIG_GENERATION: u8 = 0x15;
-    /// le16, read-write.
+    /// `queue_select`: le16, read-write.
     pub const QUEUE_SELECT: u8 = 0x16;
-    /// le16, read-write.
+    /// `queue_size`: le16, read-write.
     pub const QUEUE_SIZE: u8 = 0x18;
-    /// le16, read-write.
+    /// `queue_msix_vector`: le16, read-write.
     pub const QUEUE_MSIX_VECTOR: u8 = 0x1a;
-    /// le16, read-write.
+    /// `queue_enable`: le16, read-write.
     pub const QUEUE_ENABLE: u8 = 0x1c;
-    /// le16, read-only.
+    /// `queue_notify_off`: le16, read-only.
     pub const QUEUE_NOTIFY_OFF: u8 = 0x1e;
-    /// le64, read-write.
+    /// `queue_desc`: le64, read-write.
     pub const QUEUE_DESC: u8 = 0x20;
-    /// le64, read-write.
+    /// `queue_driver`: le64, read-write.
     pub const QUEUE_DRIVER: u8 = 0x28;
-    /// le64, read-write.
+    /// `queue_device`: le64, read-write.
     pub const QUEUE_DEVICE: u8 = 0x30;
-    /// le16, read-only. Named `queue_notify_data` before version 1.3.
+    /// `queue_notif_config_data` (`queue_notify_data` before version 1.3): le16, read-only.
     pub const QUEUE_NOTIF_CONFIG_DATA: u8 = 0x38;
-    /// le16, read-write.
+    /// `queue_reset`: le16, read-write.
     pub const QUEUE_RESET: u8 = 0x3a;
-    /// le16, read-only.
+    /// `admin_queue_index`: le16, read-only.
     pub const ADMIN_QUEUE_INDEX: u8 = 0x3c;
-    /// le16, read-only.
+    /// `admin_queue_num`: le16, read-only.
     pub const ADMIN_QUEUE_NUM: u8 = 0x3e;
     /// Size of the structure.
     pub const SIZE: u8 = 0x40;
 }
 
-/// ISR status (4.1.4.5): reading clears it.
+/// Bits of the ISR status (4.1.4.5), which reading clears.
 pub mod isr {
     /// A queue has used buffers.
     pub const QUEUE: u8 = 1;

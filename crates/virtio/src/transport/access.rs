@@ -1,4 +1,4 @@
-//! Accesses of any size and alignment to registers of fixed size and place.
+//! This module maps accesses of any size and alignment to registers of fixed size and place.
 //!
 //! Drivers access each register as a whole (4.1.3.1); a hostile one does not. A read returns the
 //! bytes as if the registers were memory. A write reaches every register it touches, in ascending
@@ -27,7 +27,7 @@ impl Register {
         self.overlap(start, len).next().is_some()
     }
 
-    /// Puts the register's `value` where a read of `data` from `start` wants it.
+    /// Copies the part of the register's `value` that a read of `data` from `start` covers.
     pub(super) fn read(self, value: u32, start: u64, data: &mut [u8]) {
         let bytes = value.to_le_bytes();
         for (byte, within) in self.overlap(start, data.len()) {

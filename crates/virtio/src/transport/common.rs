@@ -1,4 +1,5 @@
-//! The common configuration structure (4.1.4.3): what each register reads and what writing it does.
+//! This module is the common configuration structure (4.1.4.3): what each register reads and what
+//! writing it does.
 
 use super::access::Register;
 use super::{VirtioDevice, VirtioPci};
@@ -7,7 +8,7 @@ use crate::spec::pci::{NO_VECTOR, common as reg};
 /// Size of the structure in bytes.
 pub(super) const SIZE: u64 = reg::SIZE as u64;
 
-// The upper halves of the 64-bit registers.
+// These are the upper halves of the 64-bit registers.
 const QUEUE_DESC_HIGH: u8 = reg::QUEUE_DESC + 4;
 const QUEUE_DRIVER_HIGH: u8 = reg::QUEUE_DRIVER + 4;
 const QUEUE_DEVICE_HIGH: u8 = reg::QUEUE_DEVICE + 4;
@@ -39,7 +40,8 @@ const REGISTERS: [Register; 22] = [
     register(QUEUE_DEVICE_HIGH, 4),
     register(reg::QUEUE_NOTIF_CONFIG_DATA, 2),
     register(reg::QUEUE_RESET, 2),
-    // admin_queue_index and admin_queue_num, both zero: VIRTIO_F_ADMIN_VQ is not offered.
+    // The registers admin_queue_index and admin_queue_num are both zero: VIRTIO_F_ADMIN_VQ is not
+    // offered.
     register(reg::ADMIN_QUEUE_INDEX, 4),
 ];
 
@@ -94,8 +96,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
-    /// Reads a register of the selected queue. Of a queue that does not exist all read zero, but
-    /// the vector.
+    /// Reads a register of the selected queue. If the queue does not exist, all but the vector read
+    /// zero.
     fn read_queue_register(&self, offset: u8) -> u32 {
         let index = self.selectors.queue;
         let Some(queue) = self.queue(index) else {
@@ -142,7 +144,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
     }
 
     /// Writes `driver_feature`. The upper selectors exist so that a driver which accepts features
-    /// that were not offered is found out.
+    /// that were not offered is detected.
     fn write_driver_feature(&mut self, value: u32) {
         let select = usize::try_from(self.selectors.driver_feature).unwrap_or(usize::MAX);
         if !self.features_ok()
@@ -152,7 +154,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
-    /// Writes a queue's address, unless it is enabled: the place of its rings is fixed then.
+    /// Writes a queue's address, unless the queue is enabled: the place of its rings is fixed then.
     fn write_queue_address(&mut self, offset: u8, value: u32) {
         let Some(queue) = self.queue_mut(self.selectors.queue).filter(|queue| !queue.enabled)
         else {

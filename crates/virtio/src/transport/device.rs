@@ -1,18 +1,18 @@
-//! This is the seam between the virtio-pci registers and a device.
+//! This module is the interface between the virtio-pci registers and a device.
 
 use super::{QueueError, QueueSetup, QueueState};
 
 /// The properties of a virtio device that no state changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceFacts {
-    /// The virtio device ID (5).
+    /// The virtio device ID (section 5).
     pub device_id: u16,
     /// The PCI class code, 24 bits.
     pub class_code: u32,
-    /// The most queues the driver can have (`num_queues`), whatever is negotiated. At most 1,024:
-    /// the notification area has room for no more.
+    /// The largest number of queues the driver can have (`num_queues`), whatever is negotiated. It
+    /// is at most 1,024: the notification area has room for no more.
     pub queues: u16,
-    /// Bytes of device-specific configuration.
+    /// Size of the device-specific configuration in bytes.
     pub config_size: u16,
 }
 
@@ -28,8 +28,8 @@ pub trait VirtioDevice: Send {
     /// Returns the features offered. They may change, but only while the device is reset.
     fn features(&self) -> u64;
 
-    /// Checks a subset of the offered features. A message says what is wrong; FEATURES_OK is
-    /// refused then.
+    /// Checks a subset of the offered features. FEATURES_OK is refused with the message that says
+    /// what is wrong.
     ///
     /// # Errors
     /// When a feature lacks one that it requires, or the device cannot work without one that is
@@ -43,7 +43,7 @@ pub trait VirtioDevice: Send {
     /// configuration.
     fn read_config(&self, config: &mut [u8]);
 
-    /// Makes the device live with these features (DRIVER_OK was set). Queues start next.
+    /// Makes the device live with these features, after DRIVER_OK was set. Its queues start next.
     fn activate(&mut self, features: u64);
 
     /// Begins to serve a queue.
@@ -59,6 +59,6 @@ pub trait VirtioDevice: Send {
     /// Tells that the driver made buffers available in a started queue.
     fn notify(&mut self, index: u16);
 
-    /// Goes back to the state after power-on. All queues are stopped already.
+    /// Returns to the state after power-on. All queues are stopped already.
     fn reset(&mut self);
 }

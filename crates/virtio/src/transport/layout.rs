@@ -1,4 +1,5 @@
-//! This module says where a virtio function's structures are, and makes the PCI side that says so.
+//! This module says where a virtio function's structures are, and makes the PCI capabilities that
+//! point to them.
 //!
 //! ```text
 //!   BAR0 (16 KiB)                          BAR2 (8 KiB)
@@ -13,11 +14,11 @@ use manifold_pci::{BarSpec, FunctionSpec, Identity, MsixSpec, VendorCapability};
 use super::DeviceFacts;
 use crate::spec::pci::{self, cap};
 
-/// BAR of the virtio structures.
+/// Number of the BAR of the virtio structures.
 pub const BAR: u8 = 0;
 /// Size of [`BAR`] in bytes.
 pub const BAR_SIZE: u64 = 0x4000;
-/// BAR of the MSI-X table and pending bit array.
+/// Number of the BAR of the MSI-X table and pending bit array.
 pub const MSIX_BAR: u8 = 2;
 /// Size of [`MSIX_BAR`] in bytes.
 pub const MSIX_BAR_SIZE: u64 = 0x2000;
@@ -26,21 +27,21 @@ pub const MSIX_PBA: u32 = 0x1000;
 
 /// Offset of the common configuration in [`BAR`].
 pub const COMMON: u64 = 0x0000;
-/// Offset of the ISR status.
+/// Offset of the ISR status in [`BAR`].
 pub const ISR: u64 = 0x1000;
-/// Offset of the device-specific configuration.
+/// Offset of the device-specific configuration in [`BAR`].
 pub const DEVICE: u64 = 0x2000;
-/// Offset of the notification area.
+/// Offset of the notification area in [`BAR`].
 pub const NOTIFY: u64 = 0x3000;
-/// Bytes from one queue's doorbell to the next (`notify_off_multiplier`); `queue_notify_off` is the
-/// queue's number.
+/// Distance in bytes from one queue's doorbell to the next (`notify_off_multiplier`);
+/// `queue_notify_off` is the queue's number.
 pub const NOTIFY_MULTIPLIER: u32 = 4;
-/// Bytes of the notification area.
+/// Size of the notification area in bytes.
 pub const NOTIFY_SIZE: u64 = 0x1000;
 
 /// PCI Subsystem ID of all functions.
 const SUBSYSTEM_ID: u16 = 0x1100;
-/// The only event that is no queue's: a configuration change.
+/// Number of vectors that are no queue's: one, for configuration changes.
 const CONFIG_VECTORS: u16 = 1;
 
 /// Index of the capability of type [`cap::PCI_CFG`] in [`FunctionSpec::vendor`].
@@ -111,8 +112,8 @@ fn structure(cfg_type: u8, offset: u64, length: u64, more: &[u8]) -> VendorCapab
     VendorCapability { body, writable }
 }
 
-/// Returns a `struct virtio_pci_cfg_cap` (4.1.4.9), of which bar, offset, length and data are the
-/// driver's.
+/// Returns a `struct virtio_pci_cfg_cap` (4.1.4.9), of which the driver writes bar, offset, length
+/// and data.
 fn pci_cfg() -> VendorCapability {
     let mut capability = structure(cap::PCI_CFG, 0, 0, &[0; 4]);
     for (offset, mask) in (2u8..).zip(&mut capability.writable) {

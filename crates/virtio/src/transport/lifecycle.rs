@@ -1,4 +1,5 @@
-//! Device status (2.1), feature negotiation (2.2) and which queues run (2.6).
+//! This module holds the device status (2.1), negotiates features (2.2) and decides which queues
+//! run (2.6).
 
 use super::common::Selectors;
 use super::{QueueInfo, QueueSetup, QueueState, VirtioDevice, VirtioPci};
@@ -15,7 +16,7 @@ pub(super) struct Queue {
     pub(super) driver: u64,
     pub(super) device: u64,
     running: bool,
-    /// The place to go on, if the queue ran before and was not reset since.
+    /// The place to continue, if the queue ran before and was not reset since.
     resume: Option<QueueState>,
 }
 
@@ -25,7 +26,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
     }
 
     /// Writes the device status. Zero resets the device; otherwise bits can only be added (2.1.1),
-    /// and only those that are the driver's.
+    /// and only bits that belong to the driver.
     pub(super) fn write_status(&mut self, value: u8) {
         if value == 0 {
             self.reset_device();
@@ -36,7 +37,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
             match self.negotiated() {
                 Ok(features) => self.features = features,
                 Err(reason) => {
-                    tracing::debug!(features = ?self.driver_features, reason, "FEATURES_OK refused");
+                    let features = self.driver_features;
+                    tracing::debug!(?features, reason, "FEATURES_OK refused");
                     added &= !status::FEATURES_OK;
                 }
             }
@@ -65,7 +67,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         Ok(features)
     }
 
-    /// Goes back to status 0: all queues stopped, all registers as after power-on (2.4.1).
+    /// Returns to status 0: all queues stopped, all registers as after power-on (2.4.1).
     pub(super) fn reset_device(&mut self) {
         for index in 0..self.facts.queues {
             self.stop_queue(index);
@@ -77,7 +79,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         self.driver_features = [0; 4];
         self.features = 0;
         self.device.reset();
-        // Last, so that whoever reads status 0 finds the rest done.
+        // The status is reset last, so that whoever reads status 0 finds the rest done.
         self.shared.reset();
     }
 
@@ -118,7 +120,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
-    /// Enables a queue; before FEATURES_OK nobody knows what it is.
+    /// Enables a queue; before FEATURES_OK nobody knows what the queue is.
     pub(super) fn enable_queue(&mut self, index: u16) {
         if !self.features_ok() {
             return;

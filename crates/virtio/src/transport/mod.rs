@@ -1,12 +1,12 @@
-//! Virtio over PCI, modern devices only (4.1): the register file of a function, and the life of its
-//! queues.
+//! This module is virtio over PCI, for modern devices only (4.1): the register file of a function,
+//! and the life of its queues.
 //!
 //! ```text
-//!   driver's write to BAR0 ----> common.rs (registers) --+--> lifecycle.rs --start/stop--> VirtioDevice
-//!   or through configuration     pci_cfg.rs              |    (which queues run)              |
-//!                                                        `--> doorbell ------notify-----------'
+//!   driver's write to BAR0 --> common.rs (registers) -+-> lifecycle.rs -start/stop-> VirtioDevice
+//!   or through configuration   pci_cfg.rs             |   (which queues run)             |
+//!                                                     `-> doorbell ------notify----------'
 //!
-//!   a queue's worker ---QueueEvents---> shared_status.rs (status, ISR, vectors: atomics) ---> MSI-X
+//!   a queue's worker --QueueEvents--> shared_status.rs (status, ISR, vectors: atomics) --> MSI-X
 //! ```
 //!
 //! [`VirtioPci`] knows nothing of networks, and a [`VirtioDevice`] nothing of registers. All
@@ -43,7 +43,7 @@ pub struct VirtioPci<D> {
     selectors: Selectors,
     /// Values that the driver wrote to `driver_feature`, by `driver_feature_select`.
     driver_features: [u32; 4],
-    /// Negotiated features: zero until FEATURES_OK.
+    /// The negotiated features; zero before FEATURES_OK.
     features: u64,
     queues: Vec<Queue>,
     pci_cfg: PciCfg,
@@ -59,7 +59,7 @@ struct ConfigView {
     now: Vec<u8>,
 }
 
-/// A queue's registers, for those who look at a function from outside.
+/// The registers of a queue, for those who look at a function from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueInfo {
     /// The queue's number.
@@ -72,7 +72,7 @@ pub struct QueueInfo {
     pub running: bool,
 }
 
-/// A device's state, for those who look at a function from outside.
+/// The state of a device, for those who look at a function from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceState {
     /// The device status register (2.1).
@@ -81,7 +81,7 @@ pub struct DeviceState {
     pub features: u64,
     /// The queues that exist with these features.
     pub queues: Vec<QueueInfo>,
-    /// Why the device needs a reset, if it does.
+    /// The reason why the device needs a reset, if it does.
     pub failure: Option<String>,
 }
 
@@ -204,8 +204,8 @@ impl<D: VirtioDevice> DeviceModel for VirtioPci<D> {
         self.bus_master = false;
     }
 
-    /// Stops the queues where they are, or lets them go on. So that no queue is found using memory
-    /// that it may not: tell the device of `false` before its DMA domain, and of `true` after it.
+    /// Stops the queues where they are, or lets them continue. So that no queue uses memory that it
+    /// may not, tell the device of `false` before its DMA domain, and of `true` after it.
     fn bus_master_changed(&mut self, on: bool) {
         self.bus_master = on;
         self.update_queues();

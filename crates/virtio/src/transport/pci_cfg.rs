@@ -1,4 +1,5 @@
-//! VIRTIO_PCI_CAP_PCI_CFG: the structures of a BAR reached through configuration space (4.1.4.9).
+//! This module is VIRTIO_PCI_CAP_PCI_CFG: it reaches the structures of a BAR through configuration
+//! space (4.1.4.9).
 
 use crate::spec::pci::cap;
 
@@ -15,7 +16,7 @@ pub(super) fn is_writable(offset: u8) -> bool {
 pub(super) struct Target {
     pub(super) bar: u8,
     pub(super) offset: u64,
-    /// 1, 2 or 4.
+    /// Length of the access in bytes: 1, 2 or 4.
     pub(super) len: usize,
 }
 
@@ -31,7 +32,7 @@ impl PciCfg {
     }
 
     /// Stores a write at `offset` (counted from the capability's ID byte). Returns what is to be
-    /// written where, when it touched the data.
+    /// written and where, if the write touched the data.
     pub(super) fn write(&mut self, offset: u8, data: &[u8]) -> Option<(Target, [u8; 4])> {
         let mut touched = false;
         for (at, byte) in (usize::from(offset)..).zip(data) {
@@ -45,8 +46,8 @@ impl PciCfg {
         self.target().filter(|_| touched).map(|target| (target, self.data()))
     }
 
-    /// Returns where a read of `len` bytes at `offset` is to be answered from; `None` when it does
-    /// not read the data, or does not point anywhere.
+    /// Returns where to read for an answer to a read of `len` bytes at `offset`; `None` when it
+    /// does not read the data, or the capability does not point anywhere.
     pub(super) fn reads(&self, offset: u8, len: usize) -> Option<Target> {
         let start = usize::from(offset);
         self.target().filter(|_| start >= DATA && start + len <= SIZE)
@@ -65,7 +66,7 @@ impl PciCfg {
     fn target(&self) -> Option<Target> {
         let len = self.word(cap::LENGTH);
         let offset = self.word(cap::OFFSET);
-        // Anything but an aligned access of 1, 2 or 4 bytes is for the driver not to ask
+        // The driver must not ask for anything but an aligned access of 1, 2 or 4 bytes
         // (4.1.4.9.2).
         if !matches!(len, 1 | 2 | 4) || !offset.is_multiple_of(len) {
             return None;

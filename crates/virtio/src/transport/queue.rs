@@ -17,10 +17,10 @@ pub struct QueueSetup {
     pub addresses: QueueAddresses,
     /// All feature bits the driver accepted, as masks of [`crate::spec`].
     pub features: u64,
-    /// The place to go on after the queue was stopped without being reset; `None` for the
+    /// The place to continue after the queue was stopped without being reset; `None` for the
     /// beginning.
     pub resume: Option<QueueState>,
-    /// The way back to the driver. Valid until the queue is stopped.
+    /// The way back to the driver, valid until the queue is stopped.
     pub events: Arc<dyn QueueEvents>,
 }
 
@@ -47,12 +47,12 @@ impl fmt::Debug for QueueSetup {
     }
 }
 
-/// From a queue to its driver. Callable from any thread; neither method takes a lock that is held
-/// while a queue is stopped, so a worker may call them at any time before
+/// The way from a queue to its driver, callable from any thread. Neither method takes a lock that
+/// is held while a queue is stopped, so a worker may call them at any time before
 /// [`VirtioDevice::stop_queue`](super::VirtioDevice::stop_queue) has returned.
 pub trait QueueEvents: Send + Sync {
     /// Tells the driver that buffers were used (2.3: used buffer notification), through the vector
-    /// the driver chose for the queue. Whether it wants to know is the ring's business.
+    /// the driver chose for the queue. The ring decides whether the driver wants to know.
     fn interrupt(&self);
 
     /// Says that the queue broke the rules and is not served any more: the device needs a reset
@@ -60,7 +60,7 @@ pub trait QueueEvents: Send + Sync {
     fn fail(&self, reason: &dyn fmt::Display);
 }
 
-/// Why a queue could not be started. The device then needs a reset.
+/// The reason why a queue could not be started. The device then needs a reset.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
     /// The driver's rings are not usable.

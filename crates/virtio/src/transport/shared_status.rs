@@ -1,6 +1,6 @@
 //! This module holds what both the registers and the queues' workers touch: device status, ISR
-//! status and interrupt vectors. Atomics only, so that a worker can raise an interrupt or give up
-//! on a queue while another thread, holding the device, waits for that worker to stop.
+//! status and interrupt vectors. It consists of atomics, so that a worker can raise an interrupt or
+//! give up on a queue while another thread, holding the device, waits for that worker to stop.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use super::QueueEvents;
 use crate::spec::pci::{NO_VECTOR, isr};
 use crate::spec::status;
 
-/// Device status in the low byte, the number of resets above it: a worker's verdict on a queue of
-/// an earlier life cannot hit the present one.
+/// Unit of the number of resets, which is above the device status in the low byte: a worker's
+/// verdict on a queue of an earlier life cannot hit the present one.
 const EPOCH: u64 = 1 << 8;
 
 pub(super) struct SharedStatus {
@@ -24,7 +24,7 @@ pub(super) struct SharedStatus {
     config_vector: AtomicU16,
     queue_vectors: Box<[AtomicU16]>,
     vectors: Box<[Vector]>,
-    /// Why the device needs a reset. Never held while calling anything.
+    /// The reason why the device needs a reset. The lock is never held while calling anything.
     failure: Mutex<Option<String>>,
 }
 
@@ -51,7 +51,7 @@ impl SharedStatus {
 
     /// Sets everything to what it is after power-on. All queues are stopped.
     pub(super) fn reset(&self) {
-        // Only DEVICE_NEEDS_RESET can be added meanwhile, and it is lost with the rest.
+        // Nothing but DEVICE_NEEDS_RESET can be added meanwhile, and it is lost with the rest.
         let epoch = self.state.load(Ordering::Acquire) & !(EPOCH - 1);
         self.state.store(epoch.wrapping_add(EPOCH), Ordering::Release);
         self.isr.store(0, Ordering::Release);
@@ -111,7 +111,7 @@ impl SharedStatus {
         }
     }
 
-    /// Returns what a queue that starts now reports to.
+    /// Returns the [`QueueEvents`] of a queue that starts now.
     pub(super) fn queue_events(self: &Arc<Self>, queue: u16) -> Arc<dyn QueueEvents> {
         let epoch = self.state.load(Ordering::Acquire) & !(EPOCH - 1);
         Arc::new(QueueReporter { shared: Arc::clone(self), queue, epoch })
@@ -124,7 +124,7 @@ impl SharedStatus {
                 .then_some(state | needs_reset)
         });
         if first.is_ok() {
-            // A guest can get here as often as it likes: no louder than debug.
+            // A guest can get here as often as it likes, so this is no louder than debug.
             tracing::debug!(function = %self.name, queue, %reason, "device needs a reset");
             *self.failure.lock() = Some(format!("queue {queue}: {reason}"));
             self.notify_config();
@@ -142,7 +142,7 @@ struct QueueReporter {
 impl QueueEvents for QueueReporter {
     fn interrupt(&self) {
         let shared = &*self.shared;
-        // With MSI-X nobody reads the ISR status, so the bit stays set and costs a load of a line
+        // Nobody reads the ISR status with MSI-X, so the bit stays set and costs a load of a line
         // that is not written.
         if shared.isr.load(Ordering::Relaxed) & isr::QUEUE == 0 {
             shared.isr.fetch_or(isr::QUEUE, Ordering::AcqRel);

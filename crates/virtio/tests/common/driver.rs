@@ -1,4 +1,5 @@
-//! The driver's steps, in the order in which Linux's virtio_pci_modern and virtio_net take them.
+//! This module takes the driver's steps in the order in which Linux's virtio_pci_modern and
+//! virtio_net take them.
 
 use manifold_virtio::spec::net::ctrl;
 use manifold_virtio::spec::pci::common;
@@ -10,7 +11,7 @@ use manifold_virtio::ring::QueueAddresses;
 
 use super::{Memory, Rig};
 
-/// Reset, acknowledge, negotiate; true when the device keeps FEATURES_OK.
+/// Resets, acknowledges and negotiates; returns whether the device keeps FEATURES_OK.
 pub fn drive_to_features_ok(rig: &mut Rig, features: u64) -> bool {
     rig.write8(common::DEVICE_STATUS, 0);
     assert_eq!(rig.status(), 0, "reset is done at once");
@@ -41,7 +42,8 @@ impl QueueMemory {
         QueueMemory { size, descriptors, available, used }
     }
 
-    /// vp_active_vq: select, size, addresses. The queue is not enabled yet.
+    /// Configures the queue as vp_active_vq does: select, size, addresses. The queue is not enabled
+    /// yet.
     pub fn configure(&self, rig: &mut Rig, index: u16) {
         rig.select(index);
         rig.write16(common::QUEUE_SIZE, self.size);
@@ -69,7 +71,7 @@ impl QueueMemory {
         self.ring(memory).used_index(memory)
     }
 
-    /// Head and written length of the used element of this number.
+    /// Returns head and written length of the used element of this number.
     pub fn used_element(&self, memory: &Memory, number: u16) -> (u32, u32) {
         self.ring(memory).used_element(memory, number)
     }
@@ -102,20 +104,20 @@ impl Control {
         Control { queue, index, buffer, indirect: false, event_index: false }
     }
 
-    /// That of a driver which has none.
+    /// Returns the control queue of a driver which has none.
     pub fn nowhere() -> Self {
         let queue = QueueMemory { size: 0, descriptors: 0, available: 0, used: 0 };
         Control { queue, index: 0, buffer: 0, indirect: false, event_index: false }
     }
 
-    /// virtnet_send_command: header, data, acknowledgement, one descriptor each. Returns the
-    /// acknowledgement, or `None` when the device used nothing.
+    /// Sends a command as virtnet_send_command does: header, data, acknowledgement, one descriptor
+    /// each. Returns the acknowledgement, or `None` when the device used nothing.
     pub fn send(&self, rig: &mut Rig, class: u8, command: u8, data: &[u8]) -> Option<u8> {
         self.request(rig, class, command, data, 0).map(|(ack, _)| ack)
     }
 
-    /// virtnet_send_command_reply: the same with a buffer of `room` bytes for a result. Returns
-    /// what of it was written.
+    /// Sends a command as virtnet_send_command_reply does, with a buffer of `room` bytes for a
+    /// result. Returns what of it was written.
     pub fn request(
         &self,
         rig: &mut Rig,
@@ -147,7 +149,8 @@ impl Control {
         self.buffer + BUFFER_SIZE - 1
     }
 
-    /// Where results go: the second half of the buffer, which only the longest commands reach.
+    /// Returns where results go: the second half of the buffer, which only the longest commands
+    /// reach.
     pub fn result(&self) -> u64 {
         self.buffer + BUFFER_SIZE / 2
     }
@@ -164,7 +167,7 @@ impl Control {
         memory.write(self.buffer + 2, data);
         memory.write(self.ack(), &[0xee]);
         if self.event_index {
-            // Interrupt for the next used element.
+            // The driver wants an interrupt for the next used element.
             self.queue.ring(memory).set_used_event(memory, self.queue.used_index(memory));
         }
         let mut entries = vec![(self.buffer, 2, 0)];
@@ -195,7 +198,7 @@ impl Control {
         self.queue.offer(memory, 0);
     }
 
-    /// A command that must succeed.
+    /// Sends a command that must succeed.
     pub fn ok(&self, rig: &mut Rig, class: u8, command: u8, data: &[u8]) {
         assert_eq!(
             self.send(rig, class, command, data),
@@ -204,7 +207,7 @@ impl Control {
         );
     }
 
-    /// A command that must be refused.
+    /// Sends a command that must be refused.
     pub fn refused(&self, rig: &mut Rig, class: u8, command: u8, data: &[u8]) {
         assert_eq!(
             self.send(rig, class, command, data),
@@ -213,7 +216,7 @@ impl Control {
         );
     }
 
-    /// A command that must succeed, with a result of at most `room` bytes.
+    /// Sends a command that must succeed, with a result of at most `room` bytes.
     pub fn get(&self, rig: &mut Rig, class: u8, command: u8, data: &[u8], room: u32) -> Vec<u8> {
         let (ack, result) = self.request(rig, class, command, data, room).unwrap();
         assert_eq!(ack, ctrl::OK, "{class}.{command} {data:02x?}");

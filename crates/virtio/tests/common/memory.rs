@@ -1,15 +1,15 @@
-//! Guest memory.
+//! This module is the guest's memory.
 
 use std::sync::Arc;
 
 use manifold_dma::{Domain, Permissions};
 use manifold_testing::GuestMemory;
 
-/// Where the guest's memory is for the device: not at zero, so that an address left unset finds
+/// Address of the guest's memory for the device: not zero, so that an address left unset finds
 /// nothing.
 pub const BASE: u64 = 0x1_0000_0000;
 pub const SIZE: u64 = 1 << 20;
-/// Memory that the device can only read follows.
+/// Address of memory that the device can only read.
 pub const READ_ONLY: u64 = BASE + SIZE;
 pub const READ_ONLY_SIZE: u64 = 0x1000;
 
@@ -28,7 +28,7 @@ impl Memory {
         Memory { file: Arc::new(file), next: BASE }
     }
 
-    /// Fresh memory, page aligned.
+    /// Allocates fresh memory, page aligned.
     pub fn allocate(&mut self, size: u64) -> u64 {
         let address = self.next;
         self.next += size.next_multiple_of(0x1000);

@@ -1,5 +1,6 @@
-//! A network device in a rig: guest memory in a memfd, a host that keeps book of what it is told,
-//! and a driver that knows the device only through its registers, capabilities and memory.
+//! This module puts a network device in a rig: guest memory in a memfd, a host that keeps book of
+//! what it is told, and a driver that knows the device only through its registers, capabilities and
+//! memory.
 
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test program uses a part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
@@ -24,7 +25,7 @@ pub use memory::Memory;
 
 pub const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
-/// What the device told its host.
+/// An event that the device told its host of.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
     Start(u16, Role),
@@ -36,13 +37,13 @@ pub enum Told {
     Coalescing(u16, Coalescing),
 }
 
-/// What a host that believes what it is told holds for true.
+/// The state that a host believes in after all it was told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
     pub filters: Filters,
     pub steering: Steering,
     pub offloads: u64,
-    /// Of each queue that runs.
+    /// The coalescing of each queue that runs.
     pub coalescing: BTreeMap<u16, Coalescing>,
 }
 
@@ -77,7 +78,7 @@ impl View {
     }
 }
 
-/// A host that serves nothing and remembers everything. Panics where the device breaks the
+/// A host that serves nothing and remembers everything. It panics where the device breaks the
 /// contract.
 #[derive(Default)]
 pub struct Host {
@@ -85,9 +86,9 @@ pub struct Host {
     view: Mutex<View>,
     running: Mutex<BTreeMap<u16, QueueSetup>>,
     pub refuse: Mutex<bool>,
-    /// Called when anything that holds for the function changes.
+    /// A function called when anything that holds for the device changes.
     pub hook: Mutex<Option<Hook>>,
-    /// Whether every queue breaks while it is being stopped, found out by a worker that `stop`
+    /// True if every queue breaks while it is being stopped, found out by a worker that `stop`
     /// waits for.
     pub break_on_stop: Mutex<bool>,
 }
@@ -111,7 +112,7 @@ impl Host {
         })
     }
 
-    /// The same of the steering.
+    /// The steering told last, if any was told since the last [`Host::take`].
     pub fn last_steering(&self) -> Option<Steering> {
         self.told.lock().unwrap().iter().rev().find_map(|told| match told {
             Told::Steering(steering) => Some(steering.clone()),
@@ -119,7 +120,7 @@ impl Host {
         })
     }
 
-    /// The same of the receive offloads.
+    /// The receive offloads told last, if any were told since the last [`Host::take`].
     pub fn last_offloads(&self) -> Option<u64> {
         self.told.lock().unwrap().iter().rev().find_map(|told| match told {
             Told::Offloads(offloads) => Some(*offloads),
@@ -127,7 +128,7 @@ impl Host {
         })
     }
 
-    /// What follows from all that the host was ever told.
+    /// Returns what follows from all that the host was ever told.
     pub fn view(&self) -> View {
         self.view.lock().unwrap().clone()
     }
@@ -145,7 +146,7 @@ impl Host {
     }
 }
 
-/// What queue `index` is said to have done: 1000 times the index, plus the field's number.
+/// Returns what queue `index` is said to have done: 1000 times the index, plus the field's number.
 pub fn statistics(index: u16) -> QueueStatistics {
     let base = 1000 * u64::from(index);
     QueueStatistics {
@@ -219,7 +220,7 @@ impl QueueHost for Host {
     }
 }
 
-/// Counts the messages of each vector.
+/// A counter of the messages of each vector.
 struct Counter(Arc<Mutex<BTreeMap<u16, u32>>>, u16);
 
 impl MsiSink for Counter {
@@ -241,7 +242,7 @@ pub fn config() -> NetConfig {
 }
 
 impl Rig {
-    /// A device as after power-on, with memory mapped and MSI-X enabled. Bus Master Enable is
+    /// Makes a device as after power-on, with memory mapped and MSI-X enabled. Bus Master Enable is
     /// clear.
     pub fn new(config: NetConfig) -> Self {
         let domain = Domain::new("vf0");
@@ -260,14 +261,14 @@ impl Rig {
         Rig { device, host, domain, memory, messages }
     }
 
-    /// The same, with Bus Master Enable set.
+    /// Makes a device as [`Rig::new`] does, with Bus Master Enable set.
     pub fn with_bus_master(config: NetConfig) -> Self {
         let mut rig = Self::new(config);
         rig.set_bus_master(true);
         rig
     }
 
-    /// As an owner does it: the domain opens first and closes last.
+    /// Sets Bus Master Enable as an owner does it: the domain opens first and closes last.
     pub fn set_bus_master(&mut self, on: bool) {
         if on {
             self.domain.set_bus_master(true);
@@ -278,7 +279,7 @@ impl Rig {
         }
     }
 
-    /// What the device itself says of all that it tells its host.
+    /// Returns what the device itself says of all that it tells its host.
     pub fn view(&self) -> View {
         let running = self.host.running().keys().copied().collect::<Vec<_>>();
         View {
@@ -292,7 +293,7 @@ impl Rig {
         }
     }
 
-    /// Messages sent through a vector since the last call.
+    /// Returns the messages sent through a vector since the last call.
     pub fn messages(&self, vector: u16) -> u32 {
         self.messages.lock().unwrap().remove(&vector).unwrap_or(0)
     }
@@ -329,7 +330,7 @@ impl Rig {
         self.device.write(layout::BAR, offset, &value.to_le_bytes());
     }
 
-    /// A 64-bit register, written as Linux does: low half, high half.
+    /// Writes a 64-bit register as Linux does: low half, high half.
     pub fn write64(&mut self, field: u8, value: u64) {
         self.write32(field, value as u32);
         self.write32(field + 4, (value >> 32) as u32);
@@ -367,7 +368,7 @@ impl Rig {
         self.device.write(layout::BAR, layout::doorbell_offset(queue), &queue.to_le_bytes());
     }
 
-    /// A dword access through the window capability, the only way without a mapped BAR.
+    /// Points the window capability at a dword, the only way to it without a mapped BAR.
     pub fn window_point(&mut self, offset: u64, len: u32) {
         self.device.config_write(4, cap::BAR, &[layout::BAR]);
         self.device.config_write(4, cap::OFFSET, &(offset as u32).to_le_bytes());

@@ -1,4 +1,4 @@
-//! A packed virtqueue in guest memory, driver side (2.8).
+//! This module is the driver side of a packed virtqueue in guest memory (2.8).
 
 use manifold_testing::{Descriptor, INDIRECT, Memory as _, PackedRing};
 use manifold_virtio::ring::QueueAddresses;
@@ -25,12 +25,13 @@ impl PackedMemory {
         memory.write(area, &[0; 8]);
         let (driver, device) = (area, area + 4);
         let addresses = QueueAddresses { size, descriptors: ring, driver, device };
-        // Chains are used in order here, and each with a used descriptor of its own.
+        // The device uses chains in order here, each with a used descriptor of its own.
         let packed = PackedRing::new(addresses, false);
         PackedMemory { size, ring, driver, device, table, packed }
     }
 
-    /// vp_active_vq: select, size, addresses. The queue is not enabled yet.
+    /// Configures the queue as vp_active_vq does: select, size, addresses. The queue is not enabled
+    /// yet.
     pub fn configure(&self, rig: &mut Rig, index: u16) {
         rig.select(index);
         rig.write16(common::QUEUE_SIZE, self.size);
@@ -56,7 +57,8 @@ impl PackedMemory {
         self.packed.offer_as(memory, id, &[table]);
     }
 
-    /// ID and written length of the next chain that the device used. The device uses them in order.
+    /// Returns ID and written length of the next chain that the device used. The device uses them
+    /// in order.
     pub fn used(&mut self, memory: &Memory) -> Option<(u16, u32)> {
         let expected = self.packed.offered.front().copied();
         let mut used = Vec::new();

@@ -1,4 +1,4 @@
-//! Notification coalescing (5.1.6.5.9).
+//! These tests check notification coalescing (5.1.6.5.9).
 
 use super::*;
 use common::Told;
@@ -14,7 +14,7 @@ fn bytes(of: Coalescing) -> Vec<u8> {
     [of.max_packets.to_le_bytes(), of.max_usecs.to_le_bytes()].concat()
 }
 
-/// Two pairs, all enabled.
+/// Returns a device of two pairs, all enabled.
 fn two_pairs() -> (Rig, Control) {
     let (rig, control) = live_with(config(), 0, &[0, 1, 2, 3]);
     rig.host.take();
@@ -26,7 +26,7 @@ fn set_all(rig: &mut Rig, control: &Control, command: u8, to: Coalescing) {
 }
 
 fn vq_set(index: u16, to: Coalescing) -> Vec<u8> {
-    // The reserved field is not looked at.
+    // The device does not look at the reserved field.
     [index.to_le_bytes().to_vec(), vec![0xaa, 0x55], bytes(to)].concat()
 }
 
@@ -35,7 +35,7 @@ fn set(rig: &mut Rig, control: &Control, index: u16, to: Coalescing) {
 }
 
 fn get(rig: &mut Rig, control: &Control, index: u16) -> Coalescing {
-    // As Linux asks, and as the standard has it.
+    // The command is asked as Linux asks it, and as the standard has it.
     let short = index.to_le_bytes();
     let long = [short, [0xff, 0xff]].concat();
     let result = control.get(rig, ctrl::NOTF_COAL, ctrl::NOTF_COAL_VQ_GET, &short, 8);
@@ -46,7 +46,7 @@ fn get(rig: &mut Rig, control: &Control, index: u16) -> Coalescing {
     coalescing
 }
 
-/// Commands 1 to 6 of the standard's example.
+/// The test sends commands 1 to 6 of the standard's example.
 #[test]
 fn the_last_command_for_a_queue_counts() {
     let (mut rig, control) = two_pairs();
@@ -85,7 +85,7 @@ fn malformed_coalescing_is_refused() {
         let data = vec![0; len];
         refused(&mut rig, &control, ctrl::NOTF_COAL, ctrl::NOTF_COAL_VQ_GET, &data);
     }
-    // Not enabled, the control queue, no such queue.
+    // These are not enabled, the control queue, or no queue at all.
     for index in [2u16, 3, 4, 5, 63, 64, 0xffff] {
         let to = vq_set(index, coalescing(1, 1));
         refused(&mut rig, &control, ctrl::NOTF_COAL, ctrl::NOTF_COAL_VQ_SET, &to);
@@ -94,7 +94,7 @@ fn malformed_coalescing_is_refused() {
     }
 }
 
-/// As Linux does it to resize a ring.
+/// The queue is reset as Linux does it to resize a ring.
 #[test]
 fn a_queue_that_was_reset_has_what_was_set_for_all() {
     let (mut rig, control) = two_pairs();

@@ -1,4 +1,5 @@
-//! The control queue: what each command does, and what a malformed one does not.
+//! These tests check what each command of the control queue does, and what a malformed one does
+//! not.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail so")]
 
@@ -23,13 +24,13 @@ use manifold_virtio::spec::pci::common as reg;
 use manifold_virtio::spec::{feature as common_feature, status};
 use proptest::prelude::*;
 
-/// A live device with all features offered but packed queues and `without`, and its control queue.
-/// No other queue is enabled.
+/// Returns a live device with all features offered but packed queues and `without`, and its control
+/// queue. No other queue is enabled.
 fn live(without: u64) -> (Rig, Control) {
     live_with(config(), without, &[])
 }
 
-/// The same, with `data` queues enabled.
+/// Returns a device as [`live`] does, with `data` queues enabled.
 fn live_with(config: NetConfig, without: u64, data: &[u16]) -> (Rig, Control) {
     let mut rig = Rig::with_bus_master(config);
     let features = rig.offered() & !(common_feature::RING_PACKED | without);
@@ -54,7 +55,7 @@ fn filters(rig: &Rig) -> Filters {
     filters
 }
 
-/// A `struct virtio_net_ctrl_mac`.
+/// Returns a `struct virtio_net_ctrl_mac`.
 fn table(macs: &[[u8; 6]]) -> Vec<u8> {
     let mut bytes = (macs.len() as u32).to_le_bytes().to_vec();
     bytes.extend(macs.iter().flatten());
@@ -65,7 +66,7 @@ fn needs_reset(rig: &mut Rig) -> bool {
     rig.status() & status::DEVICE_NEEDS_RESET != 0
 }
 
-/// All that commands set, and what the driver reads of it.
+/// Returns all that commands set, and what the driver reads of it.
 fn everything(rig: &mut Rig) -> String {
     let settings = (rig.device.filters(), rig.device.steering(), rig.device.offloads());
     let coalescing: Vec<_> = (0..4).map(|index| rig.device.coalescing(index)).collect();
@@ -74,7 +75,7 @@ fn everything(rig: &mut Rig) -> String {
     format!("{text} {config:?}")
 }
 
-/// A command that is refused, changes nothing, and of which the host hears nothing.
+/// Sends a command that is refused, changes nothing, and of which the host hears nothing.
 fn refused(rig: &mut Rig, control: &Control, class: u8, command: u8, data: &[u8]) {
     let before = everything(rig);
     rig.host.take();
@@ -83,7 +84,7 @@ fn refused(rig: &mut Rig, control: &Control, class: u8, command: u8, data: &[u8]
     assert_eq!(everything(rig), before);
 }
 
-/// The data of a `struct virtio_net_rss_config` for two queue pairs, as Linux sends it.
+/// Returns the data of a `struct virtio_net_rss_config` for two queue pairs, as Linux sends it.
 fn rss() -> Vec<u8> {
     let mut bytes = 0x3fu32.to_le_bytes().to_vec();
     bytes.extend(127u16.to_le_bytes());
@@ -95,7 +96,7 @@ fn rss() -> Vec<u8> {
     bytes
 }
 
-/// The data of a `struct virtio_net_hash_config`.
+/// Returns the data of a `struct virtio_net_hash_config`.
 fn hash() -> Vec<u8> {
     let mut bytes = 0x9u32.to_le_bytes().to_vec();
     bytes.extend([0; 8]);
@@ -163,7 +164,7 @@ fn a_driver_without_receive_commands_receives_all_multicast_and_every_vlan() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whatever bytes are sent as a command: an answer, no reset, no effect if refused, and limits
+    /// Any bytes sent as a command get an answer, no reset, no effect if refused, and limits are
     /// kept.
     #[test]
     fn any_command_is_answered(commands in prop::collection::vec(
@@ -186,7 +187,7 @@ proptest! {
         prop_assert!(!needs_reset(&mut rig));
     }
 
-    /// Whatever is in the rings: the device lives, and a reset brings it back.
+    /// Any contents of the rings leave the device alive, and a reset brings it back.
     #[test]
     fn any_ring_contents_leave_a_device_that_can_be_reset(
         descriptors in prop::collection::vec(
@@ -197,7 +198,7 @@ proptest! {
     ) {
         let (mut rig, control) = live(0);
         for (at, (address, len, flags, next)) in (0..).zip(descriptors) {
-            // Some inside memory, some past its end.
+            // Some addresses are inside memory, some past its end.
             let address = control.buffer + address * (BUFFER_SIZE / 0x1000);
             control.queue.descriptor(&rig.memory, at, (address, len, flags, next));
         }

@@ -1,4 +1,4 @@
-//! Receive offloads (5.1.6.5.8).
+//! These tests check receive offloads (5.1.6.5.8).
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn offloads_negotiated_are_on_until_switched_off() {
     for offloads in [ALL, 0, ALL, feature::GUEST_CSUM | feature::GUEST_USO4] {
         assert_eq!(set(&mut rig, &control, offloads), offloads);
     }
-    // As Linux does for ethtool -K rx-gro-hw off and on.
+    // Linux does this for ethtool -K rx-gro-hw off and on.
     let hdr_len = feature::GUEST_HDRLEN;
     assert_eq!(set(&mut rig, &control, feature::GUEST_CSUM | hdr_len), feature::GUEST_CSUM);
     assert_eq!(set(&mut rig, &control, ALL | hdr_len), ALL);

@@ -1,4 +1,4 @@
-//! The control queue as a packed queue (2.8), with and without VIRTIO_F_IN_ORDER.
+//! These tests run the control queue as a packed queue (2.8), with and without VIRTIO_F_IN_ORDER.
 
 use super::*;
 use common::Told;
@@ -14,8 +14,8 @@ struct Packed {
     indirect: bool,
 }
 
-/// A live device with the features offered but `without`, its queue 0 and a control queue of
-/// `size`, all packed.
+/// Returns a live device with the features offered but `without`, its queue 0 and a control queue
+/// of `size`, all packed.
 fn live_packed(without: u64, size: u16) -> (Rig, Packed) {
     let mut rig = Rig::with_bus_master(config());
     let features = rig.offered() & !without;
@@ -49,7 +49,7 @@ impl Packed {
         self.queue.offer(&rig.memory, id, &entries, self.indirect);
     }
 
-    /// Acknowledgement and result, as long as the device said.
+    /// Returns acknowledgement and result, as long as the device said.
     fn answer(&mut self, rig: &Rig) -> Option<Vec<u8>> {
         let (id, written) = self.queue.used(&rig.memory)?;
         Some(rig.memory.read_vec(self.buffer + 64 * u64::from(id % 64) + 32, written as usize))
@@ -164,7 +164,7 @@ fn broken_packed_queues_end_in_needs_reset() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whatever is in the ring: the device lives, and a reset brings it back.
+    /// Any contents of the ring leave the device alive, and a reset brings it back.
     #[test]
     fn any_packed_ring_leaves_a_device_that_can_be_reset(
         size in 1u16..64,
@@ -178,7 +178,7 @@ proptest! {
             rig.memory.write(at, &(control.buffer + address).to_le_bytes());
             rig.memory.write(at + 8, &len.to_le_bytes());
             rig.memory.write(at + 12, &id.to_le_bytes());
-            // Often available.
+            // The descriptor is often available.
             let flags = if flags & 0x300 != 0 { flags & 7 | 0x80 } else { flags };
             rig.memory.write(at + 14, &flags.to_le_bytes());
         }

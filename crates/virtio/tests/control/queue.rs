@@ -1,4 +1,4 @@
-//! The control queue as a queue: chains, notifications, what is broken.
+//! These tests check the control queue as a queue: chains, notifications, and what is broken.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,12 +11,12 @@ use manifold_virtio::net::Coalescing;
 #[test]
 fn a_command_too_long_to_be_any_is_refused_unread() {
     let (mut rig, control) = live(0);
-    // The longest table that is read: with its two header bytes 64 KiB.
+    // This is the longest table that is read: with its two header bytes 64 KiB.
     let longest = [table(&[]), table(&vec![[3; 6]; 10_921])].concat();
     control.ok(&mut rig, ctrl::MAC, ctrl::MAC_TABLE_SET, &longest);
     assert_eq!(filters(&rig).multicast, [MacAddr([3; 6])]);
     control.refused(&mut rig, ctrl::MAC, ctrl::MAC_TABLE_SET, &[longest, vec![0]].concat());
-    // 16 times the whole of memory: 16 MiB, read from nowhere.
+    // The chain is 16 times the whole of memory: 16 MiB, read from nowhere.
     for at in 0..16 {
         control.queue.descriptor(&rig.memory, at, (BASE, SIZE as u32, NEXT, at + 1));
     }
@@ -133,7 +133,7 @@ fn an_answer_is_spread_over_the_buffers_there_are() {
     memory.write(control.buffer, &[ctrl::NOTF_COAL, ctrl::NOTF_COAL_VQ_GET, 0, 0, 0, 0]);
     memory.write(control.result(), &[0xee; 32]);
     control.queue.descriptor(memory, 0, (control.buffer, 6, NEXT, 1));
-    // Acknowledgement and one byte, nothing, three bytes, more than is left.
+    // The pieces are acknowledgement and one byte, nothing, three bytes, more than is left.
     for (at, offset, len) in [(1u16, 0u64, 2u32), (2, 2, 0), (3, 4, 3), (4, 8, 20)] {
         let next = if at < 4 { NEXT } else { 0 };
         let entry = (control.result() + offset, len, WRITE | next, at + 1);
@@ -156,7 +156,8 @@ fn a_command_may_be_cut_into_bytes() {
         let byte = control.buffer + u64::from(at);
         control.queue.descriptor(memory, at, (byte, 1, NEXT, at + 1));
     }
-    // An empty buffer, then a large one: the answer is the first byte that can be written.
+    // The buffers are an empty one, then a large one: the answer is the first byte that can be
+    // written.
     control.queue.descriptor(memory, 8, (control.buffer + 64, 0, NEXT | WRITE, 9));
     memory.write(control.buffer + 64, &[0xee; 8]);
     control.queue.descriptor(memory, 9, (control.buffer + 64, 8, WRITE, 0));
@@ -177,7 +178,7 @@ fn a_change_is_in_force_before_the_command_is_used() {
     let log = Arc::clone(&seen);
     *rig.host.hook.lock().unwrap() = Some(Box::new(move || {
         log.lock().unwrap().push(queue.used_index(&memory));
-        // Waits for whoever has the domain pinned: nobody may.
+        // The unmap waits for whoever has the domain pinned: nobody may.
         domain.unmap(READ_ONLY, READ_ONLY_SIZE).unwrap();
     }));
     control.ok(&mut rig, ctrl::RX, ctrl::RX_PROMISC, &[1]);
@@ -190,7 +191,7 @@ fn a_driver_that_never_stops_does_not_hold_the_device() {
     let (mut rig, control) = live(0);
     control.offer(&mut rig, ctrl::RX, ctrl::RX_PROMISC, &[1]);
     let (memory, queue) = (rig.memory.clone(), control.queue);
-    // The same command again, for each that is taken.
+    // The driver sends the same command again for each that is taken.
     *rig.host.hook.lock().unwrap() = Some(Box::new(move || queue.offer(&memory, 0)));
     rig.ring_doorbell(control.index);
     let used = control.queue.used_index(&rig.memory);
@@ -201,7 +202,8 @@ fn a_driver_that_never_stops_does_not_hold_the_device() {
     assert!(!needs_reset(&mut rig));
 }
 
-/// Each makes the control queue unusable; the device says so and stays silent until reset.
+/// Each of these chains makes the control queue unusable; the device says so and stays silent until
+/// reset.
 #[test]
 fn broken_chains_end_in_needs_reset() {
     type Break = fn(&Rig, &Control);

@@ -1,4 +1,4 @@
-//! Receive modes, the MAC filter table, VLANs (5.1.6.5.1 to 5.1.6.5.3).
+//! These tests check receive modes, the MAC filter table and VLANs (5.1.6.5.1 to 5.1.6.5.3).
 
 use super::*;
 use manifold_virtio::transport::layout;
@@ -44,7 +44,7 @@ fn the_mac_table_is_replaced_as_a_whole() {
     control.ok(&mut rig, ctrl::MAC, ctrl::MAC_TABLE_SET, &[table(&[]), table(&[])].concat());
     let now = filters(&rig);
     assert!(now.unicast.is_empty() && now.multicast.is_empty());
-    // By what they are, not by the table they came in.
+    // Addresses count by what they are, not by the table they came in.
     control.ok(
         &mut rig,
         ctrl::MAC,

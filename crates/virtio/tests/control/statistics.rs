@@ -1,4 +1,4 @@
-//! Device statistics (virtio 1.4, 5.1.6.5.11).
+//! These tests check device statistics (virtio 1.4, 5.1.6.5.11).
 
 use super::*;
 use manifold_virtio::spec::net::statistics as spec;
@@ -12,14 +12,14 @@ fn query(rig: &mut Rig, control: &Control) -> u64 {
 
 fn request(of: &[(u16, u64)]) -> Vec<u8> {
     let one = |(queue, types): &(u16, u64)| {
-        // The reserved fields are not looked at.
+        // The device does not look at the reserved fields.
         [queue.to_le_bytes().to_vec(), vec![1, 2, 3, 4, 5, 6], types.to_le_bytes().to_vec()]
             .concat()
     };
     of.iter().flat_map(one).collect()
 }
 
-/// Queue, number of the type and counters of each reply.
+/// Returns queue, number of the type and counters of each reply.
 fn replies(mut result: &[u8]) -> Vec<(u16, u8, Vec<u64>)> {
     let mut replies = Vec::new();
     while let [kind, 0, q0, q1, 0, 0, s0, s1, rest @ ..] = result {
@@ -42,7 +42,7 @@ fn what_is_known_is_offered() {
     let (mut rig, control) = live(0);
     assert_eq!(query(&mut rig, &control), OFFERED);
     refused(&mut rig, &control, ctrl::STATS, ctrl::STATS_QUERY, &[0]);
-    // Linux asks for everything that is named, so nothing is that would be refused.
+    // Linux asks for everything that is named, so nothing is named that would be refused.
     let guest_gso = feature::GUEST_TSO4 | feature::GUEST_TSO6 | feature::GUEST_ECN;
     let (mut rig, control) = live(guest_gso);
     assert_eq!(query(&mut rig, &control), OFFERED & !spec::RX_GSO);
@@ -54,7 +54,8 @@ fn what_is_known_is_offered() {
     refused(&mut rig, &control, ctrl::STATS, ctrl::STATS_GET, &request(&[(1, spec::TX_CSUM)]));
 }
 
-/// The order in which Linux asks, the sizes it has set aside, the fields as it reads them.
+/// The test asks in Linux's order, with the sizes it has set aside, and reads the fields as it
+/// does.
 #[test]
 fn linux_gets_what_it_asks_for() {
     let (mut rig, control) = live_with(config(), 0, &[0, 1, 2, 3]);
@@ -64,8 +65,9 @@ fn linux_gets_what_it_asks_for() {
     let size = 2 * (56 + 40) + 2 * (56 + 24) + 24;
     let result = control.get(&mut rig, ctrl::STATS, ctrl::STATS_GET, &request(&all), size);
     assert_eq!(result.len(), size as usize);
-    // See common::statistics: thousands are the queue, the rest is the field. There are more
-    // partial checksums than packets, as when the counters are read while they change.
+    // The counters are those of common::statistics: thousands are the queue, the rest is the field.
+    // There are more partial checksums than packets, as when the counters are read while they
+    // change.
     assert_eq!(
         replies(&result),
         [
@@ -131,7 +133,7 @@ fn an_answer_is_as_long_as_what_was_asked_for_and_as_there_is_room() {
         let part = control.get(&mut rig, ctrl::STATS, ctrl::STATS_GET, &of, room);
         assert_eq!(part, whole[..room as usize]);
     }
-    // The longest request there can be, for far more than fits anywhere.
+    // This is the longest request there can be, for far more than fits anywhere.
     let most = request(&vec![(0, spec::RX_BASIC | spec::RX_GSO); 4095]);
     let result = control.get(&mut rig, ctrl::STATS, ctrl::STATS_GET, &most, 0xf000);
     assert_eq!(result.len(), 0xf000);

@@ -1,10 +1,10 @@
-//! Queue pairs, RSS and hash configuration (5.1.6.5.5 to 5.1.6.5.7).
+//! These tests check queue pairs, RSS and hash configuration (5.1.6.5.5 to 5.1.6.5.7).
 
 use super::*;
 use manifold_virtio::net::{HashConfig, Indirection, Steering};
 use manifold_virtio::spec::net::hash_type;
 
-/// What [`rss`] asks for.
+/// Returns what [`rss`] asks for.
 fn rss_steering() -> Steering {
     Steering {
         pairs: 2,
@@ -21,7 +21,7 @@ fn set_pairs(rig: &mut Rig, control: &Control, pairs: u16) {
     control.ok(rig, ctrl::MQ, ctrl::MQ_VQ_PAIRS_SET, &pairs.to_le_bytes());
 }
 
-/// The steering in force, which the host was told last.
+/// Returns the steering in force, which the host was told last.
 fn steering(rig: &Rig) -> Steering {
     let steering = rig.device.steering().clone();
     assert_eq!(rig.host.last_steering().as_ref(), Some(&steering));
@@ -66,15 +66,15 @@ fn rss_as_linux_configures_it() {
     let (mut rig, control) = live(0);
     control.ok(&mut rig, ctrl::MQ, ctrl::MQ_RSS_CONFIG, &rss());
     assert_eq!(steering(&rig), rss_steering());
-    // ethtool -K rxhash off: the table stays, and everything is unclassified.
+    // This is ethtool -K rxhash off: the table stays, and everything is unclassified.
     let mut off = rss();
     off[..4].fill(0);
     control.ok(&mut rig, ctrl::MQ, ctrl::MQ_RSS_CONFIG, &off);
     assert_eq!(steering(&rig), Steering { hash: None, ..rss_steering() });
 }
 
-/// `sizeof(struct virtio_net_rss_config)` with one byte of key and padding, all zero but the number
-/// of transmit queues.
+/// Windows sends `sizeof(struct virtio_net_rss_config)` with one byte of key and padding, all zero
+/// but the number of transmit queues.
 #[test]
 fn rss_as_windows_switches_it_off() {
     let (mut rig, control) = live(0);
@@ -150,7 +150,7 @@ fn hashes_are_reported_without_rss() {
     control.ok(&mut rig, ctrl::MQ, ctrl::MQ_HASH_CONFIG, &hash());
     let expected = Steering { hash: Some(hash_steering()), ..Steering::default() };
     assert_eq!(steering(&rig), expected);
-    // What Linux has sent in the reserved fields.
+    // Linux has sent this in the reserved fields.
     let mut linux = hash();
     linux[10..12].copy_from_slice(&2u16.to_le_bytes());
     control.ok(&mut rig, ctrl::MQ, ctrl::MQ_HASH_CONFIG, &linux);
@@ -181,7 +181,7 @@ fn one_queue_pair_reports_hashes_too() {
     assert_eq!(steering(&rig).hash, Some(hash_steering()));
 }
 
-/// 5.1.6.5.5: "the resulting device configuration is defined by the last command".
+/// 5.1.6.5.5 says: "the resulting device configuration is defined by the last command".
 #[test]
 fn the_last_mode_set_is_in_force() {
     let (mut rig, control) = live(0);

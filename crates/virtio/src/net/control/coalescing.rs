@@ -1,4 +1,4 @@
-//! Notification coalescing (5.1.6.5.9).
+//! This module carries out the commands of notification coalescing (5.1.6.5.9).
 
 use super::{CommandContext, Outcome, Refused, split16, split32};
 use crate::net::settings::{Changes, Kind, Queues, Settings};
@@ -40,7 +40,7 @@ impl Settings {
         Ok(Changes::coalescing(Queues::one(index)))
     }
 
-    /// Answers VQ_GET, in which Linux leaves `reserved` out.
+    /// Answers VQ_GET. Linux leaves `reserved` out of it.
     fn coalescing_get(&self, data: &[u8], started: Queues, result: &mut Vec<u8>) -> Outcome {
         self.require(feature::VQ_NOTF_COAL)?;
         let (index, reserved) = split16(data)?;

@@ -1,5 +1,5 @@
-//! Commands of the control queue (5.1.6.5): bytes in, changes of the settings and results out. No
-//! memory, no queue.
+//! This module carries out the commands of the control queue (5.1.6.5): it reads a command's bytes,
+//! changes the settings and returns the result. It touches no guest memory and no queue.
 //!
 //! ```text
 //!   class, command, data --> Settings::execute --> Changes (for the data path)
@@ -20,27 +20,27 @@ use super::host::QueueHost;
 use super::settings::{Changes, Queues, Settings};
 use crate::spec::net::ctrl;
 
-/// The longest command that is read: a MAC filter table of some 10,000 addresses. A longer one is
-/// refused.
+/// Length in bytes of the longest command that is read: a MAC filter table of some 10,000
+/// addresses. A longer one is refused.
 pub(super) const COMMAND_MAX: usize = 64 << 10;
 
-/// The longest result.
+/// Length in bytes of the longest result.
 pub(super) const RESULT_MAX: usize = 64 << 10;
 
-/// A command was refused: it is unknown, belongs to a feature that was not negotiated, or its data
-/// are malformed. Nothing has changed.
+/// The error of a command that was refused: it is unknown, belongs to a feature that was not
+/// negotiated, or its data are malformed. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused;
 
 type Outcome = Result<Changes, Refused>;
 
-/// All that a command can ask about besides the settings.
+/// The state besides the settings that a command can ask about.
 pub(super) struct CommandContext<'a> {
     /// The host, which has the statistics.
     pub(super) host: &'a dyn QueueHost,
     /// The data queues that are enabled.
     pub(super) started: Queues,
-    /// The present command included.
+    /// Counts of the commands, the present one included.
     pub(super) commands: CommandCounts,
 }
 

@@ -1,4 +1,4 @@
-//! Receive offloads switched on and off (5.1.6.5.8).
+//! This module switches receive offloads on and off (5.1.6.5.8).
 
 use super::{Outcome, Refused};
 use crate::net::features;

@@ -1,5 +1,5 @@
-//! Commands that say what is received: modes, the MAC filter table, VLANs; and the answer to an
-//! announcement request (5.1.6.5.1 to 5.1.6.5.4).
+//! This module carries out the commands that say what is received (modes, the MAC filter table,
+//! VLANs) and the one that acknowledges an announcement request (5.1.6.5.1 to 5.1.6.5.4).
 
 use manifold_offload::MacAddr;
 use manifold_offload::spec::ethernet::VID_COUNT;
@@ -100,7 +100,7 @@ fn mac_table(data: &[u8]) -> Result<(&[[u8; 6]], &[u8]), Refused> {
     Ok((table, rest.get(count * 6..).ok_or(Refused)?))
 }
 
-/// Sorts a table and removes what is twice in it. Empties one that is too long, and says so.
+/// Sorts a table and removes duplicates. Empties one that is too long, and says so.
 fn fit(table: &mut Vec<MacAddr>) -> bool {
     table.sort_unstable();
     table.dedup();

@@ -1,4 +1,5 @@
-//! Device statistics (virtio 1.4, 5.1.6.5.11): those that [`QueueStatistics`] answers in full.
+//! This module answers requests for device statistics (virtio 1.4, 5.1.6.5.11), of those types that
+//! [`QueueStatistics`] answers in full.
 //!
 //! Not offered are RX_CSUM (how many checksums were found good or bad), TX_GSO (what became of each
 //! unsegmented frame is up to its receivers) and the two SPEED types (the speed is no limit:
@@ -9,7 +10,7 @@ use crate::net::settings::{Changes, Kind, Settings};
 use crate::net::steering::QueueStatistics;
 use crate::spec::net::{feature, statistics as spec};
 
-/// Types of receive queues, and which features they need at least one of.
+/// Statistics types of receive queues, each with the features of which it needs at least one.
 const RECEIVE: [(u64, u64); 2] = [
     (spec::RX_BASIC, feature::DEVICE_STATS),
     (spec::RX_GSO, feature::GUEST_TSO4 | feature::GUEST_TSO6),
@@ -90,7 +91,7 @@ impl Settings {
             }
         };
         if types & spec::CVQ != 0 {
-            // This very command will be done.
+            // The command that asks counts itself as done.
             put(spec::CVQ, &[context.commands.received, context.commands.done.wrapping_add(1)]);
         } else if types != 0 {
             let QueueStatistics {
@@ -106,10 +107,10 @@ impl Settings {
                 gso_bytes,
             } = context.host.statistics(queue);
             put(spec::RX_BASIC, &[notifications, packets, bytes, interrupts, drops, overruns]);
-            // Nothing is coalesced here.
+            // This device coalesces nothing.
             put(spec::RX_GSO, &[gso_packets, gso_bytes, 0, 0]);
             put(spec::TX_BASIC, &[notifications, packets, bytes, interrupts, drops, malformed]);
-            // The two are not counted at the same moment.
+            // The two counters are not read at the same moment.
             let whole = packets.saturating_sub(partial_checksums);
             put(spec::TX_CSUM, &[whole, partial_checksums]);
         }

@@ -1,5 +1,6 @@
-//! Commands that say which queue pairs are used, and what is hashed to choose one (5.1.6.5.5 to
-//! 5.1.6.5.7). Of the modes negotiated, the one of the last command is in force.
+//! This module carries out the commands that say which queue pairs are used, and what is hashed to
+//! choose one (5.1.6.5.5 to 5.1.6.5.7). Of the modes negotiated, the one of the last command is in
+//! force.
 
 use super::{Outcome, Refused, le16, split, split16, split32};
 use crate::net::settings::{Changes, Settings};
@@ -7,8 +8,8 @@ use crate::net::steering::{HashConfig, Indirection, RSS_KEY_SIZE, RSS_TABLE_ENTR
 use crate::spec::net::{feature, hash_type};
 
 impl Settings {
-    /// Sets the number of pairs and automatic steering (5.1.6.5.6). Where hashes are reported they
-    /// go on being.
+    /// Sets the number of pairs and automatic steering (5.1.6.5.6). Hashes that are reported
+    /// continue to be reported.
     pub(super) fn pairs_set(&mut self, data: &[u8]) -> Outcome {
         self.require(feature::MQ)?;
         let pairs = self.pair_count(le16(data)?)?;
@@ -56,8 +57,8 @@ impl Settings {
         Ok(Changes::STEERING)
     }
 
-    /// Checks a `struct rss_rq_id`, the number of a receive queue among its kind. That it is
-    /// enabled is not asked, since it may be reset at any time after.
+    /// Checks a `struct rss_rq_id`, the number of a receive queue among its kind. The queue need
+    /// not be enabled, since it may be reset at any time after.
     fn receive_queue(&self, pair: u16) -> Result<u16, Refused> {
         if pair < self.max_pairs { Ok(pair) } else { Err(Refused) }
     }
@@ -67,7 +68,8 @@ impl Settings {
     }
 }
 
-/// Reads the end of a command, `hash_key_length` and key, for these hash types. Types need a key.
+/// Reads the end of a command, `hash_key_length` and the key, for these hash types. Types need a
+/// key.
 ///
 /// What follows is not looked at: Windows sends a structure with room for one byte of key, and
 /// padding, whatever the length says.

@@ -1,4 +1,4 @@
-//! Commands against the whole of the settings.
+//! These tests send commands to the settings as a whole.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use crate::net::{
 };
 use crate::transport::{QueueError, QueueSetup, QueueState};
 
-/// A host that is only ever asked for statistics.
+/// A host that is asked for nothing but statistics.
 struct Statistics;
 
 impl QueueHost for Statistics {
@@ -28,7 +28,7 @@ impl QueueHost for Statistics {
     }
 }
 
-/// Commands that are right, or nearly so, for a device of four queue pairs.
+/// Returns commands that are right, or nearly so, for a device of four queue pairs.
 fn command() -> impl Strategy<Value = Vec<u8>> {
     let any_data = prop::collection::vec(prop_oneof![3 => 0u8..5, 1 => any::<u8>()], 0..48);
     let random = (0u8..10, 0u8..8, any_data)
@@ -58,7 +58,7 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
             bytes
         });
     let whole = prop_oneof![2 => random, 2 => rss, 1 => statistics];
-    // Cut short, or with one byte changed.
+    // The command is cut short, or one byte of it is changed.
     (whole, any::<prop::sample::Index>(), 0u8..4, any::<u8>()).prop_map(
         |(mut bytes, at, how, byte)| {
             let at = at.index(bytes.len());

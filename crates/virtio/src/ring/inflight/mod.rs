@@ -1,12 +1,15 @@
-//! This module records what a queue has taken and not given back in memory that outlives the
-//! process, the inflight buffer of vhost-user ("Inflight I/O tracking" in its specification).
-//! Whoever serves the queue next, after a crash, takes those chains again, in their old order,
-//! before new ones.
+//! This module records which chains a queue has taken and not given back. The record is in memory
+//! that outlives the process, the inflight buffer of vhost-user ("Inflight I/O tracking" in its
+//! specification). Whoever serves the queue next, after a crash, takes those chains again, in their
+//! old order, before new ones.
 //!
 //! ```text
-//!   pop:      entry in flight, with a count that says in which order
-//!   publish:  1. which entries are about to be given back   2. the ring   3. they are not in flight any more
-//!   start:    a batch that stopped between 1 and 3 is finished or undone, as the ring says; the rest is taken again
+//!   pop:      the entry is in flight, with a count that says in which order
+//!   publish:  1. the entries that are about to be given back are recorded
+//!             2. the ring is written
+//!             3. the entries are not in flight any more
+//!   start:    a batch that stopped between 1 and 3 is finished or undone, as the ring says;
+//!             the rest is taken again
 //! ```
 //!
 //! The memory is shared with the VMM. It is read when a queue starts and only written from then on:
@@ -26,9 +29,9 @@ pub(super) use split::SplitRecord;
 
 use super::RingError;
 
-/// The layout's version; 0: not in use yet.
+/// Version of the layout; 0 in memory that is not in use yet.
 const VERSION: u16 = 1;
-/// Offset of `version` in both layouts. Before it, `features`: 0.
+/// Offset of `version` in both layouts. `features`, always 0, precedes it.
 const VERSION_AT: usize = 8;
 /// Offset of `desc_num` in both layouts.
 const DESC_NUM_AT: usize = 10;
@@ -51,12 +54,12 @@ impl Inflight {
         bytes.next_multiple_of(ALIGNMENT)
     }
 
-    /// Makes the part that begins `offset` bytes into `memory`. A part of zeros is taken for new.
+    /// Makes the part that begins `offset` bytes into `memory`; a part of zeros is new.
     pub fn new(memory: Arc<SharedMemory>, offset: usize) -> Self {
         Inflight { memory, offset }
     }
 
-    /// Checks that the part of a queue is all there.
+    /// Checks that the whole part of a queue lies inside the memory.
     pub(super) fn checked(self, queue_size: u16, packed: bool) -> Result<Self, RingError> {
         let needed = if packed { packed::bytes(queue_size) } else { split::bytes(queue_size) };
         match self.memory.slice(self.offset, needed) {
@@ -88,8 +91,8 @@ impl Inflight {
     }
 
     /// Writes `bytes`, after what was written before and before what is written next, as far as
-    /// this process can be interrupted in between. For other processes to see a part of it, this
-    /// one must have ended; so no more is needed.
+    /// this process can be interrupted in between. Other processes read only after this one has
+    /// ended, so no more is needed.
     fn put<const N: usize>(&self, at: usize, bytes: [u8; N]) {
         if let Some(slice) = self.memory.slice(self.offset + at, N) {
             compiler_fence(Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! This is the layout `QueueRegionPacked`.
+//! This module is the record of a packed queue, in the layout `QueueRegionPacked`.
 //!
 //! Used descriptors overwrite available ones, so the region keeps copies. Its entries are linked:
 //! those of one chain, and those that are free.
@@ -12,8 +12,8 @@ use crate::ring::{Chain, RingError};
 
 /// Offsets of `free_head` and of `old_free_head`.
 const FREE_HEAD_AT: [usize; 2] = [12, 14];
-/// Indices into [`FREE_HEAD_AT`] and positions: the value that is being worked on, and the one in
-/// force.
+/// Index, in [`FREE_HEAD_AT`] and in positions, of the value that is being worked on; [`OLD`] is
+/// that of the one in force.
 const NEW: usize = 0;
 const OLD: usize = 1;
 /// Offset of `used_idx`, `old_used_idx`, `used_wrap_counter`, `old_used_wrap_counter` and two bytes
@@ -22,7 +22,7 @@ const USED_AT: usize = 16;
 /// Offset of `desc`, and the size of an element: `DescStatePacked`.
 const DESC_AT: usize = 32;
 const DESC: usize = 32;
-/// Offsets in `DescStatePacked`.
+/// Offset of `inflight` in `DescStatePacked`; those of the other fields follow.
 const INFLIGHT: usize = 0;
 const NEXT: usize = 2;
 const LAST: usize = 4;
@@ -44,21 +44,21 @@ pub(in crate::ring) struct PackedRecord {
     size: u16,
     /// Number of chains recorded so far, modulo 2^64.
     counter: u64,
-    /// The entry after each one; the queue's size after the last.
+    /// The entry that follows each one; the queue's size after the last.
     next: Vec<u16>,
     free_head: u16,
     /// Chains taken and not completed, in the order they were taken.
     taken: VecDeque<Taken>,
     /// Chains completed and not published.
     batch: Vec<Taken>,
-    /// The positions where used descriptors go on, as the region says: [`NEW`] and [`OLD`].
+    /// The positions where used descriptors continue, as the region says: [`NEW`] and [`OLD`].
     positions: [u16; 2],
-    /// Chains to be taken again, and how many of them were.
+    /// Chains to be taken again.
     resubmit: Vec<Resubmitted>,
     resubmit_next: usize,
 }
 
-/// A chain's entries.
+/// A chain in flight, by its entries.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
     id: u16,
@@ -78,8 +78,8 @@ pub(in crate::ring) struct Resubmitted {
 }
 
 impl Resubmitted {
-    /// Returns a descriptor of the chain; an error if the chain goes on where there are no more:
-    /// the region is wrong.
+    /// Returns a descriptor of the chain. It is an error if the chain continues where there are no
+    /// more descriptors: the region is wrong.
     pub(in crate::ring) fn descriptor(&self, index: u16) -> Result<Descriptor, RingError> {
         let found = self.descriptors.get(usize::from(index)).copied();
         found.ok_or(RingError::Loop(index))
@@ -87,10 +87,10 @@ impl Resubmitted {
 }
 
 impl PackedRecord {
-    /// Goes on with what `region` says, or begins it anew where it says nothing. `position` is
-    /// where the queue would go on without the region; `flags_at` reads the flags of a descriptor
-    /// of the ring. The result is where used and, without those to be taken again, available
-    /// descriptors go on; `None`: as without a region.
+    /// Continues from what `region` says, or begins the record if it says nothing. `position` is
+    /// where the queue would continue without the region, and `flags_at` reads the flags of a
+    /// descriptor of the ring. The result is where used and, without those to be taken again,
+    /// available descriptors continue; `None` means as without a region.
     pub(in crate::ring) fn new<E>(
         region: Inflight,
         size: u16,
@@ -110,7 +110,7 @@ impl PackedRecord {
             resubmit_next: 0,
         };
         let fresh = record.region.u16(VERSION_AT) != VERSION;
-        // A place that the ring does not have: nothing here can be believed.
+        // The region names a place that the ring does not have, so nothing in it can be believed.
         let positions = record.positions();
         if fresh || positions.iter().any(|position| index(*position) >= size) {
             record.begin(position);
@@ -131,7 +131,7 @@ impl PackedRecord {
         DESC_AT + DESC * usize::from(entry) + field
     }
 
-    /// Returns where used descriptors go on: [`NEW`] and [`OLD`].
+    /// Returns where used descriptors continue: [`NEW`] and [`OLD`].
     fn positions(&self) -> [u16; 2] {
         let [a, b, c, d, wrap, old_wrap, ..]: [u8; 8] = self.region.get(USED_AT);
         let position = |bytes: [u8; 2], wrap: u8| {
@@ -155,8 +155,8 @@ impl PackedRecord {
         self.region.put_u16(VERSION_AT, VERSION);
     }
 
-    /// Clears the marks of free entries; those of a batch that was just being given back may still
-    /// have them.
+    /// Clears the marks of free entries. Entries of a batch that was just being given back may
+    /// still have them.
     fn clear_free(&self, head: u16) {
         let mut entry = head;
         for _ in 0..self.size {
@@ -168,8 +168,8 @@ impl PackedRecord {
         }
     }
 
-    /// Copies out the chains in flight. An entry belongs to one chain; what contradicts itself is
-    /// forgotten. The work is bounded by the number of entries, whatever is in them.
+    /// Copies out the chains in flight. An entry belongs to one chain; chains that contradict this
+    /// are forgotten. The work is bounded by the number of entries, whatever is in them.
     fn collect(&mut self) {
         let mut claimed = vec![false; usize::from(self.size)];
         for first in 0..self.size {
@@ -228,7 +228,7 @@ impl PackedRecord {
     }
 
     /// Links all entries that no chain to be taken again has, and puts the result in force.
-    /// Whenever it is interrupted, what was in force leads through free entries only.
+    /// Whenever this is interrupted, the list in force leads through free entries only.
     fn relink(&mut self, position: u16) {
         let mut free = vec![true; usize::from(self.size)];
         for chain in &self.resubmit {
@@ -292,7 +292,7 @@ impl PackedRecord {
         self.counter = self.counter.wrapping_add(1);
         region.put_u8(Self::at(first, INFLIGHT), 1);
         region.put_u16(FREE_HEAD_AT[NEW], entry);
-        // From here on it is in flight.
+        // The chain is in flight from here on.
         region.put_u16(FREE_HEAD_AT[OLD], entry);
         self.free_head = entry;
         self.taken.push_back(Taken { id, first, last, resubmit: false });
@@ -346,7 +346,7 @@ impl PackedRecord {
         self.region.put_u16(FREE_HEAD_AT[OLD], self.free_head);
         self.positions = [position; 2];
         self.put_positions(self.positions);
-        // None of them can be put back.
+        // None of the chains taken again can be put back any more.
         if self.resubmit_next == self.resubmit.len()
             && !self.taken.iter().any(|taken| taken.resubmit)
         {

@@ -1,4 +1,4 @@
-//! This is the layout `QueueRegionSplit`.
+//! This module is the record of a split queue, in the layout `QueueRegionSplit`.
 
 use super::{DESC_NUM_AT, Inflight, VERSION, VERSION_AT};
 use crate::ring::Chain;
@@ -10,7 +10,7 @@ const USED_IDX_AT: usize = 14;
 /// Offset of `desc`, and the size of an element: `DescStateSplit`.
 const DESC_AT: usize = 16;
 const DESC: usize = 16;
-/// Offsets in `DescStateSplit`.
+/// Offset of `inflight` in `DescStateSplit`; those of the other fields follow.
 const INFLIGHT: usize = 0;
 const NEXT: usize = 6;
 const COUNTER: usize = 8;
@@ -35,10 +35,10 @@ pub(in crate::ring) struct SplitRecord {
 }
 
 impl SplitRecord {
-    /// Goes on with what `region` says, or begins it anew where it says nothing. `used` is the
-    /// index of the used ring, and `published` what it will be taken for if the region is new. The
-    /// result is where used and, without those to be taken again, available entries go on; `None`:
-    /// as without a region.
+    /// Continues from what `region` says, or begins the record if it says nothing. `used` is the
+    /// index of the used ring, and `published` what it is taken for if the region is new. The
+    /// result is where used and, without those to be taken again, available entries continue;
+    /// `None` means as without a region.
     pub(in crate::ring) fn new(
         region: Inflight,
         size: u16,
@@ -132,7 +132,7 @@ impl SplitRecord {
 
     /// Records that the used index is about to be written.
     pub(in crate::ring) fn publish(&mut self, next_avail: u16) {
-        // Once none of them can be put back the indices mean what they always do.
+        // The indices mean what they always do once none of the chains taken again can be put back.
         let past = usize::from(next_avail.wrapping_sub(self.resubmit_from));
         if past >= self.resubmit.len() + usize::from(self.size) {
             self.resubmit.clear();

@@ -1,4 +1,4 @@
-//! Tells that a packed ring has been in use, although its VMM says that it begins.
+//! This module tells whether a packed ring has been in use although its VMM says that it begins.
 //!
 //! A VMM that connects again after the adapter has gone may not know how far the device was: QEMU
 //! (11.1 at least) does not, and says that the ring begins. Served from there it would move old
@@ -13,8 +13,8 @@ use manifold_dma::Domain;
 use crate::ring::chain::{AVAIL, DESCRIPTOR, USED};
 
 /// Returns whether the packed ring of `size` descriptors at `address` is certainly not at a
-/// beginning, that is before the first descriptor of an odd round. Some that are not cannot be
-/// told. A ring that cannot be read is for who serves it to refuse.
+/// beginning, that is before the first descriptor of an odd round. Some rings in use cannot be
+/// told. A ring that cannot be read counts as not in use: whoever serves it refuses it.
 pub fn is_in_use(domain: &Arc<Domain>, address: u64, size: u16) -> bool {
     let mut ring = vec![0; DESCRIPTOR * usize::from(size)];
     domain.reader().pin().read(address, &mut ring).is_ok() && shows_use(&ring)
@@ -54,8 +54,8 @@ mod tests {
             [NEITHER; 4],
             [AVAIL_ALONE; 4],
             [AVAIL_ALONE, AVAIL_ALONE, NEITHER, NEITHER],
-            // Two rounds later: chains of two, the next one available; a chain that began at the
-            // end.
+            // This is two rounds later: chains of two, the next one available; a chain that began
+            // at the end.
             [AVAIL_ALONE, AVAIL_ALONE, NEITHER, USED_ALONE],
             [USED_ALONE, NEITHER, USED_ALONE, NEITHER],
         ] {
@@ -66,10 +66,10 @@ mod tests {
     #[test]
     fn a_ring_under_way_is_told() {
         for flags in [
-            // In the first round: some used, some available; in the second.
+            // This is in the first round, some used and some available; then in the second.
             [BOTH, BOTH, AVAIL_ALONE, NEITHER],
             [NEITHER, USED_ALONE, BOTH, BOTH],
-            // All buffers available, of the second round and the third.
+            // All buffers are available, of the second round and the third.
             [AVAIL_ALONE, USED_ALONE, USED_ALONE, USED_ALONE],
             [USED_ALONE; 4],
         ] {
