@@ -32,7 +32,7 @@
 //! 3. The worker polls the queue while it has traffic. A transmit queue that stays empty is armed,
 //!    so that the driver notifies, and leaves the poll. A worker whose queues are all armed sleeps
 //!    in `epoll_wait`, where each queue's kick is an eventfd.
-//! 4. The queue may change workers when functions come and go ([`handover::rebalance`]).
+//! 4. The queue may change workers when functions come and go (`handover::rebalance`).
 //! 5. [`Datapath::stop_queue`] waits until nothing of the queue is in flight, and returns its
 //!    place.
 //!

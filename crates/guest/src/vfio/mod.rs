@@ -145,8 +145,8 @@ pub trait Transport: Send {
         None
     }
 
-    /// Checks without waiting that the server is still there. [`Error::Disconnected`] where it went
-    /// away.
+    /// Checks without waiting that the server is still there.
+    /// [`Error::Disconnected`](crate::Error::Disconnected) where it went away.
     fn service(&mut self) -> Result<()> {
         Ok(())
     }
