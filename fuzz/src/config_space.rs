@@ -1,4 +1,5 @@
-//! Carries out any accesses to a function's configuration space, and checks what must always hold.
+//! This module makes any accesses to a function's configuration space, and checks what must always
+//! hold.
 
 use manifold_pci::spec::header;
 use manifold_pci::{CONFIG_SIZE, ConfigSpace, Event, Passthrough, PowerState, Reset};
@@ -168,7 +169,7 @@ fn check_constants(start: &Registers, end: &Registers) {
         header::BAR5 + 4..header::INTERRUPT_LINE,
         // The ID, version and next pointer of the first extended capability.
         0x100..0x104,
-        // Nothing is behind all capabilities.
+        // There is nothing behind all capabilities.
         0x1c0..REGISTERS as u16,
     ] {
         let range = usize::from(range.start)..usize::from(range.end);
@@ -233,7 +234,7 @@ impl<'a> Input<'a> {
             },
             _ => {
                 let offset = self.offset()?;
-                // Most sizes are those that occur; now and then any is taken.
+                // Most sizes are those that occur; now and then any size is taken.
                 let len = match kind >> 4 & 0b111 {
                     size @ 0..4 => 1 << size,
                     _ => usize::from(self.byte()? % 16),

@@ -1,5 +1,5 @@
-//! Maps, unmaps and accesses memory through a DMA domain, and compares it with a model that keeps
-//! one entry for each page.
+//! This module maps, unmaps and accesses memory through a DMA domain, and compares it with a model
+//! that keeps one entry for each page.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -12,7 +12,7 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open};
 pub(crate) const PAGES: u64 = 24;
 /// Number of pages of the file.
 pub(crate) const FILE: u64 = 16;
-/// Bytes of a page.
+/// Size of a page in bytes.
 pub(crate) const PAGE: usize = PAGE_SIZE as usize;
 
 /// Takes the bytes for a sequence of operations and carries them out.
@@ -70,7 +70,7 @@ impl Memory {
     }
 }
 
-/// What a mapping is backed with.
+/// The backing of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum From {
     ReadWrite,
@@ -78,7 +78,7 @@ pub(crate) enum From {
     NotShared,
 }
 
-/// One operation; places and lengths in pages, `at` and `len` in bytes.
+/// One operation, with places and lengths in pages, but `at` and `len` in bytes.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Map { page: u64, pages: u64, read: bool, write: bool, offset: u64, from: From },
@@ -127,7 +127,7 @@ impl Op {
 
 #[derive(Clone, Copy, Debug)]
 struct Page {
-    /// First and last page of the mapping it belongs to.
+    /// First and last page of the mapping that the page belongs to.
     first: u64,
     last: u64,
     read: bool,
@@ -136,7 +136,7 @@ struct Page {
     offset: Option<u64>,
 }
 
-/// The domain as it should be.
+/// The model of a domain as it should be.
 struct Model {
     base: u64,
     bus_master: bool,

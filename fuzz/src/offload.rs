@@ -1,5 +1,4 @@
-//! The fuzz target's body: bytes in, everything done with them that the data path does, and what
-//! must hold asserted.
+//! The fuzz target's body does with any bytes what the data path does, and asserts what must hold.
 
 use manifold_offload::spec::{hash_type, virtio};
 use manifold_offload::{
@@ -8,11 +7,11 @@ use manifold_offload::{
 };
 use manifold_testing::Segments;
 
-/// Segments of one frame that are looked at: a fuzzer likes them short.
+/// Largest number of segments of one frame that are looked at: a fuzzer likes them short.
 const MAX_SEGMENTS: usize = 64;
 
-/// The first byte says how much of the frame is parsed at first, ten are a virtio_net_hdr, the rest
-/// is the frame.
+/// Runs one input. The first byte says how much of the frame is parsed at first, ten are a
+/// virtio_net_hdr, the rest is the frame.
 ///
 /// # Panics
 ///
@@ -28,7 +27,7 @@ pub(crate) fn frame(data: &[u8]) {
     if layers.transport != Transport::Other {
         assert!(usize::from(layers.transport_at) + 4 <= head.len(), "{layers:?}");
         assert!(!layers.fragment);
-        // More of the frame changes nothing of what is known.
+        // More bytes of the frame change nothing of what is known.
         assert_eq!(parse(frame), layers);
     }
     verify(frame, &layers);
@@ -49,7 +48,7 @@ pub(crate) fn frame(data: &[u8]) {
     }
 }
 
-/// In one piece, in two, and on the way into a copy.
+/// Checks sums of the bytes in one piece, in two, and on the way into a copy.
 fn sums(bytes: &[u8], at: usize) {
     let (first, second) = bytes.split_at_checked(at).unwrap_or((bytes, &[]));
     let (mut whole, mut parts, mut copied) = (Sum::new(), Sum::new(), Sum::new());
@@ -68,7 +67,7 @@ fn sums(bytes: &[u8], at: usize) {
     assert_eq!((copied.fold(), copy.as_slice()), (whole.fold(), bytes));
 }
 
-/// What was judged stays as it is, and two bytes at most become others.
+/// Checks that what was judged stays as it is, and that two bytes at most are changed.
 fn finish(frame: &[u8], request: &Request) {
     let NetHeader { csum_start, csum_offset, .. } = request.header();
     let mut finished = frame.to_vec();
@@ -100,7 +99,7 @@ fn segment(frame: &[u8], request: &Request) {
         one.truncate(len);
         other.truncate(len);
         assert!(len > headers && len <= headers + size || segments.len() == 1);
-        // The payload is that of the frame, the headers that were judged are the same, and stay so.
+        // The payload is that of the frame; the headers that were judged are the same, and stay so.
         assert_eq!(one.get(headers..), frame.get(covered..covered + len - headers));
         covered += len - headers;
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What the fuzz target and the property tests of vfio-user check: each function takes any bytes
+//! The fuzz target and the property tests of vfio-user check this: each function takes any bytes
 //! and panics if a promise is broken.
 
 use std::fs::File;
@@ -131,7 +131,7 @@ fn version_message() -> Vec<u8> {
     bytes
 }
 
-/// Does nothing, and checks what it is asked to do.
+/// A device that does nothing, and checks what it is asked to do.
 struct Inert {
     fd: Arc<OwnedFd>,
     attached: AtomicUsize,

@@ -1,4 +1,4 @@
-//! What the fuzz target and the property test of vhost-user check: the function takes any bytes and
+//! The fuzz target and the property test of vhost-user check this: the function takes any bytes and
 //! panics if a promise is broken.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ const RINGS: u16 = 4;
 const MAX_RING_SIZE: u16 = 256;
 const MAX_REGIONS: usize = 512;
 const MAX_MTU: u16 = 1500;
-/// VIRTIO_F_VERSION_1 and VIRTIO_F_RING_PACKED.
+/// Features VIRTIO_F_VERSION_1 and VIRTIO_F_RING_PACKED.
 const FEATURES: u64 = 1 << 32 | 1 << 34;
 const ALL_PROTOCOL_FEATURES: u64 = protocol_feature::MQ
     | protocol_feature::RARP
@@ -77,7 +77,7 @@ pub(crate) fn session(data: &[u8]) {
     assert!(!state.is_attached && state.regions.is_empty() && state.rings.is_empty());
 }
 
-/// How many descriptors of each kind come with a piece.
+/// The number of descriptors of each kind that come with a piece.
 #[derive(Clone, Copy)]
 struct Fds {
     files: usize,
@@ -90,8 +90,8 @@ fn make(Fds { files, events }: Fds) -> Vec<OwnedFd> {
     (0..files).filter_map(|_| file()).chain((0..events).filter_map(|_| event())).collect()
 }
 
-/// What a proper client says first: features, and with `ring` a region of memory and one ring that
-/// is served.
+/// Returns what a proper client says first: features, and with `ring` a region of memory and one
+/// ring that is served.
 fn prologue(ring: bool) -> Vec<(u32, Vec<u8>, Fds)> {
     let none = Fds { files: 0, events: 0 };
     let longs = |longs: &[u64]| longs.iter().flat_map(|long| long.to_ne_bytes()).collect();
@@ -171,7 +171,7 @@ impl Client {
         let (code, flags) = (request[0], request[1]);
         if answer.bytes.is_empty() {
             assert!(answer.fds.is_empty() && answer.refusal.is_none());
-            // A request with a reply has it, or the connection ends.
+            // A request that has a reply gets it, or the connection ends.
             assert!(answer.end.is_some() || !WITH_REPLY.contains(&code));
             return;
         }
@@ -189,7 +189,7 @@ impl Client {
     }
 }
 
-/// Does nothing, and checks what it is asked to do.
+/// A device that does nothing, and checks what it is asked to do.
 #[derive(Default)]
 struct Inert(Mutex<State>);
 
@@ -206,7 +206,7 @@ impl Inert {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state, for a method that only a client that has the device can call.
+    /// Returns the state, for a method that only a client that has the device can call.
     fn attached(&self) -> std::sync::MutexGuard<'_, State> {
         let state = self.state();
         assert!(state.is_attached);

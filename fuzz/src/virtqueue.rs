@@ -1,5 +1,5 @@
-//! The fuzz target's body: bytes in, a guest's memory, a queue somewhere in it and a device that
-//! serves it.
+//! The fuzz target's body makes of any bytes a guest's memory, a queue somewhere in it and a device
+//! that serves it.
 //!
 //! What a device relies on is asserted after every step; whatever the ring holds, the worst that
 //! may come of it is a [`RingError`].
@@ -14,13 +14,13 @@ use manifold_virtio::ring::{
     RingFeatures,
 };
 
-/// Pages of IOVAs that may be mapped.
+/// Number of pages of IOVAs that may be mapped.
 const PAGES: u64 = 24;
-/// Bytes of them.
+/// Size of these pages in bytes.
 const BYTES: u64 = PAGES * PAGE_SIZE;
-/// Steps of one run.
+/// Number of steps of one run.
 const STEPS: usize = 256;
-/// Bytes of one buffer that are looked at.
+/// Number of bytes of one buffer that are looked at.
 const LOOK: usize = 64;
 
 /// Builds a guest from the first bytes of `data` and lets the rest say what guest and device do.
@@ -44,7 +44,7 @@ impl Input<'_> {
         u16::from_le_bytes(self.bytes())
     }
 
-    /// The next bytes; zeros after the end.
+    /// Returns the next bytes; zeros after the end.
     fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut out = [0; N];
         for byte in &mut out {
@@ -56,7 +56,7 @@ impl Input<'_> {
         out
     }
 
-    /// An address: mostly in the memory and aligned, sometimes anywhere.
+    /// Returns an address: mostly in the memory and aligned, sometimes anywhere.
     fn iova(&mut self) -> u64 {
         match self.u8() {
             255 => u64::from_le_bytes(self.bytes()),
@@ -67,17 +67,17 @@ impl Input<'_> {
     }
 }
 
-/// A guest and what its device knows.
+/// A guest, with the state that its device knows.
 struct Guest {
     memory: GuestMemory,
     domain: Arc<Domain>,
     addresses: QueueAddresses,
     features: RingFeatures,
-    /// What each page may be used for.
+    /// Permissions of each page.
     pages: [Option<Permissions>; PAGES as usize],
-    /// The page of the file behind page n is `n * stride % PAGES`.
+    /// Stride in the file: the page of the file behind page n is `n * stride % PAGES`.
     stride: u64,
-    /// A region for what is in flight, with anything in it.
+    /// Region for chains in flight, with anything in it.
     inflight: Option<Inflight>,
 }
 
@@ -94,7 +94,7 @@ impl Guest {
         };
         let size = match input.u8() {
             odd @ 128.. => u16::from(odd) << (odd % 9),
-            // Packed rings need not be a power of two.
+            // The size of a packed ring need not be a power of two.
             shift => (1 << (shift % 11)) - u16::from(features.packed && shift & 0x40 != 0),
         };
         let addresses = QueueAddresses {
@@ -103,7 +103,7 @@ impl Guest {
             driver: input.iova(),
             device: input.iova(),
         };
-        // In order, backwards, or jumping: each coprime with the number of pages.
+        // The pages are in order, backwards, or jumping: each coprime with the number of pages.
         let stride = [1, PAGES - 1, 7, 1].get(usize::from(options >> 2 & 3)).copied()?;
         let mut guest = Guest {
             memory,
@@ -166,7 +166,7 @@ impl Guest {
         }
     }
 
-    /// The host memory the device may reach for an access.
+    /// Returns the host memory the device may reach for an access.
     fn reachable(&self, pin: &Pinned<'_>, access: Access) -> Vec<Range<usize>> {
         let allowed = |permissions: Permissions| match access {
             Access::Read => permissions.read,
@@ -181,7 +181,7 @@ impl Guest {
 }
 
 impl Guest {
-    /// The queue as it is set up, to go on at `at`.
+    /// Returns the queue as it is set up, to go on at `at`.
     fn queue(&self, at: u16) -> Option<Queue> {
         let state = QueueState { next_avail: at, next_used: at };
         let queue = Queue::new(self.addresses, self.features).ok()?.resume(state).ok()?;
@@ -191,7 +191,7 @@ impl Guest {
         }
     }
 
-    /// The place `count` entries after `at`.
+    /// Returns the place `count` entries after `at`.
     fn after(&self, at: u16, count: u16) -> u16 {
         if !self.features.packed {
             return at.wrapping_add(count);
@@ -202,7 +202,7 @@ impl Guest {
     }
 }
 
-/// A region that is in use, by its own account, and that says whatever the input says.
+/// Returns a region that is in use, by its own account, and that says whatever the input says.
 fn inflight(size: u16, packed: bool, input: &mut Input<'_>) -> Option<Inflight> {
     let bytes = Inflight::size(size, packed) as u64;
     let file = GuestMemory::new("inflight", bytes).ok()?;
@@ -215,7 +215,7 @@ fn inflight(size: u16, packed: bool, input: &mut Input<'_>) -> Option<Inflight> 
     Some(Inflight::new(Arc::new(memory), 0))
 }
 
-/// Every byte of `slice` is in one of `ranges`.
+/// Asserts that every byte of `slice` is in one of `ranges`.
 fn assert_inside(slice: &Slice<'_>, ranges: &[Range<usize>]) {
     let mut at = slice.as_ptr() as usize;
     let end = at + slice.len();
@@ -279,7 +279,7 @@ fn run(mut input: Input<'_>) -> Option<()> {
     let mut queue = guest.queue(begin)?;
     let mut available = begin;
     let reader = guest.domain.reader();
-    // Taken and not given back.
+    // These are chains that were taken and not given back.
     let mut taken: Vec<Chain> = Vec::new();
     for _ in 0..STEPS {
         if input.0.is_empty() {
@@ -291,7 +291,7 @@ fn run(mut input: Input<'_>) -> Option<()> {
             continue;
         }
         let pin = reader.pin();
-        // What it finds in flight moves it.
+        // The chains that it finds in flight move it.
         let _ = queue.open(&pin);
         let before = queue.position();
         let result = device_step(&mut queue, &pin, &guest, step, &mut taken, &mut input);
@@ -308,14 +308,14 @@ fn run(mut input: Input<'_>) -> Option<()> {
     Some(())
 }
 
-/// The guest writes to its memory, or its mappings change.
+/// Lets the guest write to its memory, or changes its mappings.
 fn guest_step(guest: &mut Guest, step: u8, available: &mut u16, input: &mut Input<'_>) {
     let QueueAddresses { size, descriptors, driver, .. } = guest.addresses;
     let packed = guest.features.packed;
     match step {
         0..75 if packed && !step.is_multiple_of(4) => {
-            // The next descriptor, as far as the flags, or just the flags: whose turn it is, mostly
-            // right.
+            // This is the next descriptor, as far as the flags, or just the flags: whose turn it
+            // is, mostly right.
             let place = Place::from(*available);
             let turn = if input.u8() < 240 { place.flags(true) } else { input.u16() };
             let flags = turn | u16::from(input.u8() & [0, 1, 7][usize::from(step % 4) - 1]);
@@ -338,7 +338,7 @@ fn guest_step(guest: &mut Guest, step: u8, available: &mut u16, input: &mut Inpu
                     next => u16::from(next) % size,
                 },
             };
-            // In the queue's table, or in one that it may refer to.
+            // The address is in the queue's table, or in one that it may refer to.
             let table = if step.is_multiple_of(2) { descriptors } else { input.iova() };
             guest.put(table.saturating_add(16 * index), &descriptor.to_bytes());
         }
@@ -375,7 +375,7 @@ fn guest_step(guest: &mut Guest, step: u8, available: &mut u16, input: &mut Inpu
     }
 }
 
-/// The device does one thing to its queue.
+/// Lets the device do one thing to its queue.
 fn device_step(
     queue: &mut Queue,
     pin: &Pinned<'_>,

@@ -1,5 +1,5 @@
-//! Configuration space: any accesses, by bus and VMM, leave lists whole, read-only bits alone and
-//! events true.
+//! This target makes any accesses to configuration space, by bus and VMM, which must leave lists
+//! whole, read-only bits alone and events true.
 #![no_main]
 
 #[path = "../src/config_space.rs"]

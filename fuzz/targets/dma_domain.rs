@@ -1,5 +1,4 @@
-//! DMA domains: whatever is mapped, unmapped and accessed, a domain does what a page table would
-//! do.
+//! Whatever is mapped, unmapped and accessed, a DMA domain does what a page table would do.
 #![no_main]
 
 #[path = "../src/dma_domain.rs"]

@@ -1,4 +1,4 @@
-//! Frame headers: whatever bytes a guest sends, the eswitch decides as its reference model does.
+//! Whatever bytes a guest sends, the eswitch decides as its reference model does.
 #![no_main]
 
 #[path = "../src/frame_header/mod.rs"]

@@ -1,5 +1,4 @@
-//! Off-loads: whatever header and frame a guest sends, what was judged stays and the checksums
-//! agree.
+//! Whatever header and frame a guest sends, what was judged stays and the checksums agree.
 #![no_main]
 
 #[path = "../src/offload.rs"]

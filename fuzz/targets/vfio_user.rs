@@ -1,4 +1,5 @@
-//! vfio-user: any bytes as single messages, and as all that a client sends on a connection.
+//! This target sends any bytes to a vfio-user server, as single messages and as all that a client
+//! sends on a connection.
 #![no_main]
 
 #[path = "../src/vfio_user.rs"]

@@ -1,4 +1,4 @@
-//! vhost-user: any bytes as all that a client sends on a connection.
+//! This target sends any bytes to a vhost-user backend, as all that a client sends on a connection.
 #![no_main]
 
 #[path = "../src/vhost_user.rs"]

@@ -1,5 +1,5 @@
-//! Virtqueues: whatever a guest writes into its rings, the device stays inside the guest's memory
-//! and comes to an end.
+//! Whatever a guest writes into its rings, the device stays inside the guest's memory and comes to
+//! an end.
 #![no_main]
 
 #[path = "../src/virtqueue.rs"]

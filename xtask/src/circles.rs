@@ -39,7 +39,7 @@ fn circle(files: &Files) -> Result<Option<Vec<&str>>> {
         let scope: Vec<_> = file.split('/').map(str::to_owned).collect();
         let (tokens, mut paths) = (text.parse().map_err(|e| anyhow!("{file}: {e}"))?, Vec::new());
         collect(tokens, &scope, false, &mut paths);
-        // The longest part of a path that is a file; the rest is inside that file.
+        // This is the longest part of a path that is a file; the rest is inside that file.
         let imported = paths.iter().filter_map(|path| {
             let parts = (1..=path.len()).rev().filter_map(|len| path.get(..len));
             parts.map(|part| part.join("/")).find_map(|part| files.get_key_value(&part))

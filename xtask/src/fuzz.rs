@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::{command, step, target_dir, workspace};
 
-/// How many targets run at a time: the smallest machine they are run on has two processors.
+/// Number of targets that run at a time: the smallest machine they are run on has two processors.
 const AT_A_TIME: usize = 2;
 
 /// Builds all targets, then runs each for `seconds`.
@@ -117,7 +117,7 @@ fn targets() -> Result<Vec<String>> {
         .with_context(|| format!("cannot read {}", dir.display()))?
         .filter_map(|entry| {
             let path = entry.ok()?.path();
-            // Files only: what targets share is in folders.
+            // Only files are targets: what they share is in folders.
             Some(path.is_file().then(|| path.file_stem())??.to_str()?.to_owned())
         })
         .collect();

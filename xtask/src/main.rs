@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask setup`, `test`, `bench`, `fuzz`, `vm`.
+//! This program has the developer commands: `cargo xtask setup`, `test`, `bench`, `fuzz`, `vm`.
 //!
 //! Each command runs plain programs one after the other, and installs or names what they need.
 //! xtask is not part of what is shipped, and nothing else depends on it.

@@ -1,4 +1,4 @@
-//! The parts of the tests.
+//! This module has the parts of the tests.
 
 use clap::ValueEnum;
 

@@ -1,4 +1,4 @@
-//! Running programs in the workspace, with a word on what runs and for how long it took.
+//! This module runs programs in the workspace, and tells what runs and how long it took.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 /// Returns the workspace's folder.
 pub(crate) fn workspace() -> PathBuf {
-    // xtask lies directly in it.
+    // The workspace is the folder above xtask.
     let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     path.pop();
     path
@@ -22,8 +22,8 @@ pub(crate) fn target_dir() -> PathBuf {
     }
 }
 
-/// A command in the workspace, without what the outer cargo has put into the environment for xtask
-/// itself.
+/// Returns a command in the workspace, without what the outer cargo has put into the environment
+/// for xtask itself.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.current_dir(workspace());
@@ -38,7 +38,7 @@ pub(crate) fn command(program: &str) -> Command {
     command
 }
 
-/// Cargo in the workspace.
+/// Returns cargo's command in the workspace.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = command("cargo");
     command.args(arguments);

@@ -1,4 +1,5 @@
-//! Provides what tests need beyond Rust: packages, and a QEMU and kernel in the build tree.
+//! This module provides what tests need beyond Rust: packages, and a QEMU and kernel in the build
+//! tree.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +11,7 @@ use manifold_vm::Setup;
 use crate::part::Part;
 use crate::run::{answers, step};
 
-/// Something a part of the tests needs, and the package of Debian 12 and 13 that has it.
+/// A program that a part of the tests needs, and the package of Debian 12 and 13 that has it.
 struct Requirement {
     part: Part,
     package: &'static str,
@@ -60,8 +61,8 @@ pub(crate) fn packages(parts: &[Part]) -> Result<()> {
         command.env("DEBIAN_FRONTEND", "noninteractive");
         command
     };
-    // Without lists nothing is found, with old ones downloads fail; a source that is out of order
-    // is no reason to stop.
+    // Without lists no package is found, and with old ones downloads fail; a source that is out of
+    // order is no reason to stop.
     let _ = apt().args(["-q", "update"]).status();
     step(&install, apt().args(["-q", "-y", "install", "--no-install-recommends"]).args(&missing))?;
     let still: Vec<&str> = REQUIREMENTS

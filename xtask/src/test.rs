@@ -1,4 +1,4 @@
-//! `cargo xtask test`: the parts, in the order in which they are likely to fail quickly.
+//! `cargo xtask test` runs the parts, in the order in which they are likely to fail quickly.
 
 use std::time::Instant;
 
@@ -31,7 +31,7 @@ pub(crate) fn run(only: &[Part], fuzz_seconds: u32) -> Result<()> {
 fn unit() -> Result<()> {
     if has_nextest() {
         step("unit tests", &mut cargo(&["nextest", "run", "--workspace", "--locked"]))?;
-        // nextest does not run these.
+        // nextest does not run the documentation tests.
         step("documentation tests", &mut cargo(&["test", "--workspace", "--doc", "--locked"]))
     } else {
         step(
@@ -51,7 +51,8 @@ fn models() -> Result<()> {
 }
 
 fn vm() -> Result<()> {
-    // The development build: it has all checks on, and the unit tests have built most of it.
+    // This is the development build: it has all checks on, and the unit tests have built most of
+    // it.
     step("manifold", &mut cargo(&["build", "--package", "manifold", "--locked"]))?;
     setup::guests()?;
     let arguments: &[&str] = if has_nextest() {
@@ -63,7 +64,8 @@ fn vm() -> Result<()> {
     step("virtual machines", cargo(arguments).env("MANIFOLD_BIN", binary))
 }
 
-/// cargo-nextest shows more and ends tests that hang; plain `cargo test` runs the same tests.
+/// Returns whether there is cargo-nextest, which shows more and ends tests that hang; plain `cargo
+/// test` runs the same tests.
 fn has_nextest() -> bool {
     answers("cargo-nextest", "--version")
 }

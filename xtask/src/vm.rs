@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: a guest like those of the tests, by hand.
+//! `cargo xtask vm` runs a guest like those of the tests, by hand.
 
 use std::path::PathBuf;
 

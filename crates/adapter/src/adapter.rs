@@ -1,4 +1,4 @@
-//! The adapter's life: start, enable, disable, stop.
+//! Starts an adapter, enables and disables its VFs, and stops it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -273,7 +273,8 @@ fn open_tap(name: &str, mtu: u16) -> Result<Tap, Error> {
         && offered < u32::from(mtu)
     {
         tracing::warn!(
-            "the uplink {name} has an MTU of {offered}, the functions {mtu}: `ip link set {name} mtu {mtu}`"
+            "the uplink {name} has an MTU of {offered}, the functions {mtu}: `ip link set {name} \
+             mtu {mtu}`"
         );
     }
     Ok(tap)

@@ -217,7 +217,9 @@ impl Device for Attachment {
         }
         let info = PeerInfo::new(Protocol::VfioUser, peer.pid);
         self.function.claim(Holder { info, status: None }).map_err(|holder| {
-            tracing::warn!(function = %self.function.id, pid = peer.pid, "VMM turned away: {holder}");
+            tracing::warn!(
+                function = %self.function.id, pid = peer.pid, "VMM turned away: {holder}"
+            );
             Errno::BUSY
         })?;
         self.function.take();

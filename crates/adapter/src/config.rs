@@ -1,4 +1,4 @@
-//! The settings that an adapter is started with.
+//! This module holds the settings that an adapter is started with.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -67,8 +67,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// Interface that the port is connected to.
     pub uplink: Uplink,
-    /// The threads that move frames, 1 to 64. Each is pinned to the processor of this number, or
-    /// left to the system.
+    /// The threads that move frames, 1 to 64, one element each. Each is pinned to the processor of
+    /// this number, or left to the system.
     pub workers: Vec<Option<usize>>,
 }
 

@@ -1,4 +1,5 @@
-//! The adapter as the bus sees it: one PF and its VFs, found by routing ID and address.
+//! This module is the adapter as the bus sees it: one PF and its VFs, found by routing ID and
+//! address.
 
 use std::sync::Arc;
 

@@ -11,8 +11,8 @@ pub enum Error {
     /// The base MAC address cannot be a station's, or the VFs' addresses would overflow its last
     /// two bytes.
     #[error(
-        "base MAC {0} does not do: choose a unicast address whose last two bytes leave room for every VF, for example \
-         02:00:00:00:00:00"
+        "base MAC {0} does not do: choose a unicast address whose last two bytes leave room for \
+         every VF, for example 02:00:00:00:00:00"
     )]
     BaseMac(MacAddr),
     /// The text names no uplink.
@@ -20,7 +20,8 @@ pub enum Error {
     UnknownUplink(String),
     /// Linux does not accept this name for a network interface.
     #[error(
-        "\"{0}\" is no interface name: 1 to 15 bytes, without `/`, `:` or white space, and not `.` or `..`"
+        "\"{0}\" is no interface name: 1 to 15 bytes, without `/`, `:` or white space, and not `.` \
+         or `..`"
     )]
     InterfaceName(String),
     /// The PF driver refused or failed.

@@ -1,4 +1,4 @@
-//! One PCIe function: registers, device model and DMA domain behind one door.
+//! A function has the registers, the device model and the DMA domain of one PCIe function.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::model::{Doorbell, Model, Resources, Virtqueues};
 /// A PCIe function of the adapter.
 pub(crate) struct Function {
     pub(crate) id: FunctionId,
-    /// The MAC address that the PF assigned.
+    /// MAC address that the PF assigned.
     pub(crate) mac: [u8; 6],
     pub(crate) spec: FunctionSpec,
     pub(crate) domain: Arc<Domain>,
@@ -62,9 +62,9 @@ struct Registers {
 /// The sender of a configuration request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Requester {
-    /// The host, over the bus.
+    /// The host sends the request over the bus.
     Host,
-    /// A VMM, through what vfio-pci lets it see and do.
+    /// A VMM sends the request, through what vfio-pci lets it see and do.
     Vmm,
 }
 

@@ -1,4 +1,4 @@
-//! The state of an adapter and its functions, as management sees it.
+//! This module describes the state of an adapter and its functions to management.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -56,7 +56,7 @@ impl fmt::Display for Protocol {
 pub struct PeerInfo {
     /// Protocol that the VMM speaks.
     pub protocol: Protocol,
-    /// ID of its process, where the kernel can tell.
+    /// Process ID of the VMM, where the kernel can tell.
     pub pid: Option<u32>,
 }
 
@@ -70,7 +70,7 @@ impl PeerInfo {
 /// The state of a function's DMA domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DmaInfo {
-    /// Number of mappings, and their bytes.
+    /// Number of mappings, and how many bytes they cover.
     pub stats: Stats,
     /// Faults since the function exists.
     pub faults: FaultReport,
@@ -83,7 +83,7 @@ pub struct FunctionInfo {
     pub id: FunctionId,
     /// Routing ID.
     pub routing_id: RoutingId,
-    /// IDs, as Linux shows them.
+    /// Vendor, device and class IDs, as Linux shows them.
     pub identity: Identity,
     /// BARs by number, as the PF driver placed them; those of a VF are its shares of the apertures.
     pub bars: [Option<BarInfo>; 6],
@@ -99,7 +99,7 @@ pub struct FunctionInfo {
     pub link_up: bool,
     /// VMM that is attached.
     pub attached: Option<PeerInfo>,
-    /// Progress of the driver; over vhost-user as the VMM reports it.
+    /// Progress of the driver, which over vhost-user is what the VMM reports.
     pub driver: DriverReport,
     /// Counters, summed over the queue pairs.
     pub counters: PairSnapshot,

@@ -1,4 +1,4 @@
-//! Interrupts to a VMM: an MSI-X vector that ends in an eventfd.
+//! This module delivers interrupts to a VMM: an MSI-X vector ends in an eventfd.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,4 @@
-//! The adapter: every part of Manifold put together.
+//! This crate is the adapter, which puts every part of Manifold together.
 //!
 //! What it is: one PF and up to 256 VFs with their configuration spaces, device models, DMA domains
 //! and queues; the host side that drives them (root complex and PF driver); the sockets on which
@@ -10,16 +10,17 @@
 //! are below).
 //!
 //! ```text
-//!   management --> Adapter --> PfDriver --> RootComplex --> Device (config and memory requests by routing ID, address)
-//!                    |                                        |  creates and removes VFs as VF Enable says
-//!                    |                                        v
-//!   VMM <--vfio-user--> Attachment ------------------------> Function
-//!                    (what vfio-pci does: DMA maps,          configuration space, MSI-X, device model,
-//!                     eventfds, reset)                       DMA domain, counters
-//!   VMM <--vhost-user-> VhostAttachment -------------------> Function: DMA domain, counters, virtqueues if it has any
-//!                    (memory, queues, eventfds)               |
-//!                                            Queues (start, stop, kick) --> Datapath workers
-//!                                            Switch (policies -> Table) --/
+//!   management --> Adapter --> PfDriver --> RootComplex --> Device (config and memory requests
+//!                    |                                       |    by routing ID, address)
+//!                    |                                       |  creates and removes VFs as
+//!                    |                                       v  VF Enable says
+//!   VMM <--vfio-user--> Attachment -----------------------> Function: configuration space,
+//!                    (what vfio-pci does: DMA maps,            MSI-X, device model,
+//!                     eventfds, reset)                         DMA domain, counters
+//!   VMM <--vhost-user-> VhostAttachment ------------------> Function: DMA domain, counters,
+//!                    (memory, queues, eventfds)              | virtqueues if it has any
+//!                                           Queues (start, stop, kick) --> Datapath workers
+//!                                           Switch (policies -> Table) --/
 //! ```
 //!
 //! Locks are taken in this order: [`Adapter`]'s driver, a function's registers, the switch's

@@ -1,5 +1,5 @@
-//! The seam between functions and device models: what a model is built from, and what it hands
-//! over. It is explained in `docs/device-model.md`.
+//! This module is the seam between functions and device models: what a model is built from, and
+//! what it hands over. It is explained in `docs/device-model.md`.
 //!
 //! A function holds its model as `dyn` [`Nic`]. The PF and its VFs may have different models, and
 //! the choice is made when an adapter starts, so a type parameter would run through every type here
@@ -56,7 +56,7 @@ impl Resources {
     }
 }
 
-/// A device model, and what of it goes round its registers.
+/// A device model, and those of its parts that work without register accesses.
 pub struct Model {
     pub(crate) nic: Box<dyn Nic>,
     /// Registers that a VMM may replace by eventfds.
@@ -76,7 +76,7 @@ impl Model {
 /// A register whose only effect is to wake a worker, whatever is written.
 pub(crate) struct Doorbell {
     pub(crate) bar: u8,
-    /// Bytes into the BAR.
+    /// Offset in bytes into the BAR.
     pub(crate) offset: u64,
     pub(crate) kick: Kick,
 }
@@ -85,7 +85,7 @@ pub(crate) struct Doorbell {
 pub(crate) struct Virtqueues {
     /// Virtio's feature bits that the device offers.
     pub(crate) features: u64,
-    /// Queue pairs.
+    /// Number of queue pairs.
     pub(crate) pairs: u16,
     pub(crate) queues: Arc<Queues>,
 }

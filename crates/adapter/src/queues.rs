@@ -1,4 +1,4 @@
-//! A function's data queues, served by the data path.
+//! This module has the data path serve a function's data queues.
 
 use std::io;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ pub(crate) struct Queues {
     function: FunctionId,
     datapath: Arc<Datapath>,
     switch: Arc<Switch>,
-    /// Doorbells of the transmit queues, by pair. They live as long as the function, so that a VMM
-    /// can keep them.
+    /// Doorbells of the transmit queues, by queue pair. They live as long as the function, so that
+    /// a VMM can keep them.
     kicks: Vec<Kick>,
     counters: FunctionCounters,
 }

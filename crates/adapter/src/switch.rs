@@ -1,5 +1,5 @@
-//! The switch's policies: each function's filters, limited by what the PF allows it, become the
-//! workers' forwarding table.
+//! This module applies the switch's policies: each function's filters, limited by what the PF
+//! allows it, become the workers' forwarding table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -179,9 +179,9 @@ mod trust_tests {
         let vf = FunctionId::Vf(0);
         assert_eq!(receivers(vf, OTHER), [FunctionId::Vf(8)]);
         assert_eq!(receivers(vf, OWN), [vf]);
-        // Multicast of any VLAN it may have.
+        // The function receives multicast of any VLAN that it may have.
         assert!(receivers(vf, [1, 0, 0x5e, 0, 0, 5]).contains(&vf));
-        // The PF is the adapter's owner.
+        // The adapter's owner has the PF, so no policy limits it.
         assert!(receivers(FunctionId::Pf, OTHER).contains(&FunctionId::Pf));
     }
 }

@@ -1,4 +1,5 @@
-//! An attachment over vhost-user is a function's queues alone, with the registers kept by the VMM.
+//! An attachment over vhost-user hands the VMM a function's queues alone; the VMM keeps the
+//! registers.
 //!
 //! ```text
 //!   vhost-user session ──► VhostAttachment ──► Domain   map and unmap the VMM's memory regions
@@ -35,8 +36,8 @@ use crate::info::{PeerInfo, Protocol};
 use crate::model::Virtqueues;
 use crate::queues::Queues;
 
-/// Those of a function's features that concern the queues and what is in them. The rest is the
-/// VMM's, which keeps the control queue and the configuration.
+/// The features of a function that concern the queues and what is in them. The rest is the VMM's,
+/// which keeps the control queue and the configuration.
 const DATA_PATH: u64 = common::VERSION_1
     | common::INDIRECT_DESC
     | common::EVENT_IDX
@@ -54,7 +55,7 @@ const DATA_PATH: u64 = common::VERSION_1
     | feature::GUEST_ANNOUNCE
     | feature::MQ;
 
-/// Why a VMM cannot have a function, or a queue cannot be served.
+/// The reason why a VMM cannot have a function, or a queue cannot be served.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error("{0}")]
@@ -70,8 +71,8 @@ enum Refused {
     #[error("the adapter's MTU is {0}: set host_mtu to that or less, or `manifold serve --mtu`")]
     Mtu(u16),
     #[error(
-        "the ring is in use, and the VMM says that it begins: a VMM that connects again must use split rings (packed=off); \
-         the machine's driver has to start anew"
+        "the ring is in use, and the VMM says that it begins: a VMM that connects again must use \
+         split rings (packed=off); the machine's driver has to start anew"
     )]
     UnderWay,
 }
@@ -79,7 +80,7 @@ enum Refused {
 /// One function as a vhost-user device.
 pub(crate) struct VhostAttachment {
     function: Arc<Function>,
-    /// Rings that the VMM has started and that cannot be served, and where it said they were.
+    /// Rings that the VMM has started and that cannot be served, with the positions that it gave.
     unserved: Mutex<BTreeMap<u16, Position>>,
 }
 
@@ -151,7 +152,7 @@ impl Device for VhostAttachment {
     }
 
     fn unmap(&self, region: &Region) {
-        // It was mapped as a whole, so that it cannot be cut in two.
+        // The region was mapped as a whole, so it cannot be cut in two.
         if let Err(error) = self.function.domain.unmap(region.guest_address, region.size) {
             tracing::error!(function = %self.function.id, %error, "a region stays mapped");
         }
@@ -165,7 +166,8 @@ impl Device for VhostAttachment {
             return Err(Refused::Legacy.into());
         }
         if self.is_lost(&setup) {
-            // Told like this, VMM and people learn why; refused, the VMM would only try again.
+            // The error event tells the VMM and people why; after a refusal the VMM would only try
+            // again.
             let reason = Refused::UnderWay;
             tracing::warn!(function = %self.function.id, ring, %reason, "a ring is not served");
             setup.fds.fail(&format_args!("queue {ring}: {reason}"));
@@ -220,7 +222,7 @@ impl Device for VhostAttachment {
     }
 }
 
-/// Where a ring is, in the words of the data path.
+/// Returns the position of a ring in the data path's form.
 fn state(Position { next_available, next_used }: Position) -> QueueState {
     QueueState { next_avail: next_available, next_used }
 }
@@ -241,7 +243,7 @@ fn track(part: &manifold_vhost_user::Inflight) -> Result<Inflight, Failure> {
     Ok(Inflight::new(Arc::new(memory), usize::try_from(within)?))
 }
 
-/// Events of a ring, on their way to its VMM.
+/// Passes the events of a ring on to its VMM.
 struct RingEvents {
     ring: u16,
     function: manifold_pci::FunctionId,
@@ -255,7 +257,9 @@ impl QueueEvents for RingEvents {
 
     fn fail(&self, reason: &dyn fmt::Display) {
         // A guest can get here as often as it likes: no louder than debug.
-        tracing::debug!(function = %self.function, ring = self.ring, %reason, "device needs a reset");
+        tracing::debug!(
+            function = %self.function, ring = self.ring, %reason, "device needs a reset"
+        );
         self.fds.fail(&format_args!("queue {}: {reason}", self.ring));
     }
 }

@@ -1,4 +1,5 @@
-//! The virtio network device as a device model. No other file of this crate knows its registers.
+//! This module offers the virtio network device as a device model. No other file of this crate
+//! knows its registers.
 
 use std::error::Error;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The adapter's life: functions and sockets come and go with VF Enable, and nothing stays behind.
+//! These tests follow an adapter through its life: functions and sockets come and go with VF
+//! Enable, and nothing stays behind.
 
 #![allow(clippy::unwrap_used)] // the helpers of tests
 
@@ -82,7 +83,7 @@ fn all_256_vfs_leave_no_descriptor_behind() {
     adapter.enable_vfs(256).unwrap();
     let functions = adapter.functions();
     assert_eq!(functions.len(), 257);
-    // 256 VFs do not fit the PF's bus.
+    // The PF's bus has no room for 256 VFs.
     assert_eq!(functions[255].routing_id.to_string(), "01:1f.7");
     assert_eq!(functions[256].routing_id.to_string(), "02:00.0");
     assert_eq!(sockets(folder.path()), 2 * 257);

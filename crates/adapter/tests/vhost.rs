@@ -1,5 +1,5 @@
-//! Functions attached over vhost-user by an independent client, the vhost crate's front-end, with
-//! rings in its memory.
+//! These tests attach functions over vhost-user with an independent client, the vhost crate's
+//! front-end, whose rings are in its memory.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
 
@@ -54,20 +54,20 @@ fn frames_pass_between_functions_and_count_as_ever() {
         assert_eq!(b.receive(0), sent);
         assert!(b.interrupted(0));
     }
-    // Everybody's, an unknown multicast and a VLAN that nobody subscribed to.
+    // Broadcast, unknown multicast and a VLAN that nobody subscribed to arrive.
     for destination in [[0xff; 6], [1, 0, 0x5e, 0, 0, 9]] {
         b.provide(0);
         let sent = frame(destination, info(0).mac, &[0x81, 0, 0, 7]);
         a.send(0, &sent);
         assert_eq!(b.receive(0), sent);
     }
-    // Somebody else's.
+    // A frame for another station does not arrive.
     b.provide(0);
     a.send(0, &frame([2, 9, 9, 9, 9, 9], info(0).mac, b"not yours"));
     a.send(0, &frame(info(1).mac, info(0).mac, b"yours"));
     assert!(b.receive(0).ends_with(b"yours"));
 
-    // What goes nowhere is not counted as sent.
+    // Frames that go nowhere are not counted as sent.
     assert_eq!(info(0).counters.tx.frames, 603);
     assert_eq!(info(1).counters.rx.frames, 603);
     drop((a, b));
@@ -97,8 +97,8 @@ fn rings_stop_and_go_on_where_they_were() {
     a.share_memory();
     b.share_memory();
     exchange(&mut a, &mut b, b"two");
-    // Stopped and started again, as a VMM does around a guest's reset of the queue or a stop of the
-    // machine.
+    // The rings are stopped and started again, as a VMM does around a guest's reset of the queue or
+    // a stop of the machine.
     let bases = [a.stop_ring(0), a.stop_ring(1)];
     assert_eq!(bases, [0, 2]);
     a.resume_pair(0, bases);
@@ -109,7 +109,7 @@ fn rings_stop_and_go_on_where_they_were() {
     let mut b = Client::attach(&info(1).vhost_socket);
     b.start_pair(0);
     exchange(&mut a, &mut b, b"four");
-    // What is disabled does not receive.
+    // A disabled ring does not receive.
     b.enable(0, false);
     b.provide(0);
     a.send(0, &frame(info(1).mac, info(0).mac, b"lost"));
@@ -151,7 +151,7 @@ fn a_function_has_one_attachment_whatever_the_protocol() {
     let info = || adapter.function(Vf(0)).unwrap();
     let client = Client::attach(&info().vhost_socket);
     eventually("attached", || info().attached.is_some());
-    // Over the same protocol and over the other.
+    // A second client is refused over either protocol.
     let second = vhost_client::connect(&info().vhost_socket);
     assert!(second.get_features().is_err());
     let client_of_vfio = vfio_user_version(&info().socket);
@@ -161,7 +161,7 @@ fn a_function_has_one_attachment_whatever_the_protocol() {
     eventually("free", || info().attached.is_none());
     assert_eq!(vfio_user_version(&info().socket), 0);
     eventually("free again", || info().attached.is_none());
-    // The PF can be had just so.
+    // The PF can be attached in the same way.
     let mut pf = Client::attach(&adapter.function(Pf).unwrap().vhost_socket);
     pf.start_pair(0);
     assert_eq!(adapter.function(Pf).unwrap().driver.status, 15);
@@ -215,7 +215,7 @@ fn a_ring_that_breaks_the_rules_harms_only_itself() {
     let sent = frame(info(2).mac, info(1).mac, b"undisturbed");
     a.send(0, &sent);
     assert_eq!(b.receive(0), sent);
-    // After a reset it works.
+    // The function works after a reset.
     bad.frontend.reset_device().unwrap();
     assert_eq!((info(0).driver.failure, info(0).driver.features.len()), (None, 0));
     bad.mend();
@@ -244,9 +244,9 @@ fn what_was_in_flight_when_the_adapter_ended_is_sent_by_the_next_one() {
     }
     drop(adapter);
 
-    // As if it had ended with the next chain taken and not given back: the ring 1's part of the
-    // file says so of descriptor 3 ("Inflight I/O tracking": 16 bytes, then an entry of 16 bytes
-    // for each, with a count in its end).
+    // The file is changed as if the adapter had ended with the next chain taken and not given back:
+    // ring 1's part of the file says so of descriptor 3 ("Inflight I/O tracking": 16 bytes, then an
+    // entry of 16 bytes for each, with a count in its end).
     a.send(0, &frame(to, from, b"taken"));
     let part = tracked.mmap_size / u64::from(tracked.num_queues);
     let entry = part + 16 + 3 * 16;
@@ -262,14 +262,14 @@ fn what_was_in_flight_when_the_adapter_ended_is_sent_by_the_next_one() {
     // Its client counts the chain as taken.
     a.resume_pair(0, [0, 4]);
     assert!(b.receive(0).ends_with(b"taken"));
-    // And only once.
+    // The frame arrives only once.
     b.provide(0);
     a.send(0, &frame(to, from, b"next"));
     assert!(b.receive(0).ends_with(b"next"));
     assert_eq!(adapter.function(Vf(0)).unwrap().counters.tx.frames, 2);
 }
 
-/// What a vfio-user client's version is answered with: the errno, 0 for none.
+/// Returns the errno in the answer to a vfio-user client's version, 0 for none.
 fn vfio_user_version(socket: &Path) -> u32 {
     use std::io::{Read, Write};
     let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();

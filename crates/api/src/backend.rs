@@ -1,4 +1,4 @@
-//! The trait of an adapter that the server can serve, in software or not.
+//! A backend is an adapter, in software or not, that the server can serve.
 
 use manifold_pci::{CONFIG_SIZE, FunctionId};
 

@@ -20,7 +20,7 @@ use crate::types::{Adapter, ConfigSpace, EnableVfs, Function, Vfs, VfsDisabled, 
 /// Longest time that a call may take. Enabling 256 VFs stays far below it.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Most bytes of an answer that are read. A list of 257 functions has about half a megabyte.
+/// Largest answer that is read, in bytes. A list of 257 functions has about half a megabyte.
 const LARGEST_ANSWER: usize = 64 << 20;
 
 /// The reason why a call did not succeed.
@@ -28,7 +28,11 @@ const LARGEST_ANSWER: usize = 64 << 20;
 #[non_exhaustive]
 pub enum Error {
     /// No daemon listens on the socket.
-    #[error("no daemon answers at {}: start one with `manifold serve`, or name its folder with `--run-dir`", .socket.display())]
+    #[error(
+        "no daemon answers at {}: start one with `manifold serve`, or name its folder with \
+         `--run-dir`",
+        .socket.display()
+    )]
     NotRunning {
         /// Path of the socket.
         socket: PathBuf,

@@ -1,16 +1,17 @@
-//! The management interface: REST over HTTP/1.1 and JSON on a Unix socket, `api.sock`.
+//! This crate is the management interface: REST over HTTP/1.1 and JSON on a Unix socket,
+//! `api.sock`.
 //!
 //! It is what the command line, and whatever else manages the adapter, says to the daemon. It is
 //! *not* where anything is decided: every answer comes from a [`Backend`], which is the adapter,
 //! and no frame ever passes here. Nor does it guard the socket: who may open the file may use it.
 //!
 //! ```text
-//!  manifold vf enable 4                                    daemon (manifold serve)
-//!  ┌────────────┐  POST /v1/vfs {"count":4}  ┌─────────────────┐  enable_vfs(4)  ┌──────────┐
-//!  │   Client   │ ─────── api.sock ────────► │ router / serve  │ ──────────────► │ Backend: │
-//!  │            │ ◄───────────────────────── │                 │ ◄────────────── │ Software │─► adapter
-//!  └────────────┘  201 Vfs   or a Problem    └─────────────────┘  Ok or Problem  └──────────┘
-//!                  {code, message, hint}
+//! manifold vf enable 4                                  daemon (manifold serve)
+//! ┌────────┐ POST /v1/vfs {"count":4} ┌────────────────┐  enable_vfs(4)  ┌──────────┐
+//! │ Client │ ────── api.sock ───────► │ router / serve │ ──────────────► │ Backend: │
+//! │        │ ◄─────────────────────── │                │ ◄────────────── │ Software │─► adapter
+//! └────────┘ 201 Vfs or a Problem     └────────────────┘  Ok or Problem  └──────────┘
+//!            {code, message, hint}
 //! ```
 //!
 //! | method and path                              | answer          |

@@ -1,4 +1,4 @@
-//! Errors of the API. Each is one JSON object, with the HTTP status that fits.
+//! An error of the API is one JSON object, with the HTTP status that fits.
 
 use std::fmt;
 
@@ -95,8 +95,8 @@ impl Problem {
         Self::new(
             Code::VfsAlreadyEnabled,
             format!(
-                "cannot enable {wanted} VFs: {num_vfs} are enabled already, and NumVFs is locked while \
-                 VF Enable is set"
+                "cannot enable {wanted} VFs: {num_vfs} are enabled already, and NumVFs is locked \
+                 while VF Enable is set"
             ),
         )
         .with_hint(format!(

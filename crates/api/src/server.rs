@@ -26,7 +26,8 @@ type Shared = State<Arc<dyn Backend>>;
 #[openapi(
     info(
         title = "Manifold",
-        description = "A software SR-IOV network adapter: its PF, its VFs and who is attached to them.",
+        description = "A software SR-IOV network adapter: its PF, its VFs and who is attached to \
+            them.",
     ),
     tags((name = "adapter"), (name = "functions"), (name = "vfs"))
 )]
@@ -112,7 +113,8 @@ async fn get_function(
     params(("id" = String, Path, description = "`pf`, `vf0` ... `vf255`"), ConfigQuery),
     responses(
         (status = OK, body = ConfigSpace),
-        (status = BAD_REQUEST, description = "Not a function's name, or no such view", body = Problem),
+        (status = BAD_REQUEST, description = "Not a function's name, or no such view",
+            body = Problem),
         (status = NOT_FOUND, description = "The adapter has no such function now", body = Problem),
     ))]
 async fn get_config(

@@ -1,4 +1,4 @@
-//! The software adapter as a [`Backend`].
+//! This module serves the software adapter as a [`Backend`].
 
 use std::sync::Arc;
 

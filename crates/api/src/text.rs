@@ -1,4 +1,4 @@
-//! Serde helpers for values that JSON carries as text.
+//! This module has Serde helpers for values that JSON carries as text.
 
 use std::fmt::Display;
 use std::str::FromStr;

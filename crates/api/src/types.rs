@@ -1,4 +1,4 @@
-//! The types of the API: one for each JSON object, with its OpenAPI schema.
+//! This module has the types of the API: one for each JSON object, with its OpenAPI schema.
 //!
 //! Field names follow the words of the PCIe and virtio specifications; `bdf` is a routing ID
 //! written as `bus:device.function`, as `lspci` does. Counts of bytes are bytes, addresses are

@@ -1,4 +1,4 @@
-//! The description of a queue that a worker is to serve.
+//! This module describes a queue that a worker is to serve.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ pub enum Direction {
 /// One virtqueue, ready to be served.
 #[derive(Clone)]
 pub struct QueueConfig {
-    /// The function it belongs to.
+    /// Function that the queue belongs to.
     pub function: FunctionId,
     /// Queue pair, from 0.
     pub pair: u16,
-    /// Which queue of the pair it is.
+    /// Direction of the queue, which says which queue of the pair it is.
     pub direction: Direction,
     /// IOVAs and size of the ring's parts.
     pub addresses: QueueAddresses,
@@ -38,11 +38,11 @@ pub struct QueueConfig {
     pub features: u64,
     /// The doorbell by which the driver notifies the worker.
     pub kick: Kick,
-    /// Where the queue goes on. `None` means at the beginning.
+    /// Place at which the queue goes on; `None` is its beginning.
     pub resume: Option<QueueState>,
-    /// The record of chains in flight, for the process that serves the queue after this one.
+    /// Record of chains in flight, for the process that serves the queue after this one.
     pub inflight: Option<Inflight>,
-    /// Interrupts the driver, and tells it that its ring broke the rules.
+    /// Callbacks that interrupt the driver, and tell it that its ring broke the rules.
     pub events: Arc<dyn QueueEvents>,
 }
 

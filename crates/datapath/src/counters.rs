@@ -1,4 +1,4 @@
-//! Counters: one set per queue pair, written by one worker, read by anyone.
+//! There is one set of counters per queue pair, written by one worker and read by anyone.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use manifold_offload::Offloads;
 use crate::config::Direction;
 use crate::frame::Frame;
 
-/// Why a frame did not arrive.
+/// The cause for which a frame did not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropCause {
     /// The switch dropped the frame. This is counted at the sender.
@@ -31,7 +31,7 @@ pub enum DropCause {
     WorkerOverloaded,
 }
 
-/// The causes outside the switch: where each is counted, and its name.
+/// Causes outside the switch, each with the direction that counts it and its name.
 const OWN: [(DropCause, Direction, &str); 6] = [
     (DropCause::BadNetHeader, Direction::Transmit, "bad_net_header"),
     (DropCause::NoReceiveBuffer, Direction::Receive, "no_receive_buffer"),
@@ -88,7 +88,7 @@ impl fmt::Display for DropCause {
     }
 }
 
-/// A counter with one writer, so that adding is a load and a store, not a locked instruction.
+/// A counter with one writer, so that an addition is a load and a store, not a locked instruction.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -109,9 +109,9 @@ pub(crate) struct DirectionCounters {
     pub(crate) frames: Counter,
     pub(crate) bytes: Counter,
     pub(crate) interrupts: Counter,
-    /// Frames with a checksum still to be completed.
+    /// Number of frames with a checksum still to be completed.
     pub(crate) partial: Counter,
-    /// Unsegmented frames and their bytes.
+    /// Number of unsegmented frames, and their bytes.
     pub(crate) gso_frames: Counter,
     pub(crate) gso_bytes: Counter,
 }
@@ -177,7 +177,7 @@ impl DirectionCounters {
 pub struct PairCounters {
     pub(crate) tx: DirectionCounters,
     pub(crate) rx: DirectionCounters,
-    /// Notifications that woke a worker.
+    /// Number of notifications that woke a worker.
     pub(crate) notifications: Counter,
     drops: [Counter; CAUSES],
 }
@@ -218,18 +218,18 @@ impl PairCounters {
 /// The values of one direction at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DirectionSnapshot {
-    /// Transmit: frames the driver sent that the switch forwarded (a receiver may still have had no
-    /// buffer). Receive: frames delivered to the driver.
+    /// Number of frames. Transmit: frames the driver sent that the switch forwarded (a receiver may
+    /// still have had no buffer). Receive: frames delivered to the driver.
     pub frames: u64,
-    /// Bytes of those frames, from the destination address on, without FCS.
+    /// Number of bytes of those frames, from the destination address on, without FCS.
     pub bytes: u64,
-    /// Interrupts raised.
+    /// Number of interrupts raised.
     pub interrupts: u64,
-    /// Frames among them whose checksum is for the receiver to complete.
+    /// Number of frames among them whose checksum is for the receiver to complete.
     pub partial: u64,
-    /// Frames among them that are unsegmented.
+    /// Number of frames among them that are unsegmented.
     pub gso_frames: u64,
-    /// Bytes of the unsegmented frames.
+    /// Number of bytes of the unsegmented frames.
     pub gso_bytes: u64,
 }
 
@@ -247,13 +247,13 @@ impl std::ops::AddAssign for DirectionSnapshot {
 /// The values of [`PairCounters`] at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PairSnapshot {
-    /// What the driver sent.
+    /// Counters of the frames that the driver sent.
     pub tx: DirectionSnapshot,
-    /// What the driver received.
+    /// Counters of the frames that the driver received.
     pub rx: DirectionSnapshot,
-    /// Notifications of the driver that woke a worker.
+    /// Number of notifications of the driver that woke a worker.
     pub notifications: u64,
-    /// Frames that did not arrive, by cause. Causes that did not occur are left out.
+    /// Number of frames that did not arrive, by cause. Causes that did not occur are left out.
     pub drops: Vec<(DropCause, u64)>,
 }
 

@@ -1,4 +1,5 @@
-//! The data path as its owner sees it: workers, and the functions and queues they serve.
+//! This module is the data path as its owner sees it: workers, and the functions and queues they
+//! serve.
 
 use std::fmt;
 use std::io;
@@ -37,7 +38,7 @@ use crate::worker::queues::Queues;
 use crate::worker::thread::Worker;
 use crate::worker::uplink::Uplink;
 
-/// The shortest time between two rebalancings. All workers stand still during one, and it is guests
+/// Shortest time between two rebalancings. All workers stand still during one, and it is guests
 /// that come and go.
 const REBALANCE: Duration = Duration::from_millis(100);
 
@@ -54,8 +55,8 @@ pub struct Datapath {
     workers: Vec<WorkerHandle>,
     clock: Clock,
     generation: AtomicU32,
-    /// The placement is locked while queues start, stop and move, so that all workers agree on it.
-    /// The time is that of the last rebalancing.
+    /// Placement of the queue pairs, locked while queues start, stop and move, so that all workers
+    /// agree on it. The time is that of the last rebalancing.
     placement: Mutex<(Placement, Option<Instant>)>,
 }
 

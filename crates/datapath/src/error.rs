@@ -1,14 +1,14 @@
-//! Why the data path refuses something.
+//! This module has the reasons why the data path refuses something.
 
 use std::io;
 
 use manifold_pci::FunctionId;
 use manifold_virtio::ring::RingError;
 
-/// The most workers of a data path.
+/// Largest number of workers of a data path.
 pub const MAX_WORKERS: usize = 64;
 
-/// Why the data path refused something.
+/// The reason why the data path refused something.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The queue cannot be served as it is set up.
@@ -26,9 +26,9 @@ pub enum Error {
     /// A worker cannot be pinned to the processor that it is to run on.
     #[error("a worker cannot run on processor {core}: {source}")]
     Core {
-        /// The processor's number.
+        /// Number of the processor.
         core: usize,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
     /// A worker has ended.

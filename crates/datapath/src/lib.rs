@@ -1,5 +1,5 @@
-//! The data path: worker threads that move frames from transmit queues to receive queues and to the
-//! uplink.
+//! This crate is the data path, whose worker threads move frames from transmit queues to receive
+//! queues and to the uplink.
 //!
 //! What it is: a [`Datapath`] owns worker threads, and a worker owns queues. Queues come and go by
 //! [`Datapath::start_queue`] and [`Datapath::stop_queue`]; when the latter returns, no worker

@@ -1,5 +1,5 @@
-//! Models of the protocols between workers, run by loom through every order in which their steps
-//! can be seen: `cargo xtask test --only models`.
+//! These are models of the protocols between workers, run by loom through every order in which
+//! their steps can be seen: `cargo xtask test --only models`.
 
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,11 +8,11 @@ use loom::thread;
 use crate::handover::barrier::PhaseBarrier;
 use crate::wake::sleeper::Sleeper;
 
-/// A bell that counts, and whose ringing can be waited for.
+/// A bell that counts how often it is rung.
 #[derive(Default)]
 struct Bell(AtomicUsize);
 
-/// Work is published while the worker goes to sleep: it is seen, or the bell is rung.
+/// A worker that goes to sleep sees work that is published meanwhile, or its bell is rung.
 #[test]
 fn nobody_sleeps_through_work() {
     loom::model(|| {
@@ -39,7 +39,7 @@ fn nobody_sleeps_through_work() {
     });
 }
 
-/// Two bring work at once: one of them rings, and one only.
+/// Two threads bring work at once: one of them rings, and one only.
 #[test]
 fn the_bell_is_rung_once() {
     let mut model = loom::model::Builder::new();
@@ -69,7 +69,7 @@ fn the_bell_is_rung_once() {
     });
 }
 
-/// A ring for one writer and one reader, as narrow as it can be, in place of the real one.
+/// A ring for one writer and one reader, as simple as it can be, in place of the real one.
 #[derive(Default)]
 struct Ring(AtomicUsize);
 
@@ -87,8 +87,8 @@ impl Ring {
     }
 }
 
-/// A frame is handed over and its sender's queue stops: the memory goes away only when the completion
-/// is back, so the receiver's worker never touches memory that is gone.
+/// A frame is handed over and its sender's queue stops: the memory goes away only when the
+/// completion is back, so the receiver's worker never touches memory that is gone.
 #[test]
 fn a_queue_waits_for_its_completions() {
     loom::model(|| {
@@ -115,14 +115,14 @@ fn a_queue_waits_for_its_completions() {
 }
 
 /// Two workers meet while a frame is on its way between them, and a queue moves from the second to
-/// the first: it is laid down before it is picked up, and the frame has been delivered and its
-/// completion returned before either.
+/// the first: the second leaves it before the first adopts it, and the frame has been delivered and
+/// its completion returned before either.
 #[test]
 fn nothing_is_in_flight_when_queues_move() {
     loom::model(|| {
         let barrier = Arc::new(PhaseBarrier::new(2));
         let (frames, completions) = (Arc::new(Ring::default()), Arc::new(Ring::default()));
-        // 0: at the second worker, 1: laid down.
+        // The value is 0 while the second worker has the queue, and 1 once it has left it.
         let queue = Arc::new(AtomicUsize::new(0));
         let second = {
             let (barrier, frames, completions, queue) = (

@@ -1,4 +1,5 @@
-//! Interrupts may wait for more frames: notification coalescing (virtio 1.3, 5.1.6.5.9).
+//! This module lets interrupts wait for more frames: notification coalescing (virtio 1.3,
+//! 5.1.6.5.9).
 
 use manifold_virtio::net::Coalescing;
 
@@ -8,11 +9,11 @@ use crate::clock::Clock;
 #[derive(Debug, Default)]
 pub(crate) struct Moderation {
     packets: u32,
-    /// The longest wait, in ticks.
+    /// Longest wait, in ticks.
     delay: u64,
-    /// Frames since the driver first wanted the interrupt that is due.
+    /// Number of frames since the driver first wanted the interrupt that is due.
     waiting: u32,
-    /// The time at which the interrupt that is due is raised at the latest; `None` if none is due.
+    /// Time at which the interrupt that is due is raised at the latest; `None` if none is due.
     deadline: Option<u64>,
 }
 

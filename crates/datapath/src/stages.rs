@@ -1,4 +1,4 @@
-//! Counters of a worker, with its time by stage of a frame's way.
+//! This module counts a worker's work, with its time by stage of a frame's way.
 
 use std::sync::Arc;
 
@@ -51,8 +51,8 @@ impl Stage {
     }
 }
 
-/// Of this many bursts one is timed by stage. The timing itself is then not seen even in the
-/// slowest hundredth of the frames.
+/// Number of bursts of which one is timed by stage. The timing itself is then not seen even in the slowest
+/// hundredth of the frames.
 const SAMPLE: u32 = 256;
 
 /// The counters of one worker, on cache lines of their own.
@@ -68,28 +68,28 @@ pub(crate) struct WorkerCounters {
     stages: [Counter; Stage::ALL.len()],
 }
 
-/// What a worker has done since it started.
+/// A snapshot of what a worker has done since it started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerSnapshot {
-    /// The processor that the worker is pinned to.
+    /// Processor that the worker is pinned to.
     pub core: Option<usize>,
-    /// Queue pairs that the worker serves.
+    /// Number of queue pairs that the worker serves.
     pub pairs: usize,
-    /// Ticks of the time-stamp counter per second.
+    /// Number of ticks of the time-stamp counter per second.
     pub frequency: u64,
-    /// Ticks of rounds that moved something.
+    /// Number of ticks of rounds that moved something.
     pub busy: u64,
-    /// Ticks of rounds that found nothing to do. Time asleep is not counted.
+    /// Number of ticks of rounds that found nothing to do. Time asleep is not counted.
     pub idle: u64,
-    /// Frames taken from transmit queues and the uplink.
+    /// Number of frames taken from transmit queues and the uplink.
     pub frames: u64,
-    /// Times the worker went to sleep.
+    /// Number of times that the worker went to sleep.
     pub sleeps: u64,
-    /// Frames handed to another worker.
+    /// Number of frames handed to another worker.
     pub handed_over: u64,
-    /// Frames of bursts that were timed by stage.
+    /// Number of frames of bursts that were timed by stage.
     pub sampled: u64,
-    /// Ticks of the timed bursts, by stage.
+    /// Number of ticks of the timed bursts, by stage.
     pub stages: [(Stage, u64); Stage::ALL.len()],
 }
 
@@ -125,7 +125,7 @@ pub(crate) struct StageTimer {
     clock: Clock,
     counters: Arc<WorkerCounters>,
     bursts: u32,
-    /// When the present stage began, if the present burst is timed.
+    /// Time at which the present stage began, if the present burst is timed.
     since: Option<u64>,
 }
 

@@ -1,5 +1,5 @@
-//! The atomics that the protocols between workers are made of. They are the standard library's, or
-//! loom's where the models run.
+//! This module has the atomics that the protocols between workers are made of. They are the
+//! standard library's, or loom's where the models run.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};

@@ -1,9 +1,11 @@
 //! Measures the data path with this crate's guests, on an adapter in this process.
 //!
-//!     cargo run --release -p manifold-generator --example measure -- frames 60 1514
-//!     cargo run --release -p manifold-generator --example measure -- frames 60 --protocol vhost-user --packed
-//!     cargo run --release -p manifold-generator --example measure -- tcp 4
-//!     cargo run --release -p manifold-generator --example measure -- idle 64
+//! Run it with `cargo run --release -p manifold-generator --example measure --` and one of these:
+//!
+//!     frames 60 1514
+//!     frames 60 --protocol vhost-user --packed
+//!     tcp 4
+//!     idle 64
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a tool for developers
 
@@ -32,7 +34,7 @@ fn main() {
     let rings = Rings { packed: flag("--packed").is_some(), ..Rings::default() };
     let numbers: Vec<u16> = arguments.iter().skip(1).filter_map(|a| a.parse().ok()).collect();
     match arguments.first().map(String::as_str) {
-        // The example started by itself, as a guest.
+        // The example started this process itself, as a guest.
         Some("guest") => {
             let config: GuestConfig = serde_json::from_str(&arguments[1]).unwrap();
             agent::run_stdio(&config).unwrap();
@@ -41,7 +43,8 @@ fn main() {
         Some("tcp") => numbers.iter().for_each(|guests| tcp(*guests)),
         Some("idle") => numbers.iter().for_each(|guests| idle(*guests)),
         _ => eprintln!(
-            "measure frames SIZE.. [--protocol vfio-user|vhost-user] [--packed] | tcp GUESTS.. | idle GUESTS.."
+            "measure frames SIZE.. [--protocol vfio-user|vhost-user] [--packed] | tcp GUESTS.. | \
+             idle GUESTS.."
         ),
     }
 }
@@ -52,7 +55,7 @@ fn adapter(dir: &Path, vfs: u16, mtu: u16) -> Adapter {
     adapter
 }
 
-/// VF 0 to VF 1, one generator thread.
+/// Measures frames from VF 0 to VF 1 with one generator thread.
 fn frames(size: u16, protocol: Protocol, rings: Rings) {
     let dir = tempfile::tempdir().unwrap();
     let adapter = adapter(dir.path(), 2, 9000);
@@ -74,14 +77,15 @@ fn frames(size: u16, protocol: Protocol, rings: Rings) {
         let report = manifold_generator::run(&config).unwrap();
         let (user, system) = cpu.since();
         println!(
-            "{size} bytes, {load:?}: {:.3} M frames/s received, {:?}, CPU user {user:.2} s system {system:.2} s",
+            "{size} bytes, {load:?}: {:.3} M frames/s received, {:?}, CPU user {user:.2} s system \
+             {system:.2} s",
             report.frames_per_s / 1e6,
             report.ports
         );
     }
 }
 
-/// A VF's address, which is not told over vhost-user.
+/// Returns a VF's MAC address, which is not told over vhost-user.
 fn mac(adapter: &Adapter, vf: usize) -> Option<Mac> {
     adapter.functions().get(vf + 1).map(|function| Mac(function.mac))
 }
@@ -140,7 +144,8 @@ fn ip(n: u16) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, high, low)
 }
 
-/// 64 MiB between every pair at once (a ring of neighbours beyond four guests).
+/// Measures transfers of 64 MiB between every pair at once (a ring of neighbours beyond four
+/// guests).
 fn tcp(count: u16) {
     let dir = tempfile::tempdir().unwrap();
     for mtu in [1500, 9000] {
@@ -244,7 +249,8 @@ fn tcp(count: u16) {
         let total = bytes * transfers as u64;
         let (user, system) = cpu.since();
         println!(
-            "  MTU {mtu}: {transfers} transfers, {} MiB in {seconds:.2} s: {:.2} Gbit/s; adapter CPU {user:.2} + {system:.2} s",
+            "  MTU {mtu}: {transfers} transfers, {} MiB in {seconds:.2} s: {:.2} Gbit/s; adapter \
+             CPU {user:.2} + {system:.2} s",
             total >> 20,
             total as f64 * 8e-9 / seconds
         );
@@ -263,7 +269,7 @@ fn tcp(count: u16) {
     }
 }
 
-/// CPU time of guests and adapter that do nothing.
+/// Measures the CPU time of guests and adapter that do nothing.
 fn idle(count: u16) {
     let dir = tempfile::tempdir().unwrap();
     let _adapter = adapter(dir.path(), count, 9000);
@@ -277,13 +283,14 @@ fn idle(count: u16) {
     std::thread::sleep(Duration::from_secs(5));
     let (user, system) = cpu.since();
     println!(
-        "5 s idle: guests {} ticks in all, this process with the adapter {user:.3} + {system:.3} s; a guest: {}",
+        "5 s idle: guests {} ticks in all, this process with the adapter {user:.3} + {system:.3} \
+         s; a guest: {}",
         ticks(&guests) - before,
         status(guests.guests[0].id())
     );
 }
 
-/// Memory of a process.
+/// Returns the memory of a process, from its status.
 fn status(pid: u32) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     text.lines()

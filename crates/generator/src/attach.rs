@@ -1,4 +1,5 @@
-//! Attaches a port to its device. Whatever the device is, there are virtqueues afterwards.
+//! This module attaches a port to its device. Whatever the device is, there are virtqueues
+//! afterwards.
 
 use crate::config::{Config, Frames, Mac, Memory, PortConfig, Protocol, Rings};
 use manifold_guest::memory::Arena;
@@ -33,7 +34,8 @@ pub(crate) struct Device {
     pub(crate) mac: Mac,
 }
 
-/// An attached device, its memory and where in it the queues are: RX 0, TX 0, RX 1, TX 1, ...
+/// An attached device, with its memory and the places of the queues in it: RX 0, TX 0, RX 1, TX 1,
+/// ...
 pub(crate) struct Attached {
     pub(crate) device: Device,
     pub(crate) arena: Arc<Arena>,
@@ -67,7 +69,7 @@ pub(crate) fn attach(
     let rings = &config.rings;
     let mut wanted = wanted(rings, &config.frames);
     if port.protocol == Protocol::VfioUser && rings.pairs > 1 {
-        // Over vhost-user enabling queues is the protocol's own business.
+        // Over vhost-user the protocol itself enables queues.
         wanted |= feature::MQ | feature::CTRL_VQ;
     }
     let queues = 2 * rings.pairs.max(1);

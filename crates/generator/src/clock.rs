@@ -1,5 +1,5 @@
-//! Tells time by the processor's time stamp counter, in a few nanoseconds and without a system
-//! call.
+//! This module tells time by the processor's time stamp counter, in a few nanoseconds and without a
+//! system call.
 
 /// Reads the time stamp counter and knows how fast it goes.
 #[derive(Debug, Clone)]

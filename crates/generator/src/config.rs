@@ -1,4 +1,5 @@
-//! The generator's configuration. Everything with a default may be left out of the JSON.
+//! This module is the generator's configuration. Everything with a default may be left out of the
+//! JSON.
 
 use manifold_guest::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -6,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// A MAC address; in JSON as text, `"02:00:00:00:00:01"`.
+/// A MAC address, which in JSON is text: `"02:00:00:00:00:01"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Mac(pub [u8; 6]);
@@ -53,14 +54,15 @@ impl From<Mac> for String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
-    /// A whole PCIe function: `vfN.sock`.
+    /// The port attaches to a whole PCIe function: `vfN.sock`.
     #[default]
     VfioUser,
-    /// The data path only: `vfN.vhost.sock`, or the socket of a vhost-user backend of others.
+    /// The port attaches to the data path only: `vfN.vhost.sock`, or the socket of a vhost-user
+    /// backend of others.
     VhostUser,
-    /// No device at all. What a port sends arrives, uncopied, at the receiver of its flow, and the
-    /// time for that is not counted: the cost of the generator itself is left. The socket is not
-    /// used.
+    /// There is no device at all. What a port sends arrives, uncopied, at the receiver of its flow,
+    /// and the time for that is not counted: the cost of the generator itself is left. The socket
+    /// is not used.
     Loopback,
 }
 
@@ -112,7 +114,7 @@ pub struct Flow {
     /// The sender's queue pair, which sends no other flow.
     #[serde(default)]
     pub queue: u16,
-    /// The rate at which it sends.
+    /// Rate at which it sends.
     pub load: Load,
 }
 
@@ -125,11 +127,11 @@ pub enum Frames {
     Size(u32),
     /// Frames have 60, 590 and 1514 bytes in the proportion 7 to 4 to 1.
     Imix,
-    /// TCP over IPv4 in frames larger than any MTU, which ask for segmentation.
+    /// All frames are TCP over IPv4 larger than any MTU, and ask for segmentation.
     Tso {
-        /// Bytes of a whole frame, 60 to 65549.
+        /// Length of a whole frame in bytes, 60 to 65549.
         bytes: u32,
-        /// Bytes of TCP payload in a segment.
+        /// Length of the TCP payload in a segment, in bytes.
         mss: u16,
     },
 }
@@ -144,10 +146,11 @@ impl Default for Frames {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Memory {
-    /// A memfd of ordinary pages.
+    /// Guest memory is a memfd of ordinary pages.
     #[default]
     Pages,
-    /// A memfd of 2 MiB pages; the machine must have some to spare (`/proc/sys/vm/nr_hugepages`).
+    /// Guest memory is a memfd of 2 MiB pages; the machine must have some to spare
+    /// (`/proc/sys/vm/nr_hugepages`).
     HugePages,
 }
 
@@ -155,19 +158,20 @@ pub enum Memory {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rings {
-    /// `VIRTIO_F_RING_PACKED`.
+    /// Negotiates `VIRTIO_F_RING_PACKED`.
     pub packed: bool,
-    /// `VIRTIO_F_IN_ORDER`.
+    /// Negotiates `VIRTIO_F_IN_ORDER`.
     pub in_order: bool,
-    /// `VIRTIO_F_EVENT_IDX`.
+    /// Negotiates `VIRTIO_F_EVENT_IDX`.
     pub event_idx: bool,
-    /// `VIRTIO_NET_F_MRG_RXBUF`.
+    /// Negotiates `VIRTIO_NET_F_MRG_RXBUF`.
     pub mergeable: bool,
     /// Number of entries per virtqueue, a power of two up to 1024.
     pub size: u16,
     /// Number of queue pairs per port.
     pub pairs: u16,
-    /// Bytes per receive buffer, header included. 0 means as many as the largest frame takes.
+    /// Size of a receive buffer in bytes, header included. 0 means as many as the largest frame
+    /// takes.
     pub rx_buffer: u32,
     /// Believes that chains come back in the order they went, and reads only the index and now and
     /// then an entry. If false, every used entry is read, as by a driver that cannot know.
@@ -245,7 +249,7 @@ pub struct Config {
     /// Checks every used entry and every received byte, which is slow.
     #[serde(default)]
     pub verify: bool,
-    /// The processor to run on; any by default.
+    /// Processor to run on; any by default.
     #[serde(default)]
     pub cpu: Option<usize>,
 }
@@ -291,7 +295,8 @@ mod tests {
 
     #[test]
     fn little_json_is_enough() {
-        let text = r#"{"ports": [{"socket": "a", "protocol": "vhost-user", "mac": "02:00:00:00:00:0a"}],
+        let text = r#"{
+            "ports": [{"socket": "a", "protocol": "vhost-user", "mac": "02:00:00:00:00:0a"}],
             "flows": [{"from": 0, "to": 0, "load": {"closed": 64}}], "frames": "imix",
             "rings": {"packed": true, "size": 1024, "memory": "huge_pages"}}"#;
         let config: Config = serde_json::from_str(text).unwrap();

@@ -1,4 +1,4 @@
-//! Builds the frames, and checks that what arrives is what was sent.
+//! This module builds the frames, and checks that what arrives is what was sent.
 //!
 //! ```text
 //!   virtio_net_hdr │ Ethernet │ IPv4 │ UDP or TCP │ flow, slot │ pattern …
@@ -14,15 +14,15 @@ const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const UDP: usize = 8;
 const TCP: usize = 20;
-/// TCP or UDP port of queue pair 0.
+/// Port of queue pair 0, for TCP or UDP.
 const PORT: u16 = 0x4000;
-/// Bytes of the largest frame, which holds an IPv4 packet of 65535 bytes.
+/// Length of the largest frame in bytes, which holds an IPv4 packet of 65535 bytes.
 const LARGEST: u32 = 65535 + ETHERNET as u32;
 const SMALLEST: u32 = 60;
-/// Sizes in bytes, in the proportion 7 to 4 to 1.
+/// Frame sizes in bytes, in the proportion 7 to 4 to 1.
 const IMIX: [u32; 12] = [60, 590, 60, 590, 60, 60, 1514, 60, 590, 60, 590, 60];
 
-/// What all frames of a flow have in common.
+/// The contents that all frames of a flow have in common.
 ///
 /// Both TCP or UDP ports are `0x4000` plus the queue pair, so that the opposite flow on the same
 /// pair is the same conversation. A device that steers by it (virtio 1.3, 5.1.6.5.5.1) delivers
@@ -100,9 +100,9 @@ impl Frames {
             put(&mut frame, end, &(PORT | template.queue).to_be_bytes());
         }
         if tcp {
-            // The header's length, ACK and PSH, the window.
+            // The fields are the header's length, ACK and PSH, and the window.
             put(&mut frame, at + 12, &[(TCP as u8 / 4) << 4, 0x18, 0xff, 0xff]);
-            // The sum over the pseudo-header, from which the device completes the checksum.
+            // This is the sum over the pseudo-header, from which the device completes the checksum.
             let pseudo = sum(&from) + sum(&to) + 6 + u64::from(ip) - IPV4 as u64;
             put(&mut frame, at + 16, &fold(pseudo).to_be_bytes());
         } else {

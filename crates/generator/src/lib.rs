@@ -1,5 +1,5 @@
-//! A traffic generator and sink for measurements: raw Ethernet frames, no network stack, one
-//! thread, a few nanoseconds per frame.
+//! This crate is a traffic generator and sink for measurements: raw Ethernet frames, no network
+//! stack, one thread, a few nanoseconds per frame.
 //!
 //! A frame is written once, and so is its descriptor: sending it again is one index (split rings)
 //! or one descriptor (packed). A received frame is counted, unread, and its buffer posted again. So
@@ -21,8 +21,10 @@
 //!
 //! ```json
 //! { "ports": [
-//!     { "socket": "/run/manifold/vf0.vhost.sock", "protocol": "vhost-user", "mac": "02:4d:00:00:00:01" },
-//!     { "socket": "/run/manifold/vf1.vhost.sock", "protocol": "vhost-user", "mac": "02:4d:00:00:00:02" } ],
+//!     { "socket": "/run/manifold/vf0.vhost.sock", "protocol": "vhost-user",
+//!       "mac": "02:4d:00:00:00:01" },
+//!     { "socket": "/run/manifold/vf1.vhost.sock", "protocol": "vhost-user",
+//!       "mac": "02:4d:00:00:00:02" } ],
 //!   "flows": [ { "from": 0, "to": 1, "load": { "closed": 256 } } ],
 //!   "frames": { "size": 60 },
 //!   "rings": { "size": 1024, "packed": false, "memory": "pages" },
@@ -238,7 +240,7 @@ fn check(config: &Config) -> Result<()> {
 fn raise_file_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let all = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // If this is refused, whatever needs more will say so.
+    // If this is refused, the call that needs more will say so.
     let _ = rustix::process::setrlimit(Resource::Nofile, all);
 }
 

@@ -1,4 +1,5 @@
-//! A stand-in for a device: the frames of a flow arrive at its receiver as long as there is room.
+//! This module stands in for a device: the frames of a flow arrive at its receiver as long as there
+//! is room.
 //!
 //! It does for the rings what a device must, so that the generator sees nothing unusual. It copies
 //! nothing, unless frames are verified.
@@ -25,7 +26,7 @@ struct DeviceQueue {
     arena: Arc<Arena>,
     layout: Layout,
     packed: bool,
-    /// The next entry; wraps at 2^16 (split) or at the size, where `wrap` changes (packed).
+    /// Next entry; wraps at 2^16 (split) or at the size, where `wrap` changes (packed).
     next: u16,
     wrap: bool,
 }
@@ -113,7 +114,7 @@ struct Link {
 #[derive(Debug)]
 pub(crate) struct Loopback {
     links: Vec<Link>,
-    /// Says that frames are verified, so that they must be copied.
+    /// True if frames are verified, so that they must be copied.
     copy_frames: bool,
     bytes: Vec<u8>,
 }

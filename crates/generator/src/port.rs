@@ -12,7 +12,8 @@ use manifold_guest::{Error, Result};
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 
-/// Alignment of frames in bytes, as network drivers like it. The header is right before the frame.
+/// Alignment of frames in bytes, which network drivers use too. The header is right before the
+/// frame.
 const ALIGN: usize = 64;
 
 /// The memory of a queue's buffers. Each begins [`BufferArea::LEAD`] bytes into its stride.
@@ -72,7 +73,7 @@ struct RxQueue<'a> {
     area: BufferArea,
     /// Number of buffers still to come of a frame that began.
     more: u16,
-    /// The part of a frame that has arrived, when frames are verified.
+    /// Part of a frame that has arrived, when frames are verified.
     frame: Vec<u8>,
     /// Number of frames received so far.
     frames: u64,
@@ -93,9 +94,9 @@ pub(crate) struct Port<'a> {
     arena: &'a Arena,
     rx: Vec<RxQueue<'a>>,
     tx: Vec<TxQueue<'a>>,
-    /// Says that frames may span buffers.
+    /// True if frames may span buffers.
     spans: bool,
-    /// The frames to compare received ones with, if they are verified.
+    /// Frames to compare received ones with, if they are verified.
     verify: Option<Verify>,
     /// Number of frames of closed loops given up as lost.
     pub(crate) lost: u64,
@@ -103,11 +104,11 @@ pub(crate) struct Port<'a> {
     pub(crate) outstanding: u64,
     /// Time at which a frame last arrived, in cycles.
     pub(crate) last_arrival: u64,
-    /// Says that buffers were posted since the last [`Self::ring_doorbells`].
+    /// True if buffers were posted since the last [`Self::ring_doorbells`].
     posted: bool,
 }
 
-/// The frames that were sent, of which every received one must be one.
+/// The frames that were sent; every received frame must be one of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Verify {
     pub(crate) frames: Frames,
@@ -183,7 +184,7 @@ impl<'a> Port<'a> {
             return Ok(0);
         };
         if ring.free() < count {
-            // All that came back is taken, so that this is asked seldom.
+            // All chains that came back are taken, so that this is asked seldom.
             ring.reclaim(u16::MAX)?;
         }
         let count = count.min(ring.free());

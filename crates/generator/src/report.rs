@@ -1,4 +1,4 @@
-//! The generator's report.
+//! This module is the generator's report.
 
 use serde::{Deserialize, Serialize};
 
@@ -55,10 +55,10 @@ pub struct Cost {
     pub ns_per_frame: f64,
     /// Cycles of the time stamp counter per frame sent or received.
     pub cycles_per_frame: f64,
-    /// The part of the time in rounds that moved frames, 0 to 1. Near 1 the generator is the limit,
-    /// not the device.
+    /// Part of the time that was spent in rounds that moved frames, 0 to 1. Near 1 the generator is
+    /// the limit, not the device.
     pub busy: f64,
-    /// Frames sent or received per round that moved any, on average.
+    /// Average number of frames sent or received per round that moved any.
     pub frames_per_round: f64,
 }
 
@@ -94,7 +94,7 @@ pub struct Report {
     pub ns_per_frame: f64,
     /// Bits received per second, all ports, of frames without FCS.
     pub bits_per_s: f64,
-    /// Bytes of a frame, on average.
+    /// Average length of a frame in bytes.
     pub bytes_per_frame: f64,
     /// Number of frames sent, all ports.
     pub sent: u64,

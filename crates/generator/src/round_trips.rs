@@ -1,4 +1,4 @@
-//! Measures round trips of a single frame.
+//! This module measures round trips of a single frame.
 //!
 //! ```text
 //!   port 0 ── frame ──► device ──► port 1       time from giving the frame to the device
@@ -18,7 +18,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 /// Milliseconds after which a frame is lost.
 const LOST_AFTER_MS: u64 = 200;
-/// Polls before the generator yields its processor, which the device may need.
+/// Number of polls before the generator yields its processor, which the device may need.
 const PATIENCE: u32 = 20_000;
 /// Largest number of round trips that are kept.
 const KEPT: usize = 1 << 24;
@@ -76,7 +76,7 @@ impl RoundTrips {
                 trips.push(self.clock.now().wrapping_sub(sent));
             } else {
                 lost += 1;
-                // What comes late must not be taken for the next.
+                // A late frame must not be taken for the next one.
                 std::thread::sleep(Duration::from_millis(2));
                 while a.receive(u16::MAX)? + b.receive(u16::MAX)? > 0 {}
                 fence(Ordering::SeqCst);
@@ -97,7 +97,8 @@ impl RoundTrips {
         let mut looks = 0;
         loop {
             if to.receive(1)? > 0 {
-                // The device need not hear of the buffer now: the next send's barrier serves both.
+                // The device need not be notified of the buffer now: the next send's barrier serves
+                // both.
                 return Ok(true);
             }
             looks += 1;

@@ -1,4 +1,4 @@
-//! The generator over the device that is none.
+//! These tests run the generator in loopback, without a device.
 
 use super::*;
 use crate::config::{Config, Flow, Frames, Load, PortConfig, Protocol, Rings, Work};
@@ -46,7 +46,7 @@ fn frames_of_all_kinds_arrive_whole() {
                 let config = Config { rings, frames, verify: true, ..loopback(2, &[(0, 1, 0)]) };
                 let report = run(&config).unwrap();
                 assert!(report.received > 0, "{rings:?} {report:?}");
-                // Counting without looking finds as many frames as there are.
+                // Without verification as many frames are counted as there are.
                 let config = Config { verify: false, ..config };
                 let report = run(&config).unwrap();
                 assert!(report.missing.abs() <= 100 && report.received > 0, "{report:?}");

@@ -1,4 +1,4 @@
-//! Measures throughput: decides how much each flow may send, and counts what arrives.
+//! This module measures throughput: decides how much each flow may send, and counts what arrives.
 
 use crate::clock::Clock;
 use crate::config::{Config, Flow, Load};
@@ -15,9 +15,9 @@ const LOST_AFTER_MS: u64 = 250;
 const PROBE_MS: u64 = 10;
 /// Pause between two polls for a probe frame. The device may need this processor to get ready.
 const LOOK: Duration = Duration::from_micros(50);
-/// Rounds without a frame before the generator yields its processor, which the device may need. The
-/// number is large, because otherwise a device on a processor of its own would wait for the
-/// scheduler.
+/// Number of rounds without a frame before the generator yields its processor, which the device may
+/// need. The number is large, because otherwise a device on a processor of its own would wait for
+/// the scheduler.
 const PATIENCE: u32 = 1000;
 /// Microseconds after which a round is taken to have been interrupted by the scheduler. Such a
 /// round is not the generator's cost.
@@ -29,11 +29,11 @@ struct Sender {
     flow: Flow,
     begun: u64,
     sent: u64,
-    /// Cycles after which what does not arrive is lost.
+    /// Cycles after which a frame that did not arrive is lost.
     lost_after: u64,
 }
 
-/// All flows, and what moving their frames took.
+/// All flows, and the time that moving their frames took.
 #[derive(Debug)]
 pub(crate) struct Throughput {
     senders: Vec<Sender>,
@@ -44,7 +44,7 @@ pub(crate) struct Throughput {
     clock: Clock,
     interrupted: u64,
     loopback: Option<Loopback>,
-    /// Cycles of rounds that moved frames, and how many such rounds and frames there were.
+    /// Cycles of rounds that moved frames, and the number of such rounds and frames.
     busy: u64,
     rounds: u64,
     frames: u64,
@@ -82,7 +82,7 @@ impl Throughput {
             let mut arrived = false;
             while !arrived && self.clock.now().wrapping_sub(begin) < patience {
                 let now = self.clock.now();
-                // What the device has not even taken is not lost.
+                // Frames that the device has not even taken are not lost.
                 let taken = |port: &mut Port<'_>| port.has_sent_all(flow.queue);
                 if ports.get_mut(flow.from).map_or(Ok(false), taken)?
                     && let Some(sender) = self.senders.get_mut(index)
@@ -189,7 +189,7 @@ impl Throughput {
 #[inline]
 fn ring_doorbells(ports: &mut [Port<'_>]) -> Result<()> {
     if ports.iter().any(Port::has_posted) {
-        // What was published must be visible before the devices' wishes are read.
+        // Everything published must be visible before the devices' event suppression is read.
         fence(Ordering::SeqCst);
         ports.iter_mut().try_for_each(Port::ring_doorbells)?;
     }

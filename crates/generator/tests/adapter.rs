@@ -1,4 +1,4 @@
-//! The raw generator on a real adapter.
+//! These tests run the raw generator on a real adapter.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
 
@@ -34,15 +34,15 @@ fn a_closed_loop_loses_nothing() {
         for (port, other) in [(0, 1), (1, 0)] {
             let (sent, received) = (report.ports[port].sent, report.ports[other].received);
             assert!(received > 1000, "{report:?}");
-            // Only what was on its way at the start or the end makes a difference.
+            // Only frames on their way at the start or the end make a difference.
             assert!(sent.abs_diff(received) <= 128, "{report:?}");
             assert_eq!(report.ports[port].lost, 0);
         }
     }
 }
 
-/// Both ways on three pairs: the device learns from what a port sends on a pair what to deliver
-/// there.
+/// Returns flows both ways on three pairs: the device learns from what a port sends on a pair what
+/// to deliver there.
 fn three_pairs() -> Vec<Flow> {
     (0..3)
         .flat_map(|queue| [(0, 1, queue), (1, 0, queue)])
@@ -119,7 +119,7 @@ fn frames_that_get_lost_are_given_up_while_others_are_busy() {
     let [a, b, lost] = &report.ports[..] else { panic!("{report:?}") };
     assert!(a.received > 1000 && b.received > 1000 && lost.received == 0, "{report:?}");
     assert!(lost.lost >= 32 && lost.lost.is_multiple_of(32), "{report:?}");
-    // Each window was sent anew.
+    // Each window was sent again.
     assert!(a.pairs[1].sent.abs_diff(lost.lost) <= 32, "{report:?}");
 }
 

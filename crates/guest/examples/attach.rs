@@ -23,9 +23,9 @@ fn attach(socket: &Path) -> Result<VirtioNet> {
     // 1. A machine needs memory: one file, which the adapter maps as well. The device sees it at
     //    this address, its IOVA, and reaches nothing else.
     let arena = Arc::new(Arena::new(options.memory(u16::MAX), 0x1_0000_0000)?);
-    // 2. What a VMM does: it connects, asks for the function's BARs, and maps the memory for DMA.
+    // 2. The VMM connects, asks for the function's BARs, and maps the memory for DMA.
     let function = Function::open(socket, ClientKind::Own, DmaMode::Shared, arena)?;
-    // 3. What the machine's driver does: it finds the virtio registers through the PCI
+    // 3. The machine's driver does this: it finds the virtio registers through the PCI
     //    capabilities, agrees on features, sets up MSI-X and virtqueues, and gives the device
     //    receive buffers.
     VirtioNet::start(function, &options)

@@ -1,4 +1,4 @@
-//! The crate's one error type.
+//! This module has the crate's one error type.
 
 use std::io;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub enum Error {
     /// A system call failed.
     #[error("{what}: {source}")]
     Io {
-        /// The operation that failed.
+        /// Operation that failed.
         what: &'static str,
         /// The kernel's error.
         source: io::Error,
@@ -100,7 +100,7 @@ pub enum Error {
     /// The device set DEVICE_NEEDS_RESET.
     #[error("the device set DEVICE_NEEDS_RESET")]
     NeedsReset,
-    /// A command that the agent cannot carry out.
+    /// The agent cannot carry out a command.
     #[error("{0}")]
     Command(String),
 }

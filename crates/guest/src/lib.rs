@@ -1,5 +1,5 @@
-//! A userspace driver of a virtual function, with a TCP/IP stack on top: it stands for a virtual
-//! machine.
+//! This crate is a userspace driver of a virtual function, with a TCP/IP stack on top: it stands
+//! for a virtual machine.
 //!
 //! It does what a VMM and a guest kernel's virtio-net driver do together: connects to a function's
 //! vfio-user socket, gives the device memory, finds the virtio structures through the capabilities

@@ -292,7 +292,9 @@ mod tests {
                         end = span.offset + span.len;
                         prop_assert!(end <= arena.size());
                     }
-                    Err(Error::OutOfMemory { left, .. }) => prop_assert_eq!(left, arena.size() - end),
+                    Err(Error::OutOfMemory { left, .. }) => {
+                        prop_assert_eq!(left, arena.size() - end);
+                    }
                     Err(e) => return Err(TestCaseError::fail(e.to_string())),
                 }
             }

@@ -1,4 +1,5 @@
-//! Commands to a guest process and events from it: one JSON object per line, each way.
+//! This module defines the commands to a guest process and the events from it: one JSON object per
+//! line, each way.
 
 use crate::vfio::{ClientKind, DmaMode};
 use crate::virtio::Counters;
@@ -30,7 +31,7 @@ pub struct Config {
     /// Bytes per receive buffer, virtio-net header included.
     #[serde(default = "Config::default_rx_buffer")]
     pub rx_buffer: u32,
-    /// Says to use indirect descriptors for transmission if the device offers them.
+    /// Uses indirect descriptors for transmission if the device offers them.
     #[serde(default)]
     pub indirect: bool,
     /// Feature bits that the driver must not accept, even where it could use them.
@@ -80,24 +81,24 @@ pub struct Neighbour {
 /// A transfer that this guest is to receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incoming {
-    /// Names the transfer in events; the caller's choice.
+    /// Number that names the transfer in events; the caller chooses it.
     pub id: u32,
-    /// The TCP port to listen on, one transfer a port.
+    /// TCP port to listen on; each transfer has its own.
     pub port: u16,
 }
 
 /// A transfer that this guest is to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outgoing {
-    /// Names the transfer in events; the caller's choice.
+    /// Number that names the transfer in events; the caller chooses it.
     pub id: u32,
     /// The receiver.
     pub to: Ipv4Addr,
     /// The receiver's TCP port.
     pub port: u16,
-    /// Bytes to send.
+    /// Number of bytes to send.
     pub bytes: u64,
-    /// Seeds the random bytes.
+    /// Seed of the random bytes.
     pub seed: u64,
 }
 
@@ -105,9 +106,9 @@ pub struct Outgoing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// The device is asked to read (transmit) from the address.
+    /// The device is asked to read from the address, that is to transmit.
     Read,
-    /// The device is asked to write (receive) to the address.
+    /// The device is asked to write to the address, that is to receive.
     Write,
 }
 
@@ -129,7 +130,7 @@ pub enum Command {
     Ping {
         /// The addresses to ping.
         targets: Vec<Ipv4Addr>,
-        /// Echo requests per target.
+        /// Number of echo requests per target.
         count: u32,
         /// Milliseconds between two requests to one target.
         #[serde(default = "default_interval")]
@@ -137,7 +138,7 @@ pub enum Command {
         /// Milliseconds to wait for the last reply, and for ARP.
         #[serde(default = "default_timeout")]
         timeout_ms: u64,
-        /// Bytes after the ICMP header.
+        /// Length in bytes of the data after the ICMP header.
         #[serde(default = "default_payload")]
         payload: u16,
     },
@@ -156,9 +157,9 @@ pub enum Command {
     /// [`Event::RogueDma`], after which the device is reset and brought up again; other traffic of
     /// this guest pauses meanwhile.
     RogueDma {
-        /// The address to aim at.
+        /// IOVA to aim at.
         iova: u64,
-        /// The direction.
+        /// Direction of the DMA.
         direction: Direction,
     },
     /// Asks for [`Event::Stats`].
@@ -208,7 +209,7 @@ pub enum Event {
         /// The guest's address.
         address: Ipv4Addr,
     },
-    /// Pinging one target is done.
+    /// Pinging one target has ended.
     Pinged {
         /// The target.
         to: Ipv4Addr,
@@ -224,7 +225,7 @@ pub enum Event {
         /// Number of transfers.
         transfers: usize,
     },
-    /// The progress of transfers; reported a few times a second while any is running.
+    /// Transfers make progress; this is reported a few times a second while any is running.
     Progress {
         /// Bytes received so far, all transfers of this guest together.
         received: u64,
@@ -255,25 +256,25 @@ pub enum Event {
     },
     /// A rogue DMA was tried.
     RogueDma {
-        /// The address that it aimed at.
+        /// IOVA that it aimed at.
         iova: u64,
-        /// The direction.
+        /// Direction of the DMA.
         direction: Direction,
         /// The device status afterwards (virtio 1.3, section 2.1).
         status: u8,
-        /// DEVICE_NEEDS_RESET was set in it.
+        /// True if DEVICE_NEEDS_RESET was set in the status.
         needs_reset: bool,
-        /// The device worked again after a reset.
+        /// True if the device worked again after a reset.
         recovered: bool,
     },
-    /// The answer to [`Command::Stats`].
+    /// These counters answer [`Command::Stats`].
     Stats {
-        /// The counters.
+        /// Counters of the driver.
         counters: Counters,
     },
     /// A command or a transfer failed; the agent goes on.
     Failed {
-        /// The transfer's ID, if it was one.
+        /// ID of the transfer, if one failed.
         id: Option<u32>,
         /// Description of what happened.
         message: String,
@@ -283,7 +284,7 @@ pub enum Event {
         /// Description of what happened.
         message: String,
     },
-    /// The agent ends as told.
+    /// The agent ends, because it was told to.
     Stopped,
 }
 

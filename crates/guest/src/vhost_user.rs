@@ -103,7 +103,7 @@ impl VhostUser {
                 .set_protocol_features(self.protocol)
                 .map_err(failed("SET_PROTOCOL_FEATURES"))?;
             if self.protocol.contains(Protocol::REPLY_ACK) {
-                // From now on a refusal is told, where otherwise the backend would hang up or say
+                // From now on the backend reports a refusal; otherwise it would hang up or say
                 // nothing.
                 self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
             }
@@ -177,7 +177,7 @@ impl VhostUser {
         let queue = self.queues.get(usize::from(index));
         let queue = queue.ok_or_else(|| Error::Command(format!("queue {index} was not set up")))?;
         match queue.kick.write(1) {
-            // A counter that is full has rung.
+            // A full counter has rung already.
             Err(e) if e.kind() != std::io::ErrorKind::WouldBlock => {
                 Err(Error::io("ringing a doorbell", e))
             }

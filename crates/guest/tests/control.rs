@@ -1,4 +1,4 @@
-//! The control queue and queue pairs of a real adapter, frame by frame.
+//! These tests use the control queue and queue pairs of a real adapter, frame by frame.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::Bed;
 
-/// How long to wait for a frame that must not come.
+/// Time to wait for a frame that must not come.
 const QUIET: Duration = Duration::from_millis(40);
 
 fn open(bed: &Bed, vf: u16, options: NetOptions) -> VirtioNet {
@@ -40,7 +40,7 @@ fn send(net: &mut VirtioNet, to: [u8; 6], vlan: Option<u16>, len: usize) {
     tx[0].flush(device).unwrap();
 }
 
-/// The length of the next frame that arrives on any queue within `time`.
+/// Returns the length of the next frame that arrives on any queue within `time`.
 fn receive(net: &mut VirtioNet, time: Duration) -> Option<usize> {
     let begin = Instant::now();
     let mut room = vec![0; 65536];
@@ -135,7 +135,8 @@ fn frames_of_every_length_arrive_whole() {
     let small = NetOptions { rx_buffer: 256, ..NetOptions::default() };
     let (mut a, mut b) = (open(&bed, 0, NetOptions::default()), open(&bed, 1, small));
     let to = b.info().mac;
-    // Across all boundaries of buffers of 256 bytes, 12 of them header, and a jumbo frame.
+    // The lengths cross all boundaries of buffers of 256 bytes, 12 of them header, and include a
+    // jumbo frame.
     for len in (60..800).step_by(7).chain([1514, 9014]) {
         send(&mut a, to, None, len);
         assert_eq!(receive(&mut b, support::LONG), Some(len));
@@ -177,7 +178,7 @@ fn the_device_says_what_it_is() {
     assert_eq!(net.device().function().id().unwrap(), (0x1af4, 0x1041));
     let bars = net.device().function().bars().unwrap();
     assert!(bars.iter().all(|bar| bar.wide && bar.size.is_power_of_two()), "{bars:?}");
-    // A reset by any way brings it back to the beginning, and it can be used again.
+    // Any reset brings the device back to the beginning, and it can be used again.
     net.device().function().flr().unwrap();
     assert_eq!(net.device().status().unwrap(), 0);
     net.restart(&NetOptions::default()).unwrap();

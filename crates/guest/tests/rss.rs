@@ -1,6 +1,6 @@
-//! Receive-side scaling and hash report of a real adapter, as a driver sees them: the hash in a
-//! received frame's header, and the queue it arrives on. The reference works out bit by bit what
-//! they must be, with nothing of the adapter's.
+//! These tests check receive-side scaling and hash report of a real adapter, as a driver sees them:
+//! the hash in a received frame's header, and the queue it arrives on. The reference works out bit
+//! by bit what they must be, with nothing of the adapter's.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
 
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::{Bed, LONG};
 
-/// Hash types (5.1.6.4.3.1): addresses of IPv4 and IPv6, and with ports of TCP and UDP.
+/// Hash types (5.1.6.4.3.1) of addresses of IPv4 and IPv6, and with ports of TCP and UDP.
 const ADDRESSES: u32 = 1 | 1 << 3;
 const TCP: u32 = 1 << 1 | 1 << 4;
 const UDP: u32 = 1 << 2 | 1 << 5;
@@ -65,7 +65,7 @@ fn microsofts_vectors_are_reported_and_spread() {
     let (mut a, mut b) = (open(&bed, 0, 1, 0), open(&bed, 1, PAIRS, 0));
     let wants = feature::RSS | feature::HASH_REPORT;
     assert_eq!(b.info().features & wants, wants);
-    // No two neighbours the same, and not simply the hash modulo the pairs.
+    // The table has no two equal neighbours, and is not simply the hash modulo the pairs.
     let table = vec![2, 0, 1, 3, 1, 2, 3, 0];
     let queue = |hash: u32| table[hash as usize & 7];
     // `hash_report` is the number of the type's bit, from 1; of IPv6 three further.
@@ -87,7 +87,7 @@ fn microsofts_vectors_are_reported_and_spread() {
             );
         }
     }
-    // Not one of the types: no hash, and the queue for such.
+    // A frame of none of the types has no hash, and goes to the queue for such frames.
     b.set_rss(&rss(TCP, table.clone(), &KEY)).unwrap();
     let Vector { to, from, .. } = vectors()[0];
     assert_eq!(crosses(&mut a, &mut b, &packet(from, to, PROTOCOL_UDP)), (3, 0, 0));
@@ -99,7 +99,7 @@ fn microsofts_vectors_are_reported_and_spread() {
 fn many_flows_with_any_key() {
     let bed = Bed::new(2, 1500);
     let (mut a, mut b) = (open(&bed, 0, 1, 0), open(&bed, 1, PAIRS, 0));
-    // Nothing in it repeats at a multiple of a byte.
+    // The key has nothing that repeats at a multiple of a byte.
     let mut state = 0x1234_5678_9abc_def1u64;
     let mut random = || {
         state ^= state << 13;
@@ -143,7 +143,7 @@ fn hashes_are_reported_without_spreading() {
         let got = crosses(&mut a, &mut b, &packet(from, to, PROTOCOL_TCP));
         assert_eq!(got, (0, ports, report), "{from} to {to}");
     }
-    // Until it is configured, and again when it is taken back, there is no hash (5.1.6.5.6.4).
+    // There is no hash until it is configured, and again when it is taken back (5.1.6.5.6.4).
     b.set_hash(0, &[]).unwrap();
     let Vector { to, from, .. } = vectors()[0];
     assert_eq!(crosses(&mut a, &mut b, &packet(from, to, PROTOCOL_TCP)), (0, 0, 0));

@@ -1,4 +1,5 @@
-//! Guests on a real adapter: ping, TCP, both clients, several queues, memory by messages.
+//! These tests run guests on a real adapter: ping, TCP, both clients, several queues, memory by
+//! messages.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

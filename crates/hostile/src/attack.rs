@@ -1,5 +1,5 @@
-//! Carries out scenarios: makes connections and devices fresh out of reset, and notes what they
-//! answer.
+//! This module carries out scenarios: makes connections and devices fresh out of reset, and notes
+//! what they answer.
 
 use manifold_guest::memory::{Arena, Span};
 use manifold_guest::vfio::{Client, ClientKind, DmaMode, Function};
@@ -15,17 +15,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes of guest memory.
+/// Size of guest memory in bytes.
 const MEMORY: usize = 1 << 20;
 /// IOVA of guest memory.
 pub(crate) const IOVA: u64 = 0x1_0000_0000;
 /// Number of entries per queue.
 pub(crate) const QUEUE_SIZE: u16 = 16;
-/// Bytes of guest memory for frames and tables.
+/// Size of guest memory for frames and tables, in bytes.
 pub(crate) const DATA: usize = 320 << 10;
 /// Time that the device gets to answer what it may not answer at all.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(60);
-/// Time that the server gets to notice that the previous connection is gone.
+/// Time that the server gets to notice that the previous connection has ended.
 const RECONNECT: Duration = Duration::from_secs(5);
 /// Time that anything that must be answered may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub struct Options {
     /// An address for rogue DMA that the guest does not map, for example one where another guest
     /// keeps its memory.
     pub rogue_iova: u64,
-    /// The seed of what is random.
+    /// Seed of the random numbers.
     pub seed: u64,
     /// The socket of a second function, on which an accomplice sends broadcast frames so that
     /// something arrives at the first. Scenarios about receiving do little without.
@@ -54,11 +54,11 @@ impl Default for Options {
 pub struct Outcome {
     /// What was tried and how the device answered, one line each.
     pub steps: Vec<String>,
-    /// DEVICE_NEEDS_RESET was seen.
+    /// True if DEVICE_NEEDS_RESET was seen.
     pub needs_reset: bool,
-    /// The server ended a connection.
+    /// True if the server ended a connection.
     pub disconnected: bool,
-    /// A well-behaved driver could use the function afterwards.
+    /// True if a well-behaved driver could use the function afterwards.
     pub recovered: bool,
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct Target {
     pub(crate) control: Queue,
     pub(crate) control_index: u16,
     pub(crate) arena: Arc<Arena>,
-    /// Memory for frames and tables; begins with a virtio-net header of zeros and a broadcast
+    /// Memory for frames and tables, which begins with a virtio-net header of zeros and a broadcast
     /// frame.
     pub(crate) data: Span,
 }
@@ -143,7 +143,7 @@ impl Attack {
         if let Some(function) = self.function.take() {
             return Ok(function);
         }
-        // What follows the arena must stay unmapped.
+        // The pages behind the arena must stay unmapped.
         let arena = Arc::new(Arena::new(MEMORY, IOVA)?);
         patiently(|| Function::open(&self.socket, ClientKind::Own, DmaMode::Shared, arena.clone()))
     }

@@ -1,4 +1,4 @@
-//! Misuses the control queue.
+//! These attacks misuse the control queue.
 
 use crate::attack::{Answer, Attack, Target};
 use manifold_guest::Result;

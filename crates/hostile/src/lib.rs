@@ -1,4 +1,5 @@
-//! Drivers and clients that attack: everything a guest or a VMM can do wrong, on purpose.
+//! This crate has drivers and clients that attack: they do on purpose everything that a guest or a
+//! VMM can do wrong.
 //!
 //! Each [`Scenario`] connects to a function of its own, misbehaves in one way and its variations,
 //! and reports what the device answered. The tests judge the rest: the adapter must live, the
@@ -10,8 +11,9 @@
 //! `manifold-guest` for what is right and breaks one thing at a time.
 //!
 //! ```text
-//!   Scenario::run ── Attack ── a fresh Target per try: probe, negotiate, queues ── misuse ── status? used ring?
-//!                      └────── at the end: a well-behaved driver on a new connection. Does it work?
+//!   Scenario::run ── Attack ── a fresh Target per try: probe, negotiate, queues
+//!                      │                 └── misuse ── status? used ring?
+//!                      └────── at the end: a well-behaved driver on a new connection works?
 //! ```
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! Misuses DMA: mappings that make no sense, memory that goes away, addresses that are not the
-//! guest's.
+//! These attacks misuse DMA: mappings that make no sense, memory that goes away, addresses that are
+//! not the guest's.
 
 use crate::attack::{Answer, Attack, IOVA, QUEUE_SIZE, Target, descriptor};
 use manifold_guest::memory::{Arena, PAGE};
@@ -120,7 +120,7 @@ pub(crate) fn map_many(attack: &mut Attack) -> Result<()> {
         }
     }
     attack.note(format!("{mapped} of {COUNT} mappings accepted"));
-    // Half of them are taken back in an orderly way, the rest go with the connection.
+    // Half of the mappings are removed in an orderly way, the rest go with the connection.
     for i in (0..mapped).step_by(2) {
         function.transport().dma_unmap(iova(i), page)?;
     }
@@ -193,7 +193,7 @@ pub(crate) fn truncate_memory(attack: &mut Attack) -> Result<()> {
             let arena = target.arena.clone();
             target.fill_rx()?;
             target.fill_tx()?;
-            // From here to the restoration, no access to guest memory on this side.
+            // From here to the restoration, this side must not access guest memory.
             arena.truncate(keep)?;
             let answer = target
                 .device

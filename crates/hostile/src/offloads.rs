@@ -1,4 +1,5 @@
-//! Sends headers that ask for what cannot be done, and steering commands that lead nowhere.
+//! These attacks send headers that ask for what cannot be done, and steering commands that lead
+//! nowhere.
 
 use crate::attack::{Answer, Attack, Target};
 use crate::control::{ANSWER, COMMAND};
@@ -25,10 +26,10 @@ const UDP_FRAGMENTS: u8 = 3;
 const TCP6: u8 = 4;
 const UDP: u8 = 5;
 const ECN: u8 = 0x80;
-/// Header flag: the checksum is to be completed.
+/// Header flag of a checksum that is to be completed.
 const CSUM: u8 = 1;
 
-/// Header that is right for [`tcp`].
+/// Header that fits the frame of [`tcp`].
 const RIGHT: NetHeader = NetHeader {
     flags: CSUM,
     gso_type: TCP4,
@@ -65,7 +66,7 @@ fn send(
     target.send(&[0])
 }
 
-/// Returns headers that lie, for frames that are right.
+/// Headers that lie, for frames that are right.
 const HEADERS: &[(&str, NetHeader)] = &[
     ("as it should be", RIGHT),
     ("no checksum asked for", NetHeader { flags: 0, ..RIGHT }),

@@ -1,4 +1,4 @@
-//! Writes what is wrong into packed rings.
+//! These attacks write what is wrong into packed rings.
 
 use crate::attack::{Answer, Attack, PATIENCE, QUEUE_SIZE, Target};
 use manifold_guest::Result;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 const PACKED: u64 = feature::RING_PACKED | feature::INDIRECT_DESC;
 
-/// A packed descriptor: address, bytes, buffer ID, flags.
+/// A packed descriptor, which is address, length in bytes, buffer ID and flags.
 type Entry = (u64, u32, u16, u16);
 
 /// Writes TX ring entries from the first on, the first one last, rings the bell and waits for what
@@ -98,7 +98,7 @@ pub(crate) fn packed_indirect(attack: &mut Attack) -> Result<()> {
 }
 
 pub(crate) fn packed_wraps(attack: &mut Attack) -> Result<()> {
-    // None of these is available; a device that serves them anyway must still live.
+    // None of these descriptors is available; a device that serves them anyway must still live.
     for (what, flags) in [("both flags", F_AVAIL | F_USED), ("the other wrap", F_USED), ("none", 0)]
     {
         attack.attempt_with(PACKED, what, |_, target| {

@@ -1,4 +1,4 @@
-//! Accesses configuration space, BARs and interrupts as no driver does.
+//! These attacks access configuration space, BARs and interrupts as no driver does.
 
 use crate::attack::{Answer, Attack};
 use manifold_guest::vfio::{Client, Transport, spec};
@@ -145,8 +145,8 @@ pub(crate) fn irq_nonsense(attack: &mut Attack) -> Result<()> {
         }
     }
     attack.note(format!("{tried} interrupt set-ups, {refused} refused"));
-    // The server was given this end of the connection itself; if it kept that, it would never see
-    // the end.
+    // The server was given this end of the connection; if it kept it open, it would never see the
+    // connection end.
     drop((client, socket));
     attack.attempt("a frame after that", |_, target| match target.send_good()? {
         Answer::Silence => Err(Error::Device("the frame was not sent".into())),

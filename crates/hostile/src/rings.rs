@@ -1,4 +1,4 @@
-//! Writes what is wrong into descriptors and rings.
+//! These attacks write what is wrong into descriptors and rings.
 
 use crate::attack::{Answer, Attack, DATA, QUEUE_SIZE, Target, descriptor};
 use manifold_guest::Result;

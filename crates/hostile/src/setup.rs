@@ -1,5 +1,5 @@
-//! Does wrong what can be done wrong between reset and the first frame: addresses, sizes, order,
-//! doorbells.
+//! These attacks do wrong what can be done wrong between reset and the first frame: addresses,
+//! sizes, order, doorbells.
 
 use crate::attack::{Answer, Attack, IOVA, QUEUE_SIZE, Target};
 use manifold_guest::Result;

@@ -1,4 +1,4 @@
-//! Misuses the connection itself.
+//! These attacks misuse the connection itself.
 
 use crate::attack::{Answer, Attack};
 use manifold_guest::vfio::spec::{self, command, flags};
@@ -32,7 +32,7 @@ pub(crate) fn half_message(attack: &mut Attack) -> Result<()> {
             ("all but one byte", &write[..write.len() - 1]),
         ] {
             let client = if negotiated { attack.negotiated()? } else { attack.raw()? };
-            // The server may hang up before it has everything.
+            // The server may hang up before it has received all bytes.
             let sent = client.send(0, bytes, &[]);
             std::thread::sleep(PAUSE);
             drop(client);
@@ -70,8 +70,8 @@ fn answer(client: &Client) -> Result<Answer> {
             command: command::name(reply.header.command),
             errno: reply.header.errno.cast_signed(),
         }),
-        // After a timeout the server has swallowed that. The end of the scenario shows if it still
-        // works.
+        // After a timeout the server has ignored the bytes. The end of the scenario shows if it
+        // still works.
         Ok(_) | Err(Error::Timeout { .. }) => Ok(Answer::Silence),
         Err(e) => Err(e),
     }

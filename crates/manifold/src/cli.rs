@@ -229,8 +229,8 @@ pub(crate) struct AttachArgs {
     /// The arguments make an SR-IOV device of QEMU's own virtio-net functions, each with the queues
     /// of one of the adapter's functions. N VFs must be enabled here before the machine starts; in
     /// the machine `echo N > /sys/bus/pci/devices/.../sriov_numvfs` makes N network interfaces.
-    #[arg(long, value_name = "N", conflicts_with_all = ["function", "protocol"], allow_negative_numbers = true,
-        value_parser = clap::value_parser!(u16).range(1..=255))]
+    #[arg(long, value_name = "N", conflicts_with_all = ["function", "protocol"],
+        allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=255))]
     pub(crate) sriov: Option<u16>,
     /// The machine's memory, as the VMM writes sizes.
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_size)]
@@ -282,7 +282,7 @@ fn parse_vf(text: &str) -> Result<FunctionId, String> {
     }
 }
 
-/// A number and K, M or G: what QEMU, Cloud Hypervisor and libvirt all take.
+/// Reads a number and K, M or G: what QEMU, Cloud Hypervisor and libvirt all take.
 fn parse_size(text: &str) -> Result<String, String> {
     let digits = text.strip_suffix(['K', 'M', 'G']).unwrap_or_default();
     match digits.parse::<u32>() {

@@ -1,5 +1,5 @@
-//! Settings of `manifold serve`: flags take precedence over the configuration file, and the file
-//! over the defaults.
+//! This module has the settings of `manifold serve`: flags take precedence over the configuration
+//! file, and the file over the defaults.
 
 use std::fs;
 use std::ops::RangeInclusive;
@@ -18,9 +18,9 @@ use crate::run_dir::RunDirArg;
 
 const TOTAL_VFS: RangeInclusive<u16> = 1..=MAX_VFS;
 const NUM_VFS: RangeInclusive<u16> = 0..=MAX_VFS;
-/// Virtual I/O Device 1.3, section 5.1.4.1: the device offers an MTU of at least 68 bytes.
+/// Range of the MTU in bytes; the device offers at least 68 (virtio 1.3, section 5.1.4.1).
 const MTU: RangeInclusive<u16> = 68..=u16::MAX;
-/// The adapter knows how many a device model can have, and refuses what is too many.
+/// Range of queue pairs; the adapter refuses more than its device model can have.
 const QUEUE_PAIRS: RangeInclusive<u16> = 1..=u16::MAX;
 const QUEUE_SIZE: RangeInclusive<u16> = 2..=1024;
 const WORKERS: RangeInclusive<u16> = 1..=MAX_WORKERS as u16;
@@ -51,7 +51,8 @@ pub(crate) struct Settings {
     mtu: Option<u16>,
 
     /// Receive/transmit queue pairs per function [default: 4]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = within(QUEUE_PAIRS))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+        value_parser = within(QUEUE_PAIRS))]
     queue_pairs: Option<u16>,
 
     /// Descriptors per queue at most: a power of two, 2 to 1024 [default: 256]

@@ -1,4 +1,4 @@
-//! Talking to a daemon that runs.
+//! This module talks to a daemon that runs.
 
 use anyhow::Context as _;
 use manifold_api::Client;

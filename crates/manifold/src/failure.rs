@@ -35,7 +35,7 @@ pub(crate) fn text(error: &Error) -> String {
     let mut text = error.to_string();
     let mut shown = error.to_string();
     for cause in error.chain().skip(1) {
-        // Errors that carry their cause in their own text need not repeat it.
+        // An error whose own text has its cause need not repeat it.
         let cause = cause.to_string();
         if !shown.contains(&cause) {
             text.push_str(": ");

@@ -1,4 +1,4 @@
-//! `manifold function`: the adapter's PCIe functions and their configuration spaces.
+//! `manifold function` shows the adapter's PCIe functions and their configuration spaces.
 
 use std::process::ExitCode;
 

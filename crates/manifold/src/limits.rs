@@ -1,4 +1,4 @@
-//! Limits of the process.
+//! This module raises the limits of the process.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 

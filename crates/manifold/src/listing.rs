@@ -1,4 +1,4 @@
-//! Functions as people read them.
+//! This module writes functions as people read them.
 
 use std::fmt::Write as _;
 

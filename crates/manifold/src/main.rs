@@ -1,4 +1,4 @@
-//! Manifold: a software SR-IOV network adapter. This is the binary: daemon and command line.
+//! Manifold is a software SR-IOV network adapter. This is the binary: daemon and command line.
 //!
 //! It is *not* where the adapter lives; it starts one (`serve`, `demo`) or talks to one that runs
 //! (everything else), reads what people write and writes what people read.

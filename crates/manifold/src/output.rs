@@ -43,7 +43,7 @@ pub(crate) enum Align {
     Right,
 }
 
-/// A table of text, its columns as wide as their widest cell and two spaces apart.
+/// A table of text whose columns are as wide as their widest cell and two spaces apart.
 #[derive(Debug)]
 pub(crate) struct Table {
     columns: Vec<(String, Align)>,
@@ -51,7 +51,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A table with these columns and no rows yet.
+    /// Returns a table with these columns and no rows yet.
     pub(crate) fn new(columns: &[(&str, Align)]) -> Self {
         let columns = columns.iter().map(|&(name, align)| (name.to_owned(), align)).collect();
         Self { columns, rows: Vec::new() }
@@ -63,7 +63,7 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    /// The table as text, each line after `indent` spaces.
+    /// Returns the table as text, each line after `indent` spaces.
     pub(crate) fn render(&self, indent: usize) -> String {
         let header = self.columns.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         let lines = || std::iter::once(&header).chain(&self.rows);
@@ -89,7 +89,8 @@ impl Table {
     }
 }
 
-/// A number of bytes with the largest unit that leaves it whole, as `lspci` writes sizes: 16K, 2M.
+/// Returns a number of bytes with the largest unit that leaves it whole, as `lspci` writes sizes:
+/// 16K, 2M.
 pub(crate) fn exact_size(bytes: u64) -> String {
     let (mut value, mut unit) = (bytes, "");
     for larger in ["K", "M", "G", "T"] {
@@ -101,7 +102,7 @@ pub(crate) fn exact_size(bytes: u64) -> String {
     format!("{value}{unit}")
 }
 
-/// A number of bytes for people: 64.0 MiB.
+/// Returns a number of bytes for people: 64.0 MiB.
 pub(crate) fn rough_size(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a rough size is what is wanted")]
     let (mut value, mut unit) = (bytes as f64, "B");

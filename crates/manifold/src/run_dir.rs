@@ -1,4 +1,4 @@
-//! The run directory: the folder that holds one adapter's sockets, and belongs to one daemon at a
+//! The run directory is the folder that holds one adapter's sockets, and belongs to one daemon at a
 //! time.
 //!
 //! Ownership is an advisory lock (`flock`) on a file in the folder. The kernel drops it with the
@@ -18,10 +18,10 @@ use serde::Deserialize;
 
 use crate::failure::advise;
 
-/// The management interface's socket.
+/// Name of the management interface's socket.
 pub(crate) const API_SOCKET: &str = "api.sock";
 
-/// The lock; it holds its owner's process ID.
+/// Name of the lock file, which holds its owner's process ID.
 const LOCK: &str = "manifold.lock";
 
 /// The longest name of a socket in the folder.
@@ -62,7 +62,7 @@ fn default_path() -> anyhow::Result<PathBuf> {
         return Ok("/run/manifold".into());
     }
     match std::env::var_os("XDG_RUNTIME_DIR") {
-        // The XDG specification: a path that is not absolute is to be ignored.
+        // The XDG specification says that a path that is not absolute is to be ignored.
         Some(dir) if Path::new(&dir).is_absolute() => Ok(Path::new(&dir).join("manifold")),
         _ => Err(advise(
             "there is no default for the folder of the sockets: XDG_RUNTIME_DIR is not set",
@@ -75,7 +75,7 @@ fn default_path() -> anyhow::Result<PathBuf> {
 #[derive(Debug)]
 pub(crate) struct RunDir {
     path: PathBuf,
-    // Locked.
+    // The file is locked while it is open.
     _lock: File,
 }
 
@@ -98,7 +98,8 @@ impl RunDir {
                 "choose a shorter `--run-dir`",
             ));
         }
-        // Who may enter the folder may reconfigure the adapter, so it is made for its owner alone.
+        // Anyone who may enter the folder may reconfigure the adapter, so it is made for its owner
+        // alone.
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -117,12 +118,12 @@ impl RunDir {
         Ok(Self { path, _lock: lock })
     }
 
-    /// The folder.
+    /// Returns the folder.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The management interface's socket.
+    /// Returns the path of the management interface's socket.
     pub(crate) fn api_socket(&self) -> PathBuf {
         self.path.join(API_SOCKET)
     }
@@ -211,7 +212,7 @@ mod tests {
         let ours = ["api.sock", "pf.sock", "vf0.sock", "vf255.sock", "vf0.vhost.sock"];
         let others = ["other.sock", "vf256.sock", "api.vhost.sock", "vf0", "vf0.sock.old"];
         ours.iter().chain(&others).for_each(|name| make(name));
-        // A file that happens to have the name is not a socket.
+        // A regular file with the name of a socket stays.
         fs::write(dir.path().join("vf1.sock"), "x").unwrap();
 
         drop(RunDir::acquire(dir.path()).unwrap());

@@ -1,4 +1,4 @@
-//! `manifold serve`: the daemon.
+//! `manifold serve` runs the daemon.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -34,7 +34,8 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // From here on a signal ends the daemon in order, however far it has come.
     let stop = runtime.block_on(async { stop_signals() }).context("cannot handle signals")?;
 
-    // Dropped last: the adapter's sockets are gone from the folder before another may have it.
+    // The run directory is dropped last, so that the adapter's sockets are gone from the folder
+    // before another daemon may have it.
     let run_dir = RunDir::acquire(&path)?;
     let adapter = Adapter::start(settings.adapter(run_dir.path()));
     let adapter = Arc::new(adapter.context("cannot start the adapter")?);
@@ -44,7 +45,8 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let result = runtime.block_on(serve(backend, &run_dir, stop));
     runtime.shutdown_timeout(GRACE);
-    // A call that was cut off may still hold it; then the process' end takes it down.
+    // A call that was cut off may still hold the adapter; then the end of the process takes it
+    // down.
     if let Some(adapter) = Arc::into_inner(adapter) {
         adapter.shutdown();
     }

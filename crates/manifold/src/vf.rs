@@ -1,4 +1,4 @@
-//! `manifold vf`: enable, disable and look at VFs.
+//! `manifold vf` enables, disables and shows VFs.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;

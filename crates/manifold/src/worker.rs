@@ -1,4 +1,4 @@
-//! `manifold worker`: the threads that move frames.
+//! `manifold worker` shows the threads that move frames.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! All 256 VFs at once, a guest process on each: everyone to one, then around in a ring; and what
-//! the adapter has given back when the VFs are disabled.
+//! This test runs a guest process on each of 256 VFs at once: everyone to one, then around in a
+//! ring; and what the adapter has given back when the VFs are disabled.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
 
@@ -104,13 +104,13 @@ fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Shared memory of guests that this process has mapped.
+/// Returns the number of mappings of guest memory in this process.
 fn guest_mappings() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     maps.lines().filter(|line| line.contains("/memfd:")).count()
 }
 
-/// Memory of this process's own, in KiB.
+/// Returns the memory of this process's own, in KiB.
 fn own_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("RssAnon")).unwrap();
@@ -140,12 +140,12 @@ fn a_guest_on_each_of_256_vfs() {
     guests.transfer(&all_to_one, 256 << 10);
     let ring: Vec<_> = (0..VFS).map(|n| (n, (n + 1) % VFS)).collect();
     guests.transfer(&ring, 1 << 20);
-    // vf0 received all of both, and nobody's DMA went astray.
+    // vf0 received all of both transfers, and no DMA faulted.
     let functions = adapter.functions();
     assert!(functions[1].counters.rx.bytes > 255 * (256 << 10) + (1 << 20));
     assert!(functions.iter().all(|function| function.dma.faults.count == 0));
 
-    // Half of them still hold their VFs.
+    // Half of the guests still hold their VFs.
     guests.guests.truncate(128);
     let (vfs, held) = adapter.disable_vfs();
     assert_eq!(vfs, 256);
@@ -155,8 +155,8 @@ fn a_guest_on_each_of_256_vfs() {
     assert_eq!(open_files(), files);
     let left = own_memory();
     println!(
-        "own memory in KiB: {memory} before, {enabled} with 256 VFs enabled, {attached} attached, {left} after disable; \
-         descriptors: {files}, {attached_files} attached, {files} after"
+        "own memory in KiB: {memory} before, {enabled} with 256 VFs enabled, {attached} attached, \
+         {left} after disable; descriptors: {files}, {attached_files} attached, {files} after"
     );
     // The allocator keeps some memory, far less than what 256 VFs take.
     assert!(left < memory + (32 << 10), "{memory} KiB before, {left} KiB after");

@@ -1,10 +1,10 @@
 use std::io;
 
-/// What can go wrong with an uplink. The texts say what to do.
+/// The reason why an uplink cannot be used. The texts say what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The name is none an interface can have.
+    /// No interface can have this name.
     #[error("{0:?} is no interface name: 1 to 15 characters, without '/', ':', '%' or white space")]
     InvalidName(String),
     /// There is no TUN/TAP driver.
@@ -16,7 +16,7 @@ pub enum Error {
     /// The TUN/TAP driver cannot be opened.
     #[error("cannot open /dev/net/tun: {0}")]
     Open(#[source] io::Error),
-    /// No permission to create the interface or to attach to it.
+    /// The process lacks the permission to create the interface or to attach to it.
     #[error(
         "no permission to open TAP {0}: it needs CAP_NET_ADMIN. Run as root, or let root create \
          the interface for this user first (ip tuntap add dev {0} mode tap user $USER)"
@@ -34,11 +34,11 @@ pub enum Error {
     /// The interface refuses a setting.
     #[error("TAP {name}: cannot {action}: {source}")]
     Setup {
-        /// The interface.
+        /// Name of the interface.
         name: String,
-        /// What was tried.
+        /// Action that was tried.
         action: &'static str,
-        /// Why not.
+        /// Error of the kernel.
         source: io::Error,
     },
 }

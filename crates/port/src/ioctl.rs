@@ -1,4 +1,5 @@
-//! The system calls that Rust's libraries do not wrap: everything unsafe about TAP interfaces.
+//! This module makes the system calls that Rust's libraries do not wrap: everything unsafe about
+//! TAP interfaces.
 //!
 //! Linux: Documentation/networking/tuntap.rst and netdevice(7).
 
@@ -14,8 +15,8 @@ use libc::{c_int, c_short, c_uint, ifreq};
 pub(crate) struct Name([u8; libc::IFNAMSIZ]);
 
 impl Name {
-    /// `None` where no interface can have this name (the kernel's `dev_valid_name`), or where the
-    /// kernel would take it for a pattern.
+    /// Returns `None` where no interface can have this name (the kernel's `dev_valid_name`), or
+    /// where the kernel would take it for a pattern.
     pub(crate) fn new(name: &str) -> Option<Self> {
         let legal = |b: u8| !b.is_ascii_whitespace() && b != 0x0b && !b"/:%\0".contains(&b);
         if matches!(name, "" | "." | "..") || !name.bytes().all(legal) {
@@ -57,7 +58,7 @@ pub(crate) fn set_iff(fd: impl AsFd, name: Name, flags: c_short) -> io::Result<(
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TUNSETIFF, &mut request) })
 }
 
-/// The interface behind a TAP's file, by its present name (TUNGETIFF).
+/// Returns the interface behind a TAP's file, by its present name (TUNGETIFF).
 pub(crate) fn get_iff(fd: impl AsFd) -> io::Result<Name> {
     let mut request = Name([0; libc::IFNAMSIZ]).request();
     // SAFETY: TUNGETIFF writes one ifreq, which `request` is.
@@ -86,13 +87,13 @@ pub(crate) fn set_offload(fd: impl AsFd, flags: c_uint) -> io::Result<()> {
     })
 }
 
-/// A socket whose only use is to name the network namespace it was made in.
+/// Returns a socket whose only use is to name the network namespace it was made in.
 pub(crate) fn control_socket() -> io::Result<OwnedFd> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
     Ok(socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?)
 }
 
-/// SIOCGIFMTU.
+/// Returns the MTU of an interface (SIOCGIFMTU).
 pub(crate) fn mtu(control: impl AsFd, name: Name) -> io::Result<c_int> {
     let mut request = name.request();
     // SAFETY: SIOCGIFMTU reads and writes one ifreq, which `request` is.
@@ -101,7 +102,7 @@ pub(crate) fn mtu(control: impl AsFd, name: Name) -> io::Result<c_int> {
     Ok(unsafe { request.ifr_ifru.ifru_mtu })
 }
 
-/// SIOCSIFMTU.
+/// Sets the MTU of an interface (SIOCSIFMTU).
 pub(crate) fn set_mtu(control: impl AsFd, name: Name, mtu: c_int) -> io::Result<()> {
     let mut request = name.request();
     request.ifr_ifru.ifru_mtu = mtu;
@@ -109,7 +110,7 @@ pub(crate) fn set_mtu(control: impl AsFd, name: Name, mtu: c_int) -> io::Result<
     check(unsafe { libc::ioctl(control.as_fd().as_raw_fd(), libc::SIOCSIFMTU, &request) })
 }
 
-/// The interface's `IFF_*` flags (SIOCGIFFLAGS).
+/// Returns the interface's `IFF_*` flags (SIOCGIFFLAGS).
 pub(crate) fn flags(control: impl AsFd, name: Name) -> io::Result<c_int> {
     let mut request = name.request();
     // SAFETY: SIOCGIFFLAGS reads and writes one ifreq, which `request` is.
@@ -121,7 +122,7 @@ pub(crate) fn flags(control: impl AsFd, name: Name) -> io::Result<c_int> {
 /// Sets the interface's `IFF_*` flags (SIOCSIFFLAGS).
 pub(crate) fn set_flags(control: impl AsFd, name: Name, flags: c_int) -> io::Result<()> {
     let mut request = name.request();
-    // The upper half of the flags is the kernel's own and not part of the request.
+    // The upper half of the flags belongs to the kernel and is not part of the request.
     request.ifr_ifru.ifru_flags = flags as c_short;
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which `request` is.
     check(unsafe { libc::ioctl(control.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS, &request) })

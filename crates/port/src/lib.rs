@@ -1,4 +1,4 @@
-//! Uplinks: where frames leave the adapter for the host's network, and come in from it.
+//! An uplink is where frames leave the adapter for the host's network, and come in from it.
 //!
 //! What it is: [`Tap`], a TAP interface held by the adapter. The host sees an Ethernet interface
 //! to give an address to or to put into a bridge; the adapter sees a file that it reads frames

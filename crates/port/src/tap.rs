@@ -9,29 +9,31 @@ use manifold_dma::Slice;
 use crate::Error;
 use crate::ioctl::{self, Name};
 
-/// Bytes of the header before each frame, in both directions: `struct virtio_net_hdr` with
-/// `num_buffers`, little-endian (virtio 1.3 section 5.1.6; `num_buffers` means nothing to a TAP).
+/// Length in bytes of the header before each frame, in both directions: `struct virtio_net_hdr`
+/// with `num_buffers`, little-endian (virtio 1.3 section 5.1.6; `num_buffers` means nothing to a
+/// TAP).
 pub const VNET_HDR_LEN: usize = 12;
 
-/// Parts that a send gathers without a heap allocation.
+/// Number of parts that a send gathers without a heap allocation.
 const FEW_PARTS: usize = 64;
 
-/// Most parts the kernel takes in one writev (UIO_MAXIOV).
+/// Largest number of parts that the kernel takes in one writev (UIO_MAXIOV).
 const MAX_PARTS: usize = 1024;
 
-/// What the holder of a TAP takes from the host unfinished. The default takes nothing: the host's
-/// kernel computes checksums and segments itself.
+/// The offloads that the holder of a TAP completes for the host. The default takes nothing: the
+/// host's kernel computes checksums and segments itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offloads {
-    /// Frames whose checksum is still to be computed. The others need it.
+    /// The host may hand over frames whose checksum is still to be computed. The other offloads
+    /// need this one.
     pub checksum: bool,
-    /// TCP over IPv4 frames still to be segmented, up to 64 KiB.
+    /// The host may hand over TCP over IPv4 frames still to be segmented, up to 64 KiB.
     pub tso4: bool,
-    /// TCP over IPv6 frames still to be segmented.
+    /// The host may hand over TCP over IPv6 frames still to be segmented.
     pub tso6: bool,
-    /// Segmentation of frames with the ECN bit CWR.
+    /// The host may hand over frames still to be segmented with the ECN bit CWR.
     pub ecn: bool,
-    /// UDP frames still to be segmented (Linux 6.2).
+    /// The host may hand over UDP frames still to be segmented (Linux 6.2).
     pub uso: bool,
 }
 
@@ -50,13 +52,14 @@ impl Offloads {
     }
 }
 
-/// What became of a frame given to [`Tap::send`].
+/// The result of [`Tap::send`] for a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Sent {
-    /// The host has it.
+    /// The host has taken the frame.
     Done,
-    /// The host takes no more at the moment: wait until the TAP is writable, or drop the frame.
+    /// The host takes no more frames at the moment: wait until the TAP is writable, or drop the
+    /// frame.
     Full,
     /// The interface is down (`ip link set NAME up`); the frame is lost.
     Down,
@@ -67,12 +70,12 @@ pub enum Sent {
 
 /// A TAP interface of the host, with this process as its cable.
 ///
-/// Non-blocking: poll it through [`AsFd`]. The interface disappears with the last holder unless it
-/// was made persistent (`ip tuntap add`).
+/// It never blocks: poll it through [`AsFd`]. The interface disappears with the last holder unless
+/// it was made persistent (`ip tuntap add`).
 #[derive(Debug)]
 pub struct Tap {
     file: File,
-    /// Stays in the interface's network namespace, whichever thread asks later.
+    /// Socket in the interface's network namespace, whichever thread asks later.
     control: OwnedFd,
 }
 
@@ -108,18 +111,18 @@ impl Tap {
         ioctl::set_vnet_hdr_len(&file, VNET_HDR_LEN as libc::c_int)
             .map_err(setup("set the header's length"))?;
         ioctl::set_vnet_little_endian(&file).map_err(setup("set the header's byte order"))?;
-        // The holder before may have left offloads on.
+        // The previous holder may have left offloads on.
         ioctl::set_offload(&file, 0).map_err(setup("turn offloads off"))?;
         let control = ioctl::control_socket().map_err(setup("open a control socket"))?;
         Ok(Self { file, control })
     }
 
-    /// The interface's name, which the host's administrator may have changed meanwhile.
+    /// Returns the interface's name, which the host's administrator may have changed meanwhile.
     pub fn name(&self) -> io::Result<String> {
         Ok(ioctl::get_iff(self)?.to_string())
     }
 
-    /// The interface's MTU: bytes of a frame behind its 14-byte header.
+    /// Returns the interface's MTU: bytes of a frame behind its 14-byte header.
     pub fn mtu(&self) -> io::Result<u32> {
         let mtu = ioctl::mtu(&self.control, ioctl::get_iff(self)?)?;
         u32::try_from(mtu).map_err(io::Error::other)
@@ -134,7 +137,7 @@ impl Tap {
         set().map_err(|source| self.setup_error("set the MTU", source))
     }
 
-    /// Whether the interface is administratively up.
+    /// Returns whether the interface is administratively up.
     pub fn is_up(&self) -> io::Result<bool> {
         let flags = ioctl::flags(&self.control, ioctl::get_iff(self)?)?;
         Ok(flags & libc::IFF_UP != 0)
@@ -202,6 +205,8 @@ impl Tap {
         }
     }
 
+    /// Writes one frame.
+    ///
     /// # Safety
     ///
     /// Each of `iovecs`, at most [`MAX_PARTS`], must name mapped, readable memory.
@@ -213,7 +218,7 @@ impl Tap {
                 libc::writev(self.file.as_raw_fd(), iovecs.as_ptr(), iovecs.len() as libc::c_int)
             };
             if written >= 0 {
-                // The file takes a frame whole; of no bytes it is not even asked.
+                // The file takes a frame whole, and is not asked to take no bytes.
                 return Ok(if written == 0 { Sent::Refused } else { Sent::Done });
             }
             let error = io::Error::last_os_error();

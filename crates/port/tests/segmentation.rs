@@ -1,6 +1,6 @@
-//! The off-loads of `manifold-offload` against the kernel's own: a frame that is handed unfinished
-//! to one TAP, and forwarded by a bridge to another that takes only finished ones, comes out byte
-//! for byte as we would have finished it.
+//! These tests compare the offloads of `manifold-offload` with the kernel's own: a frame that is
+//! handed unfinished to one TAP, and forwarded by a bridge to another that takes only finished
+//! ones, comes out byte for byte as we would have finished it.
 //!
 //! Needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN) and `ip` of iproute2.
 
@@ -24,8 +24,8 @@ use rustix::thread::UnshareFlags;
 
 const TO: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const FROM: [u8; 6] = [2, 0, 0, 0, 0, 2];
-/// What the MTU leaves of a packet with the longest headers: IPv6, three extension headers, TCP
-/// with all options.
+/// Largest payload, which is what the MTU leaves of a packet with the longest headers: IPv6, three
+/// extension headers, TCP with all options.
 const MAX_PAYLOAD: u16 = 1500 - 40 - 3 * 8 - 60;
 
 /// Two TAPs and a bridge between them, in a network namespace of the test's own.
@@ -46,7 +46,7 @@ impl Path {
         path.receiver.set_offloads(receiver).unwrap();
         ip("link add name br0 type bridge stp_state 0 mcast_snooping 0");
         for name in ["in0", "out0", "br0"] {
-            // Nothing is to be heard but what we send.
+            // Only frames that we send shall arrive.
             std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1").unwrap();
         }
         for name in ["in0", "out0"] {
@@ -63,7 +63,7 @@ impl Path {
         assert_eq!(self.sender.send(&[Slice::from_mut(&mut bytes)]).unwrap(), Sent::Done);
     }
 
-    /// The next frame and its header.
+    /// Returns the next frame and its header.
     fn receive(&self) -> (NetHeader, Vec<u8>) {
         let deadline = Instant::now() + Duration::from_secs(5);
         let mut buffer = vec![0; 65_600];
@@ -90,16 +90,16 @@ fn ip(arguments: &str) {
     assert!(output.status.success(), "ip {arguments}: {text}");
 }
 
-/// A frame that is not finished, and what is left to do.
+/// A frame that is not finished, with the offloads that are left.
 #[derive(Clone, Debug)]
 struct Frame {
     vlan: Option<u16>,
-    /// Version 6, with these extension headers; or version 4, with these options.
+    /// True for IPv6 with `extra` as extension headers, false for IPv4 with `extra` as options.
     six: bool,
-    /// Multiples of four bytes, or of eight.
+    /// Extension headers or options, a multiple of eight or four bytes.
     extra: Vec<u8>,
     identification: u16,
-    /// Flags of TCP; UDP if there are none.
+    /// TCP flags; `None` for UDP.
     tcp: Option<u8>,
     sequence: u32,
     options: usize,
@@ -185,7 +185,7 @@ impl Frame {
         header.extend([0xfd, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
         let end = header.len();
         header.extend(&self.extra);
-        // Destination options, each pointing to the next.
+        // There are destination options, each pointing to the next.
         for at in (end..header.len()).step_by(8) {
             let last = at + 8 == header.len();
             header[at..at + 8].copy_from_slice(&[
@@ -214,11 +214,12 @@ fn frame(gso: bool) -> impl Strategy<Value = Frame> {
         .prop_map(
             move |((vlan, six, extra, identification), (tcp, sequence, options, ecn), sizes)| {
                 let (gso_size, segments, pattern) = sizes;
-                // The kernel does not cut up what fits one segment.
+                // The kernel does not segment a frame that fits one segment.
                 let len =
                     if gso { usize::from(gso_size) * segments + 1 } else { usize::from(gso_size) };
                 let payload = pattern.into_iter().cycle().take(len).collect();
-                // Eight bytes of options that do nothing, or eight bytes of extension header.
+                // The frame has eight bytes of options that do nothing, or eight bytes of extension
+                // header.
                 let extra = vec![1; extra * 8];
                 let gso_size = gso.then_some(gso_size);
                 Frame {
@@ -242,7 +243,7 @@ fn compare(gso: bool, receiver: Offloads, negotiated: Negotiated) {
     let path = Path::new(receiver);
     let mut runner = TestRunner::new(ProptestConfig {
         cases: 150,
-        // A frame that does not come takes long to be missed.
+        // It takes long to notice that a frame does not come.
         max_shrink_iters: 8,
         failure_persistence: None,
         ..ProptestConfig::default()

@@ -1,4 +1,4 @@
-//! TAP interfaces against the kernel of this machine, each test in a network namespace of its own.
+//! These tests use TAP interfaces of this machine's kernel, each in a network namespace of its own.
 //!
 //! Needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN) and `ip` of iproute2.
 
@@ -34,7 +34,7 @@ fn ip(arguments: &str) {
     assert!(output.status.success(), "ip {arguments}: {text}");
 }
 
-/// An interface that is up and has the host's address, without IPv6's own chatter.
+/// Opens an interface that is up and has the host's address, without IPv6's own traffic.
 fn tap_with_address() -> Tap {
     own_namespace();
     let tap = Tap::open("up0").unwrap();
@@ -51,7 +51,7 @@ fn wait(tap: &Tap, flags: PollFlags) {
     assert_eq!(ready, 1, "nothing within 5 s");
 }
 
-/// The next frame that `wanted` accepts, with its header.
+/// Returns the next frame that `wanted` accepts, with its header.
 fn receive(tap: &Tap, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut buffer = vec![0; 65_565];
@@ -90,7 +90,7 @@ fn arp_request() -> Vec<u8> {
     ethernet([0xff; 6], 0x0806, &[&head[..], &OUR_MAC, &OUR_IP, &[0; 6], &HOST_IP].concat())
 }
 
-/// The interface's address, learned as any neighbour would.
+/// Returns the interface's address, learned as any neighbour would.
 fn host_mac(tap: &Tap) -> [u8; 6] {
     assert_eq!(send(tap, HEADER, &arp_request(), &[]), Sent::Done);
     let reply = receive(tap, |frame| frame.get(12..14) == Some(&[8, 6]) && frame[21] == 2);
@@ -111,7 +111,7 @@ fn fold(mut sum: u32) -> u16 {
     sum as u16
 }
 
-/// A UDP datagram from us to the host. With `partial`, the checksum field holds only the
+/// Returns a UDP datagram from us to the host. With `partial`, the checksum field holds only the
 /// pseudo-header's sum.
 fn udp(to: [u8; 6], port: u16, data: &[u8], partial: bool) -> Vec<u8> {
     let len = 8 + data.len() as u16;
@@ -151,15 +151,15 @@ fn a_frame_of_the_host_arrives_whole_with_its_header() {
     let socket = UdpSocket::bind("10.77.0.1:4001").unwrap();
     socket.send_to(b"hello, port", "10.77.0.2:9").unwrap();
     let got = receive(&tap, |frame| frame.get(12..14) == Some(&[8, 0]));
-    // No offload was asked for: nothing is left to do, the header's flags and GSO type say none.
+    // No offload was asked for, so the header's flags and GSO type say that nothing is left to do.
     assert_eq!(got[..2], [0, 0]);
     let frame = &got[VNET_HDR_LEN..];
     assert_eq!(frame[..6], OUR_MAC);
     assert_eq!(&frame[42..], b"hello, port");
-    // The kernel computed the checksum: over pseudo-header and datagram it comes to zero.
+    // The kernel computed the checksum, so over pseudo-header and datagram it comes to zero.
     let pseudo = [&frame[26..34], &[0, 17], &frame[38..40]].concat();
     assert_eq!(fold(sum(&pseudo) + sum(&frame[34..])), 0xffff);
-    // Nothing more: the queue is empty, and says so without blocking.
+    // The queue is empty, and says so without blocking.
     assert_eq!(tap.recv(&mut [0; 2048]).unwrap(), None);
 }
 
@@ -171,13 +171,13 @@ fn checksum_offload_travels_in_the_header_both_ways() {
     let socket = UdpSocket::bind("10.77.0.1:4002").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
 
-    // In: needs a checksum, from byte 34 on, to be put 6 bytes further.
+    // The host's frame needs a checksum over what begins at byte 34, to be put 6 bytes further.
     socket.send_to(b"unfinished", "10.77.0.2:9").unwrap();
     let got = receive(&tap, |frame| frame.get(12..14) == Some(&[8, 0]));
     assert_eq!(got[0], 1, "VIRTIO_NET_HDR_F_NEEDS_CSUM");
     assert_eq!(got[6..10], [34, 0, 6, 0], "csum_start, csum_offset");
 
-    // Out: the same, and the host takes it.
+    // The host takes a frame with such a header.
     let mut header = HEADER;
     header[0] = 1;
     header[6..10].copy_from_slice(&[34, 0, 6, 0]);
@@ -287,7 +287,7 @@ fn attaches_to_an_interface_made_before_and_leaves_it_there() {
         tap.set_up(true).unwrap();
     }
     ip("link show dev kept");
-    // One that was not made before goes with its holder.
+    // An interface that did not exist before is removed with its holder.
     let brief = Tap::open("brief").unwrap();
     let listed = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap().contains("brief");
     assert!(listed());
@@ -311,7 +311,7 @@ fn names_that_lead_nowhere() {
     for name in ["", "sixteen-letters!", "a/b", "tap%d"] {
         assert!(matches!(Tap::open(name), Err(Error::InvalidName(_))), "{name}");
     }
-    // Not a TAP: the loopback interface, a TUN, a TAP of several queues.
+    // The loopback interface, a TUN and a TAP of several queues are not such a TAP.
     ip("tuntap add dev layer3 mode tun");
     ip("tuntap add dev queues mode tap multi_queue");
     for name in ["lo", "layer3", "queues"] {
@@ -325,7 +325,7 @@ fn without_the_capability_the_error_says_what_to_do() {
     own_namespace();
     let mut sets = capabilities(None).unwrap();
     sets.effective.remove(CapabilitySet::NET_ADMIN);
-    // Of this thread alone.
+    // The capabilities are those of this thread alone.
     set_capabilities(None, sets).unwrap();
     let error = Tap::open("up0").unwrap_err();
     assert!(matches!(error, Error::Permission(_)));

@@ -1,4 +1,4 @@
-//! A virtqueue in a guest of its own: what tests of rings alone need.
+//! This module puts a virtqueue into a guest of its own: what tests of rings alone need.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -8,19 +8,20 @@ use manifold_virtio::ring::{QueueAddresses, RingFeatures};
 
 use crate::{Descriptor, GuestMemory, Memory, PackedRing, Place, SplitRing, UsedBuffer};
 
-/// Where the descriptor table of [`Guest::new`] begins; the rings follow on pages of their own.
+/// IOVA at which the descriptor table of [`Guest::new`] begins; the rings follow on pages of their
+/// own.
 const DESCRIPTORS: u64 = 0x1_0000;
 
 /// A guest's memory, the domain that shows it to the device, and the place of one queue.
 #[derive(Debug)]
 pub struct Guest {
-    /// The function's domain; Bus Master Enable is set.
+    /// DMA domain of the function; Bus Master Enable is set.
     pub domain: Arc<Domain>,
     /// The guest's memory.
     pub memory: GuestMemory,
-    /// Where the queue is.
+    /// IOVAs of the queue's parts.
     pub addresses: QueueAddresses,
-    /// What the driver accepted.
+    /// Features that the driver accepted.
     pub features: RingFeatures,
     /// File offset of each page of IOVAs, `None` where nothing is mapped.
     pages: Vec<Option<u64>>,
@@ -51,7 +52,7 @@ impl Guest {
         domain.set_bus_master(true);
         let mut page = 0;
         while let Some(rest) = pages.get(page..).filter(|rest| !rest.is_empty()) {
-            // Pages in a row that follow each other in the file, too, are one mapping, as a VMM
+            // Pages in a row that also follow each other in the file are one mapping, as a VMM
             // would make it.
             let Some(offset) = rest.first().copied().flatten() else {
                 page += 1;
@@ -111,7 +112,7 @@ impl Deref for Driver {
     }
 }
 
-/// Each method is the [`SplitRing`]'s of this name.
+/// Each method calls the [`SplitRing`]'s of this name.
 #[allow(missing_docs, reason = "documented in SplitRing")]
 impl Driver {
     pub fn new(size: u16, features: RingFeatures) -> Self {
@@ -175,7 +176,7 @@ impl Deref for PackedDriver {
     }
 }
 
-/// Each method is the [`PackedRing`]'s of this name.
+/// Each method calls the [`PackedRing`]'s of this name.
 #[allow(missing_docs, reason = "documented in PackedRing")]
 impl PackedDriver {
     pub fn new(size: u16, features: RingFeatures) -> Self {

@@ -1,6 +1,6 @@
-//! What the tests, fuzz targets and timing examples of several crates share: guest memory, the
-//! driver's side of virtqueues, and simple second implementations to compare with. No shipped crate
-//! depends on this one.
+//! This crate has what the tests, fuzz targets and timing examples of several crates share: guest
+//! memory, the driver's side of virtqueues, and simple second implementations to compare with. No
+//! shipped crate depends on this one.
 //!
 //! ```text
 //!   a test ──▶ Driver, PackedDriver     a queue in a guest of its own

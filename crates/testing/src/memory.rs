@@ -1,4 +1,4 @@
-//! Guest memory: a file that a domain has mapped.
+//! Guest memory is a file that a domain has mapped.
 
 use std::fs::File;
 use std::io;

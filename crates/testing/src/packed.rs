@@ -1,5 +1,5 @@
-//! The driver's side of a packed virtqueue, written from the standard (virtio 1.3, 2.8) and not
-//! from the device's side.
+//! This module is the driver's side of a packed virtqueue, written from the standard (virtio 1.3,
+//! 2.8) and not from the device's side.
 
 use std::collections::VecDeque;
 
@@ -7,16 +7,16 @@ use manifold_virtio::ring::QueueAddresses;
 
 use crate::{Descriptor, INDIRECT, Memory, NEXT, WRITE};
 
-/// VIRTQ_DESC_F_AVAIL.
+/// Descriptor flag VIRTQ_DESC_F_AVAIL.
 pub const AVAIL: u16 = 1 << 7;
-/// VIRTQ_DESC_F_USED.
+/// Descriptor flag VIRTQ_DESC_F_USED.
 pub const USED: u16 = 1 << 15;
 
-/// RING_EVENT_FLAGS_ENABLE.
+/// Event suppression flag RING_EVENT_FLAGS_ENABLE.
 pub const ENABLE: u16 = 0;
-/// RING_EVENT_FLAGS_DISABLE.
+/// Event suppression flag RING_EVENT_FLAGS_DISABLE.
 pub const DISABLE: u16 = 1;
-/// RING_EVENT_FLAGS_DESC.
+/// Event suppression flag RING_EVENT_FLAGS_DESC.
 pub const DESC: u16 = 2;
 
 /// A place in the ring: an index and a wrap counter.
@@ -35,7 +35,7 @@ impl From<u16> for Place {
 }
 
 impl Place {
-    /// Where a ring begins.
+    /// Place at which a ring begins.
     pub const START: Place = Place { index: 0, wrap: true };
 
     /// Returns the place as vhost and event suppression areas write it.
@@ -68,9 +68,10 @@ impl Place {
 /// A buffer that the device gave back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsedBuffer {
-    /// Buffer ID.
+    /// ID of the buffer.
     pub id: u16,
-    /// Bytes written; `None` where the device left the used descriptor out (VIRTIO_F_IN_ORDER).
+    /// Number of bytes written; `None` where the device left the used descriptor out
+    /// (VIRTIO_F_IN_ORDER).
     pub written: Option<u32>,
 }
 
@@ -79,13 +80,13 @@ pub struct UsedBuffer {
 pub struct PackedRing {
     /// Size and place of the three parts.
     pub addresses: QueueAddresses,
-    /// Whether VIRTIO_F_IN_ORDER was negotiated.
+    /// True if VIRTIO_F_IN_ORDER was negotiated.
     pub in_order: bool,
-    /// Where the next available descriptor goes.
+    /// Place of the next available descriptor.
     pub next_avail: Place,
-    /// Where the next used descriptor is looked for.
+    /// Place of the next used descriptor.
     pub last_used: Place,
-    /// Chains offered and not used: ID and number of descriptors, in order.
+    /// Chains that were offered and not used: ID and number of descriptors, in order.
     pub offered: VecDeque<(u16, u16)>,
     next_id: u16,
 }
@@ -150,11 +151,11 @@ impl PackedRing {
         for (buffer, left) in buffers.iter().zip((0..count).rev()) {
             let more = if left > 0 { NEXT } else { 0 };
             let flags = buffer.flags & (WRITE | INDIRECT) | more | place.flags(true);
-            // The ID is in the last one only.
+            // Only the last descriptor has the ID.
             let next = if left > 0 { 0xdead } else { id };
             let bytes = Descriptor { flags, next, ..*buffer }.to_packed_bytes();
             if place == first {
-                // Its flags are written last.
+                // The flags of the first descriptor are written last.
                 head = flags;
                 memory.put(self.at(place.index), &bytes[..14]);
             } else {
@@ -176,7 +177,7 @@ impl PackedRing {
 
     /// Adds to `used` what the next used descriptor stands for; false if there is none.
     pub fn take_used(&mut self, memory: &impl Memory, used: &mut Vec<UsedBuffer>) -> bool {
-        // First the flags, then what they vouch for.
+        // The flags are read first, then the fields that they make valid.
         let flags = memory.get16(self.at(self.last_used.index) + 14);
         let rest = u64::from_le_bytes(memory.get(self.at(self.last_used.index) + 8));
         let (len, id) = (rest as u32, (rest >> 32) as u16);
@@ -187,7 +188,7 @@ impl PackedRing {
         assert_eq!(written, len, "a length without WRITE");
         let found = self.offered.iter().position(|(offered, _)| *offered == id);
         let found = found.unwrap_or_else(|| panic!("buffer {id} was never offered"));
-        // With VIRTIO_F_IN_ORDER, all before it were used, too.
+        // With VIRTIO_F_IN_ORDER, all buffers before this one were used, too.
         let first = if self.in_order { 0 } else { found };
         for (id, count) in self.offered.drain(first..=found) {
             used.push(UsedBuffer { id, written: None });

@@ -1,4 +1,4 @@
-//! Segmentation of a frame in one piece.
+//! This module segments a frame that is in one piece.
 
 use manifold_offload::{Checksums, Error, NetHeader, Request, Segmenter, Sum};
 

@@ -1,4 +1,4 @@
-//! The driver's side of a split virtqueue (virtio 1.3, 2.7).
+//! This module is the driver's side of a split virtqueue (virtio 1.3, 2.7).
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -6,11 +6,11 @@ use manifold_virtio::ring::QueueAddresses;
 
 use crate::Memory;
 
-/// VIRTQ_DESC_F_NEXT.
+/// Descriptor flag VIRTQ_DESC_F_NEXT.
 pub const NEXT: u16 = 1;
-/// VIRTQ_DESC_F_WRITE.
+/// Descriptor flag VIRTQ_DESC_F_WRITE.
 pub const WRITE: u16 = 2;
-/// VIRTQ_DESC_F_INDIRECT.
+/// Descriptor flag VIRTQ_DESC_F_INDIRECT.
 pub const INDIRECT: u16 = 4;
 
 /// One descriptor.
@@ -20,7 +20,7 @@ pub struct Descriptor {
     pub iova: u64,
     /// Length of the buffer in bytes.
     pub len: u32,
-    /// [`NEXT`], [`WRITE`], [`INDIRECT`].
+    /// Flags: [`NEXT`], [`WRITE`], [`INDIRECT`].
     pub flags: u16,
     /// Index of the next descriptor; in a packed ring the buffer ID.
     pub next: u16,
@@ -48,9 +48,9 @@ impl Descriptor {
 pub struct SplitRing {
     /// Size and place of the three parts.
     pub addresses: QueueAddresses,
-    /// The next entry of the available ring to write.
+    /// Index of the next entry of the available ring to write.
     pub next_avail: u16,
-    /// The next entry of the used ring to read.
+    /// Index of the next entry of the used ring to read.
     pub last_used: u16,
 }
 

@@ -1,5 +1,5 @@
-//! The Toeplitz hash of receive-side scaling, bit by bit, and Microsoft's vectors for it. This is
-//! what faster implementations, and real drivers, are compared with.
+//! This module computes the Toeplitz hash of receive-side scaling bit by bit, and has Microsoft's
+//! test vectors for it. This is what faster implementations, and real drivers, are compared with.
 
 use std::net::{IpAddr, SocketAddr};
 

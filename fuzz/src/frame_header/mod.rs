@@ -1,4 +1,4 @@
-//! The fuzz target's body: bytes in, a switch and frames out of them, the table held against the
+//! The fuzz target's body makes a switch and frames out of bytes, and compares the table with the
 //! reference model.
 
 use std::collections::{BTreeSet, HashMap};
@@ -32,13 +32,14 @@ pub(crate) fn classify(data: &[u8]) {
         assert!(given || switch.owner(conflict.mac) == Some(conflict.owner));
         assert_ne!(conflict.owner, conflict.refused);
     }
-    // What each source asked last with a single answer, and the answer.
+    // The map holds what each source asked last with a single answer, and the answer.
     let mut recents: HashMap<Source, (LastDecision, Outcome)> = HashMap::new();
     for _ in 0..16 {
         let source = input.source();
         let (frame, frame_len) = input.frame();
         let (recent, answer) = recents.entry(source).or_default();
-        // The second time from memory, and then with lengths that may change the answer.
+        // The second decision comes from memory, and the next ones have lengths that may change the
+        // answer.
         for len in [frame_len, frame_len, frame_len / 2, frame_len.saturating_add(1)] {
             let expected = switch.classify(source, &frame, len);
             let context = || format!("{switch:?}\n{source:?} {len} {frame:02x?}");
@@ -90,7 +91,7 @@ fn outcome(decision: Decision<'_>) -> Outcome {
     outcome
 }
 
-/// Bytes to take values from; zeros once they are used up.
+/// Bytes to take values from, and zeros once they are used up.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -104,14 +105,15 @@ impl Input<'_> {
         }
     }
 
-    /// One bit of `flags`, taken from the bottom.
+    /// Returns one bit of `flags`, taken from the bottom.
     fn flag(flags: &mut u16) -> bool {
         let bit = *flags & 1 != 0;
         *flags >>= 1;
         bit
     }
 
-    /// Few addresses, so that claims meet: stations, groups, reserved ones, zero and broadcast.
+    /// Returns one of few addresses, so that claims meet: stations, groups, reserved ones, zero and
+    /// broadcast.
     fn mac(&mut self) -> MacAddr {
         let byte = self.byte();
         let low = byte & 0x0f;
@@ -125,7 +127,7 @@ impl Input<'_> {
         })
     }
 
-    /// Few VLANs.
+    /// Returns one of few VLANs.
     fn vid(&mut self) -> u16 {
         u16::from(self.byte() & 0x03) * 0x555
     }
@@ -145,7 +147,7 @@ impl Input<'_> {
         let assigned_mac = if moved { self.mac() } else { mac };
         let mut filters = Filters {
             mac,
-            // Rarer than the others: a promiscuous function hides the rest.
+            // This bit is rarer than the others: a promiscuous function hides the rest.
             promiscuous: Self::flag(&mut flags) && Self::flag(&mut flags) && Self::flag(&mut flags),
             all_multicast: Self::flag(&mut flags),
             all_unicast: Self::flag(&mut flags) && Self::flag(&mut flags),
@@ -182,7 +184,7 @@ impl Input<'_> {
         if byte & 0x40 != 0 { Source::Uplink } else { Source::Function(Input(&[byte]).id()) }
     }
 
-    /// The first bytes of a frame, and its length.
+    /// Returns the first bytes of a frame, and its length.
     fn frame(&mut self) -> (Vec<u8>, usize) {
         let mut frame = Vec::new();
         frame.extend(self.mac().octets());

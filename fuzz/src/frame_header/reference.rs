@@ -1,12 +1,12 @@
-//! The rules of the switch, told once more without any of the table's machinery: ask every function
-//! about every frame. Tests and the fuzz target hold the table against it.
+//! The reference model has the rules of the switch without any of the table's machinery: ask every
+//! function about every frame. Tests and the fuzz target hold the table against it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use manifold_eswitch::{DropReason, MacAddr, Policy, Source};
 use manifold_pci::FunctionId;
 
-/// What the switch was told.
+/// Everything that the switch was told.
 #[derive(Debug, Default)]
 pub(super) struct Switch {
     pub(super) functions: BTreeMap<FunctionId, Policy>,
@@ -14,7 +14,7 @@ pub(super) struct Switch {
     pub(super) max_frame_len: u32,
 }
 
-/// What becomes of a frame.
+/// The result for one frame.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub(super) functions: BTreeSet<FunctionId>,

@@ -1,11 +1,11 @@
-//! KVM or emulation.
+//! This module chooses KVM or emulation.
 
-/// Ways to run a guest's instructions.
+/// The ways to run a guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acceleration {
-    /// The processor, by way of Linux's KVM.
+    /// The processor runs them, by way of Linux's KVM.
     Kvm,
-    /// QEMU's translator.
+    /// QEMU's translator runs them.
     Tcg,
 }
 

@@ -1,4 +1,4 @@
-//! The adapter under test: a `manifold serve` of its own, reached through its command line only.
+//! The adapter under test is a `manifold serve` of its own, reached through its command line only.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -15,7 +15,8 @@ use serde_json::Value;
 use crate::namespace::inside;
 use crate::run::{output, tail};
 
-/// Names the binary under test; `cargo build` makes one where it is not set.
+/// Name of the variable that names the binary under test; `cargo build` makes one where it is not
+/// set.
 const BINARY_VARIABLE: &str = "MANIFOLD_BIN";
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +28,7 @@ pub struct Adapter {
     child: Child,
 }
 
-/// Arguments and environment of the daemon.
+/// The arguments and environment of the daemon.
 #[derive(Debug)]
 struct Start {
     binary: PathBuf,
@@ -77,13 +78,13 @@ impl Adapter {
         Ok(())
     }
 
-    /// The daemon's process ID.
+    /// Returns the daemon's process ID.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The vfio-user socket of a function: "pf", "vf0", "vf1", ...
+    /// Returns the vfio-user socket of a function: "pf", "vf0", "vf1", ...
     #[must_use]
     pub fn socket(&self, function: &str) -> PathBuf {
         self.start.run_dir.join(format!("{function}.sock"))
@@ -188,7 +189,7 @@ impl Start {
         let mut command = Command::new(&self.binary);
         command.arg("serve").arg("--run-dir").arg(&self.run_dir).args(&self.arguments);
         if let Some(namespace) = &self.namespace {
-            // `ip netns exec` becomes what it runs, so the process is the daemon.
+            // `ip netns exec` becomes the program that it runs, so the process is the daemon.
             command = inside(namespace, &command);
         }
         let mut child = command
@@ -199,7 +200,7 @@ impl Start {
             .with_context(|| format!("cannot start {}", self.binary.display()))?;
         let stdout = child.stdout.take().context("no standard output")?;
         let (ready, is_ready) = mpsc::channel();
-        // Ends with the daemon.
+        // The thread ends with the daemon.
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 // The log and the waiting test may be gone; the pipe must still be emptied.
@@ -210,7 +211,7 @@ impl Start {
             }
         });
         if let Err(error) = is_ready.recv_timeout(START_TIMEOUT) {
-            // It may have ended already.
+            // The daemon may have ended already.
             let _ = child.kill();
             let _ = child.wait();
             let error = anyhow::Error::new(error);
@@ -233,7 +234,7 @@ impl Start {
 
 impl Drop for Adapter {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The daemon may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -248,7 +249,7 @@ pub fn end_process(pid: u32, signal: Signal) -> Result<()> {
     kill_process(pid, signal).with_context(|| format!("cannot send {signal:?} to process {pid:?}"))
 }
 
-/// The binary under test, built from what is there now unless it is named.
+/// Returns the binary under test, built from what is there now unless it is named.
 pub(crate) fn binary() -> Result<PathBuf> {
     if let Some(binary) = std::env::var_os(BINARY_VARIABLE) {
         return Ok(binary.into());

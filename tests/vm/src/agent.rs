@@ -1,5 +1,5 @@
-//! The harness's end of the wire to a guest's agent (`guest/agent`), on the guest's second serial
-//! port.
+//! This module is the harness's end of the wire to a guest's agent (`guest/agent`), on the guest's
+//! second serial port.
 //!
 //! Lines to the guest, `SCRIPT` on one line as `printf %b` reads it:
 //!
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-/// Result of a script in a guest.
+/// The result of a script in a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// Exit status; 128 + N where signal N ended it.
@@ -69,7 +69,7 @@ impl Agent {
         let shared = Arc::new(Shared::default());
         let reader = stream.try_clone().context("cannot share the agent's socket")?;
         let of_reader = Arc::clone(&shared);
-        // Ends with the stream, that is with QEMU.
+        // The thread ends with the stream, that is with QEMU.
         thread::spawn(move || {
             let mut reader = BufReader::new(reader);
             while let Ok(Some(message)) = read_message(&mut reader) {
@@ -169,7 +169,8 @@ enum Message {
     Exit(u64, Output),
 }
 
-/// The next message; lines that are none (a port being probed prints stray bytes) are passed over.
+/// Returns the next message; lines that are none (a port being probed prints stray bytes) are
+/// passed over.
 fn read_message(reader: &mut impl BufRead) -> Result<Option<Message>> {
     loop {
         let mut line = Vec::new();

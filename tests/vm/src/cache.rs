@@ -1,4 +1,5 @@
-//! Keeps prepared things in the build tree's `vm` folder, for every test process and between runs.
+//! This module keeps prepared things in the build tree's `vm` folder, for every test process and
+//! between runs.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -35,8 +36,8 @@ impl Cache {
         &self.dir
     }
 
-    /// The folder `name-HASH(key)`, made by `build` (into an empty folder) when it is not there
-    /// yet.
+    /// Returns the folder `name-HASH(key)`, made by `build` (into an empty folder) when it is not
+    /// there yet.
     ///
     /// Other processes that want the same entry wait; one that dies half-way leaves nothing behind
     /// that counts.

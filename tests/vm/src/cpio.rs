@@ -1,6 +1,6 @@
-//! Writes an initramfs: a "newc" cpio archive (Linux
-//! Documentation/driver-api/early-userspace/buffer-format.rst). Written here so that device nodes
-//! need no root and the tool need not be installed.
+//! This module writes an initramfs: a "newc" cpio archive (Linux
+//! Documentation/driver-api/early-userspace/buffer-format.rst). It is written here so that device
+//! nodes need no root and the tool need not be installed.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -69,8 +69,8 @@ impl<W: Write> Writer<W> {
                 .map_err(|_| io::Error::new(io::ErrorKind::FileTooLarge, name.to_owned()))
         };
         self.inode += 1;
-        // magic, inode, mode, uid, gid, links, mtime, size, device, device node's numbers, length
-        // of name, checksum
+        // The fields are magic, inode, mode, uid, gid, links, mtime, size, device, device node's
+        // numbers, length of name, checksum.
         let fields = [
             self.inode,
             mode,

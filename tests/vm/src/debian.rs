@@ -1,5 +1,6 @@
-//! Packages of Debian without installing them: apt resolves, downloads and verifies into the build
-//! tree, `dpkg-deb` unpacks. Needs no root, no chroot, and leaves the machine's own packages alone.
+//! This module takes packages of Debian without installing them: apt resolves, downloads and
+//! verifies into the build tree, `dpkg-deb` unpacks. It needs no root, no chroot, and leaves the
+//! machine's own packages alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +10,12 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::output;
 
-/// The release that QEMU, kernel and tools are taken from, whatever release the machine runs.
+/// Name of the release that QEMU, kernel and tools are taken from, whatever release the machine
+/// runs.
 pub(crate) const RELEASE: &str = "trixie";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// Names the Debian mirror to use where apt's own sources name none (Ubuntu, say).
+/// Name of the variable that names the Debian mirror to use where apt's own sources name none
+/// (Ubuntu, say).
 const MIRROR_VARIABLE: &str = "MANIFOLD_DEBIAN_MIRROR";
 
 /// An apt of our own with package lists of [`RELEASE`] and its backports.
@@ -27,7 +30,8 @@ impl Archive {
         for tool in ["apt-get", "dpkg-deb"] {
             if Command::new(tool).arg("--version").output().is_err() {
                 bail!(
-                    "{tool} not found: the VM tests prepare themselves on Debian and its relatives only"
+                    "{tool} not found: the VM tests prepare themselves on Debian and its relatives \
+                     only"
                 );
             }
         }
@@ -92,7 +96,7 @@ impl Archive {
         }
         output(install.arg("install").args(packages))
             .with_context(|| format!("cannot download {}", packages.join(", ")))?;
-        // Merged /usr, as the packages expect to find it.
+        // The folders make a merged /usr, as the packages expect to find it.
         for dir in ["bin", "sbin", "lib", "lib64"] {
             fs::create_dir_all(root.join("usr").join(dir))?;
             std::os::unix::fs::symlink(Path::new("usr").join(dir), root.join(dir))?;
@@ -130,7 +134,7 @@ fn unpack_all(archives: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The Debian mirror of the machine's own apt sources.
+/// Returns the Debian mirror of the machine's own apt sources.
 fn mirror() -> Result<String> {
     if let Ok(mirror) = std::env::var(MIRROR_VARIABLE) {
         return Ok(mirror);

@@ -1,4 +1,5 @@
-//! Runs a virtual machine: a QEMU process, its console in a file, an agent that runs scripts in it.
+//! This module runs a virtual machine: a QEMU process, its console in a file, an agent that runs
+//! scripts in it.
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
@@ -18,19 +19,20 @@ use crate::qemu::Qemu;
 use crate::qmp;
 use crate::run::tail;
 
-/// Time to boot: enough for the slowest machine under emulation, with others booting beside it.
+/// Time to boot, which is enough for the slowest machine under emulation, with others booting
+/// beside it.
 pub(crate) const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 /// Time that a script in a guest gets unless told otherwise.
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Description of a guest. Made by [`crate::Lab::guest`].
+/// The description of a guest, made by [`crate::Lab::guest`].
 #[derive(Debug, Clone)]
 pub struct Builder<'a> {
     pub(crate) qemu: &'a Qemu,
     pub(crate) name: String,
-    /// The console's and QEMU's log go here.
+    /// Folder of the console's and QEMU's log.
     pub(crate) logs: PathBuf,
-    /// Sockets go here; their paths must stay below 108 bytes.
+    /// Folder of the sockets, whose paths must stay below 108 bytes.
     pub(crate) sockets: PathBuf,
     pub(crate) memory_mib: u32,
     pub(crate) cpus: u32,
@@ -41,13 +43,13 @@ pub struct Builder<'a> {
     pub(crate) more_kernel_arguments: String,
     pub(crate) devices: Vec<Device>,
     pub(crate) image: Image,
-    /// The network namespace QEMU runs in; none for the machine's own.
+    /// Name of the network namespace that QEMU runs in; none for the machine's own.
     pub(crate) netns: Option<String>,
     pub(crate) acceleration: Acceleration,
     pub(crate) boot_timeout: Duration,
 }
 
-/// The name of the root port of a guest's device.
+/// Returns the name of the root port of a guest's device.
 fn port(index: usize) -> String {
     format!("port{index}")
 }
@@ -60,7 +62,7 @@ fn vfio_user(socket: &Path) -> Value {
     })
 }
 
-/// The arguments of a TAP interface as QEMU's network backend of the same name.
+/// Returns the arguments of a TAP interface as QEMU's network backend of the same name.
 fn tap_netdev(tap: &str) -> Vec<String> {
     let vhost = Path::new("/dev/vhost-net").exists();
     let netdev = json!({
@@ -69,12 +71,12 @@ fn tap_netdev(tap: &str) -> Vec<String> {
     vec!["-netdev".to_owned(), netdev.to_string()]
 }
 
-/// A PCIe device, behind a root port of its own.
+/// A PCIe device behind a root port of its own.
 #[derive(Debug, Clone)]
 pub(crate) struct Device {
     /// Properties of `-device`, without bus; none for a port without a device.
     properties: Option<Value>,
-    /// Further arguments it needs before it, such as its `-netdev`.
+    /// Further arguments that the device needs before it, such as its `-netdev`.
     arguments: Vec<String>,
 }
 
@@ -86,8 +88,8 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Virtual processors; one unless told. A machine with hundreds of functions needs several for
-    /// their interrupt vectors alone.
+    /// Sets the number of virtual processors, which is one unless told. A machine with hundreds of
+    /// functions needs several for their interrupt vectors alone.
     #[must_use]
     pub fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
@@ -274,8 +276,8 @@ impl<'a> Builder<'a> {
     }
 
     fn kernel_arguments(&self) -> String {
-        // Warnings and worse go to the console; the rest is there for dmesg.
-        // On a busy machine an emulated timer may be too late for the kernel's check of it.
+        // Warnings and worse messages go to the console; the rest is there for dmesg. On a busy
+        // machine an emulated timer may be too late for the kernel's check of it.
         let mut arguments =
             format!("console=ttyS0 loglevel=5 no_timer_check manifold.name={}", self.name);
         if !self.load_drivers {
@@ -307,8 +309,8 @@ impl<'a> Builder<'a> {
         };
         command.args(["-object", &memory]);
         if self.viommu {
-            // Caching mode: the guest also flushes what becomes valid, which is how QEMU learns of
-            // new mappings.
+            // In caching mode the guest also flushes what becomes valid, which is how QEMU learns
+            // of new mappings.
             command.args(["-device", "intel-iommu,caching-mode=on"]);
         }
         for (index, device) in self.devices.iter().enumerate() {
@@ -371,7 +373,7 @@ impl<'a> Guest<'a> {
             Ok(agent) => Ok(Self { builder, child, agent, boot_time: begin.elapsed() }),
             Err(error) => {
                 let status = child.try_wait().ok().flatten();
-                // Already ended is as good.
+                // A process that has ended already is as good.
                 let _ = child.kill();
                 let _ = child.wait();
                 let status = status.map_or_else(String::new, |status| format!(", QEMU: {status}"));
@@ -544,7 +546,7 @@ impl<'a> Guest<'a> {
 
 impl Drop for Guest<'_> {
     fn drop(&mut self) {
-        // It may have been killed already.
+        // QEMU may have been killed already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,5 +1,5 @@
-//! Makes what a guest boots: a Debian kernel, and an initramfs with its modules, busybox and the
-//! tools the tests use, unpacked from Debian's packages.
+//! This module makes what a guest boots: a Debian kernel, and an initramfs with its modules,
+//! busybox and the tools the tests use, unpacked from Debian's packages.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -18,10 +18,11 @@ use crate::run::output;
 /// A kernel of Debian's that a guest boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kernel {
-    /// The build for virtual machines, which is the usual one here: small, and without most
+    /// This is the build for virtual machines, which is the usual one here: small, and without most
     /// hardware's drivers.
     Cloud,
-    /// The build for everything, which has the drivers of what QEMU emulates after real hardware.
+    /// This is the build for everything, which has the drivers of what QEMU emulates after real
+    /// hardware.
     Generic,
 }
 
@@ -52,7 +53,7 @@ impl Kernel {
     }
 }
 
-/// Packages whose binaries go into the initramfs.
+/// Names of the packages whose binaries go into the initramfs.
 const PACKAGES: [&str; 7] =
     ["dash", "busybox-static", "iproute2", "pciutils", "ethtool", "iperf3", "iputils-ping"];
 const BINARIES: [&str; 7] = [
@@ -70,12 +71,12 @@ const LAYOUT: u32 = 3;
 const INIT: &str = include_str!("../guest/init");
 const AGENT: &str = include_str!("../guest/agent");
 
-/// Kernel and initramfs, ready to boot.
+/// A kernel and an initramfs, ready to boot.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// The compressed kernel.
+    /// Path of the compressed kernel.
     pub kernel: PathBuf,
-    /// The initial file system, which is all the guest has.
+    /// Path of the initial file system, which is all the guest has.
     pub initramfs: PathBuf,
     /// The packages that the guest's programs are of.
     pub programs: Programs,
@@ -102,7 +103,7 @@ impl Image {
     }
 }
 
-/// The kernel and the folder of its modules in an unpacked kernel package.
+/// Returns the kernel and the folder of its modules in an unpacked kernel package.
 fn find_kernel(package: &Path) -> Result<(PathBuf, PathBuf)> {
     let boot = package.join("boot");
     for entry in fs::read_dir(&boot).with_context(|| format!("cannot read {}", boot.display()))? {
@@ -166,7 +167,7 @@ fn pack(root: &Path, modules: &Path, wanted: &[&str], path: &Path) -> Result<()>
     Ok(())
 }
 
-/// The shared libraries [`BINARIES`] need and their loader, relative to `root`.
+/// Returns the shared libraries [`BINARIES`] need and their loader, relative to `root`.
 fn libraries(root: &Path) -> Result<BTreeSet<String>> {
     const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
     // The C library loads this one by itself when a thread is cancelled, which iperf3 does.
@@ -226,7 +227,7 @@ fn add_module(
     Ok(())
 }
 
-/// The names in a module's `depends=` entry (section .modinfo: strings that end in zero).
+/// Returns the names in a module's `depends=` entry (section .modinfo: strings that end in zero).
 fn dependencies(module: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"\0depends=";
     let Some(start) = module.windows(KEY.len()).position(|window| window == KEY) else {

@@ -1,4 +1,4 @@
-//! Holds one test's guests and adapter, with a folder for sockets and one for logs.
+//! A lab holds one test's guests and adapter, with a folder for sockets and one for logs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::namespace::Namespace;
 use crate::scratch;
 use crate::setup::Setup;
 
-/// Place of a test's machines. Sockets go with it; logs stay until the test runs again.
+/// The place of a test's machines. Sockets go with it; logs stay until the test runs again.
 #[derive(Debug)]
 pub struct Lab {
     setup: &'static Setup,

@@ -1,5 +1,5 @@
-//! Boots virtual machines with stock Debian kernels and drives them, for tests that must hold
-//! against software others wrote.
+//! This crate boots virtual machines with stock Debian kernels and drives them, for tests that must
+//! hold against software others wrote.
 //!
 //! It is not a VM manager: it knows one kind of machine (q35, one processor, an initramfs and
 //! nothing else), and what it prepares lives in the build tree.

@@ -1,5 +1,5 @@
-//! libvirt without its daemon: the driver for QEMU within virsh itself, with everything it keeps in
-//! one folder.
+//! This module runs libvirt without its daemon: the driver for QEMU within virsh itself, with
+//! everything it keeps in one folder.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use crate::qemu::Qemu;
 use crate::run::output;
 
 const PACKAGES: [&str; 3] = ["libvirt-clients", "libvirt-daemon-driver-qemu", "libxml2-utils"];
-/// Settings that put logs into files, because libvirt's own log daemon is one process more.
+/// Configuration that puts logs into files, because libvirt's own log daemon is one process more.
 const QEMU_CONF: &str = "stdio_handler = \"file\"\n";
 
 /// A libvirt that keeps its state in a folder.
@@ -67,7 +67,7 @@ impl Libvirt {
         output(&mut command).with_context(|| format!("virsh {}", words.join(" ")))
     }
 
-    /// A program that is QEMU, as libvirt wants one.
+    /// Makes a program that is QEMU, as libvirt wants one.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -1,4 +1,4 @@
-//! A network namespace of the machine's, for what an uplink is connected to.
+//! This module has a network namespace of the machine's, for what an uplink is connected to.
 
 use std::process::Command;
 

@@ -1,5 +1,6 @@
-//! Programs of Debian's packages, unpacked below the build tree and run from there: nothing is
-//! installed, no service is started, and the machine's own packages may be of another release.
+//! This module has programs of Debian's packages, unpacked below the build tree and run from there:
+//! nothing is installed, no service is started, and the machine's own packages may be of another
+//! release.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -36,21 +37,21 @@ impl Programs {
         Self { root }
     }
 
-    /// The path of a file of the packages, named as installed: "usr/share/openvswitch".
+    /// Returns the path of a file of the packages, named as installed: "usr/share/openvswitch".
     #[must_use]
     pub fn path(&self, file: impl AsRef<Path>) -> PathBuf {
         self.root.join(file)
     }
 
-    /// The folder of the shared libraries.
+    /// Returns the folder of the shared libraries.
     #[must_use]
     pub fn libraries(&self) -> PathBuf {
         self.path("usr/lib/x86_64-linux-gnu")
     }
 
-    /// The command that runs a program, named as installed: "usr/bin/iperf3". It goes through the
-    /// loader and libraries of the packages and sees the machine's own file system, so that paths
-    /// mean the same to it.
+    /// Returns the command that runs a program, named as installed: "usr/bin/iperf3". It goes
+    /// through the loader and libraries of the packages and sees the machine's own file system, so
+    /// that paths mean the same to it.
     ///
     /// # Errors
     /// When the folder of libraries cannot be read.
@@ -61,7 +62,7 @@ impl Programs {
         Ok(command)
     }
 
-    /// The loader, and its arguments up to and with the program.
+    /// Returns the loader, and its arguments up to and with the program.
     pub(crate) fn invocation(&self, program: &str) -> Result<(PathBuf, Vec<OsString>)> {
         let libraries = self.libraries();
         // Some libraries live in folders of their own, which the system's loader configuration

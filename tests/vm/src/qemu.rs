@@ -1,5 +1,5 @@
-//! A QEMU that speaks vfio-user (10.1 or newer): the machine's own, or one prepared in the build
-//! tree.
+//! This module finds a QEMU that speaks vfio-user (10.1 or newer): the machine's own, or one
+//! prepared in the build tree.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::programs::Programs;
 use crate::run::output;
 
 const BINARY: &str = "qemu-system-x86_64";
-/// The device that makes a QEMU new enough.
+/// Name of the device that makes a QEMU new enough.
 const NEEDED_DEVICE: &str = "vfio-user-pci";
 
-/// A QEMU and how to start it.
+/// A QEMU, and how to start it.
 #[derive(Debug, Clone)]
 pub struct Qemu {
     program: PathBuf,
@@ -48,7 +48,7 @@ impl Qemu {
         prepared.with_version()
     }
 
-    /// The QEMU of an unpacked package.
+    /// Returns the QEMU of an unpacked package.
     fn unpacked(root: &Path) -> Result<Self> {
         let programs = Programs::at(root.to_owned());
         let (program, mut arguments) = programs.invocation(&format!("usr/bin/{BINARY}"))?;
@@ -58,7 +58,7 @@ impl Qemu {
         Ok(Self { program, arguments, version: String::new() })
     }
 
-    /// The command that runs it, without arguments for a machine.
+    /// Returns the command that runs it, without arguments for a machine.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);

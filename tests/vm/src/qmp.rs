@@ -1,4 +1,5 @@
-//! QEMU's machine protocol, as far as tests need it: one command, one answer, events passed over.
+//! This module speaks QEMU's machine protocol, as far as tests need it: one command, one answer,
+//! events passed over.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;

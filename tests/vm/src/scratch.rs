@@ -1,4 +1,4 @@
-//! Folders for the sockets of a test.
+//! This module makes folders for the sockets of a test.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Finds or prepares everything that guests need, once for all.
+//! This module finds or prepares everything that guests need, once for all.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::image::{Image, Kernel};
 use crate::qemu::Qemu;
 use crate::scratch;
 
-/// Variable that forces `tcg` or `kvm` if the probe's choice is not wanted.
+/// Name of the variable that forces `tcg` or `kvm` if the probe's choice is not wanted.
 const ACCELERATION_VARIABLE: &str = "MANIFOLD_VM_ACCEL";
 /// Time in which a guest must be up on a KVM that works; it takes a second or two.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -51,7 +51,7 @@ impl Setup {
             bail!("the VM tests run on x86-64 only");
         }
         let cache = Cache::open()?;
-        // Opened only where something has to be fetched.
+        // The archive is opened only where something has to be fetched.
         let archive = || Archive::open(&cache.dir().join("apt"));
         let qemu = Qemu::prepare(&cache, archive)?;
         let image = Image::prepare(Kernel::Cloud, &cache, archive)?;
@@ -120,8 +120,8 @@ impl Setup {
         &self.image
     }
 
-    /// A kernel with the drivers of hardware that QEMU emulates, for [`Builder::image`]; the first
-    /// time in a build tree downloads about 110 MB.
+    /// Returns a kernel with the drivers of hardware that QEMU emulates, for [`Builder::image`];
+    /// the first time in a build tree downloads about 110 MB.
     ///
     /// # Errors
     /// Fails with what could not be prepared.

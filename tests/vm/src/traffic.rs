@@ -1,4 +1,4 @@
-//! Traffic between guests, measured by iperf3 and ping in them.
+//! This module measures traffic between guests by iperf3 and ping in them.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use crate::guest::{Guest, Job};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Results of an iperf3 client.
+/// The results of an iperf3 client.
 #[derive(Debug, Clone, Copy)]
 pub struct Flow {
     /// Rate of what arrived, in Mbit/s.
     pub mbit_per_s: f64,
-    /// TCP segments sent again; zero for UDP.
+    /// Number of TCP segments sent again; zero for UDP.
     pub retransmits: u64,
-    /// UDP datagrams that did not arrive, in percent; zero for TCP.
+    /// Part of the UDP datagrams that did not arrive, in percent; zero for TCP.
     pub lost_percent: f64,
-    /// The smallest amount of data any second of the flow saw, in bytes.
+    /// Smallest amount of data that any second of the flow saw, in bytes.
     pub worst_second: u64,
 }
 
@@ -162,7 +162,10 @@ mod tests {
         });
         let flow = parse(&tcp).unwrap();
         assert_eq!((flow.mbit_per_s, flow.retransmits, flow.worst_second), (8.0, 3, 70));
-        let udp = json!({ "intervals": [], "end": { "sum": { "bits_per_second": 1e6, "lost_percent": 2.5 } } });
+        let udp = json!({
+            "intervals": [],
+            "end": { "sum": { "bits_per_second": 1e6, "lost_percent": 2.5 } },
+        });
         let flow = parse(&udp).unwrap();
         assert_eq!((flow.mbit_per_s, flow.lost_percent), (1.0, 2.5));
         assert!(parse(&json!({ "error": "x" })).is_err());

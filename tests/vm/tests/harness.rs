@@ -1,5 +1,5 @@
-//! The harness itself, with QEMU's own virtio-net on both sides: what fails here is not the
-//! adapter's fault.
+//! These tests check the harness itself, with QEMU's own virtio-net on both sides: what fails here
+//! is not the adapter's fault.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn scripts_and_jobs_run_in_a_guest() -> Result<()> {
         (7, "a\tb\\\nalice", "oops\n")
     );
     assert_eq!(alice.sh("seq 20000")?.lines().count(), 20_000);
-    // A job is ended with all it started.
+    // A job ends with all the processes that it started.
     let job = alice.spawn("sleep 1000; true")?;
     job.terminate()?;
     assert_eq!(job.wait(Duration::from_secs(20))?.status, 128 + 15);
@@ -31,7 +31,7 @@ fn scripts_and_jobs_run_in_a_guest() -> Result<()> {
 fn two_guests_with_nics_of_qemu_reach_each_other() -> Result<()> {
     let lab = Lab::new("harness")?;
     let wire = lab.sockets().join("wire");
-    // The one that listens must be there first.
+    // The listener must be there first.
     let alice = lab.guest("alice").qemu_nic("02:00:00:00:00:01", true, &wire).boot()?;
     let bob = lab.guest("bob").qemu_nic("02:00:00:00:00:02", false, &wire).boot()?;
     for (guest, address) in [(&alice, "10.0.0.1/24"), (&bob, "10.0.0.2/24")] {

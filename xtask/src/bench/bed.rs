@@ -1,4 +1,4 @@
-//! Holds what all measurements share: processors, folders, binaries, huge pages, pace.
+//! This module holds what all measurements share: processors, folders, binaries, huge pages, pace.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -12,7 +12,7 @@ use super::hugepages::HugePages;
 use super::interrupt;
 use super::peers::{Peers, Switch, halt, resume};
 
-/// Length and number of samples.
+/// The length and number of samples.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) quick: bool,
@@ -32,14 +32,15 @@ impl Pace {
     }
 }
 
-/// Place of all measurements. Dropping it removes its folder of sockets and gives huge pages back.
+/// The place of all measurements. Dropping it removes its folder of sockets and gives huge pages
+/// back.
 #[derive(Debug)]
 pub(crate) struct Bed {
     pub(crate) cores: Cores,
     pub(crate) pace: Pace,
-    /// The manifold binary, a release build.
+    /// Path of the manifold binary, a release build.
     pub(crate) binary: PathBuf,
-    /// The traffic generator's binary, a release build.
+    /// Path of the traffic generator's binary, a release build.
     pub(crate) generator: PathBuf,
     dir: tempfile::TempDir,
     logs: PathBuf,
@@ -86,7 +87,7 @@ impl Bed {
     /// Returns DPDK and Open vSwitch, unpacked at the first call.
     pub(crate) fn peers(&self) -> Result<&Peers> {
         if self.peers.get().is_none() {
-            // Another cannot have come in between: this is one thread's.
+            // Another value cannot have come in between: this is one thread's.
             let _ = self.peers.set(Peers::prepare()?);
         }
         self.peers.get().context("the peers are not prepared")
@@ -94,7 +95,8 @@ impl Bed {
 
     /// Sets huge pages aside at the first call, for the whole run.
     pub(crate) fn reserve_hugepages(&self) -> Result<()> {
-        /// DPDK's generator and switch or Open vSwitch, and the memory of 256 functions: 3 GiB.
+        /// Number of huge pages for DPDK's generator and switch or Open vSwitch, and the memory of
+        /// 256 functions: 3 GiB.
         const PAGES: u64 = 1536;
         if self.hugepages.get().is_none() {
             let _ = self.hugepages.set(HugePages::reserve(PAGES)?);
@@ -134,7 +136,7 @@ impl Bed {
     }
 }
 
-/// Release builds of what is measured and of what measures.
+/// The release builds of what is measured and of what measures.
 #[derive(Debug)]
 pub(crate) struct Binaries {
     manifold: PathBuf,

@@ -1,4 +1,5 @@
-//! The two processors of a measurement, and how what Linux tells about processors is read.
+//! This module chooses the two processors of a measurement, and reads what Linux tells about
+//! processors.
 
 use std::fs;
 
@@ -7,15 +8,15 @@ use anyhow::{Context, Result, bail};
 /// The processors that measurements use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cores {
-    /// Processor of the worker: ours, testpmd's or the PMD of Open vSwitch.
+    /// Number of the worker's processor: ours, testpmd's or the PMD of Open vSwitch.
     pub(crate) worker: usize,
-    /// Processor of the generator.
+    /// Number of the generator's processor.
     pub(crate) generator: usize,
 }
 
 impl Cores {
-    /// The last two processors this process may use; the first takes most of a machine's
-    /// interrupts.
+    /// Returns the last two processors that this process may use; the first takes most of a
+    /// machine's interrupts.
     pub(crate) fn choose() -> Result<Self> {
         let status = read("/proc/self/status")?;
         let list = field(&status, "Cpus_allowed_list").context("no Cpus_allowed_list")?;

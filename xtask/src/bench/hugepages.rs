@@ -1,4 +1,5 @@
-//! 2 MiB pages for DPDK and for guest memory: as many as are needed, given back afterwards.
+//! This module sets aside 2 MiB pages for DPDK and for guest memory: as many as are needed, given
+//! back afterwards.
 
 use std::fs;
 
@@ -7,7 +8,7 @@ use anyhow::{Context, Result, bail};
 const COUNT: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
 const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 
-/// Pages set aside. Dropping it restores what was.
+/// Pages that were set aside. Dropping it restores what was.
 #[derive(Debug)]
 pub(crate) struct HugePages {
     /// Number of pages there were, if that was changed.

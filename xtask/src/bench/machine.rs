@@ -1,4 +1,4 @@
-//! Describes what the figures were measured on and with.
+//! This module describes what the figures were measured on and with.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use super::process::output;
 use super::quiet::Quiet;
 use crate::run::workspace;
 
-/// Description of the machine.
+/// The description of the machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
@@ -19,18 +19,18 @@ pub(crate) struct Machine {
     pub(crate) generator_core: usize,
     pub(crate) memory_mib: u64,
     pub(crate) kernel: String,
-    /// Cycles of the time stamp counter per microsecond.
+    /// Number of cycles of the time stamp counter per microsecond.
     pub(crate) tsc_mhz: f64,
-    /// Load of the last minute before the run: above 0.2 or so, others were at work too.
+    /// Load average of the last minute before the run: above 0.2 or so, others were at work too.
     pub(crate) load_average: f64,
     #[serde(flatten)]
     pub(crate) quiet: Quiet,
 }
 
-/// Versions of the programs; `None` if a run did not need one.
+/// The versions of the programs; `None` if a run did not need one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Versions {
-    /// The commit; "-dirty" where files differ from it.
+    /// Commit, followed by "-dirty" where files differ from it.
     pub(crate) manifold: String,
     pub(crate) dpdk: Option<String>,
     pub(crate) ovs: Option<String>,

@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: this adapter and what others have, measured in one run on the same
+//! `cargo xtask bench` measures this adapter and what others have in one run on the same
 //! processors.
 //!
 //! ```text
-//!   case ── starts ──► switches: manifold, testpmd, Open vSwitch     one runs, the others are halted
+//!   case ── starts ──► switches: manifold, testpmd, Open vSwitch  one runs, the others are halted
 //!     │                     ▲ vhost-user, vfio-user
 //!     │  round by round     │
 //!     └── generator: ours or testpmd ── samples ──► rows ──► JSON, table in docs/benchmarks.md
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         match case.run(&bed) {
             Ok(new) => rows.extend(new),
             Err(error) => {
-                // An interrupted case is no failed one.
+                // An interrupted case does not count as failed.
                 interrupt::check()?;
                 eprintln!("xtask: {}: {error:#}", case.name());
                 failed.push(Failure { group: case.name(), reason: format!("{error:#}") });

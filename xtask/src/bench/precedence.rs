@@ -1,18 +1,18 @@
-//! Precedence over what else the machine does, for all that is measured: peers as well as
-//! ourselves.
+//! This module takes precedence over what else the machine does, for all that is measured: peers as
+//! well as ourselves.
 
 use std::fs;
 
 use rustix::process::{getpriority_process, setpriority_process};
 
-/// A nice value of moderate strength: kernel threads that serve terminals must still get a
-/// processor.
+/// Nice value of moderate strength: kernel threads that serve terminals must still get a processor.
 const NICE: i32 = -10;
-/// Where Linux schedules by session, a process's own nice value counts within its session only.
+/// Path of the session's nice value; where Linux schedules by session, a process's own nice value
+/// counts within its session only.
 const SESSION: &str = "/proc/self/autogroup";
 
-/// This process, those it starts from now on, and the session they are in. Dropping it gives
-/// precedence up.
+/// The processes with precedence: this one, those it starts from now on, and the session they are
+/// in. Dropping it gives precedence up.
 #[derive(Debug)]
 pub(crate) struct Precedence {
     process: Option<i32>,
@@ -20,7 +20,7 @@ pub(crate) struct Precedence {
 }
 
 impl Precedence {
-    /// A user who may not have precedence measures all the same.
+    /// Takes precedence; a user who may not have it measures all the same.
     pub(crate) fn take() -> Self {
         let process = getpriority_process(None).ok();
         let process = process.filter(|_| setpriority_process(None, NICE).is_ok());
@@ -37,7 +37,7 @@ impl Drop for Precedence {
         {
             eprintln!("xtask: cannot write {session} back to {SESSION}: {error}");
         }
-        // Going down is always allowed.
+        // A process may always lower its precedence.
         let _ = self.process.map(|process| setpriority_process(None, process));
     }
 }

@@ -1,5 +1,5 @@
-//! Processes of the benchmark's own: they end with it, and can be halted while another has the
-//! core.
+//! This module starts processes of the benchmark's own: they end with it, and can be halted while
+//! another has the core.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -64,7 +64,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -89,7 +89,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{name} printed no UTF-8"))
 }
 
-/// The last `lines` lines of `text`.
+/// Returns the last `lines` lines of `text`.
 pub(crate) fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")

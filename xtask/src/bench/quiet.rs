@@ -1,5 +1,6 @@
-//! Finds how undisturbed the two processors are. On a machine that others use too, or a virtual one
-//! whose host is busy, all figures suffer, and not all alike; so the result says how it was.
+//! This module finds how undisturbed the two processors are. On a machine that others use too, or a
+//! virtual one whose host is busy, all figures suffer, and not all alike; so the result says how it
+//! was.
 
 use std::hint::spin_loop;
 use std::sync::Arc;
@@ -14,17 +15,18 @@ use serde::Serialize;
 use super::cores::Cores;
 use super::stats::Samples;
 
-/// Disturbances of the processors, found before anything ran on them.
+/// The disturbances of the processors, found before anything ran on them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Quiet {
-    /// Nanoseconds for a cache line from the generator's processor to the worker's and back.
+    /// Time in nanoseconds for a cache line from the generator's processor to the worker's and
+    /// back.
     pub(crate) core_to_core_ns: f64,
-    /// Percentage of the worker's processor that a thread which never waits did not get.
+    /// Part of the worker's processor, in percent, that a thread which never waits did not get.
     pub(crate) lost_percent: f64,
 }
 
 impl Quiet {
-    /// Largest percentage lost without a warning.
+    /// Largest part in percent that may be lost without a warning.
     const MUCH_LOST: f64 = 2.0;
 
     pub(crate) fn look(cores: Cores) -> Result<Self> {
@@ -45,7 +47,7 @@ fn round_trip(cores: Cores) -> Result<f64> {
     const BATCHES: u32 = 20;
     const TRIPS: u32 = 5000;
     const LAST: u32 = 2 * BATCHES * TRIPS;
-    // Odd: to be answered. The answer is the next even number.
+    // An odd number is to be answered. The answer is the next even number.
     let ball = Arc::new(AtomicU32::new(0));
     let theirs = Arc::clone(&ball);
     let answering = on(cores.worker, move || {

@@ -10,10 +10,11 @@ use manifold_generator::report::{Latency, Report};
 use super::bed::Bed;
 use super::process::output;
 
-/// Frames on their way to one receiver at a time: less than a queue, so that none is lost.
+/// Number of frames on their way to one receiver at a time: less than a queue, so that none is
+/// lost.
 const WINDOW: u32 = 192;
 
-/// Work of the generator on the ports of a switch.
+/// The work of the generator on the ports of a switch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Traffic {
     pub(crate) frames: Frames,
@@ -38,7 +39,7 @@ impl Traffic {
 
 /// Sends `traffic` through `ports`.
 pub(crate) fn run(bed: &Bed, ports: &[PortConfig], traffic: Traffic) -> Result<Report> {
-    // The last one's neighbour takes part even where it does not send.
+    // The neighbour of the last sender takes part even where it does not send.
     let count = traffic.senders.next_multiple_of(2);
     let ports = ports.get(..count).context("the switch has too few ports")?;
     let mut config = config(bed, ports);

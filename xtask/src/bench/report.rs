@@ -1,4 +1,4 @@
-//! Writes the whole result as JSON.
+//! This module writes the whole result as JSON.
 
 use std::fs;
 use std::path::Path;
@@ -12,9 +12,9 @@ use super::row::Row;
 /// The whole result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Report {
-    /// "quick" or "full".
+    /// Mode of the run, "quick" or "full".
     pub(crate) mode: &'static str,
-    /// UTC, ISO 8601.
+    /// Time at which the run started, in UTC and ISO 8601.
     pub(crate) started: String,
     pub(crate) seconds: f64,
     pub(crate) machine: Machine,

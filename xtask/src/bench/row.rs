@@ -1,4 +1,5 @@
-//! Describes a line of the result: a quantity, ours and a peer's, and the bound of their ratio.
+//! This module describes a line of the result: a quantity, ours and a peer's, and the bound of
+//! their ratio.
 
 use std::fmt;
 
@@ -6,16 +7,16 @@ use serde::Serialize;
 
 use super::stats::{Samples, ratio};
 
-/// Bound of a row. The ratio is ours divided by theirs.
+/// The bound of a row. The ratio is ours divided by theirs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Reach {
-    /// The ratio, at least.
+    /// The ratio must be at least this.
     AtLeast(f64),
-    /// The ratio, at most.
+    /// The ratio must be at most this.
     AtMost(f64),
-    /// The ratio, at most this far from 1.
+    /// The ratio must be at most this far from 1.
     Within(f64),
-    /// Our figure itself is at most this: there is no peer.
+    /// Our figure itself must be at most this: there is no peer.
     OursAtMost(f64),
 }
 
@@ -51,11 +52,11 @@ pub(crate) struct Row {
     /// Name of what was measured.
     pub(crate) case: String,
     pub(crate) unit: &'static str,
-    /// Median of ours.
+    /// Median of our samples.
     pub(crate) ours: f64,
     /// Name of the peer.
     pub(crate) peer: Option<String>,
-    /// Median of theirs.
+    /// Median of the peer's samples.
     pub(crate) theirs: Option<f64>,
     /// Ours divided by theirs.
     pub(crate) ratio: Option<f64>,
@@ -63,9 +64,9 @@ pub(crate) struct Row {
     pub(crate) reach: Option<String>,
     /// True if the ratio reaches its bound; `None` without a bound.
     pub(crate) ok: Option<bool>,
-    /// Every sample of ours, in the order taken.
+    /// Samples of ours, in the order taken.
     pub(crate) our_samples: Samples,
-    /// Every sample of theirs; the n-th was taken right after our n-th.
+    /// Samples of theirs; the n-th was taken right after our n-th.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) their_samples: Option<Samples>,
     /// Note for the table.
@@ -74,7 +75,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// A quantity of ours that nothing is compared with yet.
+    /// Returns a quantity of ours that nothing is compared with yet.
     pub(crate) fn new(
         group: &'static str,
         case: impl Into<String>,

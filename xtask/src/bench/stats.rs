@@ -1,8 +1,8 @@
-//! Sums up repeated measurements.
+//! This module sums up repeated measurements.
 
 use serde::Serialize;
 
-/// Samples of one quantity, measured several times.
+/// The samples of one quantity, measured several times.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Samples(Vec<f64>);
@@ -12,7 +12,8 @@ impl Samples {
         self.0.push(value);
     }
 
-    /// The middle one; of an even number the mean of the two in the middle; 0 of none.
+    /// Returns the sample in the middle; of an even number the mean of the two in the middle; 0 of
+    /// none.
     pub(crate) fn median(&self) -> f64 {
         let sorted = self.sorted();
         let upper = sorted.len() / 2;
@@ -25,8 +26,8 @@ impl Samples {
         }
     }
 
-    /// Half the distance from the smallest to the largest, as a part of the median; 0 where there
-    /// is none.
+    /// Returns half the distance from the smallest to the largest, as a part of the median; 0 where
+    /// there is none.
     pub(crate) fn spread(&self) -> f64 {
         let sorted = self.sorted();
         match (sorted.first(), sorted.last(), self.median()) {
@@ -50,7 +51,7 @@ impl FromIterator<f64> for Samples {
     }
 }
 
-/// `a / b`, or none where that says nothing.
+/// Returns `a / b`, or none where that says nothing.
 pub(crate) fn ratio(a: f64, b: f64) -> Option<f64> {
     let ratio = a / b;
     (b > 0.0 && ratio.is_finite()).then_some(ratio)

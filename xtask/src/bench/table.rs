@@ -1,4 +1,4 @@
-//! The result as Markdown, and its place in docs/benchmarks.md.
+//! This module writes the result as Markdown into its place in docs/benchmarks.md.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -80,8 +80,8 @@ fn heading(report: &Report) -> String {
     let (machine, versions) = (&report.machine, &report.versions);
     let mut text = format!(
         "{}, {} run of {:.0} s. {}, {} cores (worker on {}, generator on {}), {} MiB, Linux {}, \
-         TSC {:.0} MHz; before it: load average {:.2}, {:.0} ns from core to core and back, {:.1} % of \
-         the worker's core lost to others. Manifold {}",
+         TSC {:.0} MHz; before it: load average {:.2}, {:.0} ns from core to core and back, \
+         {:.1} % of the worker's core lost to others. Manifold {}",
         report.started,
         report.mode,
         report.seconds,
@@ -112,7 +112,7 @@ fn heading(report: &Report) -> String {
     text
 }
 
-/// The cells that both tables have, with the bar at the front and the back.
+/// Returns the cells that both tables have, with the bar at the front and the back.
 fn cells(row: &Row) -> String {
     let escape = |text: &str| text.replace('|', "\\|");
     let theirs = match (row.theirs, &row.their_samples) {
@@ -130,7 +130,7 @@ fn cells(row: &Row) -> String {
     )
 }
 
-/// A median, and how far its samples are apart where that is worth a word.
+/// Returns a median, and how far its samples are apart where that is worth a word.
 fn with_spread(median: f64, samples: &Samples) -> String {
     match (100.0 * samples.spread()).round() {
         percent if percent >= 1.0 => format!("{} ±{percent:.0} %", figure(median)),
@@ -138,7 +138,7 @@ fn with_spread(median: f64, samples: &Samples) -> String {
     }
 }
 
-/// Three digits that mean something.
+/// Returns a value with three digits that mean something.
 fn figure(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || size == 0.0 => format!("{value:.0}"),
@@ -158,7 +158,8 @@ mod tests {
         let text = tables(&sample());
         assert!(
             text.contains(
-                "| 64 B \\| raw | Mframes/s | 19.0 ±5 % | testpmd io | 9.50 ±5 % | 2.00 | >= 1.5 | yes |"
+                "| 64 B \\| raw | Mframes/s | 19.0 ±5 % | testpmd io | 9.50 ±5 % | 2.00 | >= 1.5 | \
+                 yes |"
             ),
             "{text}"
         );

@@ -1,5 +1,5 @@
-//! A program that only talks to a terminal, such as testpmd: it gets one, and we read and type at
-//! the other end.
+//! This module runs a program that only talks to a terminal, such as testpmd: it gets one, and we
+//! read and type at the other end.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -17,7 +17,7 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use super::interrupt;
 use super::process::tail;
 
-/// Time between looks for a signal while waiting.
+/// Time between two checks for a signal while waiting.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A program at a terminal. Dropping it kills it.
@@ -63,7 +63,7 @@ impl Terminal {
         let keyboard = File::from(keyboard);
         let screen = Arc::new(Screen::default());
         let (mut from, of_reader) = (keyboard.try_clone()?, Arc::clone(&screen));
-        // Ends with the program.
+        // The thread ends with the program.
         thread::spawn(move || of_reader.fill(&mut from));
         Ok(Self { name: name.to_owned(), child, keyboard, screen })
     }
@@ -116,7 +116,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The program may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,5 +1,6 @@
-//! A device model that is not virtio in an adapter: enumerated, driven over the fabric and over
-//! vfio-user, refused over vhost-user. `docs/device-model.md` goes through it step by step.
+//! These tests put a device model that is not virtio into an adapter: enumerated, driven over the
+//! fabric and over vfio-user, refused over vhost-user. `docs/device-model.md` goes through it step
+//! by step.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
 
@@ -18,10 +19,11 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use nic::{ADDRESS, LINK, MESSAGE, Mailboxes, READY, RING};
 
-/// The regions of vfio-pci: BAR0 and configuration space.
+/// Region indices of vfio-pci for BAR0 and configuration space.
 const BAR0: u32 = 0;
 const CONFIG: u32 = 7;
-/// MSI-X, with eventfds to be triggered (vfio-user, VFIO_USER_DEVICE_SET_IRQS).
+/// Interrupt index of MSI-X, and the flags that trigger an eventfd (vfio-user,
+/// VFIO_USER_DEVICE_SET_IRQS).
 const MSIX: u32 = 2;
 const EVENTFD_TRIGGER: u32 = 1 << 2 | 1 << 5;
 const COMMAND: u64 = 4;
@@ -84,7 +86,7 @@ fn its_registers_are_reached_over_the_fabric() {
     let base = info(&adapter, Vf(0)).bars[0].unwrap().address;
     bus.mem_write(base + TABLE, &0xfee0_0000_u32.to_le_bytes());
     assert_eq!(read(base + TABLE), 0xfee0_0000_u32.to_le_bytes());
-    // Without Bus Master Enable it reaches no memory, and says so.
+    // Without Bus Master Enable the device reaches no memory, and says so.
     bus.mem_write(base + RING, &[1]);
     assert!(info(&adapter, Vf(0)).driver.failure.is_some());
     // New VFs are as after power-on; the PF keeps what it had.
@@ -119,13 +121,13 @@ fn a_vmm_drives_it_over_vfio_user() {
     assert!(seen.attached.is_some() && seen.dma.stats.mappings == 1);
     assert_eq!((seen.driver.status, info(&adapter, Vf(1)).driver.status), (7, 0));
 
-    // A reset takes the driver's settings, and Bus Master Enable with them.
+    // A reset clears the driver's settings and Bus Master Enable.
     vmm.reset().unwrap();
     let mut address = [0xff; 8];
     vmm.region_read(BAR0, ADDRESS, &mut address).unwrap();
     assert_eq!((u64::from_le_bytes(address), info(&adapter, Vf(0)).driver.status), (0, 0));
 
-    // It works again, until the memory goes.
+    // The device works again, until the memory is unmapped.
     ring(&mut vmm);
     assert_eq!(interrupt.read().unwrap(), 1);
     vmm.dma_unmap(IOVA, 0x1000).unwrap();
@@ -142,7 +144,7 @@ fn vhost_user_has_no_queues_to_attach() {
     let refused = Frontend::connect(info(&adapter, Vf(0)).vhost_socket, 2).unwrap();
     assert!(refused.get_features().is_err());
     assert!(info(&adapter, Vf(0)).attached.is_none());
-    // Nothing was taken from who can have it.
+    // The function can still be attached: nothing was taken away.
     let vmm = vfio_user::Client::new(&info(&adapter, Vf(0)).socket);
     assert!(vmm.is_ok());
 }

@@ -1,10 +1,11 @@
-//! A device model that has nothing of virtio: a network interface whose driver leaves a message in
+//! This device model has nothing of virtio: a network interface whose driver leaves a message in
 //! memory, rings, and finds the message echoed beside it.
 //!
 //! ```text
-//!   BAR0, 32-bit, 4 KiB    000h  "MBOX"             010h  address of a message of 16 bytes, 64 bits
-//!                          004h  driver ready       018h  ring: echo the message, interrupt by vector 0
-//!                          008h  link up            400h  MSI-X table, pending bits at 600h
+//!   BAR0, 32-bit, 4 KiB
+//!   000h  "MBOX"          010h  address of a message of 16 bytes, 64 bits
+//!   004h  driver ready    018h  ring: echo the message, interrupt by vector 0
+//!   008h  link up         400h  MSI-X table, pending bits at 600h
 //! ```
 
 use std::error::Error;
@@ -20,10 +21,10 @@ pub(crate) const READY: u64 = 0x04;
 pub(crate) const LINK: u64 = 0x08;
 pub(crate) const ADDRESS: u64 = 0x10;
 pub(crate) const RING: u64 = 0x18;
-/// Bytes of a message. Its echo, which is its complement, follows it in memory.
+/// Length of a message in bytes. Its echo, which is its complement, follows it in memory.
 pub(crate) const MESSAGE: usize = 16;
 
-/// Makes such interfaces. Over the fabric a VF has another device ID than the PF.
+/// Makes mailbox devices. Over the fabric a VF has another device ID than the PF.
 pub(crate) struct Mailboxes;
 
 impl ModelFactory for Mailboxes {
@@ -76,7 +77,7 @@ struct Mailbox {
     registers: Registers,
 }
 
-/// What a reset clears.
+/// Registers that a reset clears.
 #[derive(Default)]
 struct Registers {
     ready: bool,

@@ -1,4 +1,5 @@
-//! A driver over vhost-user: split rings of 256 entries in one memfd, one buffer per entry.
+//! This module is a driver over vhost-user: split rings of 256 entries in one memfd, one buffer per
+//! entry.
 
 #![allow(dead_code, reason = "a module of several tests")]
 
@@ -20,12 +21,12 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const SIZE: u16 = 256;
 const BUFFER: u64 = 2048;
-/// The virtio-net header with num_buffers.
+/// Length of the virtio-net header with num_buffers, in bytes.
 const HEADER: usize = 12;
-/// Guest address of the memory; another one in the client, as in any VMM.
+/// Guest address of the memory; the client maps it at another one, as any VMM does.
 const GUEST: u64 = 0x10_0000;
 const USER: u64 = 0x7000_0000_0000;
-/// Bytes for one ring and its buffers.
+/// Size of one ring with its buffers, in bytes.
 const RING: u64 = 1 << 20;
 const RINGS: u64 = 8;
 const F_VERSION_1: u64 = 1 << 32;
@@ -58,7 +59,7 @@ struct Ring {
     split: SplitRing,
 }
 
-/// A ring at its beginning.
+/// Returns a ring at its beginning.
 fn beginning(ring: usize) -> SplitRing {
     let descriptors = GUEST + offset(ring);
     let (driver, device) = (descriptors + 0x1000, descriptors + 0x2000);
@@ -78,7 +79,7 @@ fn negotiate(socket: &Path) -> Frontend {
     frontend
 }
 
-/// A client that has said nothing yet.
+/// Connects a client that has said nothing yet.
 pub(crate) fn connect(socket: &Path) -> Frontend {
     Frontend::connect(socket, RINGS).unwrap()
 }
@@ -184,7 +185,7 @@ impl Client {
         self.offer(ring, packet.len() as u32, 0);
     }
 
-    /// The next descriptor to use.
+    /// Returns the next descriptor to use.
     fn next(&self, ring: usize) -> u16 {
         self.rings[ring].split.next_avail % SIZE
     }
@@ -198,7 +199,7 @@ impl Client {
         kick.write(1).unwrap();
     }
 
-    /// The next frame of a pair, waiting for it.
+    /// Waits for the next frame of a pair and returns it.
     pub(crate) fn receive(&mut self, pair: usize) -> Vec<u8> {
         let ring = 2 * pair;
         let deadline = Instant::now() + Duration::from_secs(5);
@@ -214,17 +215,17 @@ impl Client {
         packet.split_off(HEADER)
     }
 
-    /// How many frames a pair has received and not been asked for.
+    /// Returns how many frames a pair has received that were not yet read.
     pub(crate) fn received(&self, pair: usize) -> u16 {
         self.rings[2 * pair].split.pending(&self.memory)
     }
 
-    /// Whether a ring has interrupted, waiting for it.
+    /// Waits for an interrupt of a ring, and returns whether it came.
     pub(crate) fn interrupted(&self, ring: usize) -> bool {
         readable(&self.rings[ring].call)
     }
 
-    /// Whether a ring was reported to be broken, waiting for it.
+    /// Waits for a report that a ring is broken, and returns whether it came.
     pub(crate) fn failed(&self, ring: usize) -> bool {
         readable(&self.rings[ring].err)
     }
@@ -236,7 +237,7 @@ impl Client {
         kick.write(1).unwrap();
     }
 
-    /// All rings as at first.
+    /// Puts all rings back to their beginning.
     pub(crate) fn mend(&mut self) {
         for ring in 0..self.rings.len() {
             self.memory.put(GUEST + offset(ring), &vec![0; 0x3000]);
@@ -263,12 +264,12 @@ fn buffer(ring: usize, slot: u16) -> u64 {
     GUEST + offset(ring) + 0x8000 + BUFFER * u64::from(slot)
 }
 
-/// An Ethernet frame of an experimental type, 60 bytes or more in front of what ends it.
+/// Returns an Ethernet frame of an experimental type, 60 bytes or more in front of what ends it.
 pub(crate) fn frame(to: [u8; 6], from: [u8; 6], text: &[u8]) -> Vec<u8> {
     [&to[..], &from, &[0x88, 0xb5], &[0; 46], text].concat()
 }
 
-/// A UDP datagram without payload, from a port.
+/// Returns a UDP datagram without payload, from a port.
 pub(crate) fn udp(to: [u8; 6], from: [u8; 6], port: u16) -> Vec<u8> {
     let ip = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
     let [high, low] = port.to_be_bytes();

@@ -1,4 +1,4 @@
-//! An adapter that only remembers how many VFs it has; `vf0` is always in use.
+//! The fake adapter only remembers how many VFs it has; `vf0` is always in use.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -31,12 +31,12 @@ impl Fake {
         }
     }
 
-    /// One that takes its time to enable VFs, as the specification demands.
+    /// Returns an adapter that takes its time to enable VFs, as the specification demands.
     pub(crate) fn slow(total_vfs: u16) -> Self {
         Self { delay: Duration::from_millis(200), ..Self::new(total_vfs) }
     }
 
-    /// Notified when VFs begin to be enabled.
+    /// Returns what is notified when VFs begin to be enabled.
     pub(crate) fn begun(&self) -> Arc<Notify> {
         self.begun.clone()
     }

@@ -1,4 +1,4 @@
-//! The management interface over a real Unix socket, with a made-up adapter behind it.
+//! These tests use the management interface over a real Unix socket, with a fake adapter behind it.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail so")]
 
@@ -14,7 +14,7 @@ use manifold_pci::{FunctionId, MAX_VFS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-/// A daemon with a made-up adapter; gone when the test's runtime is.
+/// Starts a daemon with a fake adapter; it ends with the test's runtime.
 fn serve(fake: Fake) -> (tempfile::TempDir, Client) {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("api.sock");
@@ -184,7 +184,7 @@ async fn without_a_daemon_the_client_says_how_to_start_one() {
     let socket = dir.path().join("api.sock");
     let absent = Client::new(&socket).adapter().await.unwrap_err();
     assert!(matches!(absent, Error::NotRunning { .. }), "{absent}");
-    // What a killed daemon leaves behind: a socket that nobody listens on.
+    // A killed daemon leaves behind a socket that nobody listens on.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let stale = Client::new(&socket).adapter().await.unwrap_err();
     assert!(matches!(stale, Error::NotRunning { .. }), "{stale}");

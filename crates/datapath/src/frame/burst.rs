@@ -1,12 +1,12 @@
-//! Frames that travel together.
+//! A burst is frames that travel together.
 
 use super::Frame;
 use super::pieces::Pieces;
 
-/// The most frames in one burst.
+/// Largest number of frames in one burst.
 pub(crate) const BURST: usize = 32;
 
-/// Room for the frames of a burst, which a worker uses over and over.
+/// Room for the frames of a burst, which a worker uses again and again.
 pub(crate) type Frames = [Frame; BURST];
 
 /// A burst of frames on its way, at most 64.

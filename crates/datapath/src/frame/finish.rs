@@ -1,4 +1,5 @@
-//! Checksums and segmentation in software, for receivers that did not negotiate the offload.
+//! This module computes checksums and segments in software, for receivers that did not negotiate
+//! the offload.
 //!
 //! Each segment has headers of its own, made here. Its payload stays where the sender put it, and
 //! the one copy is that into the receiver's buffers, if that one completes checksums itself. For
@@ -22,12 +23,12 @@ use super::burst::BURST;
 use super::pieces::{MAX_PIECES, Pieces};
 use super::{Frame, PEEKED};
 
-/// The most pieces of a frame whose payload can stay in place. A burst of its segments has these
-/// pieces, one more for each boundary between segments, and as many headers.
+/// Largest number of pieces of a frame whose payload can stay in place. A burst of its segments has
+/// these pieces, one more for each boundary between segments, and as many headers.
 const MAX_SHARED_PIECES: usize = MAX_PIECES - 2 * BURST;
 
-/// Segments that are made at a time where payload is copied. So many of the usual size stay in the
-/// nearest cache until they are delivered.
+/// Number of segments that are made at a time where payload is copied. So many of the usual size
+/// stay in the nearest cache until they are delivered.
 const COPIED: usize = 8;
 
 /// The memory in which a worker finishes frames.
@@ -80,7 +81,7 @@ impl Scratch {
     ) -> Result<(), Error> {
         let Scratch { whole, front, segments } = self;
         frame.linearize(pieces, PEEKED, whole);
-        // More headers than that are very rare.
+        // Frames with more headers than that are very rare.
         if parse(whole).payload_at(whole).is_none() {
             frame.linearize(pieces, frame.len(), whole);
         }

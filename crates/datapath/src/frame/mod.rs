@@ -1,4 +1,4 @@
-//! Frames on their way: a private copy of the headers, with the body left where the sender put it.
+//! A frame on its way is a private copy of the headers, with the body left where the sender put it.
 
 pub(crate) mod burst;
 pub(crate) mod finish;
@@ -11,26 +11,27 @@ use manifold_virtio::spec::net::header;
 
 use self::pieces::Pieces;
 
-/// Bytes of a frame that are copied out, judged by the switch, and delivered from the copy. It is
-/// what the switch looks at, and together with the virtio_net_hdr a length that is quickly copied.
+/// Number of bytes of a frame that are copied out, judged by the switch, and delivered from the
+/// copy. It is what the switch looks at, and together with the virtio_net_hdr a length that is
+/// quickly copied.
 const JUDGED: usize = 20;
-/// Bytes that are copied out of a frame with an offload request: Ethernet with VLAN tags, IPv6 and
-/// part of TCP.
+/// Number of bytes that are copied out of a frame with an offload request: Ethernet with VLAN tags,
+/// IPv6 and part of TCP.
 const JUDGED_WIDE: usize = 64;
-/// The most segments of one frame. 64 KiB make so many with 32 bytes of payload each; only a driver
-/// that wants to keep the worker busy asks for smaller ones.
+/// Largest number of segments of one frame. 64 KiB make so many with 32 bytes of payload each; only
+/// a driver that wants to keep the worker busy asks for smaller ones.
 const MAX_SEGMENTS: usize = 2048;
-/// Bytes of a frame that are looked at when the copied headers do not reach far enough, because of
-/// IPv6 extension headers or TCP options.
+/// Number of bytes of a frame that are looked at when the copied headers do not reach far enough,
+/// because of IPv6 extension headers or TCP options.
 pub(crate) const PEEKED: usize = 256;
 /// Offset in [`Frame::head`] at which the frame begins, behind the longest virtio_net_hdr.
 const START: usize = header::SIZE_HASH;
 /// Offset in [`Frame::head`] at which a virtio_net_hdr without hash begins, so that it and the
 /// frame are one piece.
 const PLAIN: usize = START - header::SIZE;
-/// Bytes of a virtio_net_hdr without hash and of the headers that are usually copied.
+/// Length in bytes of a virtio_net_hdr without hash and of the headers that are usually copied.
 pub(crate) const USUAL: usize = header::SIZE + JUDGED;
-/// Bytes of virtio_net_hdr before its field `num_buffers`.
+/// Length in bytes of virtio_net_hdr before its field `num_buffers`.
 const REQUEST: usize = header::NUM_BUFFERS;
 
 /// A frame whose headers have been copied out of the sender's memory, with the place of the rest.
@@ -41,20 +42,20 @@ const REQUEST: usize = header::NUM_BUFFERS;
 pub(crate) struct Frame {
     /// Length of the whole frame from the destination address on, without FCS.
     len: u32,
-    /// Bytes of the first piece that are already in `head`. The rest of the frame is in the pieces
-    /// `first..first + count`.
+    /// Number of bytes of the first piece that are already in `head`. The rest of the frame is in
+    /// the pieces `first..first + count`.
     skip: u32,
     first: u16,
     count: u16,
-    /// Bytes of the frame that are in `head`, after the virtio_net_hdr.
+    /// Number of bytes of the frame that are in `head`, after the virtio_net_hdr.
     judged: u8,
-    /// The frame's place in its burst, from 0.
+    /// Position of the frame in its burst, from 0.
     position: u8,
     /// True if `request` is valid: the sender left something to be done, or verified it.
     requests: bool,
     /// True if `hash` is valid.
     hashed: bool,
-    /// Pads so that the byte at [`PLAIN`] in `head` begins the second half of the cache line.
+    /// Padding, so that the byte at [`PLAIN`] in `head` begins the second half of the cache line.
     _pad: [u8; 8],
     /// The virtio_net_hdr that most receivers get, at [`PLAIN`], then the first bytes of the frame.
     head: [u8; START + JUDGED_WIDE],
@@ -151,8 +152,8 @@ impl Frame {
     /// Fills `head[from..to]` with the next bytes of the frame.
     fn fetch(&mut self, pieces: &Pieces<'_>, from: usize, to: usize) -> Result<(), BadHeader> {
         let Some(mut target) = self.head.get_mut(from..to) else { return Err(BadHeader) };
-        // The rule is one piece; a driver may put virtio_net_hdr in one of its own, or scatter it
-        // at will.
+        // Most drivers use one piece; a driver may put virtio_net_hdr in one of its own, or scatter
+        // it at will.
         while !target.is_empty() {
             let piece = pieces.get(usize::from(self.first)).filter(|_| self.count > 0);
             let Some(piece) = piece.map(|piece| piece.skip(self.skip as usize)) else {

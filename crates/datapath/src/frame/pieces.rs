@@ -1,13 +1,13 @@
-//! The pieces of guest memory that a burst of frames is in.
+//! This module has the pieces of guest memory that a burst of frames is in.
 
 use arrayvec::ArrayVec;
 use manifold_dma::Slice;
 
-/// The most pieces of guest memory in one burst. The longest chain must fit.
+/// Largest number of pieces of guest memory in one burst. The longest chain must fit.
 pub(crate) const MAX_PIECES: usize = 1024;
 
 /// The pieces of a burst's frames, in the order of the frames.
 pub(crate) type Pieces<'p> = ArrayVec<Slice<'p>, MAX_PIECES>;
 
-/// The size of a cache line in bytes.
+/// Size of a cache line in bytes.
 pub(crate) const LINE: usize = 64;

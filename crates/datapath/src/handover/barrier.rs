@@ -1,4 +1,4 @@
-//! A barrier with phases, at which all workers meet.
+//! All workers meet at a barrier that has phases.
 
 use crate::sync::{AtomicUsize, Ordering, relax};
 
@@ -6,7 +6,7 @@ use crate::sync::{AtomicUsize, Ordering, relax};
 #[derive(Debug)]
 pub(crate) struct PhaseBarrier {
     workers: usize,
-    /// How often any worker has arrived, over all phases.
+    /// Number of arrivals of all workers, over all phases.
     arrivals: AtomicUsize,
 }
 

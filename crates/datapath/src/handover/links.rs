@@ -1,4 +1,4 @@
-//! Links between workers: for each pair of workers a ring that one writes and the other reads.
+//! A link is a ring for a pair of workers, which one worker writes and the other reads.
 //!
 //! A [`HandoverBatch`] travels once per round, with frames for receivers of the other worker and
 //! completions of frames that came from there. Neither side ever waits for the other. The batch's
@@ -11,13 +11,13 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use super::message::{CompletionToken, HandoverFrame};
 use crate::wake::waker::WorkerWaker;
 
-/// The most batches on their way from one worker to another.
+/// Largest number of batches on their way from one worker to another.
 const DEPTH: usize = 32;
-/// The most frames that wait for room in the ring. More are dropped, as a receive queue drops
-/// frames that find no buffer.
+/// Largest number of frames that wait for room in the ring. More are dropped, as a receive queue
+/// drops frames that find no buffer.
 const BACKLOG: usize = 512;
 
-/// What one worker has for another.
+/// Frames and completions that one worker has for another.
 #[derive(Debug, Default)]
 pub(crate) struct HandoverBatch {
     pub(crate) frames: Vec<HandoverFrame>,

@@ -1,4 +1,4 @@
-//! What crosses from one worker to another.
+//! This module has what crosses from one worker to another.
 
 use arrayvec::ArrayVec;
 use manifold_dma::{Access, Pinned, Slice};
@@ -6,17 +6,17 @@ use manifold_dma::{Access, Pinned, Slice};
 use crate::frame::Frame;
 use crate::frame::pieces::Pieces;
 
-/// Bytes of payload that travel with the frame. So few are cheaper to copy twice than to fetch from
-/// the sender's memory, which takes a completion.
+/// Largest number of payload bytes that travel with the frame. So few are cheaper to copy twice
+/// than to fetch from the sender's memory, which takes a completion.
 const MAX_INLINE: usize = 236;
-/// The most pieces of a payload that stays in place. A longer list is rare, and its payload is
-/// copied.
+/// Largest number of pieces of a payload that stays in place. A longer list is rare, and its
+/// payload is copied.
 const MAX_IN_PLACE: usize = 20;
 
 /// One life of a function: a function that is removed and added again is another instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FunctionInstance {
-    /// [`FunctionId::index`](manifold_pci::FunctionId::index) of the function.
+    /// Index of the function ([`FunctionId::index`](manifold_pci::FunctionId::index)).
     pub(crate) index: u16,
     pub(crate) generation: u32,
 }
@@ -24,11 +24,11 @@ pub(crate) struct FunctionInstance {
 /// Names a frame in flight to its sender's worker, which gets it back as the frame's completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CompletionToken {
-    /// The slot of the transmit queue.
+    /// Slot of the transmit queue.
     pub(crate) slot: u32,
-    /// The number of the queue among those that have been in this slot.
+    /// Number of the queue among those that have been in this slot.
     pub(crate) life: u32,
-    /// The number of the frame among those that the queue has sent.
+    /// Number of the frame among those that the queue has sent.
     pub(crate) sequence: u32,
 }
 
@@ -39,20 +39,20 @@ impl CompletionToken {
     }
 }
 
-/// What follows a frame's copied headers.
+/// The part of a frame behind its copied headers.
 #[derive(Debug)]
 pub(crate) enum Payload {
-    /// It is short and comes along.
+    /// The payload is short and comes along.
     Inline(ArrayVec<u8, MAX_INLINE>),
-    /// It is where the sender put it, as IOVAs and lengths. The receiver's worker translates them
-    /// for itself, so that memory unmapped meanwhile is a fault and nothing worse. The sender gets
-    /// its buffers back when the token returns.
+    /// The payload is where the sender put it, as IOVAs and lengths. The receiver's worker
+    /// translates them for itself, so that memory unmapped meanwhile is a fault and nothing worse.
+    /// The sender gets its buffers back when the token returns.
     InPlace {
         from: FunctionInstance,
         pieces: ArrayVec<(u64, u32), MAX_IN_PLACE>,
         token: CompletionToken,
     },
-    /// It is a copy, because it was in too many pieces or not in a guest's memory.
+    /// The payload is a copy, because it was in too many pieces or not in a guest's memory.
     Copied(Box<[u8]>),
 }
 
@@ -129,7 +129,7 @@ fn read(frame: &Frame, pieces: &Pieces<'_>, mut out: &mut [u8]) {
 #[derive(Debug)]
 pub(crate) struct HandoverFrame {
     pub(crate) to: FunctionInstance,
-    /// The receiver's queue pair.
+    /// Queue pair of the receiver.
     pub(crate) pair: u16,
     pub(crate) frame: Frame,
     pub(crate) payload: Payload,

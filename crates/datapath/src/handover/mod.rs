@@ -1,5 +1,5 @@
-//! What goes from one worker to another: frames for its receive queues, completions, and queues
-//! that change workers.
+//! This module moves work from one worker to another: frames for its receive queues, completions,
+//! and queues that change workers.
 
 pub(crate) mod barrier;
 pub(crate) mod links;

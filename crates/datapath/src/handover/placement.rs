@@ -1,4 +1,4 @@
-//! The assignment of queue pairs to workers.
+//! This module assigns queue pairs to workers.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ pub(crate) type Pair = (FunctionId, u16);
 /// Queue pairs spread evenly over workers, by number.
 #[derive(Debug)]
 pub(crate) struct Placement {
-    /// How many pairs each worker has.
+    /// Number of pairs that each worker has.
     loads: Vec<usize>,
     pairs: BTreeMap<Pair, usize>,
 }

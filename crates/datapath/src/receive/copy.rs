@@ -1,4 +1,4 @@
-//! The one copy of a frame, into the receiver's buffers.
+//! This module makes the one copy of a frame, into the receiver's buffers.
 
 use manifold_dma::Slice;
 use manifold_virtio::spec::net::header;

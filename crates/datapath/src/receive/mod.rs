@@ -1,4 +1,4 @@
-//! Receive queues: one copy, from the sender's memory to the receiver's.
+//! A receive queue makes one copy, from the sender's memory to the receiver's.
 
 mod copy;
 
@@ -20,10 +20,10 @@ use crate::frame::pieces::{LINE, Pieces};
 use crate::moderation::Moderation;
 use crate::stages::{Stage, StageTimer};
 
-/// The most buffers that one frame is spread over. It is twice what 64 KiB take in buffers of the
-/// smallest size that the standard advises.
+/// Largest number of buffers that one frame is spread over. It is twice what 64 KiB take in buffers
+/// of the smallest size that the standard advises.
 const CHAINS: usize = 128;
-/// The most pieces of memory that those buffers are in.
+/// Largest number of pieces of memory that those buffers are in.
 const ROOM: usize = 1024;
 
 /// A receive queue, as the worker that serves it sees it.
@@ -32,7 +32,7 @@ pub(crate) struct RxQueue {
     format: RxFormat,
     pub(crate) moderation: Moderation,
     events: Arc<dyn QueueEvents>,
-    /// Frames of the last delivery.
+    /// Number of frames of the last delivery.
     delivered: usize,
     failed: bool,
 }
@@ -42,11 +42,11 @@ struct RxFormat {
     mergeable: bool,
     /// Length of virtio_net_hdr in bytes.
     header_len: usize,
-    /// Receive offloads in force.
+    /// Receive offloads that are in force.
     accepts: Offloads,
 }
 
-/// What a delivery needs besides the queue and the frames. The counters are the receiver's.
+/// The context of a delivery besides the queue and the frames. The counters are the receiver's.
 pub(crate) struct RxContext<'t> {
     pub(crate) counters: &'t PairCounters,
     pub(crate) scratch: &'t mut Scratch,
@@ -83,7 +83,7 @@ impl RxQueue {
     /// Asks the processor for the descriptors of the next `count` buffers.
     #[inline]
     pub(crate) fn prefetch_buffers(&mut self, pin: &Pinned<'_>, count: usize) {
-        // A fault in the ring is to be found when a frame comes for it, and not before.
+        // A fault in the ring is reported when a frame comes for it, and not before.
         if !self.queue.is_resolved(pin) {
             return;
         }
@@ -203,7 +203,7 @@ fn deliver<'p, R: Burst<'p>>(
             left &= !first;
             continue;
         }
-        // These are the frames up to the next that must be finished in software.
+        // The run ends before the next frame that must be finished in software.
         let next = unfinished & left;
         let run = if next == 0 { left } else { left & ((1 << next.trailing_zeros()) - 1) };
         left &= !run;

@@ -1,4 +1,5 @@
-//! The receiving side of a worker: its receive queues, and the links to the workers of the others.
+//! This module is the receiving side of a worker: its receive queues, and the links to the workers
+//! of the others.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -15,11 +16,11 @@ use crate::stages::StageTimer;
 
 /// Says which worker serves a receive queue.
 pub(crate) enum RxOwner {
-    /// No worker serves it.
+    /// No worker serves the queue.
     None,
-    /// This worker serves it.
+    /// This worker serves the queue.
     Local(Box<RxQueue>),
-    /// The worker of this number serves it.
+    /// The worker of this number serves the queue.
     Remote(usize),
 }
 
@@ -27,16 +28,16 @@ pub(crate) enum RxOwner {
 /// broadcasts reach more than fit.
 type Delivered = ArrayVec<Target, 64>;
 
-/// Everything that a worker delivers to, and what it needs for that.
+/// The queues and ports that a worker delivers to, with the state that this takes.
 pub(crate) struct Egress {
     /// The receive queues by [`FunctionId::index`] and queue pair.
     owners: Vec<Vec<RxOwner>>,
     pub(crate) outboxes: Outboxes,
     pub(crate) scratch: Scratch,
-    /// Empty between bursts.
+    /// Receive queues with frames of the present burst; empty between bursts.
     delivered: Delivered,
     pub(crate) timer: StageTimer,
-    /// Frames and copies of frames since the worker last looked at the kicks.
+    /// Number of frames and copies of frames since the worker last looked at the kicks.
     pub(crate) work: usize,
 }
 
@@ -137,8 +138,8 @@ impl Egress {
     ) -> Option<usize> {
         let TargetKind::Queue(index, pair) = target.kind() else { return None };
         let (function, counters) = switch.queue(index, pair)?;
-        // Whether a driver wants an interrupt is asked once for each batch: the ring cannot tell
-        // for two batches at once when its index has wrapped in between.
+        // The wish for an interrupt is read once for each batch: the ring cannot tell for two
+        // batches at once when its index has wrapped in between.
         if self.delivered.is_full() || self.delivered.contains(&target) {
             self.interrupt(switch);
         }

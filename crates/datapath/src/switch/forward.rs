@@ -1,4 +1,4 @@
-//! A burst on its way through the switch.
+//! This module forwards a burst through the switch.
 //!
 //! ```text
 //!   burst ─ classify ─► a target for each frame ─┬─ all alike: one delivery
@@ -24,23 +24,24 @@ use crate::stages::Stage;
 /// The transmit queue that a burst comes from.
 pub(crate) struct Sender<'s> {
     pub(crate) function: FunctionInstance,
-    /// The queue pair.
+    /// Queue pair of the sender.
     pub(crate) pair: u16,
-    /// The completion token of the burst's first frame.
+    /// Completion token of the burst's first frame.
     pub(crate) first: CompletionToken,
-    /// A pin of the sender's memory.
+    /// Pin of the sender's memory.
     pub(crate) pin: &'s Pinned<'s>,
     pub(crate) counters: &'s PairCounters,
-    /// How many completions are outstanding for each frame, by its position in the burst.
+    /// Number of completions that are outstanding for each frame, by its position in the burst.
     pub(crate) outstanding: [u16; BURST],
 }
 
-/// What a burst needs on its way: the switch that decides, and the side that it is delivered to.
+/// The state that a burst needs on its way: the switch that decides, and the side that it is
+/// delivered to.
 pub(crate) struct Forwarder<'w> {
     pub(crate) switch: &'w Switch,
     pub(crate) egress: &'w mut Egress,
     pub(crate) source: Source,
-    /// The sender; `None` for the uplink.
+    /// Sender of the burst; `None` for the uplink.
     pub(crate) sender: Option<Sender<'w>>,
 }
 
@@ -58,7 +59,7 @@ impl Forwarder<'_> {
         let mut targets: ArrayVec<Target, BURST> = ArrayVec::new();
         let mut replicated: ArrayVec<(usize, Decision<'_>), BURST> = ArrayVec::new();
         let mut sent = BurstTally::default();
-        // True as long as all frames have one target.
+        // This is true as long as all frames have one target.
         let mut alike = true;
         route.check(self.switch.version);
         for (index, frame) in burst.frames.iter_mut().enumerate().take(BURST) {
@@ -175,7 +176,7 @@ impl Forwarder<'_> {
         start: usize,
         end: usize,
     ) {
-        // One bit for each frame that is still to go. BURST is 32.
+        // There is one bit for each frame that is still to go. BURST is 32.
         let mut todo = ((1u64 << end) - 1) & !((1u64 << start) - 1);
         while todo != 0 {
             let first = todo.trailing_zeros() as usize;

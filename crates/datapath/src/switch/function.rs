@@ -1,4 +1,5 @@
-//! What a worker knows of the functions and of the switch while it forwards a burst.
+//! This module has what a worker knows of the functions and of the switch while it forwards a
+//! burst.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::tap_port::TapPort;
 use crate::counters::{FunctionCounters, PairCounters};
 use crate::handover::message::FunctionInstance;
 
-/// What a worker keeps of a function.
+/// A function as a worker knows it.
 pub(crate) struct Function {
     pub(crate) instance: FunctionInstance,
     pub(crate) reader: Reader,
@@ -21,11 +22,11 @@ pub(crate) struct Function {
     pub(crate) offloads: Option<u64>,
 }
 
-/// Everything that decides where a frame goes. It does not change during a burst.
+/// The switch with everything that decides where a frame goes. It does not change during a burst.
 pub(crate) struct Switch {
     pub(crate) table: Arc<Table>,
-    /// Grows with every change to the table, the functions and their steering, so that what is
-    /// derived from them can be recognized as old.
+    /// Version, which grows with every change to the table, the functions and their steering, so
+    /// that what is derived from them can be recognized as old.
     pub(crate) version: u64,
     /// The functions by [`FunctionId::index`].
     functions: Vec<Option<Function>>,

@@ -1,4 +1,5 @@
-//! Forwarding: from the eswitch's decision about a frame to the queue, port or worker it goes to.
+//! Forwarding leads from the eswitch's decision about a frame to the queue, port or worker it goes
+//! to.
 
 pub(crate) mod egress;
 pub(crate) mod forward;

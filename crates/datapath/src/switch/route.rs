@@ -1,4 +1,4 @@
-//! The last route of a sender's frames, kept from burst to burst.
+//! This module keeps the last route of a sender's frames from burst to burst.
 
 use manifold_eswitch::{Decision, LastDecision};
 
@@ -8,7 +8,7 @@ use super::target::Target;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Route {
     last: LastDecision,
-    /// Where every frame of this decision goes, unless `steered` is set.
+    /// Target of every frame of this decision, unless `steered` is set.
     pub(crate) target: Target,
     /// Index of the receiving function, if its steering chooses a queue frame by frame.
     pub(crate) steered: Option<u16>,

@@ -1,4 +1,4 @@
-//! The choice of a function's receive queue for a frame: RSS, or automatic steering.
+//! This module chooses a function's receive queue for a frame: RSS, or automatic steering.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -8,14 +8,14 @@ use manifold_virtio::net::{Indirection, Steering as SteeringConfig};
 use crate::frame::pieces::Pieces;
 use crate::frame::{Frame, PEEKED};
 
-/// Entries of a flow table. Flows that share an entry may be steered to each other's queue, and
-/// nothing worse.
+/// Number of entries of a flow table. Flows that share an entry may be steered to each other's
+/// queue, and nothing worse.
 const FLOWS: usize = 1024;
 
 /// A function's steering, ready for use. All workers share it.
 #[derive(Debug)]
 pub(crate) struct Steering {
-    /// Queue pairs in use, from 1.
+    /// Number of queue pairs in use, from 1.
     pairs: u16,
     hasher: Option<(Hasher, u32)>,
     table: Option<Indirection>,
@@ -59,9 +59,10 @@ impl Steering {
             (None, _) => {
                 let flow = rss::flow(&layers, head);
                 let learned = self.flow(flow).map_or(0, |entry| entry.load(Ordering::Relaxed));
-                // Until the driver has answered, any queue will do as long as it stays the same.
+                // Until the driver has answered, any queue is right as long as it stays the same.
                 learned.checked_sub(1).filter(|pair| *pair < self.pairs).unwrap_or_else(|| {
-                    // This takes the high half, because the low bits choose the entry.
+                    // The high half of the hash chooses the queue, because the low bits choose the
+                    // entry.
                     ((flow >> 16) % u32::from(self.pairs)) as u16
                 })
             }

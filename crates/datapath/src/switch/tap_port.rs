@@ -1,4 +1,4 @@
-//! The way out to a TAP.
+//! This module is the way out to a TAP.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,7 +17,7 @@ use crate::frame::pieces::{MAX_PIECES, Pieces};
 #[derive(Clone, Debug)]
 pub(crate) struct TapPort {
     tap: Arc<Tap>,
-    /// What the host's kernel takes and hands over with the offload left to be done.
+    /// Offloads that may be left to be done in frames to and from the host's kernel.
     pub(crate) offloads: Offloads,
 }
 

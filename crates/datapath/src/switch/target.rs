@@ -1,24 +1,24 @@
-//! Where a frame goes, as a number that is quickly compared.
+//! A target says where a frame goes, as a number that is quickly compared.
 
-/// Where one frame goes: a receive queue, the uplink, or nowhere.
+/// The target of one frame: a receive queue, the uplink, or nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target(u32);
 
-/// What a [`Target`] stands for.
+/// The meaning of a [`Target`].
 pub(crate) enum TargetKind {
     /// The frame is dropped, or it has several receivers and is sent to each by itself.
     None,
     /// The frame leaves by the uplink.
     Uplink,
-    /// The receive queue of this function, by
+    /// The frame goes to the receive queue of this function, by
     /// [`FunctionId::index`](manifold_pci::FunctionId::index), and of this queue pair.
     Queue(usize, u16),
 }
 
 impl Target {
-    /// No target: the frame is dropped, or it has several receivers.
+    /// Target of no queue: the frame is dropped, or it has several receivers.
     pub(crate) const NONE: Target = Target(u32::MAX);
-    /// The uplink.
+    /// Target that is the uplink.
     pub(crate) const UPLINK: Target = Target(u32::MAX - 1);
 
     /// Makes the target of a receive queue. `function` is below 257 and so never meets the others.

@@ -1,4 +1,4 @@
-//! A driver for tests: a function's memory, rings in it, and the far side of its queues.
+//! This driver for tests has a function's memory, rings in it, and the far side of its queues.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::{Datapath, Direction, FunctionCounters, Kick, QueueConfig};
 pub(super) const MEMORY: u64 = 16 << 20;
 pub(super) const SIZE: u16 = 256;
 pub(super) const PAIRS: u16 = 2;
-/// Buffers begin here; each descriptor index has its own 16 KiB.
+/// IOVA at which buffers begin; each descriptor index has its own 16 KiB.
 const BUFFERS: u64 = 1 << 20;
 const BUFFER: u64 = 16 << 10;
 
@@ -26,7 +26,7 @@ const BUFFER: u64 = 16 << 10;
 pub(super) struct Events {
     pub(super) interrupts: AtomicU32,
     pub(super) failure: Mutex<Option<String>>,
-    /// Runs in the worker at the next interrupt.
+    /// Callback that runs in the worker at the next interrupt.
     pub(super) then: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -46,7 +46,7 @@ impl QueueEvents for Events {
 /// A queue as its driver sees it: the ring, its buffers, and what is called when something happens.
 pub(super) struct Ring {
     pub(super) split: SplitRing,
-    /// The queue pair it is started as.
+    /// Queue pair that it is started as.
     pub(super) pair: u16,
     buffers: u64,
     pub(super) events: Arc<Events>,
@@ -58,7 +58,7 @@ pub(super) struct Driver {
     pub(super) domain: Arc<Domain>,
     pub(super) counters: FunctionCounters,
     memory: Reader,
-    /// Offloads and the like, for queues started from now on.
+    /// Features, such as offloads, for queues started from now on.
     pub(super) features: u64,
     every_interrupt: bool,
     pub(super) tx: Ring,
@@ -81,7 +81,7 @@ impl Ring {
         rustix::io::write(&self.kick, &1u64.to_ne_bytes()).unwrap();
     }
 
-    /// Index of the next descriptor to use, and the address of its buffer.
+    /// Returns the index of the next descriptor to use, and the address of its buffer.
     fn next(&self) -> (u16, u64) {
         let index = self.split.next_avail % SIZE;
         (index, self.buffers + u64::from(index) * BUFFER)
@@ -89,7 +89,7 @@ impl Ring {
 }
 
 impl Driver {
-    /// A function of a data path with both queues running.
+    /// Starts a function of a data path with both queues.
     pub(super) fn start(datapath: &Datapath, id: FunctionId, mergeable: bool) -> Driver {
         let driver = Driver::new(datapath, id);
         for direction in [Direction::Receive, Direction::Transmit] {
@@ -175,7 +175,7 @@ impl Driver {
         self.send_with_header([0; 12], frame);
     }
 
-    /// As [`Driver::send`], without the kick.
+    /// Makes a frame available as [`Driver::send`] does, without the kick.
     pub(super) fn prepare(&mut self, frame: &[u8]) {
         let head = self.place([0; 12], frame);
         self.make_available(head);
@@ -232,12 +232,12 @@ impl Driver {
         self.receive_with_header().1
     }
 
-    /// Receive buffers that are not filled yet.
+    /// Returns the number of receive buffers that are not filled yet.
     pub(super) fn rx_left(&self) -> u16 {
         self.rx.split.next_avail.wrapping_sub(self.rx.split.used_index(&self.memory))
     }
 
-    /// Received buffers not yet looked at.
+    /// Returns the number of received buffers that were not yet read.
     pub(super) fn rx_pending(&self) -> u16 {
         self.rx.split.pending(&self.memory)
     }
@@ -253,7 +253,7 @@ impl Driver {
         self.rx.split.set_used_event(&self.memory, self.rx.split.last_used);
     }
 
-    /// The next received buffer, if there is one now.
+    /// Returns the next received buffer, if there is one now.
     pub(super) fn take_received(&mut self) -> Option<Vec<u8>> {
         let (id, len) = self.rx.split.take_used(&self.memory)?;
         if self.every_interrupt {

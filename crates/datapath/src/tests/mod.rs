@@ -22,7 +22,7 @@ use crate::{Datapath, Direction, Error};
 use driver::{Driver, SIZE, eventually};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
-/// Bytes of virtio_net_hdr.
+/// Length of virtio_net_hdr in bytes.
 const NET_HEADER: usize = 12;
 
 fn mac(id: FunctionId) -> [u8; 6] {
@@ -41,7 +41,7 @@ fn table(functions: &[FunctionId]) -> Arc<Table> {
     Arc::new(builder.build())
 }
 
-/// A data path with running functions vf0, vf1 ...
+/// Returns a data path with running functions vf0, vf1 ...
 fn switch(count: u16, mergeable: bool) -> (Datapath, Vec<Driver>) {
     let ids: Vec<_> = (0..count).map(Vf).collect();
     let datapath = Datapath::start(&table(&ids), &[None]).unwrap();
@@ -128,7 +128,7 @@ fn more_buffers_than_a_frame_may_span_stay_where_they_are() {
     for _ in 0..128 {
         vfs[1].post(12);
     }
-    // It would fit with the 129th.
+    // The frame would fit with the 129th buffer.
     vfs[1].post(4096);
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 1600));
     vfs[0].wait_sent();
@@ -152,7 +152,7 @@ fn what_does_not_fit_is_dropped_and_counted_at_the_receiver() {
     vfs[0].wait_sent();
     assert_eq!(vfs[1].drops("no_receive_buffer"), 1);
 
-    // With merged buffers too few are the same as none, and none is lost.
+    // With merged buffers too few are the same as none, and no buffer is lost.
     let (_datapath, mut vfs) = switch(2, true);
     vfs[1].post(1000);
     vfs[1].post(1000);
@@ -171,7 +171,7 @@ fn an_offload_that_was_not_negotiated_is_refused() {
     let good = frame(mac(Vf(1)), Vf(0), 60);
     let gso = [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     vfs[0].send_with_header(gso, &good);
-    // Shorter than the header.
+    // The chain is shorter than the header.
     vfs[0].descriptor(&vfs[0].tx, 1, (0x10_0000, 11, 0, 0));
     vfs[0].offer_tx(1);
     vfs[0].send(&good);
@@ -206,7 +206,7 @@ fn a_malformed_ring_stops_its_own_queue_only() {
     assert_eq!(vfs[1].domain.faults().count, 1);
     assert_eq!(vfs[1].domain.faults().recent[0].iova, 1 << 40);
 
-    // The others go on.
+    // The other functions go on.
     for len in 60..90 {
         let sent = frame(mac(Vf(3)), Vf(2), len);
         vfs[2].send(&sent);
@@ -259,11 +259,11 @@ fn frames_go_to_the_active_queue_pairs() {
     sender.start_queue(&datapath, Direction::Transmit, true, QueueState::default());
     receiver.start_queue(&datapath, Direction::Receive, true, QueueState::default());
     receiver.post(2048);
-    // One pair to begin with: the first, which this receiver has not set up.
+    // The receiver begins with one pair, the first, which it has not set up.
     sender.send(&frame(mac(Vf(1)), Vf(0), 60));
     sender.wait_sent();
     assert_eq!(receiver.drops("no_driver"), 1);
-    // Of two pairs, the one on which the receiver sends to the other side.
+    // Of two pairs, the frame goes to the one on which the receiver sends to the other side.
     datapath.set_steering(Vf(1), &pairs(2)).unwrap();
     receiver.tx.pair = 1;
     receiver.start_queue(&datapath, Direction::Transmit, true, QueueState::default());
@@ -289,7 +289,7 @@ fn a_function_that_was_removed_gets_no_queue() {
         let error = datapath.start_queue(vfs[1].config(direction, true, QueueState::default()));
         assert!(matches!(error, Err(Error::NoFunction(Vf(1)))), "{error:?}");
     }
-    // Whoever has the number next starts without queues.
+    // The next function with this number starts without queues.
     let next = Driver::new(&datapath, Vf(1));
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
     vfs[0].wait_sent();
@@ -304,12 +304,12 @@ fn nobody_waits_for_a_worker_that_has_ended() {
     *vfs[1].rx.events.then.lock() = Some(Box::new(move || {
         busy.send(()).unwrap();
         std::thread::sleep(Duration::from_millis(50));
-        // A panic without its message.
+        // This panics without a message.
         std::panic::resume_unwind(Box::new(()));
     }));
     vfs[0].send(&frame(mac(Vf(1)), Vf(0), 60));
     wait.recv().unwrap();
-    // This command waits already when the worker ends, the other one comes too late.
+    // This command waits already when the worker ends, the next one comes too late.
     assert!(matches!(datapath.set_steering(Vf(0), &pairs(1)), Err(Error::WorkerGone)));
     assert!(matches!(datapath.stop_queue(Vf(0), 0, Direction::Receive), Err(Error::WorkerGone)));
 }
@@ -422,7 +422,7 @@ fn after_unmap_nothing_is_written() {
         vfs[0].send(&frame(mac(Vf(1)), Vf(0), 1000));
     }
     vfs[1].domain.unmap(at, 1 << 20).unwrap();
-    // Whatever was delivered was delivered before unmap returned.
+    // Everything that was delivered was delivered before unmap returned.
     let zeros = vec![0; 1 << 20];
     watch.write(0, &zeros).unwrap();
     vfs[0].wait_sent();
@@ -432,7 +432,7 @@ fn after_unmap_nothing_is_written() {
 }
 
 proptest! {
-    /// However a chain is cut into pieces, the frame read from it is the same.
+    /// The frame read from a chain is the same however the chain is cut into pieces.
     #[test]
     fn the_cut_of_a_chain_does_not_matter(
         len in 0usize..300,

@@ -1,4 +1,4 @@
-//! Frames that are handed over unfinished, between drivers that take different things.
+//! These tests hand over unfinished frames between drivers that take different offloads.
 
 use manifold_dma::Slice;
 use manifold_offload::{Checksums, Offloads, Verdict, parse, verify};
@@ -14,12 +14,12 @@ use crate::frame::pieces::Pieces;
 
 const SENDER: u64 =
     feature::CSUM | feature::HOST_TSO4 | feature::HOST_TSO6 | feature::HOST_ECN | feature::HOST_USO;
-/// Payload bytes per segment.
+/// Number of payload bytes per segment.
 const MSS: usize = 1000;
 const HEADERS: usize = 14 + 20 + 20;
 
-/// A TCP segment over IPv4 whose checksum is left to the device: the pseudo-header's sum is in its
-/// place.
+/// Returns a TCP segment over IPv4 whose checksum is left to the device: the pseudo-header's sum is
+/// in its place.
 fn tcp(payload: usize, port: u16) -> Vec<u8> {
     let mut frame = [&mac(Vf(1))[..], &mac(Vf(0)), &[8, 0]].concat();
     let len = (40 + payload) as u16;
@@ -48,7 +48,7 @@ fn fold(bytes: &[u8]) -> u16 {
     sum as u16
 }
 
-/// virtio_net_hdr for it.
+/// Returns the virtio_net_hdr of such a segment.
 fn header(gso: bool) -> [u8; 12] {
     let mut header = [1, u8::from(gso), 54, 0, 0, 0, 34, 0, 16, 0, 0, 0];
     if gso {
@@ -91,7 +91,7 @@ fn a_large_frame_passes_unsegmented_to_whom_takes_it() {
 
 #[test]
 fn it_is_segmented_for_whom_does_not() {
-    // With nothing, with checksums only, and with the wrong kind of segmentation.
+    // The receiver takes nothing, checksums only, or the wrong kind of segmentation.
     for features in [0, feature::GUEST_CSUM, feature::GUEST_CSUM | feature::GUEST_TSO6] {
         let (_datapath, mut sender, mut receiver) = switch(features);
         let payload = 14_300;
@@ -118,7 +118,7 @@ fn it_is_segmented_for_whom_does_not() {
     }
 }
 
-/// What becomes of a frame in software: virtio_net_hdr and all.
+/// Returns what becomes of a frame in software: virtio_net_hdr and all.
 fn finished(
     scratch: &mut Scratch,
     frame: &Frame,
@@ -190,7 +190,7 @@ proptest! {
 
 #[test]
 fn headers_may_be_longer_than_is_usual() {
-    // IPv6 with 300 bytes of destination options, and TCP behind them.
+    // The packet is IPv6 with 300 bytes of destination options, and TCP behind them.
     let mut options = [0; 304];
     options[..4].copy_from_slice(&[6, 37, 1, 254]);
     (options[258], options[259]) = (1, 44);
@@ -240,7 +240,7 @@ fn only_the_host_says_that_a_checksum_is_verified() {
     let mut pieces = Pieces::new();
     pieces.push(Slice::from_mut(&mut sent));
     let mut from_host = Frame::from_uplink(&pieces, 0, Offloads::ALL).unwrap();
-    // Flags and all, and the frame untouched; one receiver after the other, as of a broadcast.
+    // Each receiver of a broadcast gets the flags that fit its offloads, and the frame untouched.
     for (accepts, flags) in
         takes.map(|it| (it, 2)).into_iter().chain(does_not.map(|it| (it, 0))).chain([(takes[0], 2)])
     {
@@ -249,7 +249,7 @@ fn only_the_host_says_that_a_checksum_is_verified() {
         assert_eq!(head[..12], [flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0], "{accepts:?}");
         assert_eq!(head[12..], bytes[12..head.len()]);
     }
-    // Where something is left to be done, that is what is said.
+    // The header says so if something is left to be done.
     let mut sent = [&header(false)[..], &tcp(100, 1000)].concat();
     sent[0] |= 2;
     let mut pieces = Pieces::new();
@@ -322,7 +322,7 @@ fn flows_are_spread_and_their_hash_is_told() {
         sender.wait_sent();
         let types = hash_type::IPV4 | hash_type::TCPV4;
         let expected = hasher.hash(&parse(&sent), &sent, types).unwrap();
-        // Queue pair 7 has nobody.
+        // Nobody serves queue pair 7.
         if expected.value & 1 == 0 {
             let raw = receiver.receive();
             assert_eq!(raw[12..16], expected.value.to_le_bytes());

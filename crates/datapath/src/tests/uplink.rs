@@ -1,5 +1,5 @@
-//! The uplink against this machine's kernel, each test in a network namespace of its own. Needs
-//! root, `ip` and `unshare`.
+//! These tests use an uplink to this machine's kernel, each in a network namespace of its own.
+//! They need root, `ip` and `unshare`.
 
 use std::fs::File;
 use std::io;
@@ -44,8 +44,8 @@ fn vf_ip(id: FunctionId) -> [u8; 4] {
     [10, 77, 0, 10 + mac(id)[5]]
 }
 
-/// Three functions and an uplink, whose other end is the namespace's kernel. vf2 listens to a
-/// multicast group.
+/// Returns three functions and an uplink, whose other end is the namespace's kernel. vf2 listens to
+/// a multicast group.
 fn switch() -> (Datapath, Vec<Driver>, UdpSocket) {
     own_namespace();
     let tap = Tap::open("up0").unwrap();
@@ -78,7 +78,7 @@ fn switch() -> (Datapath, Vec<Driver>, UdpSocket) {
     (datapath, drivers, socket)
 }
 
-/// A UDP datagram to the host's port 7000.
+/// Returns a UDP datagram to the host's port 7000.
 fn datagram(to: [u8; 6], from: FunctionId, data: &[u8]) -> Vec<u8> {
     let udp_len = (8 + data.len()) as u16;
     let mut header = [0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0].to_vec();
@@ -99,14 +99,14 @@ fn received(socket: &UdpSocket) -> io::Result<Vec<u8>> {
     Ok(data)
 }
 
-/// The data of the next datagram for a function, and the address its frame was for.
+/// Returns the data of the next datagram for a function, and the address its frame was for.
 fn next(driver: &mut Driver) -> ([u8; 6], Vec<u8>) {
     loop {
         let bytes = driver.receive();
         assert_eq!(bytes[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
         let frame = &bytes[12..];
         assert_eq!(frame[6..12], HOST_MAC);
-        // The kernel may have a word of its own to say (IGMP, ARP).
+        // The kernel may send frames of its own (IGMP, ARP).
         if frame[12..14] == [8, 0] && frame[23] == 17 {
             return (frame[..6].try_into().unwrap(), frame[42..].to_vec());
         }
@@ -148,7 +148,7 @@ fn frames_go_out_to_the_host() {
 #[test]
 fn frames_come_in_from_the_host() {
     let (_datapath, mut vfs, host) = switch();
-    // Longer than a burst, and each time out of the worker's sleep.
+    // The datagrams are longer than a burst, and each round begins while the worker sleeps.
     for round in 0..3 {
         std::thread::sleep(Duration::from_millis(20));
         for number in 0..50u8 {
@@ -162,7 +162,8 @@ fn frames_come_in_from_the_host() {
     for vf in &mut vfs {
         assert_eq!(next(vf), (BROADCAST, b"everybody".to_vec()));
     }
-    // A group goes to who listens; what is too long, or for nobody known, goes nowhere.
+    // A group's frame goes to its listeners; a frame that is too long, or for nobody known, goes
+    // nowhere.
     host.send_to(b"group", "239.1.2.3:7000").unwrap();
     host.send_to(&[0; 3000], "10.77.0.10:7000").unwrap();
     ip("neighbour add 10.77.0.99 lladdr 02:00:00:00:01:99 dev up0");

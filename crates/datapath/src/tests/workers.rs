@@ -1,4 +1,4 @@
-//! Several workers: frames between them, queues that move, and the end of either.
+//! These tests run several workers: frames between them, queues that move, and the end of either.
 
 use std::sync::atomic::Ordering;
 
@@ -8,7 +8,7 @@ use manifold_virtio::net::Coalescing;
 use super::driver::{Driver, SIZE, eventually};
 use super::*;
 
-/// A data path of two workers; neighbours among its functions are on different ones.
+/// Returns a data path of two workers; neighbours among its functions are on different ones.
 fn two_workers(count: u16, mergeable: bool) -> (Datapath, Vec<Driver>) {
     let ids: Vec<_> = (0..count).map(Vf).collect();
     let datapath = Datapath::start(&table(&ids), &[None, None]).unwrap();
@@ -20,7 +20,8 @@ fn two_workers(count: u16, mergeable: bool) -> (Datapath, Vec<Driver>) {
 #[test]
 fn frames_cross_whole_and_in_order() {
     let (datapath, mut vfs) = two_workers(2, true);
-    // Within the head, carried along, left behind, and left behind in merged buffers.
+    // The sizes stay within the head, are carried along, are left in place, and are left in place
+    // for merged buffers.
     let sizes = [60, 64, 65, 200, 256, 257, 300, 1514, 9014, 60, 9014, 61];
     for round in 0..20 {
         for _ in 0..40 {
@@ -35,7 +36,7 @@ fn frames_cross_whole_and_in_order() {
             assert_eq!(&vfs[1].receive_whole(), frame);
         }
         vfs[0].wait_sent();
-        // What is left over of the buffers is used up, for the next round to begin anew.
+        // The remaining buffers are used up, so that the next round begins without any.
         while vfs[1].rx_left() > 0 {
             let filler = self::frame(mac(Vf(1)), Vf(0), 60);
             vfs[0].send(&filler);
@@ -153,8 +154,8 @@ fn queues_move_and_no_frame_is_lost_or_overtaken() {
                 received += 1;
             }
         }
-        // With both gone from one worker, one of the two that talk has to move; with both back,
-        // too.
+        // With both gone from one worker, one of the two that talk has to move; with both back, it
+        // has to move again.
         if step.is_multiple_of(2) {
             for vf in &others {
                 datapath.remove_function(vf.id).unwrap();

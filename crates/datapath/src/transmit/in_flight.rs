@@ -1,4 +1,4 @@
-//! Chains of a transmit queue that other workers have not yet copied.
+//! This module keeps the chains of a transmit queue that other workers have not yet copied.
 
 use std::collections::VecDeque;
 

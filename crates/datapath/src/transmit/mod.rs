@@ -1,4 +1,4 @@
-//! Transmit queues: a burst is taken, forwarded, and its buffers are given back.
+//! A transmit queue takes a burst, forwards it, and gives its buffers back.
 
 pub(crate) mod in_flight;
 
@@ -30,7 +30,8 @@ use crate::switch::route::Route;
 pub(crate) struct TxQueue {
     pub(crate) function: FunctionId,
     pub(crate) pair: u16,
-    /// The queue's slot at its worker, and its number among the queues that have been in that slot.
+    /// Slot of the queue at its worker, and its number among the queues that have been in that
+    /// slot.
     pub(crate) slot: u32,
     pub(crate) life: u32,
     pub(crate) failed: bool,
@@ -94,7 +95,7 @@ impl TxQueue {
             return 0;
         };
         let pin = function.reader.pin();
-        // When a frame comes, its receiver's ring is in the cache.
+        // The receiver's ring is in the cache when a frame comes.
         egress.prefetch(self.route.target);
         let mut burst = TransmitBurst {
             function: self.function,
@@ -185,12 +186,12 @@ fn complete<'p, R: Burst<'p>>(
     (completed, completed > 0 && ring.publish())
 }
 
-/// What a burst needs of its transmit queue, apart from the ring, and what it is sent to.
+/// The parts of a transmit queue that a burst needs apart from the ring, and what it is sent to.
 struct TransmitBurst<'t> {
     function: FunctionId,
     instance: FunctionInstance,
     pair: u16,
-    /// The completion token of the burst's first frame.
+    /// Completion token of the burst's first frame.
     first: CompletionToken,
     format: TxFormat,
     in_flight: &'t mut InFlight,
@@ -222,7 +223,7 @@ impl<'t> TransmitBurst<'t> {
         let mut chains: ArrayVec<Chain, BURST> = ArrayVec::new();
         let mut ends: ArrayVec<u16, BURST> = ArrayVec::new();
         let taken = take(&mut ring, &mut pieces, &mut chains, &mut ends);
-        // Where these probably go, buffers are looked up by the time they are decided on.
+        // The buffers of the likely receiver are fetched before the switch decides.
         self.egress.prefetch_buffers(self.switch, self.route.target, chains.len());
         self.egress.timer.end_stage(Stage::Take);
 

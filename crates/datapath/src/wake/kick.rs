@@ -1,4 +1,4 @@
-//! The doorbell of a transmit queue.
+//! This module is the doorbell of a transmit queue.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,8 +18,8 @@ pub struct Kick(Arc<QueueDoorbell>);
 #[derive(Debug)]
 struct QueueDoorbell {
     fd: OwnedFd,
-    /// The worker that serves the queue in the upper half, and the queue's slot there in the lower;
-    /// [`UNSERVED`] before the queue is served for the first time.
+    /// Number of the worker that serves the queue in the upper half, and the queue's slot there in
+    /// the lower; [`UNSERVED`] before the queue is served for the first time.
     place: AtomicU64,
 }
 

@@ -1,4 +1,4 @@
-//! How a worker sleeps, and what wakes it.
+//! This module puts a worker to sleep and wakes it.
 
 pub(crate) mod kick;
 pub(crate) mod poller;

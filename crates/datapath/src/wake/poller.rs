@@ -1,4 +1,4 @@
-//! The epoll instance of a worker.
+//! This module is the epoll instance of a worker.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,7 +11,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
-/// What woke a worker.
+/// The reason why a worker woke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WakeReason {
     /// Commands or kicks wait in the worker's mailbox, or frames from another worker.
@@ -48,14 +48,14 @@ impl WakeReason {
     }
 }
 
-/// How long a worker waits for events.
+/// The time for which a worker waits for events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timeout {
-    /// It does not wait.
+    /// The worker does not wait.
     Now,
-    /// It waits until this time has passed.
+    /// The worker waits until this time has passed.
     After(Duration),
-    /// It waits until something happens.
+    /// The worker waits until something happens.
     Never,
 }
 
@@ -63,7 +63,7 @@ pub(crate) enum Timeout {
 #[derive(Debug)]
 pub(crate) struct Poller {
     epoll: OwnedFd,
-    /// The timerfd for timeouts: epoll itself counts in milliseconds.
+    /// Timerfd for timeouts, because epoll itself counts in milliseconds.
     timer: OwnedFd,
 }
 
@@ -81,7 +81,7 @@ impl Poller {
     }
 
     pub(crate) fn remove(&self, fd: impl AsFd) {
-        // This fails only for a descriptor that is not registered, and none shall be.
+        // This fails only for a descriptor that is not registered, and every one is.
         let _ = epoll::delete(&self.epoll, fd);
     }
 
@@ -96,7 +96,7 @@ impl Poller {
             Timeout::Now => Some(&ZERO),
             Timeout::Never => None,
             Timeout::After(time) => {
-                // Zero would turn the timer off.
+                // A time of zero would turn the timer off.
                 let time = time.max(Duration::from_nanos(1));
                 let it_value = Timespec {
                     tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),

@@ -1,4 +1,4 @@
-//! How a worker goes to sleep without missing work.
+//! This module lets a worker go to sleep without missing work.
 //!
 //! ```text
 //!   worker                                a thread that brings work

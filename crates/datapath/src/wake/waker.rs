@@ -1,4 +1,4 @@
-//! The eventfd by which other threads wake a worker.
+//! This module has the eventfd by which other threads wake a worker.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! The commands of a worker, and what each does.
+//! This module has the commands of a worker, and what each does.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::switch::tap_port::TapPort;
 use crate::transmit::TxQueue;
 use crate::wake::poller::WakeReason;
 
-/// What a worker is asked to do.
+/// A request to a worker.
 pub(crate) enum Command {
     SetTable(Arc<Table>),
-    /// The first is the way out, which every worker gets. The second is the way in, which one gets.
+    /// All workers get the way out, which is the first; one of them gets the way in, the second.
     SetUplink(Option<TapPort>, Option<Uplink>),
     AddFunction(FunctionId, Box<Function>),
     RemoveFunction(FunctionId),
@@ -73,7 +73,7 @@ impl Queues {
             Command::SetCoalescing(id, coalescing) => self.set_coalescing(id, coalescing),
             Command::Rebalance(rebalance) => self.rebalance(&rebalance),
         }
-        // Whoever asked may have given up waiting, which is not this worker's concern.
+        // The thread that asked may have given up waiting, which does not matter here.
         let _ = reply.send(result.map(|()| None));
         true
     }
@@ -91,7 +91,7 @@ impl Queues {
     fn start_queue(&mut self, config: QueueConfig) -> Result<(), Error> {
         let id = config.function;
         let Some(function) = self.switch.function(id.index()) else {
-            // Kept, the queue would use the domain of the next function with this index.
+            // A queue that was kept would use the domain of the next function with this index.
             return Err(Error::NoFunction(id));
         };
         match config.direction {

@@ -1,4 +1,4 @@
-//! Frames from other workers, and completions of the frames that went to them.
+//! This module takes frames from other workers, and completions of the frames that went to them.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -33,7 +33,7 @@ impl Queues {
     pub(crate) fn flush(&mut self) -> bool {
         let all = self.egress.outboxes.flush();
         if self.egress.outboxes.is_abandoned() {
-            // A worker has died, and with it what it had in flight.
+            // A worker has died, and the frames that it had in flight are lost.
             for slot in 0..self.transmit.len() {
                 if let Some(Some(place)) = self.transmit.get_mut(slot) {
                     place.queue.in_flight.give_up();

@@ -1,4 +1,4 @@
-//! The mailbox of a worker: commands and kicks from other threads.
+//! The mailbox of a worker holds commands and kicks from other threads.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,12 +20,12 @@ pub(crate) type ReplySender = SyncSender<Reply>;
 
 /// Commands that wait for a worker.
 struct Pending<C> {
-    /// False once the worker has ended, and nobody would answer.
+    /// False once the worker has ended, so that nobody would answer.
     open: bool,
     commands: VecDeque<(C, ReplySender)>,
 }
 
-/// What other threads have for a worker. `C` is its commands.
+/// The commands and kicks that other threads have for a worker. `C` is its commands.
 pub(crate) struct Mailbox<C> {
     pending: Mutex<Pending<C>>,
     /// Slots of the transmit queues that were kicked.

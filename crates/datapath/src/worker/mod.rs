@@ -1,4 +1,4 @@
-//! A worker: the thread, its mailbox, and everything that it serves.
+//! A worker is a thread, its mailbox, and everything that it serves.
 
 pub(crate) mod commands;
 pub(crate) mod exchange;

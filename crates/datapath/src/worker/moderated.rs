@@ -1,4 +1,4 @@
-//! Interrupts that wait: the queues with notification coalescing.
+//! This module raises interrupts that wait, for the queues with notification coalescing.
 
 use manifold_virtio::net::Coalescing;
 

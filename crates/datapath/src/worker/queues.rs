@@ -1,4 +1,4 @@
-//! Everything that one worker serves.
+//! This module has everything that one worker serves.
 
 use std::sync::Arc;
 
@@ -26,15 +26,16 @@ use crate::wake::poller::{Poller, WakeReason};
 /// One queue of a function.
 pub(crate) type QueueId = (FunctionId, u16, Direction);
 
-/// A transmit queue with what the worker keeps to schedule it.
+/// A transmit queue with the state by which the worker schedules it.
 pub(crate) struct TxSlot {
     pub(crate) queue: TxQueue,
     pub(crate) kick: Kick,
     /// True while the worker polls the queue; false while the driver is to notify.
     pub(crate) active: bool,
-    /// The time at which the queue was first found empty, since it last had a frame.
+    /// Time at which the queue was first found empty, since it last had a frame.
     pub(crate) empty_since: Option<u64>,
-    /// Answers the command that stops the queue, when nothing is in flight any more.
+    /// Sender of the answer to the command that stops the queue, sent when nothing is in flight any
+    /// more.
     pub(crate) stopping: Option<ReplySender>,
 }
 
@@ -54,22 +55,22 @@ pub(crate) enum MovingQueue {
     Transmit(Box<TxSlot>),
 }
 
-/// Everything that a worker serves.
+/// The queues and everything else that a worker serves.
 pub(crate) struct Queues {
-    /// The worker's number.
+    /// Number of the worker.
     pub(crate) worker: usize,
     pub(crate) poller: Poller,
     pub(crate) clock: Clock,
     pub(crate) switch: Switch,
     pub(crate) egress: Egress,
     pub(crate) inboxes: Inboxes,
-    /// The transmit queues by slot.
+    /// Transmit queues by slot.
     pub(crate) transmit: Vec<Option<TxSlot>>,
-    /// How many transmit queues there are.
+    /// Number of transmit queues that there are.
     serving: usize,
     /// Slots of the transmit queues that are polled.
     pub(crate) active: Vec<usize>,
-    /// How many transmit queues there have been.
+    /// Number of transmit queues that there have been.
     lives: u32,
     pub(crate) uplink: Option<Uplink>,
     pub(crate) uplink_active: bool,
@@ -155,7 +156,7 @@ impl Queues {
         self.serving += 1;
         place.kick.set_place(self.worker, slot);
         (place.queue.slot, place.queue.life) = (slot as u32, self.lives);
-        // Another worker's versions mean nothing here.
+        // The route's version is another worker's, so it means nothing here.
         place.queue.route = Route::default();
         (place.active, place.empty_since) = (true, None);
         self.active.push(slot);

@@ -1,4 +1,4 @@
-//! A worker's part in a rebalancing.
+//! This module is a worker's part in a rebalancing.
 
 use super::queues::{MovingQueue, Queues};
 use crate::config::Direction;
@@ -13,14 +13,14 @@ impl Queues {
         barrier.pass(1, || {
             self.exchange();
         });
-        // What was handed over before leaves this worker, ...
+        // The frames handed over before the stop leave this worker.
         while !self.flush() {
             self.exchange();
         }
         barrier.pass(2, || {
             self.exchange();
         });
-        // ... is delivered by the others, and the completions leave.
+        // The other workers deliver them, and the completions leave.
         while self.exchange() || !self.flush() {}
         barrier.pass(3, || {
             self.exchange();

@@ -1,4 +1,4 @@
-//! One round of a worker over everything that is busy.
+//! A worker makes one round over everything that is busy.
 
 use super::queues::Queues;
 

@@ -1,4 +1,4 @@
-//! A worker thread: it polls what is busy, and sleeps when nothing is.
+//! A worker thread polls what is busy, and sleeps when nothing is.
 
 use std::io;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use crate::clock::Clock;
 use crate::stages::WorkerCounters;
 use crate::wake::poller::{Timeout, WakeReason};
 
-/// Microseconds between two looks at the kicks of queues that are not polled. A look is a system
+/// Microseconds between two checks of the kicks of queues that are not polled. A check is a system
 /// call.
 const LOOK_INTERVAL: u64 = 25;
-/// Deliveries after which the worker looks even earlier. A round of broadcasts to 256 functions
-/// takes milliseconds.
+/// Number of deliveries after which the worker checks even earlier. A round of broadcasts to 256
+/// functions takes milliseconds.
 const WORK_PER_LOOK: usize = 1024;
 
 pub(crate) struct Worker {
@@ -25,7 +25,7 @@ pub(crate) struct Worker {
     clock: Clock,
     queues: Queues,
     window: Window,
-    /// Ticks between two looks.
+    /// Ticks between two checks.
     interval: u64,
     woken: Vec<WakeReason>,
     kicked: Vec<usize>,

@@ -1,4 +1,4 @@
-//! The way in from the uplink, which one worker serves.
+//! This module is the way in from the uplink, which one worker serves.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -14,7 +14,7 @@ use crate::switch::function::Switch;
 use crate::switch::route::Route;
 use crate::switch::tap_port::TapPort;
 
-/// Bytes of the longest frame that a TAP hands over, with its virtio_net_hdr.
+/// Length in bytes of the longest frame that a TAP hands over, with its virtio_net_hdr.
 const BUFFER: usize = 12 + 65_536 + 18;
 
 /// The way in from a TAP, with the buffer that frames are received into.

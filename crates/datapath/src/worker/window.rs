@@ -1,4 +1,4 @@
-//! The time for which a worker polls before it sleeps.
+//! The window is the time for which a worker polls before it sleeps.
 //!
 //! A sleep that is over after a few microseconds was not worth its system calls, nor the
 //! interrupt-like kick that ended it: the next time the worker polls for longer. A long sleep shows
@@ -7,7 +7,7 @@
 
 use crate::clock::Clock;
 
-/// The bounds of the window in microseconds.
+/// Bounds of the window in microseconds.
 const LEAST: u64 = 4;
 const MOST: u64 = 64;
 

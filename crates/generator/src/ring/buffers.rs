@@ -1,4 +1,5 @@
-//! Buffers, their order, and which of them the device has: what both kinds of ring share.
+//! This module keeps buffers, their order, and which of them the device has: what both kinds of
+//! ring share.
 
 use manifold_guest::{Error, Result};
 

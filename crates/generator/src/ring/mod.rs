@@ -1,4 +1,4 @@
-//! Virtqueues with as many buffers as entries, each posted again and again.
+//! A virtqueue here has as many buffers as entries, each posted again and again.
 //!
 //! Sending and receiving are the same here. All buffers are described once. A buffer that the
 //! device has given back may be posted again, and the device is told nothing else.

@@ -1,4 +1,5 @@
-//! A packed virtqueue whose buffers keep their descriptors (virtio 1.3, section 2.8).
+//! This module is a packed virtqueue whose buffers keep their descriptors (virtio 1.3, section
+//! 2.8).
 //!
 //! A descriptor is two words, of which the second holds length, buffer ID and flags: one store
 //! makes it available. The store to a burst's first descriptor comes last, so that the device sees
@@ -11,11 +12,11 @@ use manifold_guest::virtio::spec::{packed as spec, ring};
 use manifold_guest::virtio::{Layout, Used, need_event};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering, fence};
 
-/// Both ownership flags in a descriptor's second word.
+/// Mask of both ownership flags in a descriptor's second word.
 const FLAGS: u64 = ((spec::F_AVAIL | spec::F_USED) as u64) << 48;
 const AVAIL: u64 = (spec::F_AVAIL as u64) << 48;
 
-/// The buffer ID in a descriptor's second word.
+/// Mask of the buffer ID in a descriptor's second word.
 const ID: u64 = 0xffff << 32;
 
 /// A descriptor of the ring, and the buffer whose ID is the descriptor's position.
@@ -23,7 +24,7 @@ const ID: u64 = 0xffff << 32;
 struct Entry<'a> {
     address: &'a AtomicU64,
     second: &'a AtomicU64,
-    /// The buffer's address, and the second word but for the flags that make it available.
+    /// Address of the buffer, and the second word but for the flags that make it available.
     buffer: (u64, u64),
 }
 
@@ -44,15 +45,15 @@ pub(crate) struct Packed<'a> {
     in_order: bool,
     entries: Box<[Entry<'a>]>,
     order: Order,
-    /// The buffers that the device has, unless it is believed to keep the order.
+    /// Buffers that the device has, unless it is believed to keep the order.
     in_flight: Option<InFlight>,
     driver_flags: &'a AtomicU16,
     device_event: &'a AtomicU16,
     device_flags: &'a AtomicU16,
-    /// The next descriptor to make available, and the flags that do it.
+    /// Index of the next descriptor to make available, and the flags that do it.
     next: u16,
     available: u64,
-    /// The next descriptor to come back, and its flags when it has.
+    /// Index of the next descriptor to come back, and its flags when it has.
     next_used: u16,
     used: u64,
     free: u16,
@@ -83,7 +84,7 @@ impl<'a> Packed<'a> {
             in_order,
             entries: (0..).zip(buffers).map(entry).collect::<Result<_>>()?,
             order: Order::new(layout.size),
-            // In order, positions are buffer IDs: nothing else may come back.
+            // If buffers come back in order, positions are buffer IDs: nothing else may come back.
             in_flight: (!assume_order && !in_order).then(|| InFlight::new(layout.size)),
             driver_flags: arena.cell(layout.avail + spec::EVENT_FLAGS)?,
             device_event: arena.cell(layout.used)?,
@@ -124,7 +125,7 @@ impl<'a> Packed<'a> {
         if id == position {
             return Ok(1);
         }
-        // In order, one descriptor may stand for all up to its buffer (2.8.7).
+        // If buffers come back in order, one descriptor may stand for all up to its buffer (2.8.7).
         let count = (id.wrapping_sub(position) & (self.size - 1)) + 1;
         if self.in_order && id < self.size && count <= in_flight {
             Ok(count)
@@ -175,7 +176,7 @@ impl<'a> Packed<'a> {
             self.pass(run);
             count += run;
             if count < limit && (run == 0 || self.next_used != 0) {
-                // The next one is not back yet, or is not what was expected.
+                // The next descriptor is not back yet, or is not what was expected.
                 let step = self.step()?;
                 if step == 0 {
                     break;
@@ -184,7 +185,7 @@ impl<'a> Packed<'a> {
                 count += step;
             }
         }
-        // What the device wrote into the buffers is read after this.
+        // The contents of the buffers are read after this.
         fence(Ordering::Acquire);
         Ok(count)
     }
@@ -220,7 +221,7 @@ impl<'a> Packed<'a> {
             };
             for last in (0..step).map(|n| n + 1 == step) {
                 let head = self.order.at(self.next_used);
-                // The length is that of the last buffer.
+                // The used length is that of the last buffer.
                 each(Used { head, len: if last { word as u32 } else { 0 } })?;
                 self.next_used += 1;
                 if self.next_used == self.size {
@@ -289,8 +290,8 @@ impl<'a> Packed<'a> {
         match u16::from_le(self.device_flags.load(Ordering::Relaxed)) {
             spec::EVENT_DISABLE => false,
             spec::EVENT_DESC => {
-                // The descriptor, and its wrap counter, at which the device wants its doorbell rung
-                // (2.8.14).
+                // This is the descriptor, with its wrap counter, at which the device wants its
+                // doorbell rung (2.8.14).
                 let event = u16::from_le(self.device_event.load(Ordering::Relaxed));
                 let (mut at, wrap) = (event & 0x7fff, event >> 15 != 0);
                 if wrap != (self.available == AVAIL) {

@@ -1,4 +1,4 @@
-//! A split virtqueue whose buffers keep their descriptors (virtio 1.3, section 2.7).
+//! This module is a split virtqueue whose buffers keep their descriptors (virtio 1.3, section 2.7).
 //!
 //! While the device keeps the order, entry i of the available ring is descriptor i for ever:
 //! posting buffers is one store, reclaiming them one load. One used entry per turn of the ring is
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 pub(crate) struct Split<'a> {
     size: u16,
     event_idx: bool,
-    /// The order in which buffers came back, unless the device is believed to keep theirs.
+    /// Order in which buffers came back, unless the device is believed to keep theirs.
     order: Option<(Order, InFlight)>,
     avail_flags: &'a AtomicU16,
     avail_idx: &'a AtomicU16,
@@ -25,13 +25,13 @@ pub(crate) struct Split<'a> {
     used_idx: &'a AtomicU16,
     avail_event: &'a AtomicU16,
     avail_ring: Box<[&'a AtomicU16]>,
-    /// The two words of each used element: buffer ID and length.
+    /// Both words of each used element: buffer ID and length.
     used_ring: Box<[[&'a AtomicU32; 2]]>,
     /// The published available index.
     given: u16,
     /// The available index at the last [`Self::needs_kick`].
     announced: u16,
-    /// The next used entry to reclaim.
+    /// Index of the next used entry to reclaim.
     taken: u16,
     /// The used index that was last read.
     seen: u16,
@@ -125,7 +125,7 @@ impl<'a> Split<'a> {
             return self.reclaim_each(limit, |_| Ok(()));
         }
         let count = self.ready(limit)?;
-        // Entry 0 of every turn is checked, if it is among these.
+        // Entry 0 is checked on every turn, if it is among these.
         let position = self.taken & self.mask();
         if position == 0 || count > self.size - position {
             self.check_order()?;
@@ -209,7 +209,7 @@ impl<'a> Split<'a> {
 
     pub(crate) fn disarm(&self) {
         if self.event_idx {
-            // This is as far ahead as the index goes.
+            // The event index is as far ahead as it goes.
             self.used_event.store(self.taken.wrapping_sub(1).to_le(), Ordering::Relaxed);
         } else {
             self.avail_flags.store(spec::AVAIL_F_NO_INTERRUPT.to_le(), Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Packed rings against a device that does one thing at a time, right or wrong.
+//! These tests run packed rings against a device that does one thing at a time, right or wrong.
 
 use super::*;
 use manifold_guest::virtio::spec::packed;
@@ -13,10 +13,10 @@ const IOVA: u64 = 0x10_0000;
 struct Device<'a> {
     arena: &'a Arena,
     layout: Layout,
-    /// Positions with their wrap counters.
+    /// Positions of the device, with their wrap counters.
     next: (u16, bool),
     next_used: (u16, bool),
-    /// Taken from the ring and not used yet.
+    /// Buffers that were taken from the ring and not used yet.
     has: VecDeque<u16>,
 }
 
@@ -68,7 +68,8 @@ impl Device<'_> {
 }
 
 proptest! {
-    /// Whatever is given, used and taken in whatever portions: all that went comes back, once.
+    /// Buffers come back right whatever is given, used and taken in whatever portions: all that
+    /// went comes back, once.
     #[test]
     fn what_goes_comes_back(
         in_order: bool,
@@ -83,7 +84,7 @@ proptest! {
             ring.post(give.min(ring.free()));
             device.fetch();
             if !in_order && !assume_order && !device.has.is_empty() {
-                // No order at all.
+                // The device keeps no order at all.
                 let other = usize::from(swap) % device.has.len();
                 device.has.swap(0, other);
             }
@@ -104,7 +105,7 @@ proptest! {
 fn in_order_one_descriptor_stands_for_several() {
     let arena = Arena::new(4096, 0).unwrap();
     let (mut ring, mut device) = both(&arena, feature::IN_ORDER, true);
-    // Ends within the ring, at its end, and beyond it.
+    // The batches end within the ring, at its end, and beyond it.
     for batch in [3, 5, 6, 4, 6] {
         ring.post(batch);
         device.fetch();
@@ -122,7 +123,7 @@ fn a_device_that_breaks_the_rules_is_found_out() {
         (0, true, &[1][..]),
         (0, true, &[0, 2]),
         (0, true, &[0, 1, 2, 3, 0xffff]),
-        // What the device does not have, and what it gave back already.
+        // The device uses buffers that it does not have, and one that it gave back already.
         (0, false, &[7]),
         (0, false, &[2, 2]),
         (feature::IN_ORDER, true, &[5]),

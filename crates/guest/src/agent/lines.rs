@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use std::os::fd::AsFd;
 
-/// Bytes of the longest line that is accepted.
+/// Length of the longest line that is accepted, in bytes.
 const LONGEST: usize = 1 << 20;
 
 /// Collects bytes until a line is complete.

@@ -1,4 +1,4 @@
-//! The guest process: commands in, events out, a network stack between them.
+//! This module is the guest process: commands in, events out, a network stack between them.
 //!
 //! One thread does everything. While there is traffic it polls and asks for no interrupts. After a
 //! few idle polls it asks for them and sleeps, so that 256 idle guests cost nothing.
@@ -33,7 +33,8 @@ use std::time::{Duration, Instant};
 const IDLE_LOOKS: u32 = 8;
 /// Time between two checks for commands by a busy process.
 const COMMAND_INTERVAL: Duration = Duration::from_millis(5);
-/// The MTU that guest memory is made for. Memory that a smaller MTU leaves untouched costs nothing.
+/// Largest MTU that guest memory is made for, in bytes. Memory that a smaller MTU leaves untouched
+/// costs nothing.
 const LARGEST_MTU: u16 = u16::MAX;
 
 /// Brings the function up, reports [`Event::Ready`], and carries out commands until
@@ -62,7 +63,7 @@ fn emit(output: &mut impl Write, event: &Event) -> Result<()> {
     output.write_all(&line).and_then(|()| output.flush()).map_err(|e| Error::io("reporting", e))
 }
 
-/// The agent's next step.
+/// The next step of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Continue,
@@ -170,7 +171,7 @@ impl<'a, W: Write> Agent<'a, W> {
             if ready(fd) {
                 self.interrupts += 1;
                 changed |= vector == 0;
-                // The count in it means nothing. Reading it arms it again.
+                // Reading arms the eventfd again; the count means nothing.
                 let _ = rustix::io::read(interrupt, &mut [0; 8]);
             }
         }

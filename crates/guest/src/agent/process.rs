@@ -1,4 +1,4 @@
-//! Guest processes, from the side of the program that starts them.
+//! This module starts guest processes and talks to them.
 
 use crate::protocol::{Command, Event};
 use crate::{Error, Result};
@@ -86,7 +86,7 @@ impl GuestProcess {
 impl Drop for GuestProcess {
     fn drop(&mut self) {
         self.stdin = None;
-        // It may be gone already.
+        // The process may be gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

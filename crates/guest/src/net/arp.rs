@@ -1,4 +1,5 @@
-//! The few ARP frames that the guest makes and reads beside its stack (RFC 826).
+//! This module makes and reads the few ARP frames that the guest handles beside its stack (RFC
+//! 826).
 //!
 //! smoltcp resolves one neighbour a second. A guest that is to ping 255 others asks for all of them
 //! at once by itself; the answers also reach smoltcp, which keeps them.

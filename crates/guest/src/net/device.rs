@@ -1,4 +1,4 @@
-//! The virtio-net device as smoltcp sees it.
+//! This module shows a virtio-net device to smoltcp.
 
 use super::arp;
 use crate::virtio::offload::{complete, is_intact, prepare};
@@ -27,7 +27,7 @@ pub(crate) struct PhyDevice {
     budget: usize,
     /// Number of frames that arrived with a wrong checksum.
     pub(crate) corrupt: u64,
-    /// The queue pair to poll first.
+    /// Queue pair to poll first.
     turn: usize,
     /// The host's address, once it has one.
     pub(crate) own: Option<Ipv4Addr>,
@@ -98,8 +98,8 @@ impl PhyDevice {
                 queue.flush_if_many(device)?;
                 let header = queue.header();
                 let frame = self.rx_frame.get_mut(..len).unwrap_or_default();
-                // smoltcp does not check TCP if the device may leave that checksum to do. All other
-                // checksums are completed for it.
+                // smoltcp does not check TCP if the device may leave the checksum incomplete. All
+                // other checksums are completed for it.
                 if offloads.rx_checksum && !is_intact(frame, &header) {
                     self.corrupt += 1;
                     continue;
@@ -157,7 +157,7 @@ impl phy::Device for PhyDevice {
         if self.budget == 0 || self.error.is_some() {
             return None;
         }
-        // Every received frame may want an answer.
+        // A received frame may need an answer, so there must be room for one.
         let room = self.room();
         if !self.note(room) {
             return None;
@@ -233,7 +233,7 @@ impl phy::TxToken for TxToken<'_> {
         };
         let result = f(frame);
         let which = flow_hash(frame) % self.queues.len().max(1);
-        // What is too large and cannot be segmented is lost, as it would be on a wire.
+        // A frame that is too large and cannot be segmented is lost, as it would be on a wire.
         let header = prepare(frame, self.mtu, self.offloads);
         if let Some(queue) = self.queues.get_mut(which)
             && let Some(header) = header

@@ -1,4 +1,5 @@
-//! A TCP/IP host on a virtio-net device: ARP, ICMP echo, and bulk transfers over TCP.
+//! This module is a TCP/IP host on a virtio-net device: ARP, ICMP echo, and bulk transfers over
+//! TCP.
 //!
 //! Nothing here waits. [`Stack::poll`] does what can be done. Its caller decides whether to poll
 //! again at once or to sleep until an interrupt or [`Stack::next_deadline`].
@@ -105,7 +106,7 @@ impl Stack {
         }
         self.iface.update_ip_addrs(|addresses| {
             addresses.clear();
-            // There is always room for one.
+            // There is always room for one address.
             let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(address, prefix)));
         });
         self.address = Some(address);
@@ -191,7 +192,7 @@ impl Stack {
         self.iface.poll(timestamp, &mut self.phy, &mut self.sockets);
         let busy = self.serve_sockets();
         if busy {
-            // What the sockets were given goes out in this round, not in the next.
+            // Data given to the sockets goes out in this round, not in the next.
             while self.iface.poll_egress(timestamp, &mut self.phy, &mut self.sockets)
                 != smoltcp::iface::PollResult::None
             {}

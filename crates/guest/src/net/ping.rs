@@ -1,4 +1,4 @@
-//! ICMP echo to many targets at once.
+//! This module pings many targets at once with ICMP echo.
 
 use super::device::RX_BUDGET;
 use crate::protocol::{Event, Rtt};
@@ -23,7 +23,7 @@ pub struct PingOptions {
     pub interval: Duration,
     /// Time to wait for the last reply, and for the target's MAC address.
     pub timeout: Duration,
-    /// Bytes after the ICMP header.
+    /// Length in bytes of the data after the ICMP header.
     pub payload: u16,
 }
 
@@ -42,11 +42,11 @@ pub(super) struct Pinger {
 #[derive(Debug)]
 struct Target {
     to: Ipv4Addr,
-    /// When each request was sent; `None` once it was answered.
+    /// Time at which each request was sent; `None` once it was answered.
     sent: Vec<Option<Instant>>,
     /// Round-trip times in microseconds.
     rtts: Vec<f64>,
-    /// When to send the next request, or to give up on the last.
+    /// Time at which to send the next request, or to give up on the last.
     due: Instant,
     reported: bool,
 }
@@ -65,7 +65,7 @@ impl Pinger {
         let buffer = |packets: usize| {
             PacketBuffer::new(vec![PacketMetadata::EMPTY; packets], vec![0; packets * packet])
         };
-        // All that one round receives may be replies to this pinger.
+        // All frames that one round receives may be replies to this pinger.
         let mut socket = Socket::new(buffer(RX_BUDGET), buffer(targets.len().clamp(1, RX_BUDGET)));
         socket
             .bind(Endpoint::Ident(ident))
@@ -116,7 +116,7 @@ impl Pinger {
                 seq_no: target.sent.len() as u16,
                 data: &self.payload,
             };
-            // A full queue is tried again in the next round.
+            // A request for which the queue has no room is tried again in the next round.
             let Ok(bytes) = socket.send(request.buffer_len(), IpAddress::Ipv4(target.to)) else {
                 break;
             };
@@ -169,7 +169,8 @@ impl Pinger {
     }
 
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Duration> {
-        // Who still waits for a MAC address is woken by the answer, or by the end of the wait.
+        // A target that still waits for a MAC address is woken by the answer, or by the end of the
+        // wait.
         let due = |target: &Target| {
             if target.sent.is_empty() { target.due.max(self.resolve_by) } else { target.due }
         };

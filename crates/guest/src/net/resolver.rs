@@ -86,13 +86,13 @@ mod tests {
         assert_eq!(resolver.ask(now, nobody), (0..4).map(address).collect::<Vec<_>>());
         assert!(resolver.ask(now, nobody).is_empty());
         assert_eq!(resolver.next_deadline(now), Some(INTERVAL));
-        // Two answer: two more are asked.
+        // After two answers, two more neighbours are asked.
         let two = |a: &Ipv4Addr| *a <= address(1);
         assert_eq!(resolver.ask(now, two), [address(4), address(5)]);
-        // The others are asked again.
+        // The other neighbours are asked again.
         let later = now + INTERVAL;
         assert_eq!(resolver.ask(later, two), (2..6).map(address).collect::<Vec<_>>());
-        // All answer, also those that were not asked yet.
+        // All neighbours answer, also those that were not asked yet.
         assert!(resolver.ask(later, |_| true).is_empty());
         assert!(resolver.is_idle());
     }

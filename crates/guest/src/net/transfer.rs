@@ -1,4 +1,5 @@
-//! Bulk transfers over TCP: the sender makes random bytes from a seed, both ends hash what passes.
+//! Transfers move bulk data over TCP: the sender makes random bytes from a seed, and both ends hash
+//! them.
 
 use crate::protocol::{Event, Incoming, Outgoing};
 use crate::{Error, Result};
@@ -17,11 +18,11 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 const LINGER: Duration = Duration::from_secs(1);
 /// Time to wait for the receiver's MAC address.
 const RESOLVE: Duration = Duration::from_secs(5);
-/// Bytes of all send buffers of a guest together.
+/// Size of all send buffers of a guest together, in bytes.
 const SEND_BUFFERS: usize = 1 << 20;
-/// Bytes of one send buffer.
+/// Size of one send buffer, in bytes.
 const SEND_BUFFER: std::ops::RangeInclusive<usize> = 32 << 10..=256 << 10;
-/// Bytes of a receive window.
+/// Size of a receive window, in bytes.
 const WINDOW: std::ops::RangeInclusive<usize> = 18 << 10..=512 << 10;
 
 /// Returns the receive window for each of `transfers`, if the RX rings take `capacity` bytes of
@@ -43,7 +44,7 @@ pub(super) struct Transfer {
     hasher: Box<Hasher>,
     /// Bytes that passed the hasher.
     bytes: u64,
-    /// Bytes that the other end has acknowledged; for a receiver all bytes.
+    /// Bytes that the other end has acknowledged; for a receiver, all bytes.
     acknowledged: u64,
     begun: Instant,
     sender: bool,
@@ -60,7 +61,7 @@ enum Phase {
     Resolving { transfer: Outgoing, local_port: u16 },
     /// The sender connects, or sends bytes.
     Sending { rng: Xoshiro256PlusPlus, remaining: u64 },
-    /// The end was reported, at this time.
+    /// The end of the transfer was reported at this time.
     Ended(Instant),
 }
 
@@ -157,7 +158,7 @@ impl Transfer {
         }
         if matches!(self.phase, Phase::Receiving) {
             match socket.state() {
-                // The sender has closed and everything before that was received.
+                // The sender has closed, and everything before that was received.
                 State::CloseWait => {
                     socket.close();
                     events.push(self.finish(now));
@@ -198,7 +199,7 @@ impl Transfer {
         self.acknowledged = self.bytes.saturating_sub(socket.send_queue() as u64);
         match socket.state() {
             State::Established if *remaining == 0 => socket.close(),
-            // Everything was acknowledged, the end included.
+            // Everything was acknowledged, including the end.
             State::FinWait2 | State::TimeWait => {
                 events.push(self.finish(now));
                 return true;

@@ -1,4 +1,4 @@
-//! The guest's own vfio-user client.
+//! This module is the guest's own vfio-user client.
 
 mod operations;
 
@@ -36,9 +36,9 @@ pub struct Client {
 /// A message from the server.
 #[derive(Debug)]
 pub struct Received {
-    /// The first 16 bytes.
+    /// First 16 bytes of the message.
     pub header: Header,
-    /// Everything after the header.
+    /// All bytes after the header.
     pub payload: Vec<u8>,
     /// Descriptors that came with the message.
     pub fds: Vec<OwnedFd>,

@@ -1,4 +1,4 @@
-//! A function as its driver sees it.
+//! This module shows a function as its driver sees it.
 
 use super::{Client, ClientKind, DmaMap, DmaMode, Doorbell, Independent, Transport, pci, spec};
 use crate::memory::Arena;
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time that the own client waits for any answer.
+/// Time that the crate's own client waits for any answer.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest number of capabilities, which live in 192 bytes.
 const MAX_CAPABILITIES: usize = 48;
@@ -17,11 +17,11 @@ const MAX_CAPABILITIES: usize = 48;
 /// A Base Address Register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bar {
-    /// Number of the BAR, which is also its region's.
+    /// Number of the BAR, which is also the number of its region.
     pub index: u8,
     /// Size in bytes.
     pub size: u64,
-    /// Says that the BAR has 64 bits and takes the next register too.
+    /// True if the BAR has 64 bits and takes the next register too.
     pub wide: bool,
 }
 
@@ -234,7 +234,8 @@ impl Function {
         let irqs = self.transport.irq_count(spec::IRQ_MSIX)?;
         if irqs != u32::from(vectors) {
             return Err(Error::Device(format!(
-                "{vectors} MSI-X vectors in configuration space, {irqs} in the interrupt information"
+                "{vectors} MSI-X vectors in configuration space, {irqs} in the interrupt \
+                 information"
             )));
         }
         let count = vectors.min(wanted);
@@ -245,7 +246,7 @@ impl Function {
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         self.transport.set_irq_eventfds(spec::IRQ_MSIX, 0, &borrowed)?;
         for vector in 0..count {
-            // Address and data are the VMM's business, which the eventfd stands for; the mask bit
+            // The eventfd stands for address and data, which are the VMM's business; the mask bit
             // is the driver's.
             let mut entry = [0; pci::MSIX_ENTRY as usize];
             entry[0..4].copy_from_slice(&0xfee0_0000u32.to_le_bytes());

@@ -1,5 +1,5 @@
-//! The rust-vmm project's vfio-user client as a [`Transport`]; see the module above for what it
-//! cannot do.
+//! This module uses the rust-vmm project's vfio-user client as a [`Transport`]; the parent module
+//! says what it cannot do.
 
 use super::spec::irq_set;
 use super::{DmaMap, Region, Transport};
@@ -7,7 +7,7 @@ use crate::{Error, Result};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
-/// Descriptors per `SET_IRQS`: this client does not tell what the server takes.
+/// Number of descriptors per `SET_IRQS`: this client does not tell what the server takes.
 const FDS_PER_MESSAGE: usize = 8;
 
 /// A connection through `vfio_user::Client`.

@@ -1,4 +1,4 @@
-//! A PCI function behind a vfio-user socket, from the client's side.
+//! This module reaches a PCI function behind a vfio-user socket, from the client's side.
 //!
 //! [`Function`] is what a driver sees: configuration space, BARs, MSI-X, memory. Below it is a
 //! [`Transport`], of which there are two:
@@ -36,19 +36,20 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-/// Which vfio-user client the guest connects with; see the module for how they differ.
+/// The vfio-user client that the guest connects with; the module says how they differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientKind {
-    /// This crate's own client: timeouts, posted doorbells, doorbell eventfds, memory without
-    /// descriptors.
+    /// The guest uses this crate's own client, which has timeouts, posted doorbells, doorbell
+    /// eventfds and memory without descriptors.
     #[default]
     Own,
-    /// The rust-vmm project's `vfio_user::Client`: written by others, so a check on the server.
+    /// The guest uses the rust-vmm project's `vfio_user::Client`: written by others, so a check on
+    /// the server.
     RustVmm,
 }
 
-/// Whether the device can reach guest memory.
+/// The way in which the device can or cannot reach guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DmaMode {
@@ -62,7 +63,7 @@ pub enum DmaMode {
 /// A region of a function: a BAR or configuration space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region {
-    /// Bytes; 0 where the function has no such region.
+    /// Size in bytes; 0 where the function has no such region.
     pub size: u64,
     /// `VFIO_REGION_INFO_FLAG_*`: 1 read, 2 write, 4 mmap, 8 capabilities.
     pub flags: u32,
@@ -73,24 +74,24 @@ pub struct Region {
 pub struct DmaMap {
     /// IOVA of the mapping.
     pub iova: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub size: u64,
-    /// Bytes into the file.
+    /// Offset in bytes into the file.
     pub offset: u64,
-    /// The device may read.
+    /// True if the device may read.
     pub readable: bool,
-    /// The device may write.
+    /// True if the device may write.
     pub writable: bool,
 }
 
 /// An eventfd that stands for a write to a doorbell.
 #[derive(Debug, Clone)]
 pub struct Doorbell {
-    /// Bytes into the region.
+    /// Offset in bytes into the region.
     pub offset: u64,
-    /// Width of the write it stands for; 0 for any.
+    /// Width in bytes of the write that it stands for; 0 for any.
     pub size: u64,
-    /// The one value it stands for, where it does not stand for all.
+    /// Value that it stands for, where it does not stand for all.
     pub value: Option<u64>,
     /// The eventfd.
     pub fd: Arc<OwnedFd>,
@@ -113,7 +114,8 @@ pub trait Transport: Send {
         self.region_write(region, offset, data)
     }
 
-    /// The doorbells that the server takes as eventfds. Empty where client or server has none.
+    /// Returns the doorbells that the server takes as eventfds. There are none where
+    /// client or server cannot do it.
     fn doorbells(&mut self, region: u32) -> Result<Vec<Doorbell>> {
         let _ = region;
         Ok(Vec::new())
@@ -134,7 +136,7 @@ pub trait Transport: Send {
     /// Takes all eventfds of a kind away.
     fn disable_irqs(&mut self, index: u32) -> Result<()>;
 
-    /// `VFIO_USER_DEVICE_RESET`.
+    /// Sends `VFIO_USER_DEVICE_RESET`.
     fn reset(&mut self) -> Result<()>;
 
     /// Returns a descriptor that becomes readable when the server goes away; then [`Self::service`]

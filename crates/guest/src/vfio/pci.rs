@@ -1,5 +1,5 @@
-//! Registers of a PCI function's configuration space that a driver uses. PCI Express Base 6.0,
-//! sections 7.5.1 (header), 7.5.3 (PCI Express capability), 7.7.2 (MSI-X).
+//! This module has the registers of a PCI function's configuration space that a driver uses. PCI
+//! Express Base 6.0, sections 7.5.1 (header), 7.5.3 (PCI Express capability), 7.7.2 (MSI-X).
 
 /// Command register: 16 bits.
 pub(crate) const COMMAND: u16 = 0x04;
@@ -11,9 +11,9 @@ pub(crate) const COMMAND_INTX_DISABLE: u16 = 1 << 10;
 pub(crate) const STATUS: u16 = 0x06;
 pub(crate) const STATUS_CAPABILITIES: u16 = 1 << 4;
 
-/// Vendor and device ID.
+/// Offset of vendor and device ID.
 pub(crate) const ID: u16 = 0x00;
-/// First of six Base Address Registers.
+/// Offset of the first of six Base Address Registers.
 pub(crate) const BAR0: u16 = 0x10;
 pub(crate) const BAR_IO: u32 = 1 << 0;
 pub(crate) const BAR_TYPE_MASK: u32 = 0b110;
@@ -26,17 +26,17 @@ pub(crate) const CAP_VENDOR: u8 = 0x09;
 pub(crate) const CAP_EXPRESS: u8 = 0x10;
 pub(crate) const CAP_MSIX: u8 = 0x11;
 
-/// Message Control, from the start of the MSI-X capability.
+/// Offset of Message Control, from the start of the MSI-X capability.
 pub(crate) const MSIX_CONTROL: u16 = 0x02;
 pub(crate) const MSIX_TABLE_SIZE: u16 = 0x7ff;
 pub(crate) const MSIX_ENABLE: u16 = 1 << 15;
-/// Table offset and BAR indicator.
+/// Offset of the field with table offset and BAR indicator.
 pub(crate) const MSIX_TABLE: u16 = 0x04;
 pub(crate) const MSIX_BIR: u32 = 0b111;
-/// Bytes per MSI-X table entry: address (8), data (4), vector control (4).
+/// Size of an MSI-X table entry in bytes: address (8), data (4), vector control (4).
 pub(crate) const MSIX_ENTRY: u64 = 16;
 
-/// Device Capabilities and Device Control, from the start of the PCI Express capability.
+/// Offsets of Device Capabilities and Device Control, from the start of the PCI Express capability.
 pub(crate) const DEVICE_CAPABILITIES: u16 = 0x04;
 pub(crate) const DEVICE_CAPABILITIES_FLR: u32 = 1 << 28;
 pub(crate) const DEVICE_CONTROL: u16 = 0x08;

@@ -1,9 +1,9 @@
-//! Numbers of the vfio-user protocol 0.1 (QEMU's `docs/interop/vfio-user.rst`) and of
-//! `<linux/vfio.h>`, whose structures it carries. Everything on the wire is in host byte order,
-//! which is little-endian here.
+//! This module has the numbers of the vfio-user protocol 0.1 (QEMU's `docs/interop/vfio-user.rst`)
+//! and of `<linux/vfio.h>`, whose structures it carries. Everything on the wire is in host byte
+//! order, which is little-endian here.
 #![allow(missing_docs, reason = "the names are the specification's")]
 
-/// Protocol version proposed: major, minor.
+/// Protocol version that is proposed: major, minor.
 pub const VERSION: (u16, u16) = (0, 1);
 
 /// Commands ("Commands").
@@ -20,7 +20,7 @@ pub mod command {
     pub const REGION_WRITE: u16 = 10;
     pub const DEVICE_RESET: u16 = 13;
 
-    /// A command's name, for messages.
+    /// Returns a command's name, for messages.
     pub fn name(command: u16) -> &'static str {
         match command {
             VERSION => "VFIO_USER_VERSION",
@@ -39,11 +39,11 @@ pub mod command {
     }
 }
 
-/// Bytes in a message header ("Header").
+/// Length of a message header in bytes ("Header").
 pub const HEADER_SIZE: usize = 16;
 /// Header flags ("Header").
 pub mod flags {
-    /// Bits 0 to 3: the message's type.
+    /// Mask of the message's type, bits 0 to 3.
     pub const TYPE_MASK: u32 = 0xf;
     pub const TYPE_COMMAND: u32 = 0;
     pub const TYPE_REPLY: u32 = 1;
@@ -51,9 +51,9 @@ pub mod flags {
     pub const ERROR: u32 = 1 << 5;
 }
 
-/// Descriptors per message that a peer takes if it names no limit ("Capabilities").
+/// Number of descriptors per message that a peer takes if it names no limit ("Capabilities").
 pub const DEFAULT_MAX_MSG_FDS: usize = 1;
-/// Bytes per region access that a peer takes if it names no limit ("Capabilities").
+/// Number of bytes per region access that a peer takes if it names no limit ("Capabilities").
 pub const DEFAULT_MAX_DATA_XFER_SIZE: usize = 1 << 20;
 
 /// `DMA_MAP` flags.

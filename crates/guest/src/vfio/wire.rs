@@ -7,9 +7,9 @@ use super::spec::{HEADER_SIZE, flags};
 pub struct Header {
     /// Number that a reply repeats.
     pub id: u16,
-    /// One of [`super::spec::command`].
+    /// Command, one of [`super::spec::command`].
     pub command: u16,
-    /// Bytes in the whole message, this header included.
+    /// Length of the whole message in bytes, this header included.
     pub size: u32,
     /// Bits of [`super::spec::flags`].
     pub flags: u32,

@@ -1,4 +1,5 @@
-//! Commands on the control queue (virtio 1.3, section 5.1.6.5), as Linux' driver sends them.
+//! This module sends commands on the control queue (virtio 1.3, section 5.1.6.5) as Linux' driver
+//! sends them.
 
 use super::net::VirtioNet;
 use super::spec::{ctrl, net_config};
@@ -12,10 +13,10 @@ const KEY: [u8; 40] = [
     0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c,
     0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
 ];
-/// Entries in the indirection table that this driver sets up by itself.
+/// Number of entries in the indirection table that this driver sets up by itself.
 const TABLE: u16 = 128;
 
-/// `struct virtio_net_rss_config` (5.1.6.5.7.1).
+/// An RSS configuration, `struct virtio_net_rss_config` (5.1.6.5.7.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rss {
     /// Hash types, bits of 5.1.6.4.3.1.
@@ -107,7 +108,7 @@ impl VirtioNet {
         let [a, b, c, d, e, f] = limits;
         let length = u16::from_le_bytes([a, b]).min(TABLE);
         let types = u32::from_le_bytes([c, d, e, f]);
-        // The largest power of two that both sides can do.
+        // The length is the largest power of two that both sides can do.
         let length = length.checked_ilog2().map_or(1, |log| 1 << log);
         self.set_rss(&Rss {
             hash_types: HASH_TYPES & types,

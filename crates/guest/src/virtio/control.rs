@@ -1,4 +1,4 @@
-//! The control queue: commands to the device, one at a time (virtio 1.3, section 5.1.6.5).
+//! The control queue carries commands to the device, one at a time (virtio 1.3, section 5.1.6.5).
 
 use super::device::VirtioPci;
 use super::queue::{Descriptor, Queue};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Time that the device may take for a command.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes for a command's data: both MAC tables with 256 entries.
+/// Size of a command's data in bytes: both MAC tables with 256 entries.
 const DATA: usize = 3 * 1024 + 16;
 
 /// The control queue.

@@ -1,4 +1,4 @@
-//! The driver's counters.
+//! This module has the driver's counters.
 
 use serde::{Deserialize, Serialize};
 

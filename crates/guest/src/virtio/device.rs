@@ -1,5 +1,5 @@
-//! A virtio device on PCI: its structures behind the BARs, status, features, queues, doorbells
-//! (virtio 1.3, sections 3.1 and 4.1).
+//! This module is a virtio device on PCI: its structures behind the BARs, status, features, queues,
+//! doorbells (virtio 1.3, sections 3.1 and 4.1).
 
 use super::queue::{Layout, Queue};
 use super::spec::{cap, cfg_type, common, feature, net_config, status};
@@ -159,7 +159,7 @@ impl VirtioPci {
     }
 
     fn write_u64(&mut self, offset: u64, value: u64) -> Result<()> {
-        // The value goes in two halves: a driver must not rely on 64-bit accesses (4.1.3.1).
+        // The value is written in two halves: a driver must not rely on 64-bit accesses (4.1.3.1).
         self.write(offset, &(value as u32).to_le_bytes())?;
         self.write(offset + 4, &((value >> 32) as u32).to_le_bytes())
     }

@@ -1,5 +1,5 @@
-//! The virtio-net driver: a virtio-pci device brought up as a kernel driver does it, split
-//! virtqueues from the driver's side, frames in and out.
+//! This module is the virtio-net driver: it brings a virtio-pci device up as a kernel driver does,
+//! and has the driver's side of virtqueues, with frames in and out.
 //!
 //! ```text
 //!   VirtioNet   frames ── RxQueue, TxQueue, ControlQueue   (buffers, virtio-net headers)

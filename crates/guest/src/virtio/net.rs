@@ -1,4 +1,4 @@
-//! Frames in and out of a virtio-net device (virtio 1.3, section 5.1).
+//! This module moves frames in and out of a virtio-net device (virtio 1.3, section 5.1).
 
 use super::control::ControlQueue;
 use super::counters::Counters;
@@ -11,13 +11,13 @@ use crate::vfio::Function;
 use crate::{Error, Result};
 use std::os::fd::OwnedFd;
 
-/// Bytes of an Ethernet header.
+/// Length of an Ethernet header in bytes.
 const ETHERNET_HEADER: usize = 14;
 /// MTU in bytes if the device names none.
 const DEFAULT_MTU: u16 = 1500;
 /// Largest number of entries in the control queue.
 const CONTROL_QUEUE: u16 = 64;
-/// Bytes of a frame beyond the MTU: Ethernet header and a VLAN tag.
+/// Number of bytes in a frame beyond the MTU: Ethernet header and a VLAN tag.
 const OVERHEAD: usize = ETHERNET_HEADER + 4;
 
 /// Features that use the control queue.
@@ -36,7 +36,7 @@ const HOST_LARGE: u64 =
 /// Features for large frames from the device. UDP is left out: its large frames would have to be
 /// taken apart again.
 const GUEST_LARGE: u64 = feature::GUEST_TSO4 | feature::GUEST_TSO6 | feature::GUEST_ECN;
-/// Bytes of the largest frame: an IP packet of 65535 bytes.
+/// Length of the largest frame in bytes: an IP packet of 65535 bytes.
 pub(crate) const LARGEST_FRAME: usize = 65535 + ETHERNET_HEADER;
 
 /// The way in which the driver sets the device up.
@@ -46,13 +46,14 @@ pub struct NetOptions {
     pub queue_pairs: u16,
     /// Number of entries per queue.
     pub queue_size: u16,
-    /// Bytes per receive buffer; raised to a whole frame where the device does not merge buffers.
+    /// Size of a receive buffer in bytes; raised to a whole frame where the device does not merge
+    /// buffers.
     pub rx_buffer: u32,
     /// Sends through indirect descriptors if the device takes them.
     pub indirect: bool,
-    /// Features not to accept.
+    /// Features that the driver must not accept.
     pub refuse: u64,
-    /// Frames in flight per TX queue, at most; each takes a frame's worth of guest memory.
+    /// Largest number of frames in flight per TX queue; each takes a frame's worth of guest memory.
     pub tx_slots: u16,
     /// Gives the device receive buffers, without which it can receive nothing.
     pub fill_rx: bool,
@@ -79,7 +80,7 @@ impl NetOptions {
         let size = usize::from(self.queue_size);
         let rings = 3 * (size * (ring::DESC + 2 + ring::USED_ELEMENT) + 512);
         let frame = NET_HEADER + 8 + usize::from(mtu) + OVERHEAD;
-        // Whole frames where the device does not merge buffers; untouched memory costs nothing.
+        // Without merged buffers a buffer must hold a whole frame; untouched memory costs nothing.
         let rx = size * (self.rx_buffer as usize).max(frame.next_multiple_of(64));
         // A device that segments is given frames larger than its MTU.
         let frame = frame.max(NET_HEADER + 8 + LARGEST_FRAME);
@@ -95,7 +96,7 @@ pub struct NetInfo {
     pub mac: [u8; 6],
     /// MTU in bytes, 1500 if the device names none.
     pub mtu: u16,
-    /// Features agreed on.
+    /// Features that were agreed on.
     pub features: u64,
     /// Number of queue pairs in use.
     pub queue_pairs: u16,
@@ -144,7 +145,8 @@ impl VirtioNet {
         let max_pairs = device.max_queue_pairs(features)?;
         let pairs = options.queue_pairs.clamp(1, max_pairs);
         self.info = NetInfo { mac, mtu, features, queue_pairs: pairs };
-        // One vector for configuration changes and one per queue, or all the rest on the last.
+        // There is one vector for configuration changes and one per queue, or the last serves all
+        // the rest.
         let vectors = device.function().enable_msix(1 + 2 * pairs)?;
         let vector = |n: u16| n.min(vectors - 1);
         device.set_config_vector(0)?;
@@ -169,7 +171,7 @@ impl VirtioNet {
             tx.queue.disarm()?;
         }
         if has(feature::RSS) {
-            // This takes the place of VQ_PAIRS_SET (5.1.6.5.7).
+            // This command takes the place of VQ_PAIRS_SET (5.1.6.5.7).
             self.spread_over(pairs)?;
         } else if pairs > 1 {
             self.set_queue_pairs(pairs)?;

@@ -1,5 +1,5 @@
-//! Offloads: the work that a driver leaves to the device, and the device to the driver (virtio 1.3,
-//! sections 5.1.6.2 and 5.1.6.4).
+//! Offloads are the work that a driver leaves to the device, and the device to the driver (virtio
+//! 1.3, sections 5.1.6.2 and 5.1.6.4).
 //!
 //! ```text
 //!   frame larger than the MTU ──► header: TCP over IPv4, segments of so many bytes, checksum to do
@@ -20,11 +20,11 @@ const TCP_CHECKSUM: usize = 16;
 /// The offloads of frames that were agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offloads {
-    /// The device completes checksums of sent frames.
+    /// True if the device completes checksums of sent frames.
     pub tx_checksum: bool,
-    /// The device takes TCP over IPv4 larger than the MTU.
+    /// True if the device takes TCP over IPv4 larger than the MTU.
     pub tx_large: bool,
-    /// The device may leave checksums of received frames incomplete.
+    /// True if the device may leave checksums of received frames incomplete.
     pub rx_checksum: bool,
 }
 
@@ -43,13 +43,13 @@ impl Offloads {
 /// A `struct virtio_net_hdr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NetHeader {
-    /// Bits of 5.1.6: 1 the checksum is to do, 2 it was checked.
+    /// Flag bits (5.1.6): 1 if the checksum is to be completed, 2 if it was checked.
     pub flags: u8,
     /// Kind of large frame; 0 for an ordinary one.
     pub gso_type: u8,
-    /// Bytes of all headers.
+    /// Length of all headers in bytes.
     pub hdr_len: u16,
-    /// Bytes of payload per segment.
+    /// Payload per segment in bytes.
     pub gso_size: u16,
     /// Offset of the first byte that the checksum covers.
     pub csum_start: u16,
@@ -208,7 +208,7 @@ mod tests {
 
     const ALL: Offloads = Offloads { tx_checksum: true, tx_large: true, rx_checksum: true };
 
-    /// A frame as smoltcp writes it, all checksums right.
+    /// Returns a frame as smoltcp writes it, with all checksums right.
     fn frame(payload: &[u8]) -> Vec<u8> {
         let (src_addr, dst_addr) = (Ipv4Address::new(10, 0, 0, 1), Ipv4Address::new(10, 0, 0, 2));
         let tcp = TcpRepr {

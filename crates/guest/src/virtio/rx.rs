@@ -1,4 +1,4 @@
-//! The receive queue (virtio 1.3, section 5.1.6.3).
+//! This module is the receive queue (virtio 1.3, section 5.1.6.3).
 
 use super::device::VirtioPci;
 use super::offload::NetHeader;
@@ -9,7 +9,7 @@ use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// A receive queue: buffers out, frames in.
+/// A receive queue, which hands out buffers and takes frames in.
 #[derive(Debug)]
 pub struct RxQueue {
     pub(super) index: u16,
@@ -18,12 +18,12 @@ pub struct RxQueue {
     arena: Arc<Arena>,
     /// Offset of buffer 0 in the arena.
     base: usize,
-    /// Bytes per buffer.
+    /// Size of a buffer in bytes.
     buffer: usize,
     merge: bool,
-    /// Bytes of the header before a frame.
+    /// Length in bytes of the header before a frame.
     header: usize,
-    /// The last frame's header, and its hash and hash report if the device sends them.
+    /// Header of the last frame, and its hash and hash report if the device sends them.
     last: (NetHeader, Option<(u32, u16)>),
     /// Number of buffers, one per descriptor.
     buffers: u16,

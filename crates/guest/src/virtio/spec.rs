@@ -1,4 +1,5 @@
-//! Registers, bits and layouts of virtio 1.3 that a network driver uses, each with its section.
+//! This module has the registers, bits and layouts of virtio 1.3 that a network driver uses, each
+//! with its section.
 #![allow(missing_docs, reason = "the names are the specification's")]
 
 /// Structures that vendor capabilities point at (4.1.4): the capability's `cfg_type`.
@@ -38,7 +39,7 @@ pub mod common {
     pub const QUEUE_DESC: u64 = 0x20;
     pub const QUEUE_DRIVER: u64 = 0x28;
     pub const QUEUE_DEVICE: u64 = 0x30;
-    /// Bytes that exist in every version.
+    /// Length in bytes that exists in every version.
     pub const SIZE: u64 = 0x38;
 }
 
@@ -171,7 +172,7 @@ pub const NET_HEADER_NUM_BUFFERS: usize = 10;
 
 /// Split virtqueues (2.7).
 pub mod ring {
-    /// Bytes per descriptor (2.7.5): address 8, length 4, flags 2, next 2.
+    /// Size of a descriptor in bytes (2.7.5): address 8, length 4, flags 2, next 2.
     pub const DESC: usize = 16;
     pub const F_NEXT: u16 = 1;
     pub const F_WRITE: u16 = 2;
@@ -187,13 +188,13 @@ pub mod ring {
     pub const USED_RING: usize = 4;
     pub const USED_ELEMENT: usize = 8;
     pub const USED_F_NO_NOTIFY: u16 = 1;
-    /// The largest queue (2.7).
+    /// Largest number of entries in a queue (2.7).
     pub const MAX_SIZE: u16 = 32768;
 }
 
 /// Packed virtqueues (2.8).
 pub mod packed {
-    /// Bytes per descriptor (2.8.13): address 8, length 4, buffer ID 2, flags 2.
+    /// Size of a descriptor in bytes (2.8.13): address 8, length 4, buffer ID 2, flags 2.
     pub const DESC: usize = 16;
     pub const F_AVAIL: u16 = 1 << 7;
     pub const F_USED: u16 = 1 << 15;

@@ -1,4 +1,4 @@
-//! The transmit queue (virtio 1.3, section 5.1.6.2).
+//! This module is the transmit queue (virtio 1.3, section 5.1.6.2).
 
 use super::device::VirtioPci;
 use super::offload::NetHeader;
@@ -17,14 +17,14 @@ pub struct TxQueue {
     arena: Arc<Arena>,
     /// Offset of slot 0 in the arena. A slot holds header and frame.
     base: usize,
-    /// Bytes of the header before a frame.
+    /// Length in bytes of the header before a frame.
     header: usize,
-    /// Bytes per slot.
+    /// Size of a slot in bytes.
     slot: usize,
     slots: u16,
-    /// Offset of the indirect tables, two descriptors per slot, where used.
+    /// Offset of the indirect tables, two descriptors per slot, if they are used.
     tables: Option<usize>,
-    /// Free slots, which the device does not have.
+    /// Slots that the device does not have.
     pub(super) free: Vec<u16>,
     pub(super) frames: u64,
     pub(super) bytes: u64,

@@ -1,12 +1,12 @@
-//! A real adapter in this process: the device side of the tests of `guest`, `generator` and
-//! `hostile`, which include this file.
+//! This module runs a real adapter in this process: the device side of the tests of `guest`,
+//! `generator` and `hostile`, which include this file.
 #![allow(dead_code, unreachable_pub)]
 
 use manifold_adapter::{Adapter, Config};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Longer than anything here takes on a busy machine.
+/// Time that is longer than anything here takes on a busy machine.
 pub const LONG: Duration = Duration::from_secs(60);
 
 /// An adapter with VFs and its folder of sockets.

@@ -1,4 +1,4 @@
-//! Guests in threads, and the adapter that they attach to.
+//! This module has guests in threads, and the adapter that they attach to.
 #![allow(dead_code, unreachable_pub)]
 
 mod bed;
@@ -73,12 +73,12 @@ impl Guest {
         self.tell_line(&serde_json::to_string(command).unwrap());
     }
 
-    /// Whatever it is.
+    /// Sends a line to the agent, whatever it is.
     pub fn tell_line(&mut self, line: &str) {
         writeln!(self.commands.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    /// The next event that is not progress.
+    /// Returns the next event that is not progress.
     pub fn next(&mut self) -> Event {
         let begin = Instant::now();
         loop {
@@ -124,7 +124,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // The end of its commands ends it.
+        // The agent ends at the end of its commands.
         self.commands = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -132,7 +132,7 @@ impl Drop for Guest {
     }
 }
 
-/// The address of guest `n`.
+/// Returns the address of guest `n`.
 pub fn ip(n: u16) -> Ipv4Addr {
     let [high, low] = (n + 1).to_be_bytes();
     Ipv4Addr::new(10, 77, high, low)

@@ -1,4 +1,4 @@
-//! Two guests that do nothing wrong and count every frame.
+//! The bystanders are two guests that do nothing wrong and count every frame.
 
 use manifold_guest::memory::Arena;
 use manifold_guest::vfio::{ClientKind, DmaMode, Function};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Frames on their way at most; fewer than a ring holds, so that none may be lost.
+/// Largest number of frames on their way, fewer than a ring holds, so that none may be lost.
 const WINDOW: u64 = 32;
 
 /// A stream of numbered frames from one VF to another, in a thread of its own.

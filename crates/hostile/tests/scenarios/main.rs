@@ -1,5 +1,5 @@
-//! Every hostile scenario against a real adapter: the adapter lives, the function can be used
-//! again, and two other guests' traffic loses no frame.
+//! These tests run every hostile scenario against a real adapter: the adapter lives, the function
+//! can be used again, and two other guests' traffic loses no frame.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -35,7 +35,7 @@ fn survives(scenario: Scenario) -> Outcome {
     outcome
 }
 
-/// One test per scenario, and one that none is missing.
+/// Declares one test per scenario, and one that fails if one is missing.
 macro_rules! scenarios {
     ($($name:ident $scenario:ident $check:expr;)*) => {
         $(
@@ -57,17 +57,17 @@ macro_rules! scenarios {
     };
 }
 
-/// The device must have noticed.
+/// Returns whether the device noticed the attack, as it must have.
 fn noticed(outcome: &Outcome) -> bool {
     outcome.needs_reset
 }
 
-/// It may ignore this or not.
+/// Accepts any outcome: the device may ignore this or not.
 fn either(_: &Outcome) -> bool {
     true
 }
 
-/// The first and only connection must have held.
+/// Returns whether the first and only connection held, as it must have.
 fn held(outcome: &Outcome) -> bool {
     !outcome.disconnected
 }

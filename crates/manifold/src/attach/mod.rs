@@ -1,11 +1,11 @@
-//! `manifold attach`: the arguments that give a function to a virtual machine.
+//! `manifold attach` prints the arguments that give a function to a virtual machine.
 //!
-//! | VMM              | vfio-user: the function                           | vhost-user: its queues       |
-//! |------------------|---------------------------------------------------|------------------------------|
-//! | QEMU             | from 10.1, `-device vfio-user-pci`                | `-netdev vhost-user`         |
-//! | Cloud Hypervisor | `--user-device`                                   | `--net vhost_user=true`      |
-//! | libvirt          | QEMU's, through `<qemu:commandline>`              | `<interface type=vhostuser>` |
-//! | crosvm           | not                                               | `--vhost-user net`           |
+//! | VMM              | vfio-user: the function                 | vhost-user: its queues       |
+//! |------------------|-----------------------------------------|------------------------------|
+//! | QEMU             | from 10.1, `-device vfio-user-pci`      | `-netdev vhost-user`         |
+//! | Cloud Hypervisor | `--user-device`                         | `--net vhost_user=true`      |
+//! | libvirt          | QEMU's, through `<qemu:commandline>`    | `<interface type=vhostuser>` |
+//! | crosvm           | not                                     | `--vhost-user net`           |
 
 mod sriov;
 mod vfio_user;
@@ -37,7 +37,7 @@ struct Recipe {
 }
 
 impl Recipe {
-    /// A command line of these options and values.
+    /// Returns a command line of these options and values.
     fn command(arguments: impl IntoIterator<Item = impl Into<String>>, remarks: &[&str]) -> Self {
         Self {
             arguments: arguments.into_iter().map(Into::into).collect(),
@@ -115,8 +115,8 @@ fn utf8(socket: &Path) -> anyhow::Result<&str> {
     })
 }
 
-/// A path in a `key=value,...` argument of a VMM that has no way to write a comma or quote as part
-/// of it.
+/// Returns a path in a `key=value,...` argument of a VMM that has no way to write a comma or quote
+/// as part of it.
 fn plain<'a>(vmm: &str, path: &'a str) -> anyhow::Result<&'a str> {
     if path.contains([',', '"', '[', ']']) {
         return Err(advise(
@@ -142,7 +142,7 @@ fn qemu_memory(memory: &str) -> [String; 6] {
 /// Remark that says why memory is among the arguments.
 const SHARED: &str = "the memory is shared so that the adapter can reach the guest's buffers";
 
-/// Remark about `-machine` among the arguments where the user has another one.
+/// Remark about `-machine` among the arguments, for a user who has another one.
 const MACHINE: &str =
     "a second `-machine` adds to yours, so keep `-machine q35` or whatever else you have";
 

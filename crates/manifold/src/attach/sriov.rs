@@ -1,4 +1,5 @@
-//! A whole adapter for one machine: QEMU's composable SR-IOV in front of the vhost-user sockets.
+//! This module attaches a whole adapter to one machine, by QEMU's composable SR-IOV in front of the
+//! vhost-user sockets.
 //!
 //! What QEMU asks for (its docs/system/sriov.rst): the PF and its VFs are functions of one device
 //! behind a PCIe root port, the PF function 0, each VF named after the PF with `sriov-pf` and above
@@ -13,7 +14,7 @@ use super::{MACHINE, Recipe, SHARED, Subject, qemu_memory};
 use crate::cli::Vmm;
 use crate::failure::advise;
 
-/// The PF's name in QEMU, which the VFs refer to.
+/// Name of the PF in QEMU, which the VFs refer to.
 const PF: &str = "manifold-pf";
 
 pub(super) fn recipe(
@@ -38,7 +39,7 @@ pub(super) fn recipe(
     let mut arguments: Vec<String> = qemu_memory(memory).into();
     let port = "pcie-root-port,id=manifold-port,chassis=100,slot=100";
     arguments.extend(["-device".to_owned(), port.to_owned()]);
-    // The PF, which comes first here, must come last there.
+    // The PF comes first here but must come last for QEMU.
     for function in subject.functions.iter().take(usize::from(vfs) + 1).rev() {
         let nic = Nic::new(function, &subject.adapter)?;
         arguments.extend(nic.qemu(&device(function)));
@@ -47,14 +48,14 @@ pub(super) fn recipe(
         "for QEMU 10.1 or newer with `-machine q35` or another that has PCI Express",
         SHARED,
         MACHINE,
-        "many VFs take many interrupt vectors, two for each queue pair and one; a processor has about 200: \
-         see `-smp`, and `manifold serve --queue-pairs`",
+        "many VFs take many interrupt vectors, two for each queue pair and one; a processor has \
+         about 200: see `-smp`, and `manifold serve --queue-pairs`",
         "in the machine: echo N >/sys/bus/pci/devices/.../sriov_numvfs, on the PF",
     ];
     Ok(Recipe::command(arguments, &remarks))
 }
 
-/// A function of the device behind the port.
+/// Returns a function of the device behind the port.
 fn device(function: &Function) -> String {
     let (number, of) = match function.id {
         FunctionId::Pf => (0, format!("id={PF}")),

@@ -1,4 +1,4 @@
-//! The whole function, over vfio-user.
+//! This module attaches the whole function over vfio-user.
 
 use serde_json::json;
 
@@ -69,8 +69,8 @@ mod tests {
             "-m 512M \\\n\
              -object memory-backend-memfd,id=manifold-memory,size=512M,share=on \\\n\
              -machine memory-backend=manifold-memory \\\n\
-             -device '{\"driver\":\"vfio-user-pci\",\"socket\":{\"path\":\"/run/manifold/vf0.sock\",\
-             \"type\":\"unix\"}}'\n"
+             -device '{\"driver\":\"vfio-user-pci\",\"socket\":{\
+             \"path\":\"/run/manifold/vf0.sock\",\"type\":\"unix\"}}'\n"
         );
     }
 

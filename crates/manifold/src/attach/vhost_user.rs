@@ -1,13 +1,13 @@
-//! The queues of a function, over vhost-user: the VMM has a virtio-net device of its own in front
-//! of them.
+//! This module attaches the queues of a function over vhost-user: the VMM has a virtio-net device
+//! of its own in front of them.
 
 use manifold_api::types::{Adapter, Function, MacAddr};
 
 use super::{LIBVIRT_MEMORY, MACHINE, Recipe, SHARED, plain, qemu_memory, utf8, xml_escape};
 use crate::cli::Vmm;
 
-/// Entries of QEMU's and libvirt's rings, as many as they take; the default of 256 does not hold a
-/// burst.
+/// Number of entries of QEMU's and libvirt's rings, as many as they take; the default of 256 does
+/// not hold a burst.
 const RING_SIZE: u16 = 1024;
 
 /// MTU that a guest begins with unless it is told another.
@@ -17,7 +17,7 @@ const USUAL_MTU: u16 = 1500;
 pub(super) struct Nic<'a> {
     name: String,
     socket: &'a str,
-    /// The address that the function receives; a machine with another one would hear nothing.
+    /// MAC address that the function receives; a machine with another one would hear nothing.
     mac: MacAddr,
     queue_pairs: u16,
     mtu: u16,
@@ -34,12 +34,13 @@ impl<'a> Nic<'a> {
         })
     }
 
-    /// QEMU's back end and the properties of the device in front of it, which begin with `device`.
+    /// Returns QEMU's back end and the properties of the device in front of it, which begin with
+    /// `device`.
     pub(super) fn qemu(&self, device: &str) -> [String; 6] {
         let Self { name, mac, queue_pairs, mtu, .. } = self;
         // QEMU writes a comma in a value twice.
         let socket = self.socket.replace(',', ",,");
-        // A vector for each queue, the control queue and the configuration.
+        // There is a vector for each queue, the control queue and the configuration.
         let vectors = 2 * queue_pairs + 2;
         [
             "-chardev".to_owned(),
@@ -71,7 +72,8 @@ pub(super) fn recipe(nic: &Nic<'_>, vmm: Vmm, memory: &str) -> anyhow::Result<Re
                 format!("size={memory},shared=on"),
                 "--net".to_owned(),
                 format!(
-                    "vhost_user=true,socket={socket},num_queues={queues},queue_size=256,mac={mac},mtu={mtu}"
+                    "vhost_user=true,socket={socket},num_queues={queues},queue_size=256,\
+                     mac={mac},mtu={mtu}"
                 ),
             ];
             let remarks =
@@ -92,16 +94,18 @@ pub(super) fn recipe(nic: &Nic<'_>, vmm: Vmm, memory: &str) -> anyhow::Result<Re
       <mac address='{mac}'/>
       <source type='unix' path='{socket}' mode='client'/>
       <model type='virtio'/>
-      <driver queues='{queue_pairs}' rx_queue_size='{RING_SIZE}' tx_queue_size='{RING_SIZE}' packed='on'/>
+      <driver queues='{queue_pairs}' \
+                 rx_queue_size='{RING_SIZE}' tx_queue_size='{RING_SIZE}' packed='on'/>
     </interface>
   </devices>
 </domain>
 "
             );
-            // No <mtu>: libvirt would set it on an interface of the machine's as well, and there is
-            // none.
+            // There is no <mtu>, because libvirt would set it on an interface of the machine's as
+            // well, and there is none.
             let mtu = format!(
-                "in the guest `ip link set eth0 mtu {mtu}`: libvirt does not tell the machine the function's MTU"
+                "in the guest `ip link set eth0 mtu {mtu}`: libvirt does not tell the machine the \
+                 function's MTU"
             );
             let mut remarks = vec![
                 "merge these elements into the domain with `virsh edit`",
@@ -140,8 +144,8 @@ mod tests {
              -machine memory-backend=manifold-memory \\\n\
              -chardev socket,id=manifold-vf0-socket,path=/run/a,,b/vf0.vhost.sock \\\n\
              -netdev vhost-user,id=manifold-vf0-net,chardev=manifold-vf0-socket,queues=4 \\\n\
-             -device virtio-net-pci,netdev=manifold-vf0-net,mac=02:00:00:00:00:01,mq=on,vectors=10,packed=on,\
-             rx_queue_size=1024,tx_queue_size=1024,host_mtu=1500\n"
+             -device virtio-net-pci,netdev=manifold-vf0-net,mac=02:00:00:00:00:01,mq=on,vectors=10,\
+             packed=on,rx_queue_size=1024,tx_queue_size=1024,host_mtu=1500\n"
         );
     }
 

@@ -1,4 +1,4 @@
-//! A folder for the demo's sockets that is gone afterwards.
+//! This module has a folder for the demo's sockets that is removed afterwards.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -12,13 +12,13 @@ use crate::run_dir::{self, RunDir};
 
 const PREFIX: &str = "manifold-demo-";
 
-/// A demo takes its folder at once; one that is this old and nobody's was left behind.
+/// Age at which a folder that nobody has taken was left behind; a demo takes its folder at once.
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// A folder that is removed when dropped.
 #[derive(Debug)]
 pub(super) struct Folder {
-    // The folder is kept until the end.
+    // The run directory is kept until the end.
     run_dir: Option<RunDir>,
 }
 
@@ -29,7 +29,8 @@ impl Folder {
         let name = format!("{PREFIX}{}", std::process::id());
         for n in 0..100 {
             let path = parent.join(if n == 0 { name.clone() } else { format!("{name}.{n}") });
-            // This fails if it exists, so it is ours, whoever else may write to the parent.
+            // Making the folder fails if it exists, so it is ours, whoever else may write to the
+            // parent.
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -45,7 +46,7 @@ impl Folder {
         anyhow::bail!("cannot find a free name for a folder in {}", parent.display())
     }
 
-    /// The folder, as a run directory.
+    /// Returns the folder, as a run directory.
     pub(super) fn path(&self) -> &Path {
         self.run_dir.as_ref().map_or(Path::new(""), RunDir::path)
     }
@@ -76,7 +77,7 @@ fn remove_left_over(parent: &Path) {
     for entry in entries.flatten() {
         let named = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
         if named && is_left_over(&entry.path()) {
-            // Somebody else may be as tidy at the same time.
+            // Another process may remove it at the same time.
             let _ = fs::remove_dir_all(entry.path());
         }
     }

@@ -1,4 +1,4 @@
-//! Being interrupted: the first signal ends the demo in order, a second one at once.
+//! The first signal ends the demo in order, a second one at once.
 
 use std::io;
 use std::sync::Arc;
@@ -23,14 +23,16 @@ impl Interrupt {
     pub(super) fn register() -> io::Result<Self> {
         let come = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // In this order: the second signal finds the flag set and ends the process. The guests
-            // end with it, and the next demo removes the sockets.
+            // The order matters: the second signal finds the flag set and ends the process. The
+            // guests end with it, and the next demo removes the sockets.
             flag::register_conditional_shutdown(signal, INTERRUPTED.into(), Arc::clone(&come))?;
             flag::register(signal, Arc::clone(&come))?;
         }
         Ok(Self(come))
     }
 
+    /// Checks whether a signal came.
+    ///
     /// # Errors
     /// Fails if a signal came.
     pub(super) fn check(&self) -> Result<(), Interrupted> {

@@ -1,4 +1,4 @@
-//! The demo's last step: a machine reaches for memory that is not its own.
+//! In the demo's last step a machine reaches for memory that is not its own.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,17 @@ use super::ping::{Tallies, Tally};
 use super::plan::{self, Pair};
 use super::stage::Stage;
 
-/// The machine that misbehaves.
+/// Index of the machine that misbehaves.
 const ROGUE: u16 = 0;
-/// The machine whose memory it aims at.
+/// Index of the machine whose memory it aims at.
 const VICTIM: u16 = 1;
 
-/// Most other machines that watch by exchanging pings all the while.
+/// Largest number of other machines that watch by exchanging pings all the while.
 const WITNESSES: u16 = 16;
 /// Echo requests that each witness sends at least; they go on until the attempts are over.
 const WATCH_PINGS: u32 = 24;
 
-/// Most disturbed machines that are named.
+/// Largest number of disturbed machines that are named.
 const MOST_NAMED: usize = 8;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -146,7 +146,7 @@ fn is_recorded(before: &Function, after: &Function, target: u64, direction: Dire
         Direction::Read => types::Direction::Read,
         Direction::Write => types::Direction::Write,
     };
-    // The latest faults are at the end; those from before are not this attempt's.
+    // The latest faults are at the end; earlier ones are not of this attempt.
     let fresh = after.dma.faults.saturating_sub(before.dma.faults);
     let fresh = after.dma.recent_faults.iter().rev().take(usize::try_from(fresh).unwrap_or(0));
     fresh.into_iter().any(|fault| fault.iova == target && fault.direction == direction)
@@ -185,7 +185,8 @@ fn tell_witnesses(stage: &mut Stage<'_>, watched: &Tallies) -> anyhow::Result<()
         (0, _) => "there was nobody else to disturb".to_owned(),
         (_, 0) => format!("{others} other machine undisturbed"),
         _ => format!(
-            "{others} other machines undisturbed; meanwhile {received} of {sent} of their pings were answered"
+            "{others} other machines undisturbed; meanwhile {received} of {sent} of their pings \
+             were answered"
         ),
     })
 }

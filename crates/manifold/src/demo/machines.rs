@@ -1,4 +1,4 @@
-//! The demo's machines: one guest process each, commanded and heard together.
+//! The demo's machines are one guest process each, commanded and heard together.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command as Process;
@@ -11,14 +11,14 @@ use manifold_guest::protocol::{Command, Config, Event};
 
 use super::interrupt::Interrupt;
 
-/// Time between looks whether the demo was interrupted, during a wait.
+/// Time between two checks whether the demo was interrupted, during a wait.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Several processes, each standing for a virtual machine. Dropping them kills them.
 pub(super) struct Machines<'a> {
     processes: Vec<GuestProcess>,
     events: Receiver<(usize, Option<Event>)>,
-    // Keeps the channel open while there are no machines.
+    // This keeps the channel open while there are no machines.
     sender: Sender<(usize, Option<Event>)>,
     interrupt: &'a Interrupt,
 }
@@ -35,7 +35,8 @@ impl<'a> Machines<'a> {
         let itself = std::env::current_exe().context("cannot tell where this program is")?;
         let config = serde_json::to_string(config).context("writing a guest's configuration")?;
         let mut process = Process::new(itself);
-        // A group of its own: Ctrl-C on the terminal is for the demo, which ends its guests.
+        // The process has a group of its own, because Ctrl-C on the terminal is for the demo, which
+        // ends its guests.
         process.args(["guest", "agent", &config]).process_group(0);
         let tag = self.processes.len();
         let process = GuestProcess::spawn(process, tag, self.sender.clone())
@@ -51,7 +52,7 @@ impl<'a> Machines<'a> {
         process.send(command).with_context(|| format!("cannot command VM {vm}"))
     }
 
-    /// The next event of any machine.
+    /// Returns the next event of any machine.
     ///
     /// # Errors
     /// Fails if the demo is interrupted, a machine fails or ends, or `deadline` passes; `what`

@@ -1,4 +1,4 @@
-//! `manifold demo`: one adapter becomes several Ethernet connections carrying real traffic.
+//! `manifold demo` makes one adapter several Ethernet connections that carry real traffic.
 //!
 //! The adapter runs in this process, each machine in one of its own (`manifold guest agent`). What
 //! is found goes into a [`Report`]; how it is told is the [`Narrator`]'s.
@@ -33,7 +33,7 @@ use crate::cli::DemoArgs;
 use crate::output::{print, print_json};
 use crate::{failure, limits};
 
-/// Steps of the demo.
+/// Number of steps of the demo.
 const STEPS: usize = 6;
 
 /// Runs the command.

@@ -18,12 +18,12 @@ pub(super) struct Narrator {
     steps: usize,
     begun: Instant,
     progress: Instant,
-    /// A progress line is on the terminal and not ended yet.
+    /// True if a progress line is on the terminal and not ended yet.
     open: bool,
 }
 
 impl Narrator {
-    /// A narrator of a demo with this many steps.
+    /// Returns a narrator of a demo with this many steps.
     pub(super) fn new(steps: usize, json: bool) -> Self {
         let terminal = if json { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
         let out: Box<dyn Write> =
@@ -83,7 +83,7 @@ impl Narrator {
 
 impl Drop for Narrator {
     fn drop(&mut self) {
-        // Leaves the terminal at the beginning of a line; nobody is left to hear of a failure.
+        // The terminal is left at the beginning of a line; nobody is left to hear of a failure.
         let _ = self.write("");
     }
 }

@@ -1,4 +1,4 @@
-//! The demo's step that shows who reaches whom: pings between machines.
+//! This step of the demo shows who reaches whom: pings between machines.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use super::plan::{self, Pair};
 use super::report::{Ping, median};
 use super::stage::{PATIENCE, Stage};
 
-/// Echo requests of each pair, one after the other.
+/// Number of echo requests of each pair, one after the other.
 const ROUNDS: u32 = 3;
 
 /// Milliseconds that a machine waits for an answer.
@@ -108,7 +108,7 @@ impl Stage<'_> {
                     .with_context(|| format!("VM {from} pinged {to}, which is nobody"))?;
                 let pair = Pair { from, to };
                 let tally = tallies.entry(pair).or_default();
-                // One that found no MAC address to send to has not been answered either.
+                // A request that found no MAC address to send to has not been answered either.
                 tally.sent += sent.max(1);
                 tally.received += received;
                 tally.rtts.extend(rtt_us.map(|rtt| rtt.median));

@@ -2,16 +2,16 @@
 
 use std::net::Ipv4Addr;
 
-/// Most machines of which every one exchanges data with every other.
+/// Largest number of machines of which every one exchanges data with every other.
 const ALL_SEND: u16 = 4;
-/// Most machines of which every one pings every other.
+/// Largest number of machines of which every one pings every other.
 const ALL_PING: u16 = 16;
-/// Machines that each pings if there are more.
+/// Number of machines that each machine pings if there are more.
 const PING_TARGETS: u16 = 16;
 
-/// Bytes that one pair moves where every machine exchanges data with every other.
+/// Number of bytes that one pair moves where every machine exchanges data with every other.
 const PER_PAIR: u64 = 64 << 20;
-/// Bytes that the ring moves in all.
+/// Number of bytes that the ring moves in all.
 const RING_TOTAL: u64 = 1 << 30;
 
 /// The first TCP port to listen on; the sender's index is added.
@@ -32,13 +32,13 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    /// The receiver's port: one for each sender.
+    /// Returns the receiver's port: one for each sender.
     pub(super) fn port(self) -> u16 {
         FIRST_PORT + self.pair.from
     }
 }
 
-/// Network bits of every machine's address.
+/// Number of network bits of every machine's address.
 pub(super) const PREFIX: u8 = 16;
 
 /// Returns a machine's IPv4 address: 10.0.0.1 and up.
@@ -46,7 +46,7 @@ pub(super) fn address(vm: u16) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 1)) + u32::from(vm))
 }
 
-/// The machine that has `address`, of `vms`.
+/// Returns the machine that has `address`, of `vms`.
 pub(super) fn machine_at(address: Ipv4Addr, vms: u16) -> Option<u16> {
     (0..vms).find(|&vm| self::address(vm) == address)
 }
@@ -62,7 +62,8 @@ pub(super) fn iova(vm: u16) -> u64 {
 pub(super) fn pings(vms: u16) -> Vec<Pair> {
     let others = vms.saturating_sub(1);
     let targets = if vms <= ALL_PING { others } else { PING_TARGETS };
-    // Distances from 1 to `others`, all different because there are at least as many as targets.
+    // The distances are from 1 to `others`, all different because there are at least as many as
+    // targets.
     let distance =
         |n: u16| 1 + (u32::from(n) * u32::from(others) / u32::from(targets.max(1))) as u16;
     each(vms, targets, distance)

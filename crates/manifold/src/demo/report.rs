@@ -66,7 +66,7 @@ pub(super) struct Isolation {
     pub(super) others_disturbed: bool,
 }
 
-/// Most machines that are listed; more are summed up.
+/// Largest number of machines that are listed; more are summed up.
 const LISTED: usize = 16;
 
 impl Report {
@@ -97,7 +97,7 @@ impl Report {
         self.ok = self.failures.is_empty();
     }
 
-    /// The table and what it shows. `seconds` is how long the transfers took together.
+    /// Returns the table and what it shows. `seconds` is how long the transfers took together.
     pub(super) fn text(&self, seconds: f64) -> String {
         let mut text = if self.vfs.is_empty() { String::new() } else { self.table() };
         let (sent, received) = self
@@ -123,7 +123,8 @@ impl Report {
         }
         if !self.transfers.is_empty() {
             lines.push(format!(
-                "{} moved in {} TCP transfers at once, {intact} of them intact, {:.1} Gbit/s in all.",
+                "{} moved in {} TCP transfers at once, {intact} of them intact, {:.1} Gbit/s in \
+                 all.",
                 rough_size(moved),
                 self.transfers.len(),
                 gbit_per_s(moved, seconds)
@@ -131,8 +132,13 @@ impl Report {
         }
         if self.isolation.fault_recorded {
             lines.push(format!(
-                "VM 0 reached for memory that is not its own: refused and recorded as a DMA fault, {}.",
-                if self.isolation.others_disturbed { "but others noticed" } else { "and nobody else noticed" }
+                "VM 0 reached for memory that is not its own: refused and recorded as a DMA fault, \
+                 {}.",
+                if self.isolation.others_disturbed {
+                    "but others noticed"
+                } else {
+                    "and nobody else noticed"
+                }
             ));
         }
         text.push('\n');
@@ -149,7 +155,7 @@ impl Report {
         text
     }
 
-    /// A row for each machine, or one for each quantity where there are many.
+    /// Returns a row for each machine, or one for each quantity where there are many.
     fn table(&self) -> String {
         if self.vfs.len() > LISTED {
             return self.summary();
@@ -220,7 +226,7 @@ impl Report {
     }
 }
 
-/// The middle of `values`.
+/// Returns the middle of `values`.
 pub(super) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

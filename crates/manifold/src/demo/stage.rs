@@ -18,10 +18,11 @@ use super::plan;
 use super::report::{Report, Vf};
 use crate::listing;
 
-/// Time to wait for a step; long, because a demo that gives up on a slow machine shows nothing.
+/// Time to wait for a step, which is long because a demo that gives up on a slow machine shows
+/// nothing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Most functions that are all listed.
+/// Largest number of functions that are all listed.
 const LISTED: usize = 8;
 
 /// Everything the demo consists of. Fields are dropped in this order: first the machines, then the
@@ -160,7 +161,7 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// The machines' VFs, by index.
+    /// Returns the machines' VFs, by index.
     pub(super) fn functions(&self) -> anyhow::Result<Vec<Function>> {
         let is_vf = |function: &Function| matches!(function.id, FunctionId::Vf(_));
         let vfs: Vec<_> = self.adapter.functions().into_iter().filter(is_vf).collect();
@@ -170,7 +171,7 @@ impl<'a> Stage<'a> {
         Ok(vfs)
     }
 
-    /// A machine's VF.
+    /// Returns a machine's VF.
     pub(super) fn vf(&self, vm: u16) -> anyhow::Result<Function> {
         self.adapter.function(FunctionId::Vf(vm)).with_context(|| format!("vf{vm} is gone"))
     }

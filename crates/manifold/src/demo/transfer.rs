@@ -1,4 +1,4 @@
-//! The demo's step that moves bulk data: TCP transfers between machines.
+//! This step of the demo moves bulk data: TCP transfers between machines.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,8 @@ impl Stage<'_> {
             return Ok(Duration::ZERO);
         }
         self.narrator.step(&format!(
-            "TCP: {count} transfers of random bytes at once, {} in all; both ends compute a checksum.",
+            "TCP: {count} transfers of random bytes at once, {} in all; both ends compute a \
+             checksum.",
             rough_size(total)
         ))?;
         let mut receivers = 0;
@@ -44,7 +45,7 @@ impl Stage<'_> {
         }
         let result = self.await_transfers(&mut transfers);
         let took = begun.elapsed();
-        // What arrived is reported even where the rest did not.
+        // Transfers that succeeded are reported even where others failed.
         self.report.transfers = transfers.judge();
         result?;
         let rate = gbit_per_s(total, took.as_secs_f64());
@@ -79,7 +80,7 @@ struct End {
 /// Transfers under way. A transfer's number is its place in the plan.
 struct Transfers {
     plan: Vec<plan::Transfer>,
-    /// The sending and the receiving end of each, once they are done.
+    /// The sending and the receiving end of each transfer, once they are done.
     ends: Vec<(Option<End>, Option<End>)>,
     /// Bytes received by each machine so far.
     received: Vec<u64>,
@@ -116,7 +117,7 @@ impl Transfers {
             to: plan::address(transfer.pair.to),
             port: transfer.port(),
             bytes: transfer.bytes,
-            // Different bytes in every transfer and every demo.
+            // The bytes differ in every transfer and every demo.
             seed: u64::from(std::process::id()) << 32 | u64::from(id),
         })
         .collect()

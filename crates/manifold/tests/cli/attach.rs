@@ -1,4 +1,4 @@
-//! `manifold attach`.
+//! These tests check `manifold attach`.
 
 use std::process::Command;
 

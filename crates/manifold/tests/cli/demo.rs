@@ -1,4 +1,4 @@
-//! `manifold demo`: what it finds, and that nothing of it is left.
+//! These tests check what `manifold demo` finds, and that nothing of it is left.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -11,7 +11,7 @@ use tempfile::{TempDir, tempdir};
 
 use crate::process::{Ended, eventually, files, manifold, runs, signal};
 
-/// A demo whose folder will be in the one returned with it.
+/// Returns a demo's command and the folder in which it makes its own.
 fn demo(args: &[&str]) -> (Command, TempDir) {
     let dir = tempdir().unwrap();
     let mut command = manifold();
@@ -120,7 +120,7 @@ fn a_number_of_machines_out_of_range_is_refused() {
     }
 }
 
-/// A demo that is in the middle of its transfers, and its machines' processes.
+/// Returns a demo that is in the middle of its transfers, and its machines' processes.
 fn in_the_middle(dir: &TempDir, mut command: Command) -> (Child, Vec<u32>) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -158,7 +158,7 @@ fn machines_die_with_a_demo_that_is_killed() {
     child.kill().unwrap();
     child.wait().unwrap();
     eventually("the machines are gone", || machines.iter().all(|&pid| !runs(pid)));
-    // The folder stays, and is no obstacle.
+    // The folder stays, but the next demo runs all the same.
     assert_eq!(files(dir.path()).len(), 1);
     let (mut command, _) = demo(&["--vms", "1"]);
     let ended: Ended = command.env("XDG_RUNTIME_DIR", dir.path()).output().unwrap().into();

@@ -1,4 +1,4 @@
-//! `manifold function`: also what pciutils makes of the dumps.
+//! These tests check `manifold function`, and what pciutils makes of its dumps.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,13 +14,13 @@ fn lspci(file: &Path) -> String {
     let output = Command::new("lspci").arg("-F").arg(file).args(["-vvv", "-nn"]).output();
     let output = output.expect("lspci must be installed: it is in the package pciutils");
     let complaints = String::from_utf8(output.stderr).unwrap();
-    // It looks for the kernel's module aliases, which have nothing to do with the dump.
+    // lspci looks for the kernel's module aliases, which have nothing to do with the dump.
     let complaints: Vec<_> = complaints.lines().filter(|line| !line.contains("libkmod")).collect();
     assert!(output.status.success() && complaints.is_empty(), "{complaints:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// `lspci`'s text about each function, by routing ID.
+/// Returns `lspci`'s text about each function, by routing ID.
 fn by_function(text: &str) -> Vec<(&str, &str)> {
     let blocks = text.split("\n\n").filter(|block| !block.trim().is_empty());
     blocks.map(|block| block.trim_start().split_once(' ').unwrap()).collect()

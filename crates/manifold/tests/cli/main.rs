@@ -1,4 +1,4 @@
-//! The command line as a user meets it: real processes, real sockets.
+//! These tests use the command line as a user does: real processes, real sockets.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail so")]
 

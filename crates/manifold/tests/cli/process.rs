@@ -1,4 +1,4 @@
-//! Running the binary.
+//! This module runs the binary.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The binary, without anything from the environment that changes what it does.
+/// Returns the binary's command, without anything from the environment that changes what it does.
 pub(crate) fn manifold() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_manifold"));
     command.env_remove("MANIFOLD_RUN_DIR").env_remove("MANIFOLD_LOG");
     command
 }
 
-/// A command's end, in text.
+/// Exit status and output of a command.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -24,14 +24,15 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Standard output of a command that succeeded.
+    /// Returns standard output of a command that succeeded.
     #[track_caller]
     pub(crate) fn succeeded(self) -> String {
         assert_eq!(self.code, Some(0), "{}\n{}", self.stdout, self.stderr);
         self.stdout
     }
 
-    /// Standard error of a command that failed, which printed nothing else and did not panic.
+    /// Returns standard error of a command that failed, which printed nothing else and did not
+    /// panic.
     #[track_caller]
     pub(crate) fn failed(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
@@ -88,7 +89,7 @@ pub(crate) fn files(path: &Path) -> Vec<String> {
 pub(crate) struct Daemon {
     child: Child,
     run_dir: PathBuf,
-    /// Line that it printed when it was ready.
+    /// Line that the daemon printed when it was ready.
     pub(crate) ready: String,
 }
 

@@ -1,4 +1,4 @@
-//! `manifold serve`: start, stop, and what a killed daemon leaves behind.
+//! These tests check `manifold serve`: start, stop, and what a killed daemon leaves behind.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -52,7 +52,7 @@ fn a_daemon_that_was_killed_is_replaced_at_once() {
     let daemon = Daemon::start(dir.path(), &[]);
     assert_eq!(files(dir.path()), ["api.sock", "manifold.lock", "pf.sock", "pf.vhost.sock"]);
     assert_eq!(daemon.json(&["vf", "enable", "4", "--json"])["num_vfs"], 4);
-    // After an orderly stop the next one starts at once, too.
+    // The next daemon starts at once after an orderly stop, too.
     assert_eq!(daemon.stop(Signal::TERM), Some(0));
     assert_eq!(Daemon::start(dir.path(), &[]).stop(Signal::TERM), Some(0));
 }
@@ -78,12 +78,13 @@ fn flags_override_the_configuration_file() {
     let config = dir.path().join("manifold.toml");
     let run_dir = dir.path().join("from-file");
     let text = format!(
-        "run-dir = {run_dir:?}\ntotal-vfs = 8\nnum-vfs = 4\nmtu = 9000\nbase-mac = \"02:00:00:00:07:00\"\n"
+        "run-dir = {run_dir:?}\ntotal-vfs = 8\nnum-vfs = 4\nmtu = 9000\n\
+         base-mac = \"02:00:00:00:07:00\"\n"
     );
     fs::write(&config, text).unwrap();
     let config = config.to_str().unwrap();
 
-    // `--run-dir` is always given here; the file's is taken without it.
+    // The file's run directory is taken only without `--run-dir`, which is always given here.
     let daemon = Daemon::start(dir.path(), &["--config", config, "--num-vfs", "1"]);
     let vfs = daemon.json(&["vf", "list", "--json"]);
     assert_eq!((&vfs["total_vfs"], &vfs["num_vfs"]), (&8.into(), &1.into()));

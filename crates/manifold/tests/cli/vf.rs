@@ -1,4 +1,4 @@
-//! `manifold vf`.
+//! These tests check `manifold vf`.
 
 use tempfile::tempdir;
 
@@ -12,7 +12,7 @@ fn vfs_appear_and_disappear_with_their_sockets() {
     let said = daemon.run(&["vf", "enable", "256"]).succeeded();
     assert!(said.contains("256 VFs enabled"), "{said}");
     assert!(said.contains("01:00.1") && said.contains("02:00.0"), "{said}");
-    // api.sock and the lock, and two sockets for each function.
+    // The folder has api.sock and the lock, and two sockets for each function.
     assert_eq!(files(dir.path()).len(), 2 + 2 * 257);
 
     let vfs = daemon.json(&["vf", "list", "--json"]);
@@ -54,7 +54,7 @@ fn counts_that_cannot_be_are_refused_with_what_can() {
     }
     assert_eq!(daemon.json(&["vf", "list", "--json"])["num_vfs"], 0);
     daemon.run(&["vf", "enable", "7"]).succeeded();
-    // Locked now; but what can never be is still told apart.
+    // The number is locked now, but a number that can never be enabled is still told apart.
     let message = daemon.run(&["vf", "enable", "7"]).failed(1);
     assert!(message.contains("7 are enabled already"), "{message}");
     assert!(message.contains("hint: run `manifold vf disable`"), "{message}");
@@ -91,7 +91,7 @@ fn who_uses_a_vf_is_seen_and_loses_it_when_vfs_are_disabled() {
     let list = daemon.run(&["vf", "list"]).succeeded();
     assert!(list.contains(&format!("(process {})", guest.pid())), "{list}");
 
-    // The number is locked, with the VF in use as without.
+    // The number is locked whether or not a VF is in use.
     assert!(daemon.run(&["vf", "enable", "3"]).failed(1).contains("2 are enabled already"));
     assert!(runs(guest.pid()));
     let said = daemon.run(&["vf", "disable"]).succeeded();
@@ -99,7 +99,7 @@ fn who_uses_a_vf_is_seen_and_loses_it_when_vfs_are_disabled() {
     assert!(said.contains("taken from the machines that used them: vf1"), "{said}");
     assert!(!guest.wait(), "a machine that loses its device says so");
 
-    // Both the VF and a machine for it can come again.
+    // The VF can be enabled again, and a machine can attach to it again.
     daemon.run(&["vf", "enable", "3"]).succeeded();
     let guest = Guest::start(dir.path(), "vf1");
     let attached = || daemon.json(&["vf", "show", "1", "--json"])["attached"]["pid"].clone();

@@ -1,4 +1,5 @@
-//! Four guests with a VF each: machines and VFs that go away must not disturb those that stay.
+//! These tests have four guests with a VF each: machines and VFs that go away must not disturb
+//! those that stay.
 
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ fn four_guests_reach_one_another() -> Result<()> {
             guest.ping(&address(to), 3)?;
         }
     }
-    // Everybody sends to the next one at once.
+    // Each guest sends to the next one at once.
     let flows = [0, 1, 2, 3].map(|from| guests[from].start_iperf(&address((from + 1) % 4), "-t 4"));
     for flow in flows {
         let flow = flow?.finish()?;
@@ -92,7 +93,8 @@ fn machines_outlive_vfs_that_are_disabled_under_them() -> Result<()> {
     ensure!(guests[0].ping(&address(1), 2).is_err(), "frames still move between disabled VFs");
     ensure!(adapter.json(&["vf", "list"])?["num_vfs"] == 0, "VFs are still enabled");
 
-    // VFs that are enabled again serve new machines; who held one before does not come back.
+    // VFs that are enabled again serve new machines; a machine that held one before does not get it
+    // back.
     adapter.cli(&["vf", "enable", "2"])?;
     drop(guests);
     let guests: [_; 2] = boot(&lab, &adapter)?;

@@ -10,7 +10,7 @@ struct Machine(u32);
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // It may have ended already.
+        // QEMU may have ended already.
         let _ = end_process(self.0, Signal::KILL);
     }
 }

@@ -1,4 +1,4 @@
-//! Stock Debian kernels in QEMU machines, each with a function of the adapter.
+//! These tests run stock Debian kernels in QEMU machines, each with a function of the adapter.
 //!
 //! A test checks one behaviour and boots machines of its own, which takes a few seconds. Tests that
 //! need the same machines share the function that boots them, runs the test and ends them.
@@ -18,14 +18,14 @@ mod uplink;
 mod vhost;
 mod viommu;
 
-/// The PCI address of the guest's first Ethernet interface, as in "0000:01:00.0".
+/// Returns the PCI address of the guest's first Ethernet interface, as in "0000:01:00.0".
 fn pci_address(guest: &Guest<'_>) -> Result<String> {
     let path = guest.sh("readlink -f /sys/class/net/eth0/device/..")?;
     Ok(path.trim().rsplit('/').next().unwrap_or_default().to_owned())
 }
 
-/// The guest's own lspci shows a virtio network function with its own BARs, MSI-X in use and
-/// function-level reset.
+/// Checks that the guest's own lspci shows a virtio network function with its own BARs, MSI-X in
+/// use and function-level reset.
 fn check_lspci(guest: &Guest<'_>) -> Result<()> {
     let address = pci_address(guest)?;
     let text = guest.sh(&format!("lspci -n -vvv -s {address}"))?;
@@ -54,7 +54,7 @@ fn check_lspci(guest: &Guest<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The MAC address of an interface of the guest.
+/// Returns the MAC address of an interface of the guest.
 fn mac(guest: &Guest<'_>, interface: &str) -> Result<String> {
     Ok(guest.sh(&format!("cat /sys/class/net/{interface}/address"))?.trim().to_owned())
 }

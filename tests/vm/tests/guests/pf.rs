@@ -1,4 +1,5 @@
-//! The PF in a guest of its own: a plain NIC, whose guest neither sees nor controls the VFs.
+//! These tests give the PF to a guest of its own: a plain NIC, whose guest neither sees nor
+//! controls the VFs.
 
 use anyhow::{Result, ensure};
 use manifold_vm::{Adapter, Guest, Lab};

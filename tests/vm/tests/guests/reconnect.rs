@@ -35,7 +35,7 @@ fn wait_running(adapter: &Adapter, vf: &str) -> Result<()> {
     Ok(())
 }
 
-/// Sums of a ping.
+/// The sums of a ping.
 #[derive(Debug)]
 struct Pings {
     sent: u32,
@@ -56,8 +56,8 @@ fn pings(text: &str) -> Result<Pings> {
     })
 }
 
-/// Oskar's end of a flow of numbered datagrams, as iperf3 has it: those that came, that did not,
-/// and that came late or twice.
+/// Returns oskar's end of a flow of numbered datagrams, as iperf3 has it: those that came, that did
+/// not, and that came late or twice.
 fn datagrams(report: &str) -> Result<[u64; 3]> {
     let report: serde_json::Value = serde_json::from_str(report)?;
     let stream = &report["end"]["streams"][0]["udp"];
@@ -136,7 +136,7 @@ fn a_packed_ring_that_was_under_way_needs_a_new_start() -> Result<()> {
     adapter.wait_attached("vf1", true)?;
     let _ = pia.ping(OSKAR, 1);
 
-    // Nothing old is sent for pia, and her driver has to start again.
+    // No old frame is sent for pia, and her driver has to start again.
     let driver = adapter.vf("vf1")?["driver"].clone();
     let failure = driver["failure"].as_str().unwrap_or_default();
     ensure!(driver["state"] == "needs_reset" && failure.contains("packed=off"), "{driver}");

@@ -1,4 +1,4 @@
-//! Checks that what cannot work says so, to the people who can change it.
+//! These tests check that what cannot work says so, to the people who can change it.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,8 +29,9 @@ fn private_memory() -> Result<()> {
     let socket = adapter.socket("vf0");
     let nora = lab.guest("nora").private_memory().without_drivers().vfio_user(&socket).boot()?;
 
-    // Rings in memory that QEMU does not share cannot be served; who looks is told what to do. The
-    // guest's driver waits for an answer that does not come, and no longer than the machine runs.
+    // Rings in memory that QEMU does not share cannot be served; the VF's state says what to do.
+    // The guest's driver waits for an answer that does not come, and no longer than the machine
+    // runs.
     let driver =
         nora.spawn("for module in $(cat /modules/order); do insmod /modules/$module; done")?;
     let deadline = Instant::now() + Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! One machine with a whole adapter: QEMU's composable SR-IOV in front of the adapter's functions,
+//! One machine has a whole adapter: QEMU's composable SR-IOV in front of the adapter's functions,
 //! enabled by the machine's own kernel.
 
 use std::time::Duration;
@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use manifold_vm::{Guest, Lab};
 
-/// As many as QEMU takes: with ARI a device has 256 functions, and one of them is the PF.
+/// Number of VFs that QEMU takes at most: with ARI a device has 256 functions, and one of them is
+/// the PF.
 const MOST_VFS: u16 = 255;
 
-/// The PF's folder in the guest's sysfs.
+/// Path of the PF's folder in the guest's sysfs.
 const PF: &str = "/sys/class/net/eth0/device/..";
 
 /// Interfaces of the guest that virtio_net drives.
@@ -48,7 +49,8 @@ fn four_vfs_of_a_guests_own() -> Result<()> {
             let name = interface(&guest, vf)?;
             let mac = guest.sh(&format!("cat /sys/class/net/{name}/address"))?;
             ensure!(mac.trim() == adapter.vf(&format!("vf{vf}"))?["mac"], "vf{vf}: {mac}");
-            // Each gets a network of its own, or the guest's kernel would deliver frames itself.
+            // Each interface gets a network of its own, or the guest's kernel would deliver frames
+            // itself.
             guest.sh(&format!(
                 "ip netns add n{vf} && ip link set {name} netns n{vf} && \
                  ip -n n{vf} addr add 10.0.0.{}/24 dev {name} && ip -n n{vf} link set {name} up",
@@ -83,7 +85,7 @@ fn as_many_vfs_as_qemu_takes() -> Result<()> {
     let count = MOST_VFS.to_string();
     let adapter = lab.adapter(&["--num-vfs", &count, "--queue-pairs", "1"])?;
     let recipe = adapter.json(&["attach", "--sriov", &count, "--vmm", "qemu"])?;
-    // Three interrupt vectors for each function, of some 200 that Linux has on a processor.
+    // Each function takes three interrupt vectors, of some 200 that Linux has on a processor.
     let guest = lab.guest("many").memory(1024).cpus(5).attach(&recipe)?.boot()?;
     println!("{MOST_VFS} VFs: up in {:?}", guest.boot_time());
     ensure!(guest.sh(&format!("cat {PF}/sriov_totalvfs"))?.trim() == count, "TotalVFs");

@@ -1,5 +1,5 @@
-//! Many queue pairs and what chooses among them, with a stock driver: RSS, the hashes it reports,
-//! statistics and interrupt moderation of each queue.
+//! These tests have many queue pairs and what chooses among them, with a stock driver: RSS, the
+//! hashes it reports, statistics and interrupt moderation of each queue.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -13,31 +13,32 @@ use crate::finish;
 const ROSA: &str = "10.0.0.1";
 const SVEN: &str = "10.0.0.2";
 const PAIRS: u32 = 16;
-/// Entries of the device's indirection table.
+/// Number of entries of the device's indirection table.
 const TABLE: u32 = 128;
-/// How often sven calls, and the port of rosa's, where nobody listens.
+/// Number of sven's calls, and the port of rosa's on which nobody listens.
 const CALLS: usize = 32;
 const CALLED: u16 = 7;
-/// The ports of a flow of datagrams from sven.
+/// Ports of a flow of datagrams from sven.
 const DATAGRAMS: (u16, u16) = (31_000, 5201);
 
-/// The hash of what sven sends rosa: over the addresses, and over the ports where there are some.
+/// Returns the hash of what sven sends rosa: over the addresses, and over the ports where there are
+/// some.
 fn hash(key: &[u8; 40], ports: Option<(u16, u16)>) -> u32 {
     let (from, to) = ports.unwrap_or_default();
     let [from, to] = [([10, 0, 0, 2], from), ([10, 0, 0, 1], to)].map(SocketAddr::from);
     toeplitz::hash(key, &toeplitz::input(from, to, ports.is_some()))
 }
 
-/// The keys that a device may have got that was to get [`KEY`]: some kernels (Debian's 6.12.107 for
-/// one) take the padding at the end of a structure for the key's first byte, and do not send its
-/// last one.
+/// Returns the keys that a device may have got that was to get [`KEY`]: some kernels (Debian's
+/// 6.12.107 for one) take the padding at the end of a structure for the key's first byte, and do
+/// not send its last one.
 fn keys() -> [[u8; 40]; 2] {
     let mut late = [0; 40];
     late[1..].copy_from_slice(&KEY[..39]);
     [KEY, late]
 }
 
-/// A received frame as the driver gave it to the kernel.
+/// A received frame, as the driver gave it to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Received {
     hash: u32,
@@ -134,7 +135,7 @@ fn spread(rosa: &Guest<'_>, sven: &Guest<'_>) -> Result<()> {
     let key =
         key.with_context(|| format!("{:x?} is not in {seen:x?}", keys().map(|key| echo(&key))))?;
 
-    // To a closed port, from whichever: one frame here, one back.
+    // The calls go to a closed port, from any port: one frame here, one back.
     let flows: HashMap<u32, u16> =
         (0..=u16::MAX).map(|from| (hash(&key, Some((from, CALLED))), from)).collect();
     let calls = format!("for call in $(seq {CALLS}); do nc -w 1 {ROSA} {CALLED}; done; true");
@@ -191,7 +192,8 @@ fn moderate(rosa: &Guest<'_>, sven: &Guest<'_>) -> Result<()> {
     for guest in [rosa, sven] {
         guest.sh("ethtool -G eth0 rx 64 tx 64")?;
     }
-    // A frame every half millisecond or so; what is asked for last is what the rest goes on with.
+    // There is a frame every half millisecond or so; the last setting that is asked for stays for
+    // the rest.
     let per_frame = |coalescing: &str| {
         for guest in [rosa, sven] {
             guest.sh(&format!("ethtool -C eth0 {coalescing}"))?;
@@ -226,7 +228,7 @@ fn moderate(rosa: &Guest<'_>, sven: &Guest<'_>) -> Result<()> {
     Ok(())
 }
 
-/// ethtool shows these values, however it sets them apart.
+/// Checks that ethtool shows these values, however it sets them apart.
 fn expect_shown(guest: &Guest<'_>, options: &str, values: &[&str]) -> Result<()> {
     let shown = guest.sh(&format!("ethtool {options}"))?.replace('\t', " ");
     for value in values {

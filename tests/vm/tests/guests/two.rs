@@ -1,4 +1,5 @@
-//! Does with two guests and a VF each everything that an unmodified driver does with a NIC.
+//! These tests do with two guests and a VF each everything that an unmodified driver does with a
+//! NIC.
 
 use anyhow::{Result, ensure};
 use manifold_vm::{Adapter, Guest, Lab, boot_all};
@@ -21,7 +22,7 @@ fn alice_and_bob(
     ])?;
     println!("up in {:?} and {:?}", alice.boot_time(), bob.boot_time());
     for guest in [&alice, &bob] {
-        // The driver begins with the adapter's largest.
+        // The driver begins with the adapter's largest MTU.
         guest.sh("ip link set eth0 mtu 1500")?;
         guest.iperf_server()?;
     }
@@ -65,7 +66,7 @@ fn addresses(alice: &Guest<'_>, bob: &Guest<'_>) -> Result<()> {
     bob.configure(&format!("{BOB}/24"))
 }
 
-/// TCP both ways and at once, UDP at a rate that must get through.
+/// Sends TCP both ways and at once, and UDP at a rate that must get through.
 #[test]
 fn tcp_and_udp() -> Result<()> {
     alice_and_bob("two_flows", |_, alice, _| {
@@ -98,7 +99,7 @@ fn jumbo_frames() -> Result<()> {
         alice.ping_with(BOB, 5, "-M do -s 8972")?;
         bob.ping_with(ALICE, 5, "-M do -s 8972")?;
         alice.iperf(BOB, "-t 2")?;
-        // Half of the way: the receiver takes more than it sends.
+        // Only the receiver is changed: it takes more than it sends.
         bob.sh("ip link set eth0 mtu 1500")?;
         alice.iperf(BOB, "-t 2")?;
         alice.sh("ip link set eth0 mtu 1500")?;
@@ -127,7 +128,7 @@ fn offloads_of_either_side() -> Result<()> {
     })
 }
 
-/// More queue pairs than one, and back.
+/// Takes more queue pairs than one, and goes back to one.
 #[test]
 fn more_and_fewer_queue_pairs() -> Result<()> {
     alice_and_bob("two_queues", |_, alice, bob| {
@@ -201,8 +202,8 @@ fn a_driver_is_unbound_and_its_function_reset() -> Result<()> {
         let bind = format!("echo {address} >{driver}/bind && ip link show eth0");
         let reset = format!("echo flr >{device}/reset_method && echo 1 >{device}/reset");
 
-        // It lets go and takes again; is reset while free; is reset under the driver, which starts
-        // again.
+        // The driver lets go and takes again; the function is reset while free; it is reset under
+        // the driver, which starts again.
         for script in [
             format!("{unbind} && {bind}"),
             format!("{unbind} && {reset} && {bind}"),

@@ -1,5 +1,5 @@
-//! Guests and a TAP of the machine's: frames cross it unfinished and unsegmented where both sides
-//! agreed on that, and finished where a guest did not.
+//! These tests connect guests to a TAP of the machine's: frames cross it unfinished and unsegmented
+//! where both sides agreed on that, and finished where a guest did not.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -21,7 +21,7 @@ struct Host<'a> {
     namespace: &'a Namespace,
 }
 
-/// Counts of the kernel on the TAP: what it received is from the adapter.
+/// The counts of the kernel on the TAP: what it received is from the adapter.
 #[derive(Clone, Copy, Debug)]
 struct Traffic {
     frames: u64,
@@ -58,12 +58,12 @@ impl Host<'_> {
         Ok(self.namespace.command(&command))
     }
 
-    /// Random bytes from the guest arrive here as they were, and others there.
+    /// Sends random bytes from the guest, which must arrive here as they were, and others there.
     fn exchange(&self, guest: &Guest<'_>) -> Result<()> {
         const MAKE: &str = "head -c 8000000 /dev/urandom >/tmp/data; md5sum </tmp/data";
         let sum = guest.sh(MAKE)?;
         let received = self.lab.sockets().join("received");
-        // Whoever listens has nothing to say, but must not say that it is finished.
+        // The listener has nothing to say, but must not say that it is finished.
         let mut listener = self
             .busybox(&["nc", "-l", "-p", "7000"])?
             .stdin(Stdio::piped())
@@ -78,7 +78,8 @@ impl Host<'_> {
         ensure!(arrived == sum, "{}'s bytes changed on the way out", guest.name());
 
         let job = guest.spawn(
-            "rm -f /tmp/silent; mkfifo /tmp/silent; exec 9<>/tmp/silent; nc -l -p 7000 <&9 | md5sum",
+            "rm -f /tmp/silent; mkfifo /tmp/silent; exec 9<>/tmp/silent; nc -l -p 7000 <&9 | \
+             md5sum",
         )?;
         let address = guest.sh("ip -4 -o addr show eth0 | sed 's/.*inet \\([^/]*\\).*/\\1/'")?;
         guest.sh("until netstat -ltn | grep -q :7000; do sleep 0.1; done")?;
@@ -92,7 +93,7 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// An iperf3 server, which serves one client after the other.
+    /// Starts an iperf3 server, which serves one client after the other.
     fn iperf_server(&self) -> Result<Server> {
         let mut command = self.lab.program("usr/bin/iperf3")?;
         command.arg("-s");
@@ -106,7 +107,7 @@ impl Host<'_> {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// TCP segments that arrived with a wrong checksum.
+    /// Returns the number of TCP segments that arrived with a wrong checksum.
     fn bad_checksums(&self) -> Result<u64> {
         bad_checksums(&self.namespace.run(Command::new("cat").arg("/proc/net/snmp"))?)
     }
@@ -117,13 +118,13 @@ struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// `InCsumErrors` of TCP in /proc/net/snmp.
+/// Returns `InCsumErrors` of TCP in /proc/net/snmp.
 fn bad_checksums(snmp: &str) -> Result<u64> {
     let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
     let (names, values) = (lines.next().context("no names")?, lines.next().context("no values")?);
@@ -132,14 +133,14 @@ fn bad_checksums(snmp: &str) -> Result<u64> {
     Ok(errors.parse()?)
 }
 
-/// Unsegmented frames that a VF's guest sent and received.
+/// Returns the numbers of unsegmented frames that a VF's guest sent and received.
 fn unsegmented(adapter: &Adapter, vf: &str) -> Result<[u64; 2]> {
     let counters = adapter.vf(vf)?["counters"].clone();
     let count = |name: &str| counters[name].as_u64().with_context(|| counters.to_string());
     Ok([count("tx_gso_frames")?, count("rx_gso_frames")?])
 }
 
-/// The argument for QEMU's device, without every offload there is.
+/// Returns the argument for QEMU's device, without every offload there is.
 fn finishing(text: &str) -> String {
     const OFFLOADS: [&str; 15] = [
         "csum",

@@ -1,5 +1,5 @@
-//! Guests whose VMM brings its own virtio-net device and leaves the queues to the adapter
-//! (vhost-user).
+//! These tests use guests whose VMM brings its own virtio-net device and leaves the queues to the
+//! adapter (vhost-user).
 
 use anyhow::{Result, ensure};
 use manifold_vm::{Adapter, Builder, Guest, Lab, boot_all};
@@ -106,7 +106,8 @@ fn a_function_in_use_is_refused_over_the_other_protocol() -> Result<()> {
     let lab = Lab::new("vhost_in_use")?;
     let adapter = lab.adapter(&["--num-vfs", "2"])?;
     let guests = vera_and_walt(&lab, &adapter)?;
-    // (Over vhost-user there is no way to tell the reason, and QEMU tries for ever.)
+    // This is over vfio-user, because over vhost-user there is no way to tell the reason, and QEMU
+    // tries for ever.
     let Err(error) = lab.guest("zoe").vfio_user(&adapter.socket("vf0")).boot() else {
         anyhow::bail!("two machines share a VF");
     };

@@ -1,5 +1,5 @@
-//! A guest that keeps an IOMMU of its own between the VF and its memory: every buffer is mapped for
-//! one transfer.
+//! These tests have a guest that keeps an IOMMU of its own between the VF and its memory: every
+//! buffer is mapped for one transfer.
 
 use anyhow::{Result, ensure};
 use manifold_vm::{Adapter, Guest, Lab, boot_all};

@@ -1,4 +1,4 @@
-//! Measures the same traffic through the same adapter, attached by either protocol.
+//! This case measures the same traffic through the same adapter, attached by either protocol.
 
 use anyhow::Result;
 use manifold_generator::config::Protocol;

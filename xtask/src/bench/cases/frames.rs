@@ -1,4 +1,5 @@
-//! Our generator over vhost-user, the same to everybody: 64-byte and 1518-byte frames.
+//! These cases use our generator over vhost-user, the same for every switch: 64-byte and 1518-byte
+//! frames.
 
 use anyhow::Result;
 use manifold_generator::config::Protocol;
@@ -22,11 +23,11 @@ const CYCLES: &str = "cycles/frame";
 
 /// Takes one sample of one switch.
 struct Sample {
-    /// Million frames per second.
+    /// Rate in million frames per second.
     rate: f64,
-    /// The worker's, where it says.
+    /// Cycles of the worker per frame, where the switch tells them.
     cycles: Option<f64>,
-    /// The part of the time the generator was at work.
+    /// Part of the time that the generator was at work.
     generator_busy: f64,
 }
 
@@ -63,7 +64,8 @@ pub(super) fn small(bed: &Bed) -> Result<Vec<Row>> {
             .against(testpmd.name(), rates(its))
             .reach(Reach::AtLeast(1.5))
             .note(format!(
-                "{case}: the generator was at work {:.0} % of the time (above 95 % it is the limit, not the worker)",
+                "{case}: the generator was at work {:.0} % of the time (above 95 % it is the \
+                 limit, not the worker)",
                 100.0 * busy.median()
             )),
         Row::new(group, case, FRAMES, rates(our))
@@ -75,7 +77,7 @@ pub(super) fn small(bed: &Bed) -> Result<Vec<Row>> {
         Row::new(group, format!("{case}: worker"), CYCLES, cycles(our))
             .against(ovs.name(), cycles(ovs_)),
     );
-    // These are of the last round, which is as good as any.
+    // The stages are those of the last round, which is as good as any.
     for (stage, cycles) in ours.work()?.stages() {
         let cycles = std::iter::once(cycles).collect();
         rows.push(Row::new(group, format!("{case}: stage {stage}"), CYCLES, cycles));
@@ -83,7 +85,7 @@ pub(super) fn small(bed: &Bed) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Against testpmd io.
+/// Measures large frames against testpmd io.
 pub(super) fn large(bed: &Bed) -> Result<Vec<Row>> {
     let group = Case::Raw1518.name();
     let mut ours = Manifold::start(bed, 2, Protocol::VhostUser)?;

@@ -1,4 +1,5 @@
-//! Many functions at work at once: what one worker moves for 256 against what it moves for 2.
+//! These cases have many functions at work at once: what one worker moves for 256 against what it
+//! moves for 2.
 
 use anyhow::Result;
 use manifold_generator::config::Protocol;
@@ -11,8 +12,8 @@ use crate::bench::raw::{self, Traffic};
 use crate::bench::row::{Reach, Row};
 
 const ALL: usize = 256;
-/// Frames in flight to each VF: the same for 2 and for 256, and enough for a worker to find full
-/// bursts.
+/// Number of frames in flight to each VF: the same for 2 and for 256, and enough for a worker to
+/// find full bursts.
 pub(super) const WINDOW: u32 = 64;
 
 pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {

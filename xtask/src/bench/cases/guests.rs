@@ -1,6 +1,6 @@
-//! Measures ways between two QEMU guests: VFs of ours, attached by vhost-user and by vfio-user, and
-//! QEMU's virtio-net on TAP interfaces of a Linux bridge. The guests are the same, each has all of
-//! them.
+//! This case measures ways between two QEMU guests: VFs of ours, attached by vhost-user and by
+//! vfio-user, and QEMU's virtio-net on TAP interfaces of a Linux bridge. The guests are the same,
+//! each has all of them.
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ const PEER: &str = "virtio-net, TAP, bridge";
 /// Time that all pings may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Results of one round over one way.
+/// The results of one round over one way.
 struct Sample {
     gbit_per_s: f64,
-    /// Round trips, in microseconds.
+    /// Round-trip times in microseconds.
     ping: Samples,
 }
 
@@ -45,7 +45,7 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {
     };
     let guests = boot_all([guest(0)?, guest(1)?])?;
     for (index, guest) in guests.iter().enumerate() {
-        // Both VFs of a guest hear each other's ARP requests; each shall answer for itself.
+        // Both VFs of a guest hear each other's ARP requests, so each is set to answer for itself.
         guest.sh("echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore")?;
         let vf = |number: usize| {
             let port = ours.ports().get(number).context("too few VFs")?;
@@ -88,19 +88,19 @@ fn tap_mac(index: u8) -> String {
     format!("02:00:00:00:01:0{index}")
 }
 
-/// The guest's name for the interface with this address.
+/// Returns the guest's name for the interface with this address.
 fn interface(guest: &Guest<'_>, mac: &str) -> Result<String> {
     let name = guest.sh(&format!("grep -lx {mac} /sys/class/net/*/address | cut -d/ -f5"))?;
     ensure!(!name.trim().is_empty(), "{} has no interface {mac}", guest.name());
     Ok(name.trim().to_owned())
 }
 
-/// Number of rounds: fewer than of other cases, as each takes seconds.
+/// Returns the number of rounds, fewer than of other cases, as each takes seconds.
 pub(super) fn rounds(bed: &Bed) -> usize {
     if bed.pace.quick { 2 } else { 5 }
 }
 
-/// The address of guest `index` on network `network`.
+/// Returns the address of guest `index` on network `network`.
 pub(super) fn address(network: u8, index: usize) -> String {
     format!("10.77.{network}.{}", index + 1)
 }
@@ -119,7 +119,7 @@ pub(super) fn iperf_and_ping(
 ) -> Result<(f64, Samples)> {
     let (seconds, pings) = if bed.pace.quick { (2, 100) } else { (5, 300) };
     interrupt::check()?;
-    // The first waits for ARP and for the interface to come up.
+    // The first ping waits for ARP and for the interface to come up.
     client.ping(address, 2)?;
     let script = format!("ping -n -c {pings} -i 0.01 -W 2 {address}");
     let text = client.spawn(&script)?.success(PING_TIMEOUT)?;

@@ -18,7 +18,7 @@ use crate::bench::row::{Reach, Row};
 
 const VFS: usize = 256;
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time before counting starts, in which what attaching set going comes to rest.
+/// Time before counting starts, in which work that attaching has started comes to rest.
 const SETTLE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {
@@ -35,7 +35,7 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {
     Ok(vec![row.reach(Reach::OursAtMost(0.0))])
 }
 
-/// A guest process, with a driver and a network stack, on every VF.
+/// Attaches a guest process, with a driver and a network stack, to every VF.
 fn attach(bed: &Bed, ours: &Manifold) -> Result<Vec<GuestProcess>> {
     let (sender, events) = mpsc::channel();
     let mut guests = Vec::new();

@@ -1,5 +1,5 @@
-//! Round trips of a single frame, from port 0 to port 1 and back: through a worker that polls, and
-//! to a receiver that sleeps behind a worker that may sleep too.
+//! These cases measure round trips of a single frame, from port 0 to port 1 and back: through a
+//! worker that polls, and to a receiver that sleeps behind a worker that may sleep too.
 
 use anyhow::Result;
 use manifold_generator::config::{Protocol, Work};
@@ -14,7 +14,7 @@ use crate::bench::raw;
 use crate::bench::row::{Reach, Row};
 use crate::bench::stats::Samples;
 
-/// A percentile's name and where it is found.
+/// A percentile, as its name and how it is read from a report.
 type Percentile = (&'static str, fn(&Latency) -> u64);
 const PERCENTILES: [Percentile; 3] =
     [("p50", |l| l.p50_ns), ("p99", |l| l.p99_ns), ("p99.9", |l| l.p999_ns)];

@@ -1,4 +1,4 @@
-//! Measures, in a file for each group of rows.
+//! A case measures a group of rows of the result, in a file of its own.
 
 mod attach;
 mod frames;
@@ -67,12 +67,12 @@ impl Case {
         }
     }
 
-    /// DPDK or Open vSwitch.
+    /// Returns whether the case needs DPDK or Open vSwitch.
     pub(crate) fn needs_peers(self) -> bool {
         matches!(self, Self::Raw64 | Self::Testpmd64 | Self::Raw1518 | Self::Latency | Self::Sweep)
     }
 
-    /// QEMU and a kernel.
+    /// Returns whether the case needs QEMU and a kernel.
     pub(crate) fn needs_guests(self) -> bool {
         matches!(self, Self::Guests | Self::Sriov)
     }

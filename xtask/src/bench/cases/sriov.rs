@@ -1,5 +1,5 @@
-//! The SR-IOV devices that QEMU emulates by itself, on TAP interfaces of a Linux bridge: what one
-//! had before.
+//! This case measures the SR-IOV devices that QEMU emulates by itself, on TAP interfaces of a Linux
+//! bridge: what one had before.
 
 use anyhow::{Context, Result};
 use manifold_generator::config::Protocol;
@@ -13,7 +13,7 @@ use crate::bench::peers::manifold::Manifold;
 use crate::bench::row::Row;
 use crate::bench::stats::Samples;
 
-/// A peer: the name, the kernel that has its driver, and the device for guest `index`.
+/// A peer, with the name, the kernel that has its driver, and the device for guest `index`.
 struct Peer {
     name: &'static str,
     taps: &'static [&'static str],
@@ -34,7 +34,7 @@ const PEERS: [Peer; 2] = [
         },
     },
     Peer {
-        // The driver igbvf is not in Debian's kernel for virtual machines.
+        // Debian's kernel for virtual machines lacks the driver igbvf.
         name: "QEMU igb VFs, TAP, bridge",
         taps: &["pf0", "pf1"],
         generic_kernel: true,

@@ -1,4 +1,4 @@
-//! Figures without a bound: frame sizes, IMIX, ring kinds, numbers of active VFs.
+//! This case takes figures without a bound: frame sizes, IMIX, ring kinds, numbers of active VFs.
 
 use anyhow::Result;
 use manifold_generator::config::{Frames, Protocol};

@@ -1,5 +1,5 @@
-//! testpmd over virtio-user as generator, the same to everybody. It saturates before a good switch
-//! does, so what tells is the worker's cycles per frame.
+//! This case uses testpmd over virtio-user as generator, the same for every switch. It saturates
+//! before a good switch does, so what tells is the worker's cycles per frame.
 
 use anyhow::Result;
 use manifold_generator::config::Protocol;

@@ -1,4 +1,4 @@
-//! Frames of 64 KiB that no one segments, against one memcpy of the same bytes.
+//! This case compares frames of 64 KiB that no one segments with one memcpy of the same bytes.
 
 use anyhow::{Context, Result};
 use manifold_generator::config::{Frames, Protocol};
@@ -11,14 +11,14 @@ use crate::bench::raw::{self, Traffic};
 use crate::bench::row::{Reach, Row};
 use crate::bench::stats::Samples;
 
-/// The largest IP packet, and its Ethernet header.
+/// Length in bytes of the largest IP packet and its Ethernet header.
 const BYTES: u32 = 65_535 + 14;
-/// TCP payload of a segment at an MTU of 1500, with the timestamp option.
+/// Length in bytes of the TCP payload of a segment at an MTU of 1500, with the timestamp option.
 const MSS: u16 = 1448;
-/// Frames in flight each way; with the ring's size of buffers to go through, this does not shrink
-/// the working set.
+/// Number of frames in flight each way; with the ring's size of buffers to go through, this does
+/// not shrink the working set.
 const WINDOW: u32 = 64;
-/// Buffers of a ring, which are used in turn.
+/// Number of buffers of a ring, which are used in turn.
 const BUFFERS: usize = 256;
 
 pub(super) fn run(bed: &Bed) -> Result<Vec<Row>> {

@@ -1,5 +1,5 @@
-//! What virtual machines are usually connected by: a TAP interface each, on a Linux bridge, in a
-//! network namespace that goes with it.
+//! This module is what virtual machines are usually connected by: a TAP interface each, on a Linux
+//! bridge, in a network namespace that goes with it.
 
 use std::process::Command;
 

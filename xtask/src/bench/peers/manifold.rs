@@ -1,4 +1,4 @@
-//! Ourselves, as everybody sees us: `manifold serve` and its command line.
+//! This module runs ourselves as everybody sees us: `manifold serve` and its command line.
 
 use std::path::PathBuf;
 
@@ -20,19 +20,19 @@ pub(crate) struct Manifold {
     before: Work,
 }
 
-/// Work of a worker so far, in cycles of the time stamp counter.
+/// The work of a worker so far, in cycles of the time stamp counter.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Work {
     pub(crate) frames: f64,
     pub(crate) busy: f64,
-    /// Frames of the bursts that were timed by stage.
+    /// Number of frames of the bursts that were timed by stage.
     sampled: f64,
-    /// Cycles by stage, of those frames.
+    /// Number of cycles by stage, of those frames.
     stages: Vec<(String, f64)>,
 }
 
 impl Manifold {
-    /// An adapter with `vfs` VFs and one worker, on the worker's core, to be attached to by
+    /// Starts an adapter with `vfs` VFs and one worker, on the worker's core, to be attached to by
     /// `protocol`.
     pub(crate) fn start(bed: &Bed, vfs: usize, protocol: Protocol) -> Result<Self> {
         Self::with_arguments(bed, vfs, protocol, &[])
@@ -50,9 +50,9 @@ impl Manifold {
         Self::serve(bed, vfs, protocol, &arguments)
     }
 
-    /// An adapter whose worker runs where the scheduler wants it: beside virtual machines that are
-    /// not pinned either, a pinned worker waits for the one virtual processor that is on its core,
-    /// however idle the others are.
+    /// Starts an adapter whose worker runs where the scheduler wants it: beside virtual machines
+    /// that are not pinned either, a pinned worker waits for the one virtual processor that is on
+    /// its core, however idle the others are.
     pub(crate) fn unpinned(bed: &Bed, vfs: usize, protocol: Protocol) -> Result<Self> {
         Self::serve(bed, vfs, protocol, &[])
     }
@@ -93,8 +93,8 @@ impl Manifold {
         Work::read(&list).with_context(|| format!("what is {list}?"))
     }
 
-    /// Processor time of the whole daemon so far, in ticks of the kernel's clock, which is what
-    /// `ps` and `top` show.
+    /// Returns the processor time of the whole daemon so far, in ticks of the kernel's clock, which
+    /// is what `ps` and `top` show.
     pub(crate) fn cpu_ticks(&self) -> Result<u64> {
         let path = PathBuf::from(format!("/proc/{}/stat", self.pid()));
         let text = std::fs::read_to_string(&path)
@@ -132,7 +132,7 @@ impl Switch for Manifold {
 }
 
 impl Work {
-    /// The sum over all workers of what `manifold worker list --json` prints.
+    /// Returns the sum over all workers of what `manifold worker list --json` prints.
     fn read(list: &Value) -> Result<Self> {
         let Some(workers) = list.as_array().or_else(|| list["workers"].as_array()) else {
             bail!("no list of workers");
@@ -186,7 +186,7 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(next()? + next()?)
 }
 
-/// The VFs' addresses in the output of `manifold vf list --json`.
+/// Returns the VFs' addresses in the output of `manifold vf list --json`.
 fn addresses(list: &Value) -> Result<Vec<String>> {
     let vfs = list.as_array().or_else(|| list["vfs"].as_array());
     vfs.with_context(|| format!("no list of VFs: {list}"))?
@@ -208,7 +208,8 @@ mod tests {
     fn workers_are_summed_and_differences_taken() {
         let list = |frames: u64| {
             json!([
-                { "worker": 0, "frames": frames, "busy_cycles": 1000 * frames, "sampled_frames": frames / 2,
+                { "worker": 0, "frames": frames, "busy_cycles": 1000 * frames,
+                  "sampled_frames": frames / 2,
                   "stages": { "take": 10 * frames, "copy": 20 * frames } },
                 { "worker": 1, "frames": 0, "busy_cycles": 0, "sampled_frames": 0, "stages": {} },
             ])

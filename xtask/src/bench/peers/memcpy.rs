@@ -1,5 +1,5 @@
-//! What moving bytes costs at least: one copy, on the worker's core, of buffers like those of the
-//! traffic it is compared with.
+//! This module measures what moving bytes costs at least: one copy, on the worker's core, of
+//! buffers like those of the traffic it is compared with.
 
 use std::hint::black_box;
 use std::thread;
@@ -44,7 +44,7 @@ pub(crate) fn copy_rate(bed: &Bed, bytes: usize, buffers: usize) -> Result<f64> 
     copying.join().map_err(|_| anyhow!("the copying thread panicked"))?
 }
 
-/// Zeroed memory of 2 MiB pages.
+/// Returns zeroed memory of 2 MiB pages.
 fn area(bytes: usize) -> Result<MmapMut> {
     /// Size of the pages as a power of two.
     const PAGE: u8 = 21;

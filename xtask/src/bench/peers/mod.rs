@@ -1,4 +1,5 @@
-//! Runs those we are compared with, each in a file; this one has what they have in common with us.
+//! The peers that we are compared with each have a file; this one has what they have in common with
+//! us.
 
 pub(crate) mod bridge;
 pub(crate) mod manifold;
@@ -18,7 +19,7 @@ use super::process::{output, signal, text};
 
 const VSWITCHD: &str = "usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 
-/// Something that moves frames between its ports, in a process of its own.
+/// A program that moves frames between its ports, in a process of its own.
 pub(crate) trait Switch {
     /// Returns the name for tables.
     fn name(&self) -> &'static str;
@@ -50,7 +51,7 @@ pub(crate) fn resume(switch: &dyn Switch) -> Result<()> {
     signal(switch.pid(), Signal::CONT).with_context(|| format!("{} is gone", switch.name()))
 }
 
-/// DPDK and Open vSwitch of Debian, unpacked.
+/// The programs of DPDK and Open vSwitch of Debian, unpacked.
 #[derive(Debug)]
 pub(crate) struct Peers {
     programs: Programs,
@@ -59,7 +60,7 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Packages of the peers; testpmd is in the one of DPDK's developer tools.
+    /// Names of the peers' packages; testpmd is in the one of DPDK's developer tools.
     const PACKAGES: [&str; 3] = ["dpdk-dev", "openvswitch-switch", "openvswitch-switch-dpdk"];
 
     pub(crate) fn prepare() -> Result<Self> {
@@ -73,12 +74,12 @@ impl Peers {
         Ok(Self { dpdk, ovs, programs })
     }
 
-    /// The command of a program, named as installed.
+    /// Returns the command of a program, named as installed.
     pub(crate) fn command(&self, program: &str) -> Result<Command> {
         self.programs.command(program)
     }
 
-    /// The path of a file, named as installed.
+    /// Returns the path of a file, named as installed.
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.programs.path(file)
     }

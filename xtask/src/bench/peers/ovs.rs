@@ -1,5 +1,5 @@
-//! Open vSwitch with DPDK: a bridge in userspace, two vhost-user ports, one flow per direction, one
-//! core.
+//! This peer is Open vSwitch with DPDK: a bridge in userspace, two vhost-user ports, one flow per
+//! direction, one core.
 //!
 //! Its database, sockets and network namespace are its own; a system's Open vSwitch is not touched.
 
@@ -22,7 +22,7 @@ const BRIDGE: &str = "bench";
 pub(crate) struct OpenVswitch<'a> {
     peers: &'a Peers,
     dir: PathBuf,
-    // The switch goes before its database.
+    // The switch ends before its database.
     switch: Process,
     _database: Process,
     ports: Vec<PortConfig>,
@@ -71,7 +71,8 @@ impl<'a> OpenVswitch<'a> {
         switch.wait_until("its control socket", START_TIMEOUT, || control.exists())?;
 
         vsctl(&words(&format!(
-            "--timeout=30 add-br {BRIDGE} -- set bridge {BRIDGE} datapath_type=netdev fail_mode=secure"
+            "--timeout=30 add-br {BRIDGE} -- set bridge {BRIDGE} datapath_type=netdev \
+             fail_mode=secure"
         )))?;
         let mut ports = Vec::new();
         for number in [1, 2] {
@@ -121,10 +122,10 @@ impl Switch for OpenVswitch<'_> {
     }
 }
 
-/// A program of Open vSwitch that keeps to `dir`.
+/// Returns a command for a program of Open vSwitch that keeps to `dir`.
 fn program(peers: &Peers, dir: &Path, name: &str) -> Result<Command> {
     let mut command = peers.command(name)?;
-    // The last one is DPDK's.
+    // The last variable is DPDK's.
     for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR", "RUNTIME_DIRECTORY"]
     {
         command.env(variable, dir);
@@ -133,7 +134,7 @@ fn program(peers: &Peers, dir: &Path, name: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// The first thread's figure: there is one that polls.
+/// Returns the first thread's figure: there is one that polls.
 fn processing_cycles(text: &str) -> Option<f64> {
     let rest = text.split_once("avg processing cycles per packet:")?.1;
     rest.split_whitespace().next()?.parse().ok()

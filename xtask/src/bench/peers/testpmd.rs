@@ -1,5 +1,5 @@
-//! DPDK's testpmd: as a switch that does not switch (two vhost ports, io mode), and as a generator
-//! (two virtio-user ports, io mode, closed loop).
+//! This peer is DPDK's testpmd: as a switch that does not switch (two vhost ports, io mode), and as
+//! a generator (two virtio-user ports, io mode, closed loop).
 //!
 //! ```text
 //!   generator's core            worker's core
@@ -69,10 +69,10 @@ impl Switch for TestpmdSwitch {
     }
 }
 
-/// Traffic of the generator, and its rings.
+/// The traffic of the generator, and its rings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
-    /// Bytes per frame without FCS.
+    /// Length of a frame in bytes without FCS.
     pub(crate) bytes: u32,
     pub(crate) packed: bool,
     pub(crate) queue_size: u16,
@@ -93,7 +93,7 @@ struct Generator {
     terminal: Terminal,
 }
 
-/// Returns the frames received so far, by port.
+/// The frames received so far, by port.
 struct Counters {
     at: Instant,
     received: Vec<u64>,
@@ -130,7 +130,7 @@ impl Generator {
     /// Starts forwarding, until frames go round in both directions: a switch may not be ready for
     /// the very first.
     fn set_going(&mut self) -> Result<()> {
-        /// Bursts of 32 on each port.
+        /// Number of bursts of 32 frames on each port.
         const BURSTS: u32 = 4;
         for _ in 0..5 {
             self.command(&format!("start tx_first {BURSTS}"))?;
@@ -158,8 +158,8 @@ impl Generator {
     }
 
     fn counters(&mut self) -> Result<Counters> {
-        /// Longer, and it is not known well enough when the counters were read: testpmd's terminal
-        /// has to wait for a processor where both poll.
+        /// Longest time of an answer from which it is known well enough when the counters were
+        /// read: testpmd's terminal has to wait for a processor where both poll.
         const PROMPT_ANSWER: Duration = Duration::from_millis(5);
         const ATTEMPTS: u32 = 50;
         for attempt in 1.. {
@@ -176,8 +176,8 @@ impl Generator {
     }
 
     fn command(&mut self, line: &str) -> Result<String> {
-        /// The first time it may have to wait for a processor, or lose what was typed while it set
-        /// its terminal up.
+        /// Time to wait for the echo of a command, which the first time may have to wait for a
+        /// processor, or lose what was typed while it set its terminal up.
         const ECHO_TIMEOUT: Duration = Duration::from_secs(2);
         self.terminal.send(line)?;
         if self.terminal.expect(line, ECHO_TIMEOUT).is_err() {
@@ -188,7 +188,8 @@ impl Generator {
     }
 
     fn stop(mut self) {
-        // Dropped it is killed, which is as good but that its device would see no goodbye.
+        // A testpmd that is dropped is killed, which is as good but that its device would see no
+        // goodbye.
         if self.terminal.send("quit").is_ok() {
             self.terminal.wait_end(STOP_TIMEOUT);
         }
@@ -221,9 +222,9 @@ fn start(
 
 /// Returns arguments for DPDK that every user of it here has.
 pub(super) fn common(peers: &Peers) -> Result<Vec<String>> {
-    // Nothing on the file system: no lock, no huge page file, no socket.
+    // These arguments keep DPDK off the file system: no lock, no huge page file, no socket.
     let mut arguments = ["--in-memory", "--no-pci", "--iova-mode=va"].map(str::to_owned).to_vec();
-    // Otherwise guest memory is more pieces than vhost-user takes.
+    // Without this argument guest memory is more pieces than vhost-user takes.
     arguments.push("--single-file-segments".to_owned());
     arguments.extend(peers.drivers(&["bus_vdev", "mempool_ring", "net_vhost", "net_virtio"])?);
     Ok(arguments)
@@ -243,7 +244,8 @@ mod tests {
 
     #[test]
     fn counters_are_read() {
-        let text = "  ######################## NIC statistics for port 0  ########################\r\n  \
+        let text = "  \
+            ######################## NIC statistics for port 0  ########################\r\n  \
                     RX-packets: 4230461    RX-missed: 0          RX-bytes:  253827660\r\n  \
                     TX-packets: 12         TX-errors: 0\r\n  RX-packets: 7 RX-missed: 0\r\n";
         assert_eq!(received(text), [4_230_461, 7]);

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 impl Client {
-    /// `VFIO_USER_DEVICE_SET_IRQS` with any contents; `argsz` is filled in.
+    /// Sends `VFIO_USER_DEVICE_SET_IRQS` with any contents; `argsz` is filled in.
     pub fn set_irqs(
         &mut self,
         [set_flags, index, start, count]: [u32; 4],
@@ -97,7 +97,7 @@ impl Transport for Client {
     fn doorbells(&mut self, region: u32) -> Result<Vec<Doorbell>> {
         const FIXED: usize = 16;
         const ENTRY: usize = 40;
-        // Room for what any function here has; a server with more says so in argsz.
+        // The room is enough for any function here; a server with more says so in argsz.
         let mut argsz = (FIXED + MAX_MSG_FDS * ENTRY) as u32;
         let reply = loop {
             let asked = argsz;
@@ -107,7 +107,7 @@ impl Transport for Client {
                 &[],
             ) {
                 Ok(reply) => reply,
-                // This is optional for a server, and optional for a region.
+                // This command is optional for a server, and optional for a region.
                 Err(Error::Refused { .. }) => return Ok(Vec::new()),
                 Err(e) => return Err(e),
             };

@@ -1,4 +1,4 @@
-//! The client against a server that is told what to say.
+//! These tests run the client against a server that is told what to say.
 
 use super::*;
 use crate::vfio::Transport;
@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::thread::JoinHandle;
 
-/// A server that runs `script` on its one connection.
+/// Starts a server that runs `script` on its one connection.
 fn server(
     script: impl FnOnce(&mut UnixStream) + Send + 'static,
 ) -> (tempfile::TempDir, std::path::PathBuf, JoinHandle<()>) {
@@ -72,7 +72,7 @@ fn an_error_is_an_error_and_not_a_wait_for_more() {
 #[test]
 fn silence_and_the_end_are_told_apart() {
     let result = region_read(|socket, _| {
-        // Until the client gives up.
+        // The server waits until the client gives up.
         let _ = socket.read(&mut [0]);
     });
     assert!(matches!(result, Err(Error::Timeout { .. })), "{result:?}");
@@ -120,7 +120,7 @@ fn limits_of_the_server_are_kept() {
         assert_eq!(payload.last(), Some(&0));
         let json = b"{\"capabilities\":{\"max_msg_fds\":2,\"max_data_xfer_size\":8}}\0";
         socket.write_all(&reply(&header).u32(0x1_0000).bytes(json).finish()).unwrap();
-        // 20 bytes as 8, 8 and 4.
+        // An access of 20 bytes is split into 8, 8 and 4.
         for (offset, count) in [(0u64, 8u32), (8, 8), (16, 4)] {
             let (header, payload) = read(socket);
             assert_eq!(payload[..8], offset.to_le_bytes());
@@ -129,7 +129,7 @@ fn limits_of_the_server_are_kept() {
             let message = reply(&header).u64(offset).u32(0).u32(count).bytes(&data);
             socket.write_all(&message.finish()).unwrap();
         }
-        // Three eventfds as 2 and 1.
+        // Three eventfds are sent as 2 and 1.
         for (start, count) in [(0u32, 2u32), (2, 1)] {
             let (header, payload) = read(socket);
             assert_eq!(payload[12..16], start.to_le_bytes());

@@ -1,4 +1,5 @@
-//! Layout, descriptors, used chains and event indices, which both kinds of virtqueue share.
+//! This module has the layout, descriptors, used chains and event indices that both kinds of
+//! virtqueue share.
 
 use crate::memory::Arena;
 use crate::virtio::spec::{packed, ring};
@@ -63,9 +64,9 @@ pub const BATCH: usize = 64;
 /// A descriptor that the device is done with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Used {
-    /// The chain's first descriptor.
+    /// Index of the chain's first descriptor.
     pub head: u16,
-    /// Bytes that the device wrote.
+    /// Number of bytes that the device wrote.
     pub len: u32,
 }
 
@@ -75,11 +76,11 @@ pub struct Used {
 pub struct Descriptor {
     /// IOVA of the buffer.
     pub iova: u64,
-    /// Bytes in the buffer.
+    /// Length of the buffer in bytes.
     pub len: u32,
-    /// `F_*` bits of [`ring`].
+    /// Flags, the `F_*` bits of [`ring`].
     pub flags: u16,
-    /// The chain's next descriptor, with [`ring::F_NEXT`].
+    /// Index of the chain's next descriptor, with [`ring::F_NEXT`].
     pub next: u16,
 }
 

@@ -1,4 +1,5 @@
-//! A virtqueue of either kind, from the driver's side (virtio 1.3, sections 2.7 and 2.8).
+//! This module is a virtqueue of either kind, from the driver's side (virtio 1.3, sections 2.7 and
+//! 2.8).
 //!
 //! ```text
 //!   set_descriptor(i, ..)          a table of descriptors; i and what it links to are a chain

@@ -1,4 +1,4 @@
-//! A packed virtqueue (virtio 1.3, section 2.8).
+//! This module is a packed virtqueue (virtio 1.3, section 2.8).
 //!
 //! A chain takes as many ring entries, one after another, as it has descriptors. Its buffer ID is
 //! its first descriptor's number in the driver's table. The entry that begins a burst becomes
@@ -137,8 +137,8 @@ impl Packed {
         let Some((at, word)) = self.first.take() else { return Ok(false) };
         let (_, count) = std::mem::take(&mut self.unpublished);
         self.arena.cell64(at)?.store(word.to_le(), Ordering::Release);
-        // The entries must be visible before the device's wish is read: the device does the mirror
-        // image.
+        // The entries must be visible before the device's event suppression is read: the device
+        // does the mirror image.
         fence(Ordering::SeqCst);
         let flags = self.arena.load_u16(self.layout.used + spec::EVENT_FLAGS, Ordering::Relaxed)?;
         match flags & 3 {
@@ -195,7 +195,8 @@ impl Packed {
         }
         let wish = if self.event_idx { spec::EVENT_DESC } else { spec::EVENT_ENABLE };
         self.arena.store_u16(self.layout.avail + spec::EVENT_FLAGS, wish, Ordering::Release)?;
-        // The wish must be visible before the ring is read: the device does the mirror image.
+        // The driver's event suppression must be visible before the ring is read: the device does
+        // the mirror image.
         fence(Ordering::SeqCst);
         self.has_used()
     }

@@ -1,4 +1,4 @@
-//! A split virtqueue (virtio 1.3, section 2.7).
+//! This module is a split virtqueue (virtio 1.3, section 2.7).
 //!
 //! Descriptors are written once where that is possible: a buffer keeps its descriptor for life, and
 //! sending it again takes one entry in the available ring.
@@ -75,7 +75,7 @@ impl Split {
                 self.mark_offered(*head)?;
                 bytes.copy_from_slice(&head.to_le_bytes());
             }
-            // Up to the end of the ring, then from its start.
+            // The part up to the end of the ring is filled first, then the part from its start.
             let slot = usize::from(self.avail_next & (self.layout.size - 1));
             let first = heads.len().min(usize::from(self.layout.size) - slot);
             let ring = self.layout.avail + spec::AVAIL_RING;
@@ -109,8 +109,8 @@ impl Split {
         }
         self.arena.store_u16(self.layout.avail + spec::AVAIL_IDX, new, Ordering::Release)?;
         self.avail_seen = new;
-        // The index must be visible before the device's wish is read: the device does the mirror
-        // image.
+        // The index must be visible before the device's avail_event or flags are read: the device
+        // does the mirror image.
         fence(Ordering::SeqCst);
         if self.event_idx {
             let at = self.layout.used
@@ -197,14 +197,15 @@ impl Split {
         } else {
             self.arena.store_u16(self.layout.avail + spec::AVAIL_FLAGS, 0, Ordering::Relaxed)?;
         }
-        // The wish must be visible before the index is read: the device does the mirror image.
+        // The driver's used_event or flags must be visible before the index is read: the device
+        // does the mirror image.
         fence(Ordering::SeqCst);
         self.has_used()
     }
 
     pub(super) fn disarm(&mut self) -> Result<()> {
         if self.event_idx {
-            // As far ahead as the index goes.
+            // The event index is set as far ahead as it goes.
             self.set_used_event(self.used_next.wrapping_sub(1))
         } else {
             let at = self.layout.avail + spec::AVAIL_FLAGS;

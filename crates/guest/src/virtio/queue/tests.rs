@@ -1,4 +1,4 @@
-//! The driver's side against a model of the device's side.
+//! These tests run the driver's side against a model of the device's side.
 
 use super::*;
 use proptest::prelude::*;
@@ -108,7 +108,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// What is offered arrives once and in order, what is used comes back once and in order, and
+    /// Offered chains arrive once and in order, used chains come back once and in order, and
     /// neither side sleeps while the other has something for it.
     #[test]
     fn nothing_is_lost_or_doubled(steps in steps(), wrap: bool) {
@@ -170,7 +170,7 @@ proptest! {
                     if let Some(used) = used {
                         prop_assert_eq!(used.len, u32::from(used.head) + 100);
                         free[usize::from(used.head)] = true;
-                        // What was asked for is for the next chain, not this one.
+                        // The interrupt that was asked for is for the next chain, not this one.
                         queue.disarm().unwrap();
                         armed = false;
                     }
@@ -275,7 +275,7 @@ struct PackedModel {
     layout: Layout,
     next: (u16, bool),
     used: (u16, bool),
-    /// Chains it holds: identity, addresses, entries.
+    /// Chains that it holds: identity, addresses, entries.
     held: std::collections::VecDeque<(u16, Vec<u64>)>,
 }
 
@@ -321,8 +321,8 @@ impl PackedModel {
 }
 
 proptest! {
-    /// Whatever lengths chains have and in whatever order they come back, the device gets each once
-    /// and whole, and so does the driver.
+    /// The device gets each chain once and whole, and so does the driver, whatever lengths chains
+    /// have and in whatever order they come back.
     #[test]
     fn packed_chains_are_neither_lost_nor_torn(
         steps in prop::collection::vec((0u16..4, 1u16..4, any::<prop::sample::Index>()), 1..300),
@@ -336,7 +336,7 @@ proptest! {
         let begin = (0, true);
         let mut model =
             PackedModel { arena, layout, next: begin, used: begin, held: Default::default() };
-        // Chain n is of descriptors 3n, 3n + 1, 3n + 2, or fewer of them.
+        // Chain n has descriptors 3n, 3n + 1, 3n + 2, or fewer of them.
         let mut lengths = [0u16; 4];
         let (mut offered, mut back) = (Vec::new(), std::collections::VecDeque::new());
         for (chain, length, which) in steps {
@@ -346,7 +346,8 @@ proptest! {
                     let flags = if n + 1 < length { spec::F_NEXT } else { 0 };
                     let index = head + n;
                     let (iova, next) = (index.into(), index + 1);
-                    queue.set_descriptor(index, Descriptor { iova, len: 100, flags, next }).unwrap();
+                    let descriptor = Descriptor { iova, len: 100, flags, next };
+                    queue.set_descriptor(index, descriptor).unwrap();
                 }
                 queue.offer(head).unwrap();
                 lengths[usize::from(chain)] = length;
@@ -368,7 +369,7 @@ proptest! {
             }
             if which.index(5) > 2 && !model.held.is_empty() {
                 if in_order {
-                    // One descriptor for some of the oldest.
+                    // One descriptor stands for some of the oldest chains.
                     let count = which.index(model.held.len()) + 1;
                     let batch: Vec<_> = model.held.drain(..count).collect();
                     let entries = batch.iter().map(|(_, chain)| chain.len() as u16).sum();
@@ -410,7 +411,7 @@ fn a_packed_device_that_lies_is_an_error() {
         PackedModel { arena, layout, next: begin, used: begin, held: Default::default() };
     model.put_used(2, 1, 0);
     assert!(matches!(queue.take(), Err(Error::Device(_))), "a buffer it was not given");
-    // A chain without an end.
+    // This chain has no end.
     queue
         .set_descriptor(0, Descriptor { len: 1, flags: spec::F_NEXT, ..Descriptor::default() })
         .unwrap();
