@@ -1,13 +1,15 @@
 //! Finds import circles: files of one crate that import each other, directly or through others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::iter::from_fn;
 
 use anyhow::{Result, anyhow, bail};
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Spacing, TokenStream, TokenTree};
 
 /// Maps module paths (`bench/peers`; empty for the root) to the text of their files.
 type Files = BTreeMap<String, String>;
+
+#[cfg(test)]
+mod tests;
 
 /// Fails if a crate of the workspace has a circle.
 pub(crate) fn check() -> Result<()> {
@@ -36,12 +38,13 @@ pub(crate) fn check() -> Result<()> {
 fn circle(files: &Files) -> Result<Option<Vec<&str>>> {
     let mut imports = BTreeMap::new();
     for (file, text) in files {
-        let scope: Vec<_> = file.split('/').map(str::to_owned).collect();
+        let parts = file.split('/').filter(|part| !part.is_empty());
+        let scope: Vec<_> = parts.map(str::to_owned).collect();
         let (tokens, mut paths) = (text.parse().map_err(|e| anyhow!("{file}: {e}"))?, Vec::new());
         collect(tokens, &scope, false, &mut paths);
         // This is the longest part of a path that is a file; the rest is inside that file.
         let imported = paths.iter().filter_map(|path| {
-            let parts = (1..=path.len()).rev().filter_map(|len| path.get(..len));
+            let parts = (0..=path.len()).rev().filter_map(|len| path.get(..len));
             parts.map(|part| part.join("/")).find_map(|part| files.get_key_value(&part))
         });
         let names = imported.map(|(name, _)| name.as_str()).filter(|name| name != file);
@@ -63,20 +66,29 @@ fn circle(files: &Files) -> Result<Option<Vec<&str>>> {
     Ok(None)
 }
 
-/// Collects paths from the crate's root on: those that begin with `crate`, `self` or `super`, and
-/// all of a `use` tree. Leaves out what is for tests.
+/// Collects all paths, each from the crate's root on, as if what they begin with were a module of
+/// `scope`, and all names of a `use` tree. Leaves out what is for tests.
 fn collect(tokens: TokenStream, scope: &[String], tree: bool, paths: &mut Vec<Vec<String>>) {
     let mut tokens = tokens.into_iter().peekable();
     while let Some(token) = tokens.next() {
-        let (text, is_name) = (token.to_string(), matches!(token, TokenTree::Ident(_)));
-        match (text.as_str(), tokens.peek()) {
-            ("#", Some(group)) if group.to_string().replace(' ', "") == "[cfg(test)]" => {
+        match (&token, tokens.peek()) {
+            (TokenTree::Punct(mark), Some(group))
+                if mark.as_char() == '#' && group.to_string().replace(' ', "") == "[cfg(test)]" =>
+            {
                 tokens.find(|token| token.to_string() == ";" || token.to_string().starts_with('{'));
             }
             // `pub(super)` imports nothing, and `as` gives a name.
-            ("pub", Some(TokenTree::Group(_))) => drop(tokens.next()),
-            ("as", _) if tree => drop(tokens.next()),
-            (first, _) if is_name && (tree || ["crate", "self", "super"].contains(&first)) => {
+            (TokenTree::Ident(word), Some(TokenTree::Group(_))) if word == "pub" => {
+                drop(tokens.next())
+            }
+            (TokenTree::Ident(word), _) if tree && word == "as" => drop(tokens.next()),
+            (TokenTree::Ident(word), Some(TokenTree::Ident(name))) if word == "mod" => {
+                let inside = [scope, &[name.to_string()]].concat();
+                if let (_, Some(TokenTree::Group(body))) = (tokens.next(), tokens.next()) {
+                    collect(body.stream(), &inside, false, paths);
+                }
+            }
+            (TokenTree::Ident(_), next) if tree || next.is_some_and(joins) => {
                 let (mut path, mut part) = (scope.to_vec(), Some(token));
                 while let Some(TokenTree::Ident(name)) = &part {
                     match name.to_string().as_str() {
@@ -85,43 +97,21 @@ fn collect(tokens: TokenStream, scope: &[String], tree: bool, paths: &mut Vec<Ve
                         "self" => {}
                         name => path.push(name.to_owned()),
                     }
-                    let is_colon = |token: &TokenTree| token.to_string() == ":";
-                    let colons = from_fn(|| tokens.next_if(is_colon)).count();
-                    part = tokens.next_if(|_| colons == 2);
+                    let colons = tokens.next_if(joins).and_then(|_| tokens.next());
+                    part = colons.and_then(|_| tokens.next());
                 }
                 if let Some(TokenTree::Group(group)) = part {
                     collect(group.stream(), &path, true, paths);
                 }
                 paths.push(path);
             }
-            ("mod", Some(TokenTree::Ident(name))) => {
-                let inside = [scope, &[name.to_string()]].concat();
-                if let (_, Some(TokenTree::Group(body))) = (tokens.next(), tokens.next()) {
-                    collect(body.stream(), &inside, false, paths);
-                }
-            }
-            _ => {
-                if let TokenTree::Group(group) = token {
-                    collect(group.stream(), scope, tree, paths);
-                }
-            }
+            (TokenTree::Group(group), _) => collect(group.stream(), scope, tree, paths),
+            _ => {}
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{Files, circle};
-
-    #[test]
-    fn a_circle_is_found_and_a_line_is_not() {
-        let a = "use crate::b::{self, B as C};";
-        let files = |b: &str| Files::from([("a".into(), a.into()), ("b".into(), b.into())]);
-        let (back, apart) = (
-            files("fn f() { panic!(\"{}\", super::a::g()) }"),
-            files("#[cfg(test)] mod t { use crate::a::A; } mod i { pub(super) use super::f; }"),
-        );
-        assert_eq!(circle(&back).unwrap(), Some(vec!["a", "b", "a"]));
-        assert_eq!(circle(&apart).unwrap(), None);
-    }
+/// Returns true for the first colon of `::`.
+fn joins(token: &TokenTree) -> bool {
+    matches!(token, TokenTree::Punct(colon) if colon.as_char() == ':' && colon.spacing() == Spacing::Joint)
 }

@@ -52,4 +52,5 @@ pub use decision::{Decision, Destinations, DropReason, Source};
 pub use last_decision::LastDecision;
 pub use manifold_offload::{Filters, MacAddr, ParseMacError, VlanSet};
 pub use policy::Policy;
-pub use table::{Conflict, Table, TableBuilder};
+pub use table::build::TableBuilder;
+pub use table::{Conflict, Table};

@@ -1,8 +1,6 @@
-mod build;
+pub(crate) mod build;
 
 use manifold_pci::FunctionId;
-
-pub use build::TableBuilder;
 
 use crate::fdb::Fdb;
 use crate::{Decision, Destinations, DropReason, MacAddr, Source, VlanSet, spec};
