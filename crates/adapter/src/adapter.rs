@@ -13,10 +13,10 @@ use manifold_vfio_user as vfio_user;
 use manifold_vhost_user as vhost_user;
 use parking_lot::Mutex;
 
-use crate::Error;
 use crate::attachment::Attachment;
 use crate::config::{Config, Uplink};
 use crate::device::Device;
+use crate::error::Error;
 use crate::factory::Factory;
 use crate::function::Function;
 use crate::info::{AdapterInfo, DmaInfo, FunctionInfo};

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use manifold_eswitch::MacAddr;
 use manifold_pci::{FunctionId, MAX_VFS};
 
-use crate::Error;
+use crate::error::Error;
 
 /// The interface that the adapter's port is connected to. Its text form is `none` or `tap:NAME`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

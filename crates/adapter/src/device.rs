@@ -26,7 +26,7 @@ pub(crate) struct Device {
 impl Device {
     /// Builds a device out of reset. Its PF is on bus 0 until a configuration write tells it its
     /// bus.
-    pub(crate) fn new(factory: Factory) -> Result<Self, crate::Error> {
+    pub(crate) fn new(factory: Factory) -> Result<Self, crate::error::Error> {
         let pf = factory.pf()?;
         factory.switch.add([(pf.id, pf.mac)]);
         let decoder = pf.with_space(|space| Decoder::new(RoutingId::from_raw(0), space));

@@ -8,8 +8,8 @@ use manifold_dma::Domain;
 use manifold_pci::spec::sriov::REQUIRED_PAGE_SIZES;
 use manifold_pci::{ConfigSpace, FunctionId, FunctionSpec, SriovSpec};
 
-use crate::Error;
 use crate::config::{Config, function_mac};
+use crate::error::Error;
 use crate::function::Function;
 use crate::model::{ModelFactory, Resources};
 use crate::switch::Switch;

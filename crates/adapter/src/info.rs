@@ -8,7 +8,7 @@ use manifold_dma::{FaultReport, Stats};
 use manifold_fabric::BarInfo;
 use manifold_pci::{DriverReport, FunctionId, Identity, RoutingId};
 
-use crate::Uplink;
+use crate::config::Uplink;
 
 /// The adapter as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]

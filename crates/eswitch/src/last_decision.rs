@@ -1,4 +1,5 @@
-use crate::{Decision, spec};
+use crate::decision::Decision;
+use crate::spec;
 
 /// Number of bytes of a header with a VLAN tag that decide where a frame goes.
 const DECIDING: usize = spec::HEADER_LEN + spec::VLAN_TAG_LEN;

@@ -42,14 +42,17 @@
 #![forbid(unsafe_code)]
 
 mod decision;
+mod drop_reason;
 mod fdb;
 mod last_decision;
 mod policy;
 pub mod spec;
 mod table;
 
-pub use decision::{Decision, Destinations, DropReason, Source};
+pub use decision::{Decision, Destinations, Source};
+pub use drop_reason::DropReason;
 pub use last_decision::LastDecision;
 pub use manifold_offload::{Filters, MacAddr, ParseMacError, VlanSet};
 pub use policy::Policy;
-pub use table::{Conflict, Table, TableBuilder};
+pub use table::build::TableBuilder;
+pub use table::{Conflict, Table};

@@ -1,6 +1,6 @@
 //! This module holds what the switch knows of one function.
 
-use crate::{Filters, MacAddr};
+use manifold_offload::{Filters, MacAddr};
 
 /// All that the switch knows of one function.
 #[derive(Clone, Debug, PartialEq, Eq)]

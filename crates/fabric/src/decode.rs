@@ -3,7 +3,7 @@
 
 use manifold_pci::{ConfigSpace, FunctionId, RoutingId, SriovView};
 
-use crate::ConfigType;
+use crate::endpoint::ConfigType;
 
 /// The place that a memory request reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

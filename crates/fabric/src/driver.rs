@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 use manifold_pci::RoutingId;
 use manifold_pci::spec::{express, sriov};
 
+use crate::error::Error;
+use crate::root_complex::RootComplex;
 use crate::spec::sriov::{BROKEN_TIME, DISABLE_TIME, ENABLE_TIME};
-use crate::{Error, RootComplex};
 pub use clock::{Clock, SystemClock};
 use function::Function;
 pub use info::{BarInfo, PfInfo, VfInfo};

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use manifold_pci::{CONFIG_SIZE, RoutingId};
 
+use crate::endpoint::{ConfigType, Endpoint};
 use crate::root_port::{LinkEvent, RootPort};
 use crate::spec::UNCLAIMED;
-use crate::{ConfigType, Endpoint};
 
 /// Routing ID of the root port.
 const ROOT_PORT: RoutingId = RoutingId::from_raw(1 << 3);

@@ -9,7 +9,7 @@ use manifold_pci::RoutingId;
 use manifold_pci::registers::{Bank, high, in_high, in_low, low};
 use manifold_pci::spec::{express, header, power};
 
-use crate::ConfigType;
+use crate::endpoint::ConfigType;
 use crate::spec::{bridge, port};
 use registers::{EXPRESS, POWER};
 

@@ -8,9 +8,9 @@ pub enum Error {
     #[error("the frame needs {needs:?}, of which its sender negotiated {allowed:?}")]
     NotNegotiated {
         /// The offloads that the frame needs.
-        needs: crate::Offloads,
+        needs: crate::net_header::Offloads,
         /// The offloads that the sender may use.
-        allowed: crate::Offloads,
+        allowed: crate::net_header::Offloads,
     },
     /// The `gso_type` is not known.
     #[error("gso_type {0:#04x} is not known")]

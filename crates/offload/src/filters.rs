@@ -1,6 +1,7 @@
 //! This module holds what a function's driver asked to receive.
 
-use crate::{MacAddr, VlanSet};
+use crate::mac::MacAddr;
+use crate::vlan::VlanSet;
 
 /// The receive filters of a function, which a driver's commands add up to (virtio 1.3, 5.1.6.5.1 to
 /// 5.1.6.5.3).

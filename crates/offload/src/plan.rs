@@ -1,8 +1,10 @@
 //! This module says what a sender asks for, and what that means for a receiver.
 
+use crate::error::Error;
 use crate::headers::parse;
+use crate::headers::{Layers, Network, Transport};
+use crate::net_header::{NetHeader, Offloads};
 use crate::spec::{tcp, udp, virtio};
-use crate::{Error, Layers, NetHeader, Network, Offloads, Transport};
 
 /// A virtio_net_hdr that was checked, which says what is left to do with a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

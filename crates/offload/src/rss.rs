@@ -2,8 +2,8 @@
 //! scaling, and a cheaper one for automatic steering.
 
 use crate::bytes::array;
+use crate::headers::{Layers, Network, Transport};
 use crate::spec::{hash_type, ipv4, ipv6};
-use crate::{Layers, Network, Transport};
 
 /// Size of the key in bytes.
 pub const KEY: usize = 40;

@@ -3,9 +3,13 @@
 use std::ops::Range;
 
 use crate::bytes::{array, be16, put16, put32};
+use crate::checksum::Sum;
+use crate::error::Error;
 use crate::headers::parse;
+use crate::headers::{Network, Transport};
+use crate::net_header::NetHeader;
+use crate::plan::{Checksums, Request};
 use crate::spec::{ipv4, ipv6, tcp, udp, virtio};
-use crate::{Checksums, Error, NetHeader, Network, Request, Sum, Transport};
 
 /// A segmenter cuts a frame up from its headers alone: it makes the headers of each segment, and
 /// says which part of the payload follows.

@@ -1,8 +1,9 @@
 //! This module tells whether a frame's transport checksum is right.
 
 use crate::bytes::be16;
+use crate::checksum::Sum;
+use crate::headers::{Layers, Network, Transport};
 use crate::spec::{ipv4, ipv6, tcp, udp};
-use crate::{Layers, Network, Sum, Transport};
 
 /// The verdict on a frame's transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

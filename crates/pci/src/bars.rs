@@ -1,9 +1,10 @@
 //! This module has the base address registers (PCIe Base 6.0, section 7.5.1.2.1): six in the
 //! header, six VF BARs in the SR-IOV capability, six virtual ones in front of a VMM.
 
+use crate::error::Error;
+use crate::function::BarSpec;
 use crate::registers::Write;
 use crate::spec::header;
-use crate::{BarSpec, Error};
 
 /// Size of the smallest memory BAR in bytes. The standard allows 128 bytes; below a page functions
 /// could not be told apart by an MMU.

@@ -3,9 +3,13 @@
 
 use std::fmt::Write as _;
 
+use crate::capability::SriovView;
+use crate::config::ConfigSpace;
+use crate::function::FunctionSpec;
 use crate::registers::Write;
+use crate::routing_id::RoutingId;
+use crate::spec::CONFIG_SIZE;
 use crate::spec::header;
-use crate::{CONFIG_SIZE, ConfigSpace, FunctionSpec, RoutingId, SriovView};
 
 /// Returns one function as `lspci -xxxx` prints it: a line with routing ID and title, 256 lines of
 /// 16 bytes, an empty line. Functions follow each other in a file.

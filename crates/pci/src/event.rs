@@ -1,7 +1,7 @@
 //! This module has the changes by a configuration access that someone beside the register has to
 //! act on.
 
-use crate::PowerState;
+use crate::power::PowerState;
 
 /// A change that a write to, or a reset of, a configuration space brought about.
 ///

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::Error;
+use crate::error::Error;
 
 /// The identity of a requester or completer (PCIe Base 6.0, section 2.2.4.2).
 ///

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use arrayvec::ArrayVec;
 use manifold_dma::Slice;
 
-use crate::Error;
+use crate::error::Error;
 use crate::ioctl::{self, Name};
 
 /// Length in bytes of the header before each frame, in both directions: `struct virtio_net_hdr`

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
 
-use crate::Errno;
 use crate::message::{Assembler, Broken};
 use crate::path::accept;
 use crate::poller::{Poller, WAKE};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
-use crate::Errno;
 use crate::message::Assembler;
 use crate::protocol::{Answer, Disconnect, Protocol, Session};
 use crate::socket::{Peer, Received, Socket};

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 
-use crate::{Errno, Error};
+use crate::error::Error;
 
 /// Number of clients that can wait to be accepted.
 const BACKLOG: i32 = 16;

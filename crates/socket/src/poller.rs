@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
 
-use crate::{Errno, Error};
+use crate::error::Error;
 
 /// Token of the eventfd that wakes the acceptor.
 pub(crate) const WAKE: u64 = 0;

@@ -5,7 +5,8 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::Errno;
+use rustix::io::Errno;
+
 use crate::message::{Broken, Header, Message};
 use crate::socket::Peer;
 

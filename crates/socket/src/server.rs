@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 
-use crate::Error;
 use crate::acceptor::Acceptor;
+use crate::error::Error;
 use crate::path::Listener;
 use crate::poller::Poller;
 use crate::protocol::Protocol;

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
 };
 
-use crate::Errno;
 use crate::message::{Assembler, Broken, Header, SCM_MAX_FDS};
 
 const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(SCM_MAX_FDS));

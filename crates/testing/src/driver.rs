@@ -6,7 +6,9 @@ use std::sync::Arc;
 use manifold_dma::{Domain, PAGE_SIZE, Permissions, Reader};
 use manifold_virtio::ring::{QueueAddresses, RingFeatures};
 
-use crate::{Descriptor, GuestMemory, Memory, PackedRing, Place, SplitRing, UsedBuffer};
+use crate::memory::{GuestMemory, Memory};
+use crate::packed::{PackedRing, Place, UsedBuffer};
+use crate::split::{Descriptor, SplitRing};
 
 /// IOVA at which the descriptor table of [`Guest::new`] begins; the rings follow on pages of their
 /// own.

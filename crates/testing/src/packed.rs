@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 
 use manifold_virtio::ring::QueueAddresses;
 
-use crate::{Descriptor, INDIRECT, Memory, NEXT, WRITE};
+use crate::memory::Memory;
+use crate::split::{Descriptor, INDIRECT, NEXT, WRITE};
 
 /// Descriptor flag VIRTQ_DESC_F_AVAIL.
 pub const AVAIL: u16 = 1 << 7;

@@ -4,7 +4,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use manifold_virtio::ring::QueueAddresses;
 
-use crate::Memory;
+use crate::memory::Memory;
 
 /// Descriptor flag VIRTQ_DESC_F_NEXT.
 pub const NEXT: u16 = 1;

@@ -5,8 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use manifold_socket::{Disconnect, Peer};
+use rustix::io::Errno;
 
-use crate::{Errno, spec};
+use crate::spec;
 
 /// A device that a client attaches to through a socket of its own.
 ///

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use manifold_socket::Peer;
+use rustix::io::Errno;
 
 use crate::codec::Header;
+use crate::device::Device;
 use crate::session::{Session, error_reply};
-use crate::{Device, Errno};
 
 /// The vfio-user protocol, with what this side agrees to.
 #[derive(Clone, Debug)]

@@ -1,12 +1,13 @@
 use manifold_offload::MacAddr;
 
+use crate::net::limits::MAX_QUEUE_PAIRS;
 use crate::ring::MAX_QUEUE_SIZE;
 
 /// The reason why a device cannot be made as asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The number of queue pairs is 0 or larger than supported.
-    #[error("{0} queue pairs: choose 1 to {max}", max = crate::net::MAX_QUEUE_PAIRS)]
+    #[error("{0} queue pairs: choose 1 to {MAX_QUEUE_PAIRS}")]
     QueuePairs(u16),
     /// The queue size is no power of two or out of range.
     #[error("queue size {0}: choose a power of two from 2 to {MAX_QUEUE_SIZE}")]

@@ -1,10 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use manifold_offload::{Filters, MacAddr};
 use manifold_pci::FunctionId;
 
 use super::{Conflict, Group, Record, Table};
+use crate::drop_reason::DropReason;
 use crate::fdb::Fdb;
-use crate::{DropReason, Filters, MacAddr, Policy, spec};
+use crate::policy::Policy;
+use crate::spec;
 
 /// The builder of a [`Table`], which collects the functions' policies.
 ///

@@ -4,7 +4,7 @@
 use manifold_pci::spec::header::{BAR_FLAGS, BAR_IO, BAR_PREFETCHABLE, BAR_TYPE, BAR_WIDTH64};
 
 use super::function::Function;
-use crate::Error;
+use crate::error::Error;
 
 /// Number of base address registers that a function has, and of VF BARs that a PF has.
 pub(super) const COUNT: usize = 6;

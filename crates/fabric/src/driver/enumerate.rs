@@ -11,9 +11,10 @@ use super::function::Function;
 use super::info::{BarInfo, PfInfo};
 use super::layout::Layout;
 use super::place::{self, Need};
+use crate::error::Error;
+use crate::root_complex::RootComplex;
 use crate::spec::sriov::{DISABLE_TIME, PAGE_SIZE_4K};
 use crate::spec::{bridge, port};
-use crate::{Error, RootComplex};
 
 type Bars = [Option<Bar>; bars::COUNT];
 

@@ -4,7 +4,8 @@
 use manifold_pci::spec::{header, list};
 use manifold_pci::{CONFIG_SIZE, RoutingId};
 
-use crate::{Error, RootComplex};
+use crate::error::Error;
+use crate::root_complex::RootComplex;
 
 /// Number of capabilities that fit a 256-byte space; more hops than this are a loop.
 const MAX_CAPABILITIES: usize = 48;

@@ -6,7 +6,7 @@ use manifold_pci::RoutingId;
 use manifold_pci::spec::sriov;
 
 use super::function::Function;
-use crate::Error;
+use crate::error::Error;
 
 /// The rule by which the VFs' routing IDs follow from the PF's (section 9.2.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

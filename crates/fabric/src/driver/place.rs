@@ -5,8 +5,9 @@ use std::ops::Range;
 use manifold_pci::spec::header;
 
 use super::function::Function;
+use crate::error::Error;
+use crate::root_complex::MemoryRanges;
 use crate::spec::bridge;
-use crate::{Error, MemoryRanges};
 
 /// A need for addresses: of a BAR, or of the aperture of a VF BAR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 mod operations;
 
-use super::Region;
 use super::spec::{self, command, flags};
+use super::transport::Region;
 use super::wire::{Fields, Header, Message};
 use crate::{Error, Result};
 use rustix::net::{

@@ -1,6 +1,9 @@
 //! This module shows a function as its driver sees it.
 
-use super::{Client, ClientKind, DmaMap, DmaMode, Doorbell, Independent, Transport, pci, spec};
+use super::client::Client;
+use super::independent::Independent;
+use super::transport::{ClientKind, DmaMap, DmaMode, Doorbell, Transport};
+use super::{pci, spec};
 use crate::memory::Arena;
 use crate::{Error, Result};
 use rustix::event::EventfdFlags;

@@ -2,7 +2,7 @@
 //! says what it cannot do.
 
 use super::spec::irq_set;
-use super::{DmaMap, Region, Transport};
+use super::transport::{DmaMap, Region, Transport};
 use crate::{Error, Result};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;

@@ -5,14 +5,15 @@
 //!
 //! - [`Independent`], the rust-vmm project's `vfio_user::Client` (0.1.7). It was written by others
 //!   from the same specification, so traffic through it says something about the server. It brings
-//!   a function up and carries traffic, but it cannot be the only client here: - it reads every
-//!   reply as if it were a success: the error flag is never looked at (a refused `DMA_MAP` is
-//!   `Ok`), and as an error reply is a bare header, a refused `REGION_READ` or `REGION_WRITE`
-//!   leaves it waiting for bytes that never come; there are no timeouts, and its socket is private,
-//!   so none can be added; - mappings are always readable and writable, so read-only memory cannot
-//!   be tried; - no write without a reply (a doorbell costs a round trip), no
-//!   `DEVICE_GET_REGION_IO_FDS`; - partial writes are not continued, and the limits that the server
-//!   names are not kept.
+//!   a function up and carries traffic, but it cannot be the only client here:
+//!   - It reads every reply as if it were a success: the error flag is never looked at (a refused
+//!     `DMA_MAP` is `Ok`), and as an error reply is a bare header, a refused `REGION_READ` or
+//!     `REGION_WRITE` leaves it waiting for bytes that never come.
+//!   - It has no timeouts, and its socket is private, so none can be added.
+//!   - Its mappings are always readable and writable, so read-only memory cannot be tried.
+//!   - It has no write without a reply (a doorbell costs a round trip) and no
+//!     `DEVICE_GET_REGION_IO_FDS`.
+//!   - It does not continue partial writes, and does not keep the limits that the server names.
 //! - [`Client`], this crate's own and the default, which does these.
 //!
 //! ```text
@@ -25,129 +26,10 @@ mod function;
 mod independent;
 pub(crate) mod pci;
 pub mod spec;
+mod transport;
 pub mod wire;
 
 pub use client::{Client, Received};
 pub use function::{Bar, Function};
 pub use independent::Independent;
-
-use crate::Result;
-use serde::{Deserialize, Serialize};
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
-
-/// The vfio-user client that the guest connects with; the module says how they differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClientKind {
-    /// The guest uses this crate's own client, which has timeouts, posted doorbells, doorbell
-    /// eventfds and memory without descriptors.
-    #[default]
-    Own,
-    /// The guest uses the rust-vmm project's `vfio_user::Client`: written by others, so a check on
-    /// the server.
-    RustVmm,
-}
-
-/// The way in which the device can or cannot reach guest memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DmaMode {
-    /// The memory's file descriptor goes with `VFIO_USER_DMA_MAP`; the device maps it.
-    #[default]
-    Shared,
-    /// The memory is mapped without a descriptor, so that every access by the device is a fault.
-    NotShared,
-}
-
-/// A region of a function: a BAR or configuration space.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Region {
-    /// Size in bytes; 0 where the function has no such region.
-    pub size: u64,
-    /// `VFIO_REGION_INFO_FLAG_*`: 1 read, 2 write, 4 mmap, 8 capabilities.
-    pub flags: u32,
-}
-
-/// A mapping of guest memory for the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DmaMap {
-    /// IOVA of the mapping.
-    pub iova: u64,
-    /// Length in bytes.
-    pub size: u64,
-    /// Offset in bytes into the file.
-    pub offset: u64,
-    /// True if the device may read.
-    pub readable: bool,
-    /// True if the device may write.
-    pub writable: bool,
-}
-
-/// An eventfd that stands for a write to a doorbell.
-#[derive(Debug, Clone)]
-pub struct Doorbell {
-    /// Offset in bytes into the region.
-    pub offset: u64,
-    /// Width in bytes of the write that it stands for; 0 for any.
-    pub size: u64,
-    /// Value that it stands for, where it does not stand for all.
-    pub value: Option<u64>,
-    /// The eventfd.
-    pub fd: Arc<OwnedFd>,
-}
-
-/// A vfio-user client's operations. Offsets and sizes are in bytes; every call may fail with
-/// whatever the server answers.
-pub trait Transport: Send {
-    /// Returns what the server says of a region, or `None` if it has none of that index.
-    fn region(&self, index: u32) -> Option<Region>;
-
-    /// Reads a region.
-    fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> Result<()>;
-
-    /// Writes a region and waits for the answer.
-    fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<()>;
-
-    /// Writes a region without waiting, where the client can.
-    fn region_post(&mut self, region: u32, offset: u64, data: &[u8]) -> Result<()> {
-        self.region_write(region, offset, data)
-    }
-
-    /// Returns the doorbells that the server takes as eventfds. There are none where
-    /// client or server cannot do it.
-    fn doorbells(&mut self, region: u32) -> Result<Vec<Doorbell>> {
-        let _ = region;
-        Ok(Vec::new())
-    }
-
-    /// Maps memory. Without a descriptor the device cannot reach it.
-    fn dma_map(&mut self, map: &DmaMap, fd: Option<BorrowedFd<'_>>) -> Result<()>;
-
-    /// Unmaps memory; on return the device does not touch it any more.
-    fn dma_unmap(&mut self, iova: u64, size: u64) -> Result<()>;
-
-    /// Returns how many interrupts of a kind the function has.
-    fn irq_count(&mut self, index: u32) -> Result<u32>;
-
-    /// Has interrupts `start..` of a kind signal these eventfds.
-    fn set_irq_eventfds(&mut self, index: u32, start: u32, fds: &[BorrowedFd<'_>]) -> Result<()>;
-
-    /// Takes all eventfds of a kind away.
-    fn disable_irqs(&mut self, index: u32) -> Result<()>;
-
-    /// Sends `VFIO_USER_DEVICE_RESET`.
-    fn reset(&mut self) -> Result<()>;
-
-    /// Returns a descriptor that becomes readable when the server goes away; then [`Self::service`]
-    /// is to be called.
-    fn watch(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    /// Checks without waiting that the server is still there.
-    /// [`Error::Disconnected`](crate::Error::Disconnected) where it went away.
-    fn service(&mut self) -> Result<()> {
-        Ok(())
-    }
-}
+pub use transport::{ClientKind, DmaMap, DmaMode, Doorbell, Region, Transport};

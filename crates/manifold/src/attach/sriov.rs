@@ -9,8 +9,8 @@
 use manifold_api::types::Function;
 use manifold_pci::FunctionId;
 
+use super::recipe::{MACHINE, Recipe, SHARED, Subject, qemu_memory};
 use super::vhost_user::Nic;
-use super::{MACHINE, Recipe, SHARED, Subject, qemu_memory};
 use crate::cli::Vmm;
 use crate::failure::advise;
 

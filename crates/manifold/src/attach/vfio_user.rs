@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{LIBVIRT_MEMORY, MACHINE, Recipe, SHARED, plain, qemu_memory, xml_escape};
+use super::recipe::{LIBVIRT_MEMORY, MACHINE, Recipe, SHARED, plain, qemu_memory, xml_escape};
 use crate::cli::Vmm;
 use crate::failure::advise;
 

@@ -3,7 +3,9 @@
 
 use manifold_api::types::{Adapter, Function, MacAddr};
 
-use super::{LIBVIRT_MEMORY, MACHINE, Recipe, SHARED, plain, qemu_memory, utf8, xml_escape};
+use super::recipe::{
+    LIBVIRT_MEMORY, MACHINE, Recipe, SHARED, plain, qemu_memory, utf8, xml_escape,
+};
 use crate::cli::Vmm;
 
 /// Number of entries of QEMU's and libvirt's rings, as many as they take; the default of 256 does

@@ -2,7 +2,7 @@
 //! (PCIe Base 6.0, section 7.7.2).
 
 use super::structure::{Capability, Structure, structure};
-use crate::MsixSpec;
+use crate::function::MsixSpec;
 use crate::registers::{Register, high, in_high};
 use crate::spec::msix;
 

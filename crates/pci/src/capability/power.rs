@@ -1,7 +1,7 @@
 //! This module makes the power management capability (PCIe Base 6.0, section 7.5.2).
 
 use super::structure::{Capability, Request, Structure, structure};
-use crate::PowerState;
+use crate::power::PowerState;
 use crate::registers::{Register, Write, in_high, in_low};
 use crate::spec::power;
 

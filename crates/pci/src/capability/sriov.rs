@@ -2,9 +2,12 @@
 
 use super::structure::{Capability, Request, Structure, structure};
 use crate::bars::Bars;
+use crate::error::Error;
+use crate::function::{MAX_VFS, SriovSpec};
+use crate::registers::Reset;
 use crate::registers::{Register, Write, halves, high, in_high, in_low, low};
+use crate::routing_id::RoutingId;
 use crate::spec::sriov::*;
-use crate::{Error, MAX_VFS, Reset, RoutingId, SriovSpec};
 
 /// The SR-IOV capability, through whose registers alone VFs appear, get their addresses and vanish.
 ///

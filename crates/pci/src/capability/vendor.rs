@@ -1,7 +1,7 @@
 //! This module makes the vendor-specific capability (PCIe Base 6.0, section 7.9.4).
 
 use super::structure::Structure;
-use crate::VendorCapability;
+use crate::function::VendorCapability;
 use crate::registers::Register;
 use crate::spec::vendor;
 

@@ -3,9 +3,10 @@
 
 use crate::bars::{Bar, Bars};
 use crate::capability::Role;
+use crate::error::Error;
+use crate::function::FunctionSpec;
 use crate::registers::{Bank, Register, Reset, Write, in_high, in_low, low};
 use crate::spec::header::*;
-use crate::{Error, FunctionSpec};
 
 /// The first 64 bytes of configuration space.
 ///

@@ -1,10 +1,11 @@
 //! This module places the function's capabilities and links them.
 
 use crate::capability::*;
+use crate::error::Error;
+use crate::function::{FunctionSpec, SriovSpec};
 use crate::registers::Reset;
 use crate::spec::list::*;
 use crate::spec::{header, vendor};
-use crate::{Error, FunctionSpec, SriovSpec};
 
 /// The kind of a function's capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

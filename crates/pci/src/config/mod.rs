@@ -12,13 +12,16 @@ use list::Capabilities;
 use state::State;
 
 use crate::bars::{Bar, Bars};
+use crate::capability::SriovView;
 use crate::capability::{Request, Role};
+use crate::error::Error;
+use crate::event::{Event, Events};
+use crate::function::{FunctionSpec, MsixSpec, SriovSpec};
+use crate::msix::Msix;
+use crate::power::PowerState;
 use crate::registers::{Reset, Write, read_dwords, writes};
 use crate::spec;
-use crate::{
-    CONFIG_SIZE, Error, Event, Events, FunctionSpec, Msix, MsixSpec, PowerState, SriovSpec,
-    SriovView,
-};
+use crate::spec::CONFIG_SIZE;
 
 /// One function's 4 KiB configuration space as the bus sees it.
 ///

@@ -1,7 +1,9 @@
 //! This module derives events from registers: it compares the state that others act on before and
 //! after an access.
 
-use crate::{Event, Events, PowerState, SriovView};
+use crate::capability::SriovView;
+use crate::event::{Event, Events};
+use crate::power::PowerState;
 
 /// The part of a function's registers that others act on.
 ///

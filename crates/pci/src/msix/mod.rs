@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::Error;
+use crate::error::Error;
 use crate::registers::Write;
 use crate::spec::msix as spec;
 use vector::{Cell, Gate};

@@ -2,10 +2,13 @@
 
 use crate::bars::Bars;
 use crate::capability::Role;
+use crate::config::ConfigSpace;
 use crate::config::{Kind, Placed, bar_index};
+use crate::event::{Event, Events};
+use crate::function::FunctionSpec;
 use crate::registers::{Reset, Write, halves, in_high, in_low, read_dwords, writes};
+use crate::spec::CONFIG_SIZE;
 use crate::spec::{aer, express, header, msix, power};
-use crate::{CONFIG_SIZE, ConfigSpace, Event, Events, FunctionSpec};
 
 /// A function as Linux's vfio-pci presents it to a VMM.
 ///

@@ -11,6 +11,7 @@
 //! decoding what was encoded gives that value back.
 
 mod header;
+mod payload;
 mod reply;
 mod request;
 mod version;
@@ -19,103 +20,10 @@ mod version;
 mod tests;
 
 pub use header::{Command, Header, Kind};
+pub use payload::Malformed;
 pub use reply::{IoFdEntry, RegionInfoReply, RegionIoFdsReply, Reply};
 pub use request::{
     DmaMapRequest, DmaUnmapRequest, InfoRequest, IrqSet, RegionAccess, RegionIoFdsRequest, Request,
     SmallWrite,
 };
 pub use version::{Capabilities, Version};
-
-/// The reason why a payload is not what its command asks for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// The payload ends too early.
-    #[error("{what}: {got} bytes left where {needed} are needed")]
-    Short {
-        /// Name of what was being read.
-        what: &'static str,
-        /// Number of bytes needed.
-        needed: usize,
-        /// Number of bytes that there are.
-        got: usize,
-    },
-    /// A count in the payload and its length contradict each other.
-    #[error("{what}: {stated} stated, {got} found")]
-    Length {
-        /// Name of what is counted.
-        what: &'static str,
-        /// The count in the message.
-        stated: u64,
-        /// The count that was found.
-        got: u64,
-    },
-    /// The version's capabilities are not a JSON text of the right shape.
-    #[error("capabilities: {0}")]
-    Capabilities(&'static str),
-}
-
-/// A reader of integers off the front of a payload.
-#[derive(Clone, Copy)]
-struct Cursor<'a> {
-    what: &'static str,
-    rest: &'a [u8],
-}
-
-impl<'a> Cursor<'a> {
-    fn new(what: &'static str, payload: &'a [u8]) -> Self {
-        Self { what, rest: payload }
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Short {
-            what: self.what,
-            needed: N,
-            got: self.rest.len(),
-        })?;
-        self.rest = rest;
-        Ok(*head)
-    }
-
-    fn u16(&mut self) -> Result<u16, Malformed> {
-        self.array().map(u16::from_ne_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, Malformed> {
-        self.array().map(u32::from_ne_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, Malformed> {
-        self.array().map(u64::from_ne_bytes)
-    }
-
-    /// Returns the rest, which must be as long as a count in the message says.
-    fn counted(&self, stated: u64) -> Result<&'a [u8], Malformed> {
-        let got = self.rest.len() as u64;
-        if got == stated {
-            Ok(self.rest)
-        } else {
-            Err(Malformed::Length { what: self.what, stated, got })
-        }
-    }
-}
-
-/// A writer of integers to the end of a payload.
-trait Put {
-    fn put_u16(&mut self, value: u16);
-    fn put_u32(&mut self, value: u32);
-    fn put_u64(&mut self, value: u64);
-}
-
-impl Put for Vec<u8> {
-    fn put_u16(&mut self, value: u16) {
-        self.extend_from_slice(&value.to_ne_bytes());
-    }
-
-    fn put_u32(&mut self, value: u32) {
-        self.extend_from_slice(&value.to_ne_bytes());
-    }
-
-    fn put_u64(&mut self, value: u64) {
-        self.extend_from_slice(&value.to_ne_bytes());
-    }
-}

@@ -1,6 +1,9 @@
 //! This module reads and writes the payloads of replies. Error replies have none.
 
-use super::{Command, Cursor, DmaUnmapRequest, Malformed, Put, RegionAccess, Version};
+use super::header::Command;
+use super::payload::{Cursor, Malformed, Put};
+use super::request::{DmaUnmapRequest, RegionAccess};
+use super::version::Version;
 use crate::device::MmapArea;
 use crate::spec;
 

@@ -1,6 +1,8 @@
 //! This module reads and writes the payloads of requests.
 
-use super::{Command, Cursor, Malformed, Put, Version};
+use super::header::Command;
+use super::payload::{Cursor, Malformed, Put};
+use super::version::Version;
 
 /// The payload of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]

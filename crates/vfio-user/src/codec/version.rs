@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Cursor, Malformed, Put};
+use super::payload::{Cursor, Malformed, Put};
 
 /// Payload of the first message, in both directions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

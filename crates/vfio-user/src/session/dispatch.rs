@@ -3,13 +3,14 @@
 use std::os::fd::OwnedFd;
 
 use manifold_socket::Answer;
+use rustix::io::Errno;
 
 use super::{Attached, Session};
 use crate::codec::{
     Command, DmaMapRequest, DmaUnmapRequest, RegionAccess, Reply, Request, SmallWrite,
 };
 use crate::device::{DmaMap, DmaMemory};
-use crate::{Errno, spec};
+use crate::spec;
 
 impl Session {
     /// Carries a request out and appends the payload of its reply. Descriptors that are not used

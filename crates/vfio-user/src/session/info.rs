@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use manifold_socket::Answer;
+use rustix::io::Errno;
 
 use super::{Attached, Session};
-use crate::Errno;
 use crate::codec::{
     InfoRequest, IoFdEntry, RegionInfoReply, RegionIoFdsReply, RegionIoFdsRequest, Reply,
 };

@@ -3,10 +3,12 @@
 
 use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
+
 use super::Attached;
 use crate::codec::IrqSet;
 use crate::device::{IrqAction, IrqData, SetIrqs};
-use crate::{Errno, spec};
+use crate::spec;
 
 const DATA_MASK: u32 =
     spec::IRQ_SET_DATA_NONE | spec::IRQ_SET_DATA_BOOL | spec::IRQ_SET_DATA_EVENTFD;

@@ -15,10 +15,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use manifold_socket::{Answer, Broken, Disconnect, Message, Peer};
+use rustix::io::Errno;
 
 use crate::codec::{Capabilities, Command, Header, Kind, Reply, Request, Version};
 use crate::device::{Device, DeviceInfo, IrqInfo};
-use crate::{Errno, spec};
+use crate::spec;
 
 /// Number of descriptors in one message that a client is told it may send. QEMU takes no number
 /// above 16. More are accepted, up to what the kernel passes: Cloud Hypervisor sends all eventfds

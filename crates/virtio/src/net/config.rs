@@ -5,19 +5,12 @@ use manifold_pci::FunctionSpec;
 
 use super::features::{self, SUPPORTED};
 use super::host::Role;
-use crate::Error;
+use super::limits::MAX_QUEUE_PAIRS;
+use crate::error::Error;
 use crate::ring::MAX_QUEUE_SIZE;
 use crate::spec::feature as common_feature;
 use crate::spec::net::{self as spec, config, feature};
 use crate::transport::{DeviceFacts, layout};
-
-/// Largest number of queue pairs of one device.
-pub const MAX_QUEUE_PAIRS: u16 = 16;
-
-/// Number of addresses of each kind, unicast and multicast, that the MAC filter table holds. Where
-/// a driver sets more of a kind, the function receives all frames of that kind: the driver is
-/// promised its own frames, not the absence of others.
-pub const MAC_TABLE_ENTRIES: usize = 64;
 
 /// Value of [`NetConfig::speed`] for a speed that is not known (5.1.4).
 pub const SPEED_UNKNOWN: u32 = u32::MAX;

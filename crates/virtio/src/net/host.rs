@@ -1,6 +1,8 @@
 //! This module defines the interface to whoever serves the queues of a network device.
 
-use crate::net::{Coalescing, Filters, QueueStatistics, Steering};
+use manifold_offload::Filters;
+
+use super::steering::{Coalescing, QueueStatistics, Steering};
 use crate::transport::{QueueError, QueueSetup, QueueState};
 
 /// The role of a data queue (5.1.2). The number is that of the pair, from 0.

@@ -5,7 +5,8 @@ use std::sync::atomic::{Ordering, fence};
 
 use manifold_dma::{Access, Slice};
 
-use super::{Chain, RingError};
+use super::chain::Chain;
+use super::error::RingError;
 
 /// One burst under one pin takes chains and gives them back. Chains may also be given back in a
 /// later burst; with VIRTIO_F_IN_ORDER they must be given back in the order they were taken.

@@ -2,7 +2,8 @@
 
 use manifold_dma::{Access, Pinned, Slice};
 
-use super::{MAX_QUEUE_SIZE, RingError};
+use super::error::RingError;
+use super::setup::MAX_QUEUE_SIZE;
 
 /// VIRTQ_DESC_F_NEXT: the chain goes on (2.7.5, 2.8.6).
 pub(super) const NEXT: u16 = 1;

@@ -15,10 +15,11 @@ use super::burst::Burst;
 use super::chain::{
     AVAIL, Chain, DESCRIPTOR, Descriptor, Each, Found, INDIRECT, NEXT, USED, WRITE, Walk, single,
 };
+use super::error::RingError;
 use super::inflight::PackedRecord;
 use super::position::{Position, WRAP, advance, distance, index, retreat};
+use super::setup::{QueueAddresses, QueueState};
 use super::virtqueue::{Layout, RingBurst, VirtQueue};
-use super::{QueueAddresses, QueueState, RingError};
 
 pub use in_use::is_in_use;
 

@@ -2,10 +2,13 @@
 
 use manifold_dma::{Access, Pinned, Slice};
 
-use super::{
-    Burst, Chain, Inflight, PackedBurst, PackedQueue, QueueAddresses, QueueState, RingError,
-    RingFeatures, SplitBurst, SplitQueue,
-};
+use super::burst::Burst;
+use super::chain::Chain;
+use super::error::RingError;
+use super::inflight::Inflight;
+use super::packed::{PackedBurst, PackedQueue};
+use super::setup::{QueueAddresses, QueueState, RingFeatures};
+use super::split::{SplitBurst, SplitQueue};
 
 /// Evaluates the same expression with a queue, or burst, of either kind.
 macro_rules! either {

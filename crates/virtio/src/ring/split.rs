@@ -9,9 +9,10 @@ use super::burst::Burst;
 use super::chain::{
     Chain, DESCRIPTOR, Descriptor, Each, Found, INDIRECT, NEXT, WRITE, Walk, single,
 };
+use super::error::RingError;
 use super::inflight::SplitRecord;
+use super::setup::{QueueAddresses, QueueState};
 use super::virtqueue::{Layout, RingBurst, VirtQueue};
-use super::{QueueAddresses, QueueState, RingError};
 
 /// VIRTQ_AVAIL_F_NO_INTERRUPT (2.7.6).
 const NO_INTERRUPT: u16 = 1;

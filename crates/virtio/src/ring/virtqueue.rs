@@ -6,7 +6,9 @@ use std::fmt;
 use manifold_dma::Pinned;
 
 use super::chain::{Chain, Found};
-use super::{Inflight, MAX_QUEUE_SIZE, QueueAddresses, QueueState, RingError, RingFeatures};
+use super::error::RingError;
+use super::inflight::Inflight;
+use super::setup::{MAX_QUEUE_SIZE, QueueAddresses, QueueState, RingFeatures};
 
 /// Device-side state of one virtqueue. It holds positions only; the ring is reached through
 /// [`VirtQueue::open`].

@@ -1,12 +1,10 @@
 //! This module is the common configuration structure (4.1.4.3): what each register reads and what
 //! writing it does.
 
+use super::VirtioPci;
 use super::access::Register;
-use super::{VirtioDevice, VirtioPci};
+use super::device::VirtioDevice;
 use crate::spec::pci::{NO_VECTOR, common as reg};
-
-/// Size of the structure in bytes.
-pub(super) const SIZE: u64 = reg::SIZE as u64;
 
 // These are the upper halves of the 64-bit registers.
 const QUEUE_DESC_HIGH: u8 = reg::QUEUE_DESC + 4;
@@ -44,14 +42,6 @@ const REGISTERS: [Register; 22] = [
     // offered.
     register(reg::ADMIN_QUEUE_INDEX, 4),
 ];
-
-/// The registers that choose what others show.
-#[derive(Debug, Default)]
-pub(super) struct Selectors {
-    device_feature: u32,
-    driver_feature: u32,
-    pub(super) queue: u16,
-}
 
 impl<D: VirtioDevice> VirtioPci<D> {
     /// Reads `data.len()` bytes at `start`.

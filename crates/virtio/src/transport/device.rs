@@ -1,6 +1,6 @@
 //! This module is the interface between the virtio-pci registers and a device.
 
-use super::{QueueError, QueueSetup, QueueState};
+use super::queue::{QueueError, QueueSetup, QueueState};
 
 /// The properties of a virtio device that no state changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

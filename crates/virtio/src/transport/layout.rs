@@ -11,7 +11,7 @@
 
 use manifold_pci::{BarSpec, FunctionSpec, Identity, MsixSpec, VendorCapability};
 
-use super::DeviceFacts;
+use super::device::DeviceFacts;
 use crate::spec::pci::{self, cap};
 
 /// Number of the BAR of the virtio structures.

@@ -1,24 +1,12 @@
 //! This module holds the device status (2.1), negotiates features (2.2) and decides which queues
 //! run (2.6).
 
-use super::common::Selectors;
-use super::{QueueInfo, QueueSetup, QueueState, VirtioDevice, VirtioPci};
+use super::device::VirtioDevice;
+use super::queue::QueueSetup;
+use super::registers::{Queue, Selectors};
+use super::{QueueInfo, VirtioPci};
 use crate::ring::QueueAddresses;
 use crate::spec::{feature, status};
-
-/// The registers of one queue, and whether it is being served.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    /// The size that the driver wrote; `None` for the largest there is.
-    size: Option<u16>,
-    pub(super) enabled: bool,
-    pub(super) descriptors: u64,
-    pub(super) driver: u64,
-    pub(super) device: u64,
-    running: bool,
-    /// The place to continue, if the queue ran before and was not reset since.
-    resume: Option<QueueState>,
-}
 
 impl<D: VirtioDevice> VirtioPci<D> {
     pub(super) fn features_ok(&self) -> bool {

@@ -20,6 +20,7 @@ pub mod layout;
 mod lifecycle;
 mod pci_cfg;
 mod queue;
+mod registers;
 mod shared_status;
 
 use std::sync::Arc;
@@ -30,10 +31,12 @@ use crate::ring::QueueAddresses;
 pub use device::{DeviceFacts, VirtioDevice};
 pub use queue::{QueueError, QueueEvents, QueueSetup, QueueState};
 
-use common::Selectors;
-use lifecycle::Queue;
 use pci_cfg::PciCfg;
+use registers::{Queue, Selectors};
 use shared_status::SharedStatus;
+
+/// Size of the common configuration structure in bytes.
+const COMMON_SIZE: u64 = crate::spec::pci::common::SIZE as u64;
 
 /// A virtio device as a PCIe function.
 pub struct VirtioPci<D> {
@@ -149,7 +152,7 @@ impl<D: VirtioDevice> DeviceModel for VirtioPci<D> {
             return;
         }
         let len = data.len();
-        if let Some((at, range)) = access::part(offset, len, layout::COMMON, common::SIZE) {
+        if let Some((at, range)) = access::part(offset, len, layout::COMMON, COMMON_SIZE) {
             self.read_common(at, data.get_mut(range).unwrap_or_default());
         }
         if let Some((_, range)) = access::part(offset, len, layout::ISR, 1) {
@@ -166,7 +169,7 @@ impl<D: VirtioDevice> DeviceModel for VirtioPci<D> {
         if bar != layout::BAR {
             return;
         }
-        if let Some((at, range)) = access::part(offset, data.len(), layout::COMMON, common::SIZE) {
+        if let Some((at, range)) = access::part(offset, data.len(), layout::COMMON, COMMON_SIZE) {
             self.write_common(at, data.get(range).unwrap_or_default());
         }
         if let Some(queue) = layout::doorbell(offset).filter(|_| !data.is_empty()) {

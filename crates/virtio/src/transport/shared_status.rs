@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 use manifold_pci::{Msix, Vector};
 use parking_lot::Mutex;
 
-use super::QueueEvents;
+use super::queue::QueueEvents;
 use crate::spec::pci::{NO_VECTOR, isr};
 use crate::spec::status;
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use manifold_generator::config::Protocol;
 use manifold_vm::{Guest, Lab, boot_all};
 
-use super::Case;
+use super::case::Case;
 use crate::bench::bed::Bed;
 use crate::bench::interrupt;
 use crate::bench::peers::Switch;

@@ -9,7 +9,7 @@ use manifold_generator::config::Protocol;
 use manifold_guest::agent::process::GuestProcess;
 use manifold_guest::protocol::{Config, Event};
 
-use super::Case;
+use super::case::Case;
 use crate::bench::bed::Bed;
 use crate::bench::interrupt;
 use crate::bench::peers::Switch;

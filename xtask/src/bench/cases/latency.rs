@@ -5,7 +5,7 @@ use anyhow::Result;
 use manifold_generator::config::{Protocol, Work};
 use manifold_generator::report::Latency;
 
-use super::Case;
+use super::case::Case;
 use crate::bench::bed::Bed;
 use crate::bench::peers::Switch;
 use crate::bench::peers::manifold::Manifold;

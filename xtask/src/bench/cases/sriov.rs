@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use manifold_generator::config::Protocol;
 use manifold_vm::{Builder, Guest, Lab, Setup, boot_all};
 
-use super::Case;
+use super::case::Case;
 use super::guests::{address, configure, iperf_and_ping, rounds};
 use crate::bench::bed::Bed;
 use crate::bench::peers::bridge::Bridge;

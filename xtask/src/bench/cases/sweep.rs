@@ -3,7 +3,8 @@
 use anyhow::Result;
 use manifold_generator::config::{Frames, Protocol};
 
-use super::{Case, functions};
+use super::case::Case;
+use super::functions;
 use crate::bench::bed::Bed;
 use crate::bench::peers::Switch;
 use crate::bench::peers::manifold::Manifold;

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use manifold_generator::config::Protocol;
 
-use super::Case;
+use super::case::Case;
 use crate::bench::bed::Bed;
 use crate::bench::peers::Switch;
 use crate::bench::peers::manifold::Manifold;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use manifold_generator::config::{Frames, Protocol};
 
-use super::Case;
+use super::case::Case;
 use crate::bench::bed::Bed;
 use crate::bench::peers::manifold::Manifold;
 use crate::bench::peers::{Switch, halt, memcpy, resume};

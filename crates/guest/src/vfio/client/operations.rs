@@ -2,8 +2,8 @@
 
 use super::{Client, MAX_MESSAGE, MAX_MSG_FDS, protocol, short};
 use crate::vfio::spec::{self, command, flags, irq_set};
+use crate::vfio::transport::{DmaMap, Doorbell, Region, Transport};
 use crate::vfio::wire::{Fields, Message};
-use crate::vfio::{DmaMap, Doorbell, Region, Transport};
 use crate::{Error, Result};
 use rustix::net::RecvFlags;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -5,10 +5,12 @@
 
 use std::collections::VecDeque;
 
-use super::{DESC_NUM_AT, Inflight, VERSION, VERSION_AT};
-use crate::ring::chain::Descriptor;
+use super::region::{
+    DESC_NUM_AT, Inflight, PACKED_ENTRY as DESC, PACKED_HEADER as DESC_AT, VERSION, VERSION_AT,
+};
+use crate::ring::chain::{Chain, Descriptor};
+use crate::ring::error::RingError;
 use crate::ring::position::{WRAP, index};
-use crate::ring::{Chain, RingError};
 
 /// Offsets of `free_head` and of `old_free_head`.
 const FREE_HEAD_AT: [usize; 2] = [12, 14];
@@ -19,9 +21,6 @@ const OLD: usize = 1;
 /// Offset of `used_idx`, `old_used_idx`, `used_wrap_counter`, `old_used_wrap_counter` and two bytes
 /// of padding, which are written at once.
 const USED_AT: usize = 16;
-/// Offset of `desc`, and the size of an element: `DescStatePacked`.
-const DESC_AT: usize = 32;
-const DESC: usize = 32;
 /// Offset of `inflight` in `DescStatePacked`; those of the other fields follow.
 const INFLIGHT: usize = 0;
 const NEXT: usize = 2;
@@ -32,10 +31,6 @@ const ID: usize = 16;
 const FLAGS: usize = 18;
 const LEN: usize = 20;
 const ADDR: usize = 24;
-
-pub(super) fn bytes(queue_size: u16) -> usize {
-    DESC_AT + DESC * usize::from(queue_size)
-}
 
 /// The record of what a packed queue has in flight.
 #[derive(Debug)]

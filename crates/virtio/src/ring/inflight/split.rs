@@ -1,23 +1,18 @@
 //! This module is the record of a split queue, in the layout `QueueRegionSplit`.
 
-use super::{DESC_NUM_AT, Inflight, VERSION, VERSION_AT};
-use crate::ring::Chain;
+use super::region::{
+    DESC_NUM_AT, Inflight, SPLIT_ENTRY as DESC, SPLIT_HEADER as DESC_AT, VERSION, VERSION_AT,
+};
+use crate::ring::chain::Chain;
 
 /// Offset of `last_batch_head`.
 const LAST_BATCH_HEAD_AT: usize = 12;
 /// Offset of `used_idx`.
 const USED_IDX_AT: usize = 14;
-/// Offset of `desc`, and the size of an element: `DescStateSplit`.
-const DESC_AT: usize = 16;
-const DESC: usize = 16;
 /// Offset of `inflight` in `DescStateSplit`; those of the other fields follow.
 const INFLIGHT: usize = 0;
 const NEXT: usize = 6;
 const COUNTER: usize = 8;
-
-pub(super) fn bytes(queue_size: u16) -> usize {
-    DESC_AT + DESC * usize::from(queue_size)
-}
 
 /// The record of what a split queue has in flight.
 #[derive(Debug)]
