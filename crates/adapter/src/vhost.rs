@@ -129,17 +129,18 @@ impl Device for VhostAttachment {
         self.queues()?;
         let info = PeerInfo::new(Protocol::VhostUser, peer.pid);
         let holder = Holder { info, status: Some(status) };
-        self.function.claim(holder).map_err(Refused::Held)?;
+        let claim = self.function.claim(holder).map_err(Refused::Held)?;
         self.function.take();
         self.function.set_bus_master(true);
         self.set_filters(true);
+        claim.keep();
         Ok(())
     }
 
     fn detached(&self, _: &Disconnect) {
+        let _claim = self.function.kept_claim();
         self.set_filters(false);
         self.function.release();
-        self.function.unclaim();
     }
 
     fn map(&self, region: &Region, file: OwnedFd) -> Result<(), Failure> {
