@@ -216,7 +216,7 @@ impl Device for Attachment {
             return Err(Errno::NODEV);
         }
         let info = PeerInfo::new(Protocol::VfioUser, peer.pid);
-        self.function.claim(Holder { info, status: None }).map_err(|holder| {
+        let claim = self.function.claim(Holder { info, status: None }).map_err(|holder| {
             tracing::warn!(
                 function = %self.function.id, pid = peer.pid, "VMM turned away: {holder}"
             );
@@ -224,11 +224,12 @@ impl Device for Attachment {
         })?;
         self.function.take();
         self.is_refusal_logged.store(false, Ordering::Relaxed);
+        claim.keep();
         Ok(())
     }
 
     fn detached(&self, _: &Disconnect) {
+        let _claim = self.function.kept_claim();
         self.function.release();
-        self.function.unclaim();
     }
 }

@@ -74,6 +74,33 @@ enum MsixPart {
     Pba(u64),
 }
 
+/// A VMM's claim to a function. Dropping it, also in a panic, gives the function up.
+pub(crate) struct Claim<'a>(&'a Mutex<Option<Holder>>);
+
+impl<'a> Claim<'a> {
+    fn new(place: &'a Mutex<Option<Holder>>, holder: Holder) -> Result<Self, Holder> {
+        let mut present = place.lock();
+        match &*present {
+            Some(present) => Err(present.clone()),
+            None => {
+                *present = Some(holder);
+                Ok(Claim(place))
+            }
+        }
+    }
+
+    /// Keeps the claim until [`Function::kept_claim`] is dropped.
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = None;
+    }
+}
+
 impl Function {
     /// Puts a function together; nothing reaches it yet.
     pub(crate) fn new(
@@ -190,21 +217,14 @@ impl Function {
         self.domain.unmap_all();
     }
 
-    /// Gives the function to a VMM, or returns the one that has it.
-    pub(crate) fn claim(&self, holder: Holder) -> Result<(), Holder> {
-        let mut present = self.holder.lock();
-        match &*present {
-            Some(present) => Err(present.clone()),
-            None => {
-                *present = Some(holder);
-                Ok(())
-            }
-        }
+    /// Gives the function to a VMM while the result exists, or returns the one that has it.
+    pub(crate) fn claim(&self, holder: Holder) -> Result<Claim<'_>, Holder> {
+        Claim::new(&self.holder, holder)
     }
 
-    /// Takes the function from the VMM that has it.
-    pub(crate) fn unclaim(&self) {
-        *self.holder.lock() = None;
+    /// Returns the claim that was [kept](Claim::keep); dropping it takes the function from its VMM.
+    pub(crate) fn kept_claim(&self) -> Claim<'_> {
+        Claim(&self.holder)
     }
 
     /// Returns the VMM that has the function.
@@ -307,9 +327,12 @@ mod tests {
     use manifold_datapath::Datapath;
     use manifold_virtio::transport::layout;
 
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::*;
     use crate::config::Config;
     use crate::factory::Factory;
+    use crate::info::Protocol;
     use crate::switch::{Switch, empty_table};
     use crate::virtio_net::VirtioNet;
 
@@ -340,5 +363,20 @@ mod tests {
         vf.release();
         write(&vf);
         assert_eq!(state(&vf), (false, 0));
+    }
+
+    #[test]
+    fn a_panic_while_attaching_gives_the_function_up() {
+        let place = Mutex::default();
+        let holder = || Holder { info: PeerInfo::new(Protocol::VhostUser, 1), status: None };
+        let attach = AssertUnwindSafe(|| {
+            let _claim = Claim::new(&place, holder()).unwrap();
+            panic!("as a device model may");
+        });
+        assert!(catch_unwind(attach).is_err());
+        Claim::new(&place, holder()).unwrap().keep();
+        assert!(Claim::new(&place, holder()).is_err(), "it has a holder");
+        drop(Claim(&place));
+        assert!(place.lock().is_none());
     }
 }

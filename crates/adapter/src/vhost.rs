@@ -33,7 +33,6 @@ use rustix::fd::OwnedFd;
 
 use crate::function::{Function, Holder};
 use crate::info::{PeerInfo, Protocol};
-use crate::model::Virtqueues;
 use crate::queues::Queues;
 
 /// The features of a function that concern the queues and what is in them. The rest is the VMM's,
@@ -113,11 +112,9 @@ impl VhostAttachment {
 
 impl Device for VhostAttachment {
     fn capabilities(&self) -> Capabilities {
-        // A VMM that attaches to a function without virtqueues is refused right after this.
-        let (features, pairs) = match self.function.virtqueues {
-            Some(Virtqueues { features, pairs, .. }) => (features, pairs),
-            None => (0, 0),
-        };
+        // This is never asked of a function without virtqueues: `attached` has refused the VMM.
+        let virtqueues = self.function.virtqueues.as_ref();
+        let (features, pairs) = virtqueues.map_or((0, 0), |it| (it.features, it.pairs));
         let mut features = features & DATA_PATH;
         if pairs == 1 {
             features &= !feature::MQ;
@@ -132,17 +129,18 @@ impl Device for VhostAttachment {
         self.queues()?;
         let info = PeerInfo::new(Protocol::VhostUser, peer.pid);
         let holder = Holder { info, status: Some(status) };
-        self.function.claim(holder).map_err(Refused::Held)?;
+        let claim = self.function.claim(holder).map_err(Refused::Held)?;
         self.function.take();
         self.function.set_bus_master(true);
         self.set_filters(true);
+        claim.keep();
         Ok(())
     }
 
     fn detached(&self, _: &Disconnect) {
+        let _claim = self.function.kept_claim();
         self.set_filters(false);
         self.function.release();
-        self.function.unclaim();
     }
 
     fn map(&self, region: &Region, file: OwnedFd) -> Result<(), Failure> {

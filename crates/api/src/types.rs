@@ -11,6 +11,7 @@ use std::path::PathBuf;
 pub use manifold_adapter::Uplink;
 pub use manifold_eswitch::MacAddr;
 use manifold_pci::{CONFIG_SIZE, FunctionId, RoutingId};
+use manifold_virtio::spec::status;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -192,15 +193,12 @@ pub enum DriverState {
 
 impl From<u8> for DriverStatus {
     fn from(device_status: u8) -> Self {
-        const DRIVER_OK: u8 = 4;
-        const DEVICE_NEEDS_RESET: u8 = 64;
-        const FAILED: u8 = 128;
         let has = |bit| device_status & bit != 0;
         let state = match device_status {
             0 => DriverState::Reset,
-            _ if has(FAILED) => DriverState::Failed,
-            _ if has(DEVICE_NEEDS_RESET) => DriverState::NeedsReset,
-            _ if has(DRIVER_OK) => DriverState::Running,
+            _ if has(status::FAILED) => DriverState::Failed,
+            _ if has(status::DEVICE_NEEDS_RESET) => DriverState::NeedsReset,
+            _ if has(status::DRIVER_OK) => DriverState::Running,
             _ => DriverState::Starting,
         };
         Self { device_status, state, features: Vec::new(), failure: None }

@@ -300,3 +300,20 @@ impl FunctionCounters {
         total
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_finds_itself() {
+        for (index, cause) in DropCause::all().enumerate() {
+            assert_eq!(cause.index(), index, "{cause}");
+        }
+        for own in OWN {
+            assert_eq!(own.0.own(), Some(own));
+            assert_eq!((own.0.direction(), own.0.name()), (own.1, own.2));
+        }
+        assert_eq!(DropCause::all().count(), CAUSES);
+    }
+}

@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use manifold_pci::spec::PAGE_SIZE;
 use manifold_pci::{CONFIG_SIZE, RoutingId};
 
 use crate::endpoint::{ConfigType, Endpoint};
@@ -17,10 +18,6 @@ const ROOT_PORT: RoutingId = RoutingId::from_raw(1 << 3);
 /// Size in bytes of a dword, within which a configuration request stays (PCIe Base 6.0, section
 /// 2.2.7.1).
 const DWORD: u64 = 4;
-
-/// Size in bytes of a page, whose boundary a memory request does not cross (PCIe Base 6.0, section
-/// 2.2.7).
-const PAGE: u64 = 4096;
 
 /// The memory addresses the host bridge forwards to bus 0, as firmware tells software (ACPI
 /// `_CRS`).
@@ -108,7 +105,7 @@ impl RootComplex {
     pub fn mem_read(&self, address: u64, data: &mut [u8]) {
         // Nobody answers beyond the last address.
         data.fill(UNCLAIMED);
-        for (address, piece) in pieces(address, data.len(), PAGE) {
+        for (address, piece) in pieces(address, data.len(), PAGE_SIZE) {
             let Some(piece) = data.get_mut(piece) else { continue };
             if self.routes_memory(address)
                 && !self.completed(self.endpoint.mem_read(address, piece))
@@ -120,7 +117,7 @@ impl RootComplex {
 
     /// Writes memory at any address and length; bytes that nobody claims are dropped.
     pub fn mem_write(&self, address: u64, data: &[u8]) {
-        for (address, piece) in pieces(address, data.len(), PAGE) {
+        for (address, piece) in pieces(address, data.len(), PAGE_SIZE) {
             let Some(piece) = data.get(piece) else { continue };
             if self.routes_memory(address) {
                 // Nobody learns whether a posted request was claimed.
@@ -197,7 +194,7 @@ mod tests {
         #[test]
         fn pieces_cover_the_access_and_cross_no_boundary(start: u64, len in 0..20_000_usize) {
             let (low, end) = (start & 0xffff, u64::MAX - start % 9000);
-            for (start, unit) in [(start, DWORD), (start, PAGE), (end, PAGE), (low, DWORD)] {
+            for (start, unit) in [(start, DWORD), (start, PAGE_SIZE), (end, PAGE_SIZE), (low, DWORD)] {
                 let mut next = 0;
                 for (address, piece) in pieces(start, len, unit) {
                     prop_assert_eq!(piece.start, next);

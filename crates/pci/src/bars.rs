@@ -4,11 +4,11 @@
 use crate::error::Error;
 use crate::function::BarSpec;
 use crate::registers::Write;
-use crate::spec::header;
+use crate::spec::{PAGE_SIZE, header};
 
 /// Size of the smallest memory BAR in bytes. The standard allows 128 bytes; below a page functions
 /// could not be told apart by an MMU.
-const MIN_SIZE: u64 = 4096;
+const MIN_SIZE: u64 = PAGE_SIZE;
 /// Size of the largest 32-bit BAR in bytes, of which the top bit alone is writable.
 const MAX_SIZE_32: u64 = 1 << 31;
 

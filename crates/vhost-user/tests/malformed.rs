@@ -279,6 +279,20 @@ fn a_device_that_panics_loses_its_client_and_no_more() {
     fixture.negotiated();
 }
 
+#[test]
+fn a_device_that_panics_when_a_client_attaches_can_be_attached_later() {
+    let fixture = Fixture::new();
+    fixture.dummy.panics.store(true, Ordering::Relaxed);
+    for _ in 0..3 {
+        let mut client = fixture.client();
+        client.tell(request::GET_PROTOCOL_FEATURES, &[]);
+        assert!(client.is_ended());
+    }
+    assert_eq!(fixture.dummy.take(), [], "it was never attached, so it is not detached");
+    fixture.dummy.panics.store(false, Ordering::Relaxed);
+    fixture.negotiated();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

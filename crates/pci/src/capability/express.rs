@@ -103,6 +103,7 @@ impl Capability for Express {
 mod tests {
     use super::*;
     use crate::Reset;
+    use crate::registers::high;
 
     #[test]
     fn flr_keeps_the_payload_size_and_the_link() {
@@ -121,6 +122,25 @@ mod tests {
         express.reset(Reset::Conventional);
         assert_eq!(low(express.read(DEVICE_CONTROL)), initial);
         assert_eq!(low(express.read(LINK_CONTROL)), 0);
+    }
+
+    #[test]
+    fn device_status_is_cleared_by_ones_and_by_resets() {
+        let bits = in_high(DEVICE_STATUS_CLEARABLE);
+        for role in [Role::Physical, Role::Virtual] {
+            let mut express = Express::new(role);
+            let before = express.read(DEVICE_CONTROL);
+            express.structure.bank.set(DEVICE_CONTROL, bits, u32::MAX);
+            express.write(DEVICE_CONTROL, Write::bytes(2, &[0, 0]));
+            assert_eq!(high(express.read(DEVICE_CONTROL)), DEVICE_STATUS_CLEARABLE);
+            express.write(DEVICE_CONTROL, Write::bytes(2, &[1, 0]));
+            assert_eq!(high(express.read(DEVICE_CONTROL)), DEVICE_STATUS_CLEARABLE & !1);
+            for reset in [Reset::Flr, Reset::Conventional] {
+                express.structure.bank.set(DEVICE_CONTROL, bits, u32::MAX);
+                express.reset(reset);
+                assert_eq!(express.read(DEVICE_CONTROL), before, "no bit is sticky");
+            }
+        }
     }
 
     #[test]

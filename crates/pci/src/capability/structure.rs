@@ -36,7 +36,7 @@ pub(crate) enum Request {
 #[derive(Debug)]
 pub(crate) struct Structure {
     id: CapabilityId,
-    bank: Bank,
+    pub(super) bank: Bank,
 }
 
 impl Structure {

@@ -105,3 +105,29 @@ const COMMAND_PHYSICAL: u16 =
 pub(crate) fn bar_index(offset: u16) -> Option<usize> {
     (BAR0..BAR5 + 4).contains(&offset).then(|| usize::from((offset - BAR0) / 4))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registers::high;
+    use crate::test_functions::function_spec;
+
+    #[test]
+    fn status_is_cleared_by_ones_and_by_resets() {
+        for role in [Role::Physical, Role::Virtual] {
+            let mut header = Header::new(&function_spec(), role, 0x40).unwrap();
+            let bits = in_high(STATUS_CLEARABLE);
+            header.bank.set(COMMAND, bits, u32::MAX);
+            header.write(COMMAND, Write::bytes(2, &[0, 0]));
+            assert_eq!(high(header.read(COMMAND)), STATUS_CAPABILITIES | STATUS_CLEARABLE);
+            header.write(COMMAND, Write::bytes(3, &[0x80]));
+            let rest = STATUS_CLEARABLE & !0x8000;
+            assert_eq!(high(header.read(COMMAND)), STATUS_CAPABILITIES | rest);
+            for reset in [Reset::Flr, Reset::Conventional] {
+                header.bank.set(COMMAND, bits, u32::MAX);
+                header.reset(reset);
+                assert_eq!(high(header.read(COMMAND)), STATUS_CAPABILITIES, "no bit is sticky");
+            }
+        }
+    }
+}

@@ -10,6 +10,9 @@ pub mod sriov;
 
 /// Size in bytes of a function's configuration space (section 7.2).
 pub const CONFIG_SIZE: usize = 4096;
+/// Size in bytes of a page, whose boundary a memory request does not cross (section
+/// 2.2.7).
+pub const PAGE_SIZE: u64 = 4096;
 
 /// The registers of the type 0 configuration space header (sections 7.5.1.1 and 7.5.1.2).
 pub mod header {

@@ -83,6 +83,7 @@ impl Device for Dummy {
     }
 
     fn attached(&self, _: &Peer, status: Arc<DeviceStatus>) -> Result<(), Failure> {
+        assert!(!self.panics.load(Ordering::Relaxed), "as was asked for");
         if self.refuses.load(Ordering::Relaxed) {
             return Err("somebody else has it".into());
         }
