@@ -26,7 +26,7 @@ use layout::Layout;
 /// Time between two looks at a VF that does not answer yet.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// Host software: PCI core and PF driver in one, working through the root complex only.
+/// The host software, PCI core and PF driver in one, which works through the root complex only.
 pub struct PfDriver {
     root: Arc<RootComplex>,
     clock: Box<dyn Clock>,

@@ -33,7 +33,7 @@ pub struct Hash {
 }
 
 impl Hasher {
-    /// Makes a hasher for a key.
+    /// Makes a hasher for a key; a shorter key is filled up with zeros.
     pub fn new(key: &[u8; KEY]) -> Hasher {
         let mut tables = [[[0; 16]; 2]; INPUT];
         for (half, table) in tables.iter_mut().flatten().enumerate() {

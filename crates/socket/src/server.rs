@@ -142,14 +142,15 @@ impl<P: Protocol> Endpoint<P> {
     /// Disconnects the client, if there is one, and waits until the device has let go of it. The
     /// socket stays open for the next one.
     ///
-    /// Called from inside a method of the device it does not wait; the connection ends after that
-    /// method. The caller must not hold a lock that a method of the device takes.
+    /// If it is called from inside a method of the device, it does not wait; the connection ends
+    /// after that method. The caller must not hold a lock that a method of the device takes.
     pub fn disconnect(&self) {
         self.service.disconnect();
     }
 
     /// Removes the socket, disconnects the client and waits until the device has let go of it. No
-    /// method of the device is called after this.
+    /// method of the device is called after this. In all else it is like
+    /// [`disconnect`](Self::disconnect).
     pub fn close(self) {}
 }
 

@@ -147,7 +147,7 @@ pub struct RegionInfo {
     /// True if the client may write the region.
     pub writable: bool,
     /// Memory that the client can map, wholly or in part; `None` if the region is reached by
-    /// messages only. `None`: the region is reached by messages only.
+    /// messages only.
     ///
     /// A mappable region costs: QEMU stops posting writes to a device that has one.
     pub mapping: Option<RegionMapping>,
@@ -168,8 +168,7 @@ pub struct RegionMapping {
     pub fd: Arc<OwnedFd>,
     /// Offset in the file of the region's first byte; a multiple of the page size.
     pub offset: u64,
-    /// Parts that can be mapped, page-aligned; if empty, the whole region can be. Empty: the whole
-    /// region.
+    /// Parts that can be mapped, page-aligned; if empty, the whole region can be.
     pub areas: Vec<MmapArea>,
 }
 
@@ -229,8 +228,7 @@ pub struct IoFd {
     pub offset: u64,
     /// Width of the writes in bytes; 0 for any.
     pub size: u64,
-    /// Value whose write alone signals the eventfd; `None` if every write does. `None`: every write
-    /// does.
+    /// Value whose write alone signals the eventfd; `None` if every write does.
     pub datamatch: Option<u64>,
     /// The eventfd. Entries that share one `Arc` share one descriptor in the message.
     pub fd: Arc<OwnedFd>,

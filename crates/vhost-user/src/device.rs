@@ -78,8 +78,8 @@ pub trait Device: Send + Sync + 'static {
 pub struct Capabilities {
     /// Virtio's feature bits. VHOST_USER_F_PROTOCOL_FEATURES is added to them.
     pub features: u64,
-    /// Number of rings: 2n to the driver, 2n + 1 from it. At most 256, as messages number them with
-    /// a byte.
+    /// Number of rings: 2n to the driver, 2n + 1 from it. There are at most 256, as messages number
+    /// them with a byte.
     pub rings: u16,
     /// Size of the largest ring in entries.
     pub max_ring_size: u16,

@@ -296,7 +296,8 @@ fn order() {
 
 #[test]
 fn lengths_that_overflow() {
-    // The IOVAs suffice for 4 GiB in one descriptor: the same 1 MiB of memory over and over.
+    // The IOVAs suffice for 4 GiB in one descriptor: they are the same 1 MiB of memory over and
+    // over.
     let mut driver = Driver::new(SIZE, ALL);
     for megabyte in 1..4096 {
         let backing = driver.memory.backing(0).unwrap();

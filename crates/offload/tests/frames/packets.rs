@@ -217,7 +217,7 @@ fn options(home: Option<[u8; 16]>, before: usize, pad1: bool) -> Ipv6RawExtHeade
     Ipv6RawExtHeader::new_raw(IpNumber(0), &bytes).unwrap()
 }
 
-/// IPv6 headers, home address, routing header's address.
+/// The IPv6 headers, the home address and the routing header's address.
 type Ipv6 = (IpHeaders, Option<[u8; 16]>, Option<[u8; 16]>);
 
 fn ipv6() -> impl Strategy<Value = Ipv6> {

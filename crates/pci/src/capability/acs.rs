@@ -1,4 +1,4 @@
-//! This module makes Access Control Services (PCIe Base 6.0, section 7.7.11).
+//! This module makes the Access Control Services capability (PCIe Base 6.0, section 7.7.11).
 
 use super::structure::Structure;
 use crate::spec::acs;

@@ -1,4 +1,4 @@
-//! This module makes Advanced Error Reporting (PCIe Base 6.0, section 7.8.4).
+//! This module makes the Advanced Error Reporting capability (PCIe Base 6.0, section 7.8.4).
 
 use super::structure::{Role, Structure};
 use crate::registers::Register;

@@ -1,4 +1,5 @@
-//! This module makes Alternative Routing-ID Interpretation (PCIe Base 6.0, section 7.8.8).
+//! This module makes the Alternative Routing-ID Interpretation capability (PCIe Base 6.0, section
+//! 7.8.8).
 
 use super::structure::Structure;
 use crate::spec::ari;

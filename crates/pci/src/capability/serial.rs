@@ -1,4 +1,4 @@
-//! This module makes Device Serial Number (PCIe Base 6.0, section 7.9.3).
+//! This module makes the Device Serial Number capability (PCIe Base 6.0, section 7.9.3).
 
 use super::structure::Structure;
 use crate::registers::Register;

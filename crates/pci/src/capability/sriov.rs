@@ -1,4 +1,4 @@
-//! This module makes Single Root I/O Virtualization (PCIe Base 6.0, section 9.3.3).
+//! This module makes the Single Root I/O Virtualization capability (PCIe Base 6.0, section 9.3.3).
 
 use super::structure::{Capability, Request, Structure, structure};
 use crate::bars::Bars;

@@ -14,8 +14,8 @@ pub trait MsiSink: Send + Sync {
     /// Takes one message: the address and the data of the vector's table entry, which mean nothing
     /// under host control.
     ///
-    /// Called with the vector locked: an implementation must not block, and must not call into the
-    /// function's MSI-X.
+    /// It is called with the vector locked: an implementation must not block, and must not call
+    /// into the function's MSI-X.
     fn deliver(&self, address: u64, data: u32);
 }
 

@@ -14,7 +14,7 @@ pub const CONFIG_SIZE: usize = 4096;
 /// 2.2.7).
 pub const PAGE_SIZE: u64 = 4096;
 
-/// The type 0 configuration space header (sections 7.5.1.1 and 7.5.1.2).
+/// The registers of the type 0 configuration space header (sections 7.5.1.1 and 7.5.1.2).
 pub mod header {
     /// Vendor ID, 16 bits.
     pub const VENDOR_ID: u16 = 0x00;
@@ -70,7 +70,7 @@ pub mod header {
     pub const SIZE: u16 = 0x40;
 }
 
-/// The lists of capabilities (sections 7.5.1.1.11 and 7.6.3).
+/// The fields of the lists of capabilities (sections 7.5.1.1.11 and 7.6.3).
 pub mod list {
     /// Offset where extended capabilities begin.
     pub const EXTENDED: u16 = 0x100;
@@ -82,7 +82,7 @@ pub mod list {
     pub const EXTENDED_NEXT_SHIFT: u32 = 20;
 }
 
-/// Power management (section 7.5.2).
+/// The registers of power management (section 7.5.2).
 pub mod power {
     /// Capability ID.
     pub const ID: u8 = 0x01;
@@ -104,7 +104,7 @@ pub mod power {
     pub const PMCSR_NO_SOFT_RESET: u16 = 1 << 3;
 }
 
-/// MSI-X (section 7.7.2).
+/// The registers of MSI-X (section 7.7.2).
 pub mod msix {
     /// Capability ID.
     pub const ID: u8 = 0x11;
@@ -132,7 +132,7 @@ pub mod msix {
     pub const VECTOR_MASKED: u32 = 1 << 0;
 }
 
-/// Vendor-specific capability (section 7.9.4).
+/// The registers of the vendor-specific capability (section 7.9.4).
 pub mod vendor {
     /// Capability ID.
     pub const ID: u8 = 0x09;
@@ -140,7 +140,7 @@ pub mod vendor {
     pub const LENGTH: u16 = 0x02;
 }
 
-/// Access Control Services (section 7.7.11).
+/// The registers of Access Control Services (section 7.7.11).
 pub mod acs {
     /// Extended capability ID.
     pub const ID: u16 = 0x000d;
@@ -150,7 +150,7 @@ pub mod acs {
     pub const SIZE: u16 = 0x08;
 }
 
-/// Alternative Routing-ID Interpretation (section 7.8.8).
+/// The registers of Alternative Routing-ID Interpretation (section 7.8.8).
 pub mod ari {
     /// Extended capability ID.
     pub const ID: u16 = 0x000e;
@@ -160,7 +160,7 @@ pub mod ari {
     pub const SIZE: u16 = 0x08;
 }
 
-/// Device Serial Number (section 7.9.3).
+/// The registers of Device Serial Number (section 7.9.3).
 pub mod serial {
     /// Extended capability ID.
     pub const ID: u16 = 0x0003;

@@ -1,4 +1,4 @@
-//! The codec turns messages into bytes and back, without I/O and state: a header, and the payload
+//! This module turns messages into bytes and back, without I/O and state: a header, and the payload
 //! of every command in both directions.
 //!
 //! ```text

@@ -10,11 +10,11 @@ use crate::spec;
 /// The payload of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
-    /// Reply to `VFIO_USER_VERSION`.
+    /// The reply answers `VFIO_USER_VERSION`.
     Version(Version),
-    /// Reply to `VFIO_USER_DMA_UNMAP`, which is the request again.
+    /// The reply answers `VFIO_USER_DMA_UNMAP` and repeats the request.
     DmaUnmap(DmaUnmapRequest),
-    /// Reply to `VFIO_USER_DEVICE_GET_INFO`.
+    /// The reply answers `VFIO_USER_DEVICE_GET_INFO`.
     DeviceInfo {
         /// `DEVICE_FLAG_*` of [`spec`].
         flags: u32,
@@ -23,11 +23,11 @@ pub enum Reply<'a> {
         /// Number of interrupt types.
         num_irqs: u32,
     },
-    /// Reply to `VFIO_USER_DEVICE_GET_REGION_INFO`.
+    /// The reply answers `VFIO_USER_DEVICE_GET_REGION_INFO`.
     RegionInfo(RegionInfoReply),
-    /// Reply to `VFIO_USER_DEVICE_GET_REGION_IO_FDS`.
+    /// The reply answers `VFIO_USER_DEVICE_GET_REGION_IO_FDS`.
     RegionIoFds(RegionIoFdsReply),
-    /// Reply to `VFIO_USER_DEVICE_GET_IRQ_INFO`.
+    /// The reply answers `VFIO_USER_DEVICE_GET_IRQ_INFO`.
     IrqInfo {
         /// `IRQ_FLAG_*` of [`spec`].
         flags: u32,
@@ -36,25 +36,25 @@ pub enum Reply<'a> {
         /// Number of interrupts.
         count: u32,
     },
-    /// Reply to `VFIO_USER_REGION_READ`.
+    /// The reply answers `VFIO_USER_REGION_READ`.
     RegionRead {
         /// Range that was read; `count` is the length of `data`.
         access: RegionAccess,
         /// Bytes that were read.
         data: &'a [u8],
     },
-    /// Reply to `VFIO_USER_REGION_WRITE`.
+    /// The reply answers `VFIO_USER_REGION_WRITE`.
     RegionWrite(RegionAccess),
-    /// Reply to `VFIO_USER_REGION_WRITE_MULTI`.
+    /// The reply answers `VFIO_USER_REGION_WRITE_MULTI`.
     RegionWriteMulti {
         /// Number of writes that were done.
         count: u64,
     },
-    /// Reply to a command whose reply has no payload: `DMA_MAP`, `SET_IRQS`, `RESET`.
+    /// The reply is to a command whose reply has no payload: `DMA_MAP`, `SET_IRQS`, `RESET`.
     Empty(Command),
 }
 
-/// Reply to `VFIO_USER_DEVICE_GET_REGION_INFO`: `struct vfio_region_info` and at most one
+/// The reply to `VFIO_USER_DEVICE_GET_REGION_INFO` is a `struct vfio_region_info` and at most one
 /// capability.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionInfoReply {
@@ -72,7 +72,7 @@ pub struct RegionInfoReply {
     pub areas: Vec<MmapArea>,
 }
 
-/// Reply to `VFIO_USER_DEVICE_GET_REGION_IO_FDS`.
+/// The reply to `VFIO_USER_DEVICE_GET_REGION_IO_FDS` lists sub-regions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionIoFdsReply {
     /// Size of a complete reply in bytes: more than is here if the client has no room for it.

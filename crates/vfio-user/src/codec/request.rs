@@ -7,25 +7,25 @@ use super::version::Version;
 /// The payload of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// The payload of `VFIO_USER_VERSION`.
+    /// The request is `VFIO_USER_VERSION`.
     Version(Version),
-    /// The payload of `VFIO_USER_DMA_MAP`.
+    /// The request is `VFIO_USER_DMA_MAP`.
     DmaMap(DmaMapRequest),
-    /// The payload of `VFIO_USER_DMA_UNMAP`.
+    /// The request is `VFIO_USER_DMA_UNMAP`.
     DmaUnmap(DmaUnmapRequest),
-    /// The payload of `VFIO_USER_DEVICE_GET_INFO`, whose `index` means nothing.
+    /// The request is `VFIO_USER_DEVICE_GET_INFO`, whose `index` means nothing.
     DeviceGetInfo(InfoRequest),
-    /// The payload of `VFIO_USER_DEVICE_GET_REGION_INFO`.
+    /// The request is `VFIO_USER_DEVICE_GET_REGION_INFO`.
     DeviceGetRegionInfo(InfoRequest),
-    /// The payload of `VFIO_USER_DEVICE_GET_REGION_IO_FDS`.
+    /// The request is `VFIO_USER_DEVICE_GET_REGION_IO_FDS`.
     DeviceGetRegionIoFds(RegionIoFdsRequest),
-    /// The payload of `VFIO_USER_DEVICE_GET_IRQ_INFO`.
+    /// The request is `VFIO_USER_DEVICE_GET_IRQ_INFO`.
     DeviceGetIrqInfo(InfoRequest),
-    /// The payload of `VFIO_USER_DEVICE_SET_IRQS`.
+    /// The request is `VFIO_USER_DEVICE_SET_IRQS`.
     DeviceSetIrqs(IrqSet<'a>),
-    /// The payload of `VFIO_USER_REGION_READ`.
+    /// The request is `VFIO_USER_REGION_READ`.
     RegionRead(RegionAccess),
-    /// The payload of `VFIO_USER_REGION_WRITE`.
+    /// The request is `VFIO_USER_REGION_WRITE`.
     RegionWrite {
         /// Range to write; `count` is the length of `data`.
         access: RegionAccess,
@@ -34,7 +34,7 @@ pub enum Request<'a> {
     },
     /// `VFIO_USER_DEVICE_RESET` has no payload.
     DeviceReset,
-    /// The payload of `VFIO_USER_REGION_WRITE_MULTI`.
+    /// The request is `VFIO_USER_REGION_WRITE_MULTI`.
     RegionWriteMulti(Vec<SmallWrite>),
     /// The request is a command of dirty page logging or migration, or one that only a server
     /// sends. Its payload is not read.

@@ -1,4 +1,4 @@
-//! The session starts and stops rings as the client sets them up.
+//! This module starts and stops rings as the client sets them up.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;

@@ -24,8 +24,8 @@ impl Role {
 
 /// The data path behind one network device. The device model serves the control queue itself.
 ///
-/// Called from the thread that accesses the function's registers, one call at a time, with the
-/// device locked: an implementation must not wait for that lock.
+/// It is called from the thread that accesses the function's registers, one call at a time, with
+/// the device locked: an implementation must not wait for that lock.
 pub trait QueueHost: Send + Sync {
     /// Begins to serve a queue. The driver may have made buffers available already: no notification
     /// need follow.

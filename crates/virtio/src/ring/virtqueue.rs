@@ -31,7 +31,7 @@ pub struct VirtQueue<L> {
     pub(super) quiet: bool,
     /// True if there is neither VIRTIO_F_IN_ORDER nor a record.
     pub(super) plain: bool,
-    /// With VIRTIO_F_IN_ORDER, the chains completed last whose used entry is still to be written.
+    /// The chains completed last whose used entry is still to be written, with VIRTIO_F_IN_ORDER.
     unwritten: Option<Unwritten>,
     /// The region for the record of chains in flight, until the first burst makes it a record.
     pub(super) inflight: Option<Inflight>,
@@ -50,7 +50,7 @@ struct Unwritten {
     head: u16,
 }
 
-/// What the layouts of a virtqueue do each in their own way.
+/// The layout of a virtqueue: the operations in which split and packed rings differ.
 pub trait Layout: Default + fmt::Debug {
     /// True if this is the packed layout.
     const PACKED: bool;

@@ -75,7 +75,7 @@ pub mod feature {
         GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN | GUEST_USO4 | GUEST_USO6;
 }
 
-/// `struct virtio_net_config` (5.1.4): offsets of its fields. The driver only reads them.
+/// Offsets of the fields of `struct virtio_net_config` (5.1.4). The driver only reads them.
 pub mod config {
     /// `mac`: six bytes.
     pub const MAC: usize = 0;
@@ -113,8 +113,8 @@ pub mod status {
     pub const ANNOUNCE: u16 = 2;
 }
 
-/// `struct virtio_net_hdr` (5.1.6), which precedes each frame in a buffer: its sizes, and the
-/// fields after [`manifold_offload::NetHeader`], which knows the others. All are little-endian.
+/// Sizes of `struct virtio_net_hdr` (5.1.6), which precedes each frame in a buffer, and its fields
+/// after [`manifold_offload::NetHeader`], which knows the others. All are little-endian.
 pub mod header {
     /// `num_buffers`: le16, how many buffers the frame is spread over.
     pub const NUM_BUFFERS: usize = manifold_offload::spec::virtio::HEADER;
@@ -131,8 +131,8 @@ pub mod header {
 
 pub use manifold_offload::spec::hash_type;
 
-/// Control queue (5.1.6.5): `class` and `command` bytes, then data; the device answers one byte
-/// and, for some commands, a result.
+/// Numbers of the control queue (5.1.6.5), whose commands are `class` and `command` bytes, then
+/// data; the device answers one byte and, for some commands, a result.
 pub mod ctrl {
     /// Answer: the command was carried out.
     pub const OK: u8 = 0;

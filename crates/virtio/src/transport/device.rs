@@ -9,8 +9,8 @@ pub struct DeviceFacts {
     pub device_id: u16,
     /// The PCI class code, 24 bits.
     pub class_code: u32,
-    /// The largest number of queues the driver can have (`num_queues`), whatever is negotiated. At
-    /// most 1,024: the notification area has room for no more.
+    /// The largest number of queues the driver can have (`num_queues`), whatever is negotiated. It
+    /// is at most 1,024: the notification area has room for no more.
     pub queues: u16,
     /// Size of the device-specific configuration in bytes.
     pub config_size: u16,

@@ -25,7 +25,7 @@ pub use memory::Memory;
 
 pub const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
-/// What the device told its host.
+/// An event that the device told its host of.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
     Start(u16, Role),

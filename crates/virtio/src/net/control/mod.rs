@@ -34,7 +34,7 @@ pub(super) struct Refused;
 
 type Outcome = Result<Changes, Refused>;
 
-/// What a command can ask about besides the settings.
+/// The state besides the settings that a command can ask about.
 pub(super) struct CommandContext<'a> {
     /// The host, which has the statistics.
     pub(super) host: &'a dyn QueueHost,
