@@ -167,7 +167,7 @@ fn check_constants(start: &Registers, end: &Registers) {
         header::VENDOR_ID..header::COMMAND,
         header::CLASS_REVISION..header::CACHE_LINE_SIZE,
         header::BAR5 + 4..header::INTERRUPT_LINE,
-        // The ID, version and next pointer of the first extended capability.
+        // These are the ID, version and next pointer of the first extended capability.
         0x100..0x104,
         // There is nothing behind all capabilities.
         0x1c0..REGISTERS as u16,

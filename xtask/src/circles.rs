@@ -1,4 +1,5 @@
-//! Finds import circles: files of one crate that import each other, directly or through others.
+//! This module finds import circles: files of one crate that import each other, directly or through
+//! others.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! Builds and runs the fuzz targets of fuzz/ with stable Rust: fuzz/.cargo/config.toml instruments
-//! the build, and libFuzzer is linked in.
+//! This module builds and runs the fuzz targets of fuzz/ with stable Rust: fuzz/.cargo/config.toml
+//! instruments the build, and libFuzzer is linked in.
 //!
 //! fuzz/seeds/TARGET holds inputs that once found something; it is committed and only read.
 //! fuzz/corpus/TARGET grows with every run. fuzz/artifacts/TARGET-... are findings.

@@ -1,4 +1,5 @@
-//! Checks what needs no run: import circles, formatting, lints, documentation, licences.
+//! This module checks what needs no run: import circles, formatting, lints, documentation,
+//! licences.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! Starts an adapter, enables and disables its VFs, and stops it.
+//! This module starts an adapter, enables and disables its VFs, and stops it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

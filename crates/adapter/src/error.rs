@@ -1,3 +1,5 @@
+//! This module has the error of the adapter.
+
 use std::path::PathBuf;
 
 use manifold_eswitch::MacAddr;

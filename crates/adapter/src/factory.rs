@@ -1,4 +1,5 @@
-//! Makes functions: a configuration space, a DMA domain, counters and a device model for each.
+//! This module makes functions: a configuration space, a DMA domain, counters and a device model
+//! for each.
 
 use std::sync::Arc;
 

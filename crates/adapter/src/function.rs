@@ -295,7 +295,8 @@ impl Function {
         for event in events {
             match *event {
                 Event::BusMaster(on) => {
-                    // When it is cleared, queues stop first, so that none of them faults.
+                    // When Bus Master Enable is cleared, queues stop first, so that none of them
+                    // faults.
                     if on {
                         self.domain.set_bus_master(true);
                     }

@@ -9,8 +9,8 @@ use manifold_eswitch::{Filters, MacAddr, Policy, Table, TableBuilder};
 use manifold_pci::FunctionId;
 use parking_lot::Mutex;
 
-/// Bytes of an Ethernet header, which come on top of the MTU. The switch allows for a VLAN tag by
-/// itself.
+/// Length in bytes of an Ethernet header, which comes on top of the MTU. The switch allows for a
+/// VLAN tag by itself.
 const FRAME_OVERHEAD: u32 = 14;
 
 /// The policies of all functions. A change builds a new table and hands it to the workers before it

@@ -259,7 +259,7 @@ fn what_was_in_flight_when_the_adapter_ended_is_sent_by_the_next_one() {
     b.provide(0);
     a.reattach(&sockets[0]);
     a.frontend.set_inflight_fd(&tracked, file.as_raw_fd()).unwrap();
-    // Its client counts the chain as taken.
+    // The client counts the chain as taken.
     a.resume_pair(0, [0, 4]);
     assert!(b.receive(0).ends_with(b"taken"));
     // The frame arrives only once.

@@ -51,8 +51,8 @@ impl Stage {
     }
 }
 
-/// Number of bursts of which one is timed by stage. The timing itself is then not seen even in the slowest
-/// hundredth of the frames.
+/// Number of bursts of which one is timed by stage. The timing itself is then not seen even in the
+/// slowest hundredth of the frames.
 const SAMPLE: u32 = 256;
 
 /// The counters of one worker, on cache lines of their own.

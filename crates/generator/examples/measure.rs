@@ -1,4 +1,4 @@
-//! Measures the data path with this crate's guests, on an adapter in this process.
+//! This example measures the data path with this crate's guests, on an adapter in this process.
 //!
 //! Run it with `cargo run --release -p manifold-generator --example measure --` and one of these:
 //!

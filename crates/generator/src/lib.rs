@@ -236,7 +236,8 @@ fn check(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Hundreds of ports take more descriptors than processes have by default.
+/// Raises the limit of open files, because hundreds of ports take more descriptors than processes
+/// have by default.
 fn raise_file_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let all = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -1,5 +1,5 @@
-//! Attaches to two VFs of a running adapter, as the VMMs of two virtual machines would, and sends a
-//! frame from the first to the second.
+//! This example attaches to two VFs of a running adapter, as the VMMs of two virtual machines
+//! would, and sends a frame from the first to the second.
 //!
 //!     cargo run -- serve --num-vfs 2 --run-dir /tmp/m &
 //!     cargo run -p manifold-guest --example attach -- /tmp/m

@@ -73,7 +73,7 @@ impl Arena {
             .map_err(|e| Error::io("creating a memfd", e))?;
         rustix::fs::ftruncate(&memfd, size as u64).map_err(|e| Error::io("sizing a memfd", e))?;
         let file = FileOffset::new(File::from(memfd), 0);
-        // What cannot be reserved now would end this process when it is touched.
+        // Memory that cannot be reserved now would end this process when it is touched.
         let reserve = if huge { 0 } else { libc::MAP_NORESERVE };
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | reserve;

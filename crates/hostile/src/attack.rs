@@ -49,10 +49,10 @@ impl Default for Options {
     }
 }
 
-/// What the device answered to a scenario.
+/// The answers of the device to a scenario.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What was tried and how the device answered, one line each.
+    /// Texts of what was tried and how the device answered, one line each.
     pub steps: Vec<String>,
     /// True if DEVICE_NEEDS_RESET was seen.
     pub needs_reset: bool,
@@ -62,7 +62,7 @@ pub struct Outcome {
     pub recovered: bool,
 }
 
-/// What a device answered to one try.
+/// The answer of a device to one try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     NeedsReset,

@@ -1,4 +1,4 @@
-//! Declares the command line: arguments and their help.
+//! This module declares the command line: arguments and their help.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Reports failed commands on standard error, with what to do next.
+//! This module reports failed commands on standard error, with what to do next.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

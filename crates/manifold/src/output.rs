@@ -1,4 +1,4 @@
-//! Prints what commands have to say: text, JSON, tables and the log.
+//! This module prints what commands have to say: text, JSON, tables and the log.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};

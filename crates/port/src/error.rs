@@ -1,3 +1,5 @@
+//! This module has the error of an uplink.
+
 use std::io;
 
 /// The reason why an uplink cannot be used. The texts say what to do.

@@ -1,3 +1,5 @@
+//! This module is the uplink to a TAP interface of the host.
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

@@ -1,3 +1,5 @@
+//! These tests check the API's types.
+
 use proptest::prelude::*;
 
 use super::*;

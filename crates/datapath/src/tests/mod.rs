@@ -1,3 +1,5 @@
+//! These tests run a data path with the drivers of several functions.
+
 mod driver;
 mod offload;
 mod uplink;

@@ -1,4 +1,4 @@
-//! Collects lines from a descriptor that is read only when something is there.
+//! This module collects lines from a descriptor that is read only when something is there.
 
 use crate::{Error, Result};
 use std::os::fd::AsFd;

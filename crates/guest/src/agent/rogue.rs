@@ -1,4 +1,4 @@
-//! Makes one attempt to reach memory that is not the guest's own.
+//! This module makes one attempt to reach memory that is not the guest's own.
 
 use crate::Result;
 use crate::net::Stack;

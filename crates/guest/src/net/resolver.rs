@@ -1,4 +1,4 @@
-//! Decides which neighbours are asked for their MAC addresses, and when.
+//! This module decides which neighbours are asked for their MAC addresses, and when.
 //!
 //! Every request is a broadcast that every guest has to look at. A hundred guests that each ask for
 //! all the others at once would fill each other's rings, so only a few requests of a guest are open

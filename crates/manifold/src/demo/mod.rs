@@ -43,7 +43,7 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::register().context("cannot handle signals")?;
     let mut narrator = Narrator::new(STEPS, json);
     let mut report = Report::default();
-    // Whatever happens in there, its machines, adapter and folder are gone when it returns.
+    // Whatever happens in `perform`, machines, adapter and folder are gone when it returns.
     let result = perform(args.vms, &interrupt, &mut narrator, &mut report);
     drop(narrator);
 

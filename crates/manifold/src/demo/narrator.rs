@@ -1,4 +1,4 @@
-//! Tells what the demo does while it runs: steps, and how far a step has come.
+//! This module tells what the demo does while it runs: steps, and how far a step has come.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::time::{Duration, Instant};

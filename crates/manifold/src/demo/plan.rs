@@ -1,4 +1,4 @@
-//! Plans who pings whom, who sends how much to whom, and under which addresses.
+//! This module plans who pings whom, who sends how much to whom, and under which addresses.
 
 use std::net::Ipv4Addr;
 

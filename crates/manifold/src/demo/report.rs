@@ -1,4 +1,4 @@
-//! Reports what the demo found: a JSON object, and a table for people.
+//! This module reports what the demo found: a JSON object, and a table for people.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Holds what the demo consists of, and its first steps: adapter, VFs, machines.
+//! This module has what the demo consists of, and its first steps: adapter, VFs, machines.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

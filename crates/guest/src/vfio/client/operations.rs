@@ -1,4 +1,4 @@
-//! Carries out the operations of a [`Transport`] as messages.
+//! This module carries out the operations of a [`Transport`] as messages.
 
 use super::{Client, MAX_MESSAGE, MAX_MSG_FDS, protocol, short};
 use crate::vfio::spec::{self, command, flags, irq_set};
