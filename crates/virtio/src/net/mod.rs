@@ -59,15 +59,10 @@ impl VirtioPci<Net> {
         Ok(VirtioPci::with_device(Net::new(config, domain, host), name, msix))
     }
 
-    /// Sets the link up or down, and tells the driver.
-    pub fn set_link(&mut self, up: bool) {
-        if std::mem::replace(&mut self.device.link_up, up) != up {
-            self.notify_config();
-        }
-    }
-
     /// Asks the driver to announce itself to the network (5.1.6.5.4). Returns false when it cannot
     /// be asked: it is not live or has not negotiated VIRTIO_NET_F_GUEST_ANNOUNCE.
+    ///
+    /// The adapter has no reason to ask yet; the feature is offered, and this is how it works.
     pub fn announce(&mut self) -> bool {
         let settings = &mut self.device.settings;
         let able = settings.features & feature::GUEST_ANNOUNCE != 0;
@@ -77,6 +72,9 @@ impl VirtioPci<Net> {
         }
         able
     }
+
+    // The four methods below are for tests: no register shows these settings, and what the host
+    // was told last is right only if it equals them.
 
     /// Returns the filters in force.
     pub fn filters(&self) -> &Filters {
@@ -104,7 +102,6 @@ pub struct Net {
     config: NetConfig,
     domain: Arc<Domain>,
     host: Arc<dyn QueueHost>,
-    link_up: bool,
     settings: Settings,
     /// The data queues that the host serves.
     started: Queues,
@@ -116,7 +113,6 @@ pub struct Net {
 impl Net {
     fn new(config: NetConfig, domain: Arc<Domain>, host: Arc<dyn QueueHost>) -> Self {
         Net {
-            link_up: config.link_up,
             settings: Settings::new(config.mac, config.queue_pairs),
             config,
             domain,
@@ -208,7 +204,7 @@ impl VirtioDevice for Net {
     fn read_config(&self, out: &mut [u8]) {
         let offered = self.features();
         let mut status = 0;
-        if self.link_up {
+        if self.config.link_up {
             status |= status::LINK_UP;
         }
         if self.settings.announce {

@@ -15,11 +15,11 @@ impl Nic for NetDevice {
     }
 
     fn link_up(&self) -> bool {
-        self.device.link_up
+        self.device.config.link_up
     }
 
     fn driver(&self) -> DriverReport {
-        let DeviceState { status, features, failure, .. } = self.state();
+        let DeviceState { status, features, failure } = self.state();
         DriverReport { status, features: feature_names(features).collect(), failure }
     }
 

@@ -1,10 +1,10 @@
 //! This module holds the device status (2.1), negotiates features (2.2) and decides which queues
 //! run (2.6).
 
+use super::VirtioPci;
 use super::device::VirtioDevice;
 use super::queue::QueueSetup;
 use super::registers::{Queue, Selectors};
-use super::{QueueInfo, VirtioPci};
 use crate::ring::QueueAddresses;
 use crate::spec::{feature, status};
 
@@ -177,14 +177,5 @@ impl<D: VirtioDevice> VirtioPci<D> {
             driver: queue.driver,
             device: queue.device,
         })
-    }
-
-    pub(super) fn queue_infos(&self) -> Vec<QueueInfo> {
-        (0..self.facts.queues)
-            .filter_map(|index| {
-                let Queue { enabled, running, .. } = *self.queue(index)?;
-                Some(QueueInfo { index, addresses: self.addresses(index), enabled, running })
-            })
-            .collect()
     }
 }

@@ -27,7 +27,6 @@ use std::sync::Arc;
 
 use manifold_pci::{DeviceModel, Msix};
 
-use crate::ring::QueueAddresses;
 pub use device::{DeviceFacts, VirtioDevice};
 pub use queue::{QueueError, QueueEvents, QueueSetup, QueueState};
 
@@ -62,19 +61,6 @@ struct ConfigView {
     now: Vec<u8>,
 }
 
-/// The registers of a queue, for those who look at a function from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueInfo {
-    /// The queue's number.
-    pub index: u16,
-    /// The queue's size and addresses.
-    pub addresses: QueueAddresses,
-    /// True if the driver enabled the queue.
-    pub enabled: bool,
-    /// True if the queue is being served.
-    pub running: bool,
-}
-
 /// The state of a device, for those who look at a function from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceState {
@@ -82,8 +68,6 @@ pub struct DeviceState {
     pub status: u8,
     /// The negotiated features; zero before FEATURES_OK.
     pub features: u64,
-    /// The queues that exist with these features.
-    pub queues: Vec<QueueInfo>,
     /// The reason why the device needs a reset, if it does.
     pub failure: Option<String>,
 }
@@ -115,7 +99,6 @@ impl<D: VirtioDevice> VirtioPci<D> {
         DeviceState {
             status: self.shared.status(),
             features: self.features,
-            queues: self.queue_infos(),
             failure: self.shared.failure(),
         }
     }
