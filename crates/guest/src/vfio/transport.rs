@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-/// The vfio-user client that the guest connects with; the module [`vfio`](super) says how they differ.
+/// The vfio-user client that the guest connects with; the module [`vfio`](super) says how they
+/// differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientKind {

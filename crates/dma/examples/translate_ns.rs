@@ -1,6 +1,7 @@
 //! This program measures translation: nanoseconds per map, translate and unmap at 100,000 one-page
-//! mappings, per pin, and how long an unmap waits for a busy worker. Run with `cargo run --release
-//! -p manifold-dma --example timing`.
+//! mappings, per pin, and how long an unmap waits for a busy worker.
+//!
+//! `cargo run --release -p manifold-dma --example translate_ns`
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};

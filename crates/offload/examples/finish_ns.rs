@@ -1,6 +1,6 @@
 //! This program measures what each part costs: nanoseconds per call, gigabytes per second.
 //!
-//! `cargo run --release -p manifold-offload --example timing`
+//! `cargo run --release -p manifold-offload --example finish_ns`
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

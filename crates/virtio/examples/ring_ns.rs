@@ -1,6 +1,7 @@
 //! This program measures what a virtqueue costs its device: nanoseconds per chain for taking,
-//! completing and publishing bursts of 32, with the driver on the same thread. Run with `cargo run
-//! --release -p manifold-virtio --example ring`.
+//! completing and publishing bursts of 32, with the driver on the same thread.
+//!
+//! `cargo run --release -p manifold-virtio --example ring_ns`
 
 use std::hint::black_box;
 use std::sync::Arc;
