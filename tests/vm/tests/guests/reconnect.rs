@@ -106,6 +106,13 @@ fn restart(name: &str, signal: Signal, repeated: u64) -> Result<()> {
     ensure!(lost < came / 4 * 3, "{lost} of {came} datagrams are lost");
     ensure!(again <= repeated && u64::from(pings.duplicates) <= repeated, "{again}, {pings:?}");
     ensure!(carrier(&nina)? && carrier(&oskar)?, "no link");
+
+    // A second restart finds what the first one left behind.
+    adapter.restart(signal)?;
+    for vf in ["vf0", "vf1"] {
+        wait_running(&adapter, vf)?;
+    }
+    nina.ping(OSKAR, 3)?;
     finish(adapter, [nina, oskar])
 }
 

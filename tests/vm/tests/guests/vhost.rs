@@ -83,7 +83,9 @@ fn guests_over_vhost_user_and_vfio_user_reach_one_another() -> Result<()> {
     }
     let flow = xena.iperf("10.0.0.1", "-t 2")?;
     ensure!(flow.mbit_per_s > 1.0, "{flow:?}");
-    finish(adapter, [vera, walt, xena])
+    drop(vera);
+    adapter.wait_attached("vf0", false)?;
+    finish(adapter, [walt, xena])
 }
 
 #[test]
