@@ -177,12 +177,12 @@ pub mod ring {
     pub const F_NEXT: u16 = 1;
     pub const F_WRITE: u16 = 2;
     pub const F_INDIRECT: u16 = 4;
-    /// Available ring (2.7.6): flags, idx, ring[size], used_event.
+    /// Available ring (2.7.6): flags, idx, `ring[size]`, used_event.
     pub const AVAIL_FLAGS: usize = 0;
     pub const AVAIL_IDX: usize = 2;
     pub const AVAIL_RING: usize = 4;
     pub const AVAIL_F_NO_INTERRUPT: u16 = 1;
-    /// Used ring (2.7.8): flags, idx, ring[size] of (id 4, len 4), avail_event.
+    /// Used ring (2.7.8): flags, idx, `ring[size]` of (id 4, len 4), avail_event.
     pub const USED_FLAGS: usize = 0;
     pub const USED_IDX: usize = 2;
     pub const USED_RING: usize = 4;
