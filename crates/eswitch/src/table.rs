@@ -51,8 +51,9 @@ struct Group {
     end: u32,
 }
 
-/// An immutable snapshot of everything that forwarding depends on. [`TableBuilder`] builds it, and
-/// any number of threads ask it with [`Table::classify`].
+/// An immutable snapshot of everything that forwarding depends on.
+/// [`TableBuilder`](build::TableBuilder) builds it, and any number of threads ask it with
+/// [`Table::classify`].
 ///
 /// Functions are numbered by slot, dense and ascending by [`FunctionId`].
 #[derive(Debug)]
