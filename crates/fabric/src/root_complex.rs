@@ -194,7 +194,9 @@ mod tests {
         #[test]
         fn pieces_cover_the_access_and_cross_no_boundary(start: u64, len in 0..20_000_usize) {
             let (low, end) = (start & 0xffff, u64::MAX - start % 9000);
-            for (start, unit) in [(start, DWORD), (start, PAGE_SIZE), (end, PAGE_SIZE), (low, DWORD)] {
+            for (start, unit) in
+                [(start, DWORD), (start, PAGE_SIZE), (end, PAGE_SIZE), (low, DWORD)]
+            {
                 let mut next = 0;
                 for (address, piece) in pieces(start, len, unit) {
                     prop_assert_eq!(piece.start, next);
