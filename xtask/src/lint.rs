@@ -12,6 +12,11 @@ pub(crate) fn run() -> Result<()> {
     circles::check()?;
     check("formatting", "fmt --all --check")?;
     check("formatting of the fuzz targets", "fmt --manifest-path fuzz/Cargo.toml --check")?;
+    // The fuzz targets are a workspace of their own, whose lock file is easily forgotten.
+    check(
+        "lock file of the fuzz targets",
+        "fetch --quiet --locked --manifest-path fuzz/Cargo.toml",
+    )?;
     check("clippy", "clippy --workspace --all-targets --locked --keep-going -- -D warnings")?;
     step(
         "documentation",
