@@ -11,7 +11,7 @@ use manifold_vhost_user::spec::{
     F_PROTOCOL_FEATURES, HEADER_SIZE, flag, protocol_feature, request,
 };
 use manifold_vhost_user::{
-    Capabilities, Device, DeviceStatus, Failure, Header, Position, Region, RingSetup, Session,
+    Capabilities, Device, DeviceStatus, Failure, Header, QueueState, Region, RingSetup, Session,
     VhostUser,
 };
 
@@ -266,7 +266,7 @@ impl Device for Inert {
         Ok(())
     }
 
-    fn stop_ring(&self, ring: u16) -> Position {
+    fn stop_ring(&self, ring: u16) -> QueueState {
         self.attached().rings.remove(&ring).expect("it is served").position
     }
 

@@ -20,8 +20,7 @@ use manifold_datapath::Kick;
 use manifold_dma::{Backing, PAGE_SIZE, Permissions, SharedMemory};
 use manifold_pci::DriverReport;
 use manifold_vhost_user::{
-    Capabilities, Device, DeviceStatus, Disconnect, Failure, Peer, Position, Region, RingFds,
-    RingSetup,
+    Capabilities, Device, DeviceStatus, Disconnect, Failure, Peer, Region, RingFds, RingSetup,
 };
 use manifold_virtio::net::{Filters, QueueHost, Role, Steering, feature_names};
 use manifold_virtio::ring::{Inflight, MAX_QUEUE_SIZE, QueueAddresses, is_in_use};
@@ -80,7 +79,7 @@ enum Refused {
 pub(crate) struct VhostAttachment {
     function: Arc<Function>,
     /// Rings that the VMM has started and that cannot be served, with the positions that it gave.
-    unserved: Mutex<BTreeMap<u16, Position>>,
+    unserved: Mutex<BTreeMap<u16, QueueState>>,
 }
 
 impl VhostAttachment {
@@ -92,7 +91,7 @@ impl VhostAttachment {
     fn is_lost(&self, setup: &RingSetup) -> bool {
         setup.features & common::RING_PACKED != 0
             && setup.inflight.is_none()
-            && state(setup.position) == QueueState::start(true)
+            && setup.position == QueueState::start(true)
             && is_in_use(&self.function.domain, setup.descriptors, setup.size)
     }
 
@@ -181,7 +180,7 @@ impl Device for VhostAttachment {
                 device: setup.device,
             },
             features: setup.features,
-            resume: Some(state(setup.position)),
+            resume: Some(setup.position),
             events: Arc::new(RingEvents { ring, function: self.function.id, fds: setup.fds }),
         };
         let inflight = setup.inflight.map(|part| track(&part)).transpose()?;
@@ -189,13 +188,12 @@ impl Device for VhostAttachment {
         Ok(())
     }
 
-    fn stop_ring(&self, ring: u16) -> Position {
+    fn stop_ring(&self, ring: u16) -> QueueState {
         if let Some(position) = self.unserved.lock().remove(&ring) {
             return position;
         }
         let stop = |queues: &Queues| queues.stop(ring);
-        let QueueState { next_avail, next_used } = self.queues().map(stop).unwrap_or_default();
-        Position { next_available: next_avail, next_used }
+        self.queues().map(stop).unwrap_or_default()
     }
 
     fn use_pairs(&self, pairs: u16) {
@@ -218,11 +216,6 @@ impl Device for VhostAttachment {
         let offered = self.function.with_model(|nic| nic.mtu());
         if mtu > offered { Err(Refused::Mtu(offered).into()) } else { Ok(()) }
     }
-}
-
-/// Returns the position of a ring in the data path's form.
-fn state(Position { next_available, next_used }: Position) -> QueueState {
-    QueueState { next_avail: next_available, next_used }
 }
 
 /// Returns how far a driver has come by what the VMM says, which keeps its registers.

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use manifold_socket::{Disconnect, Peer};
+use manifold_virtio::ring::QueueState;
 
-use crate::ring::Position;
 use crate::ring_fds::RingFds;
 use crate::status::DeviceStatus;
 
@@ -50,7 +50,7 @@ pub trait Device: Send + Sync + 'static {
     fn start_ring(&self, ring: u16, setup: RingSetup) -> Result<(), Failure>;
 
     /// Ends serving a ring. On return nothing touches its memory any more, nor its [`RingFds`].
-    fn stop_ring(&self, ring: u16) -> Position;
+    fn stop_ring(&self, ring: u16) -> QueueState;
 
     /// Takes note that the driver receives on the first `pairs` pairs of rings, at least one, from
     /// now on.
@@ -112,7 +112,7 @@ pub struct RingSetup {
     /// Features that the driver accepted.
     pub features: u64,
     /// The position to continue at.
-    pub position: Position,
+    pub position: QueueState,
     /// An eventfd that becomes readable when the driver kicks; `None` if the ring is to be polled.
     pub kick: Option<OwnedFd>,
     /// Eventfds towards the driver.

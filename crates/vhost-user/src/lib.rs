@@ -50,7 +50,7 @@ mod status;
 pub use codec::Header;
 pub use device::{Capabilities, Device, Failure, Inflight, Region, RingSetup};
 pub use manifold_socket::{Config, Disconnect, Error, EventFd, Peer};
-pub use ring::Position;
+pub use manifold_virtio::ring::QueueState;
 pub use ring_fds::RingFds;
 pub use server::{Endpoint, Server, VhostUser};
 pub use session::Session;

@@ -3,46 +3,24 @@
 use std::sync::Arc;
 
 use manifold_socket::EventFd;
+use manifold_virtio::ring::QueueState;
 
 use crate::codec::RingAddresses;
 use crate::ring_fds::RingFds;
 use crate::status::DeviceStatus;
 
-/// The progress of a ring, with which another server of it can continue. In a packed ring, bit 15
-/// of each field is the wrap counter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Position {
-    /// The next entry of the available ring to take.
-    pub next_available: u16,
-    /// The next entry of the used ring to write.
-    pub next_used: u16,
+/// Reads the base of SET_VRING_BASE ("Ring base"). A stopped ring has nothing in flight, so where
+/// the message tells one index only it is both: a split ring's, and a packed ring's of DPDK's
+/// virtio-user, which leaves the upper half zero.
+pub(crate) fn from_base(base: u32, packed: bool) -> QueueState {
+    let (low, high) = (base as u16, (base >> 16) as u16);
+    QueueState { next_avail: low, next_used: if packed && high != 0 { high } else { low } }
 }
 
-impl Position {
-    /// The bit of the wrap counter.
-    const WRAP: u16 = 1 << 15;
-
-    /// Returns where a ring begins.
-    #[must_use]
-    pub fn start(packed: bool) -> Self {
-        let next = if packed { Self::WRAP } else { 0 };
-        Self { next_available: next, next_used: next }
-    }
-
-    /// Reads the base of SET_VRING_BASE ("Ring base"). A stopped ring has nothing in flight, so
-    /// where the message tells one index only it is both: a split ring's, and a packed ring's of
-    /// DPDK's virtio-user, which leaves the upper half zero.
-    pub(crate) fn from_base(base: u32, packed: bool) -> Self {
-        let (low, high) = (base as u16, (base >> 16) as u16);
-        let next_used = if packed && high != 0 { high } else { low };
-        Self { next_available: low, next_used }
-    }
-
-    /// Returns the base that GET_VRING_BASE answers.
-    pub(crate) fn to_base(self, packed: bool) -> u32 {
-        let high = if packed { u32::from(self.next_used) << 16 } else { 0 };
-        high | u32::from(self.next_available)
-    }
+/// Returns the base that GET_VRING_BASE answers.
+pub(crate) fn to_base(state: QueueState, packed: bool) -> u32 {
+    let high = if packed { u32::from(state.next_used) << 16 } else { 0 };
+    high | u32::from(state.next_avail)
 }
 
 /// The state of a ring that a client sets up before it runs.
@@ -96,13 +74,13 @@ mod tests {
 
     #[test]
     fn a_base_is_one_index_or_two() {
-        let at = |next_available, next_used| Position { next_available, next_used };
-        assert_eq!(Position::from_base(7, false), at(7, 7));
-        assert_eq!(at(7, 7).to_base(false), 7);
-        assert_eq!(Position::from_base(0x8005_8006, true), at(0x8006, 0x8005));
-        assert_eq!(at(0x8006, 0x8005).to_base(true), 0x8005_8006);
-        assert_eq!(Position::from_base(0x0000_8000, true), at(0x8000, 0x8000));
-        assert_eq!(Position::start(true).to_base(true), 0x8000_8000);
-        assert_eq!(Position::start(false).to_base(false), 0);
+        let at = |next_avail, next_used| QueueState { next_avail, next_used };
+        assert_eq!(from_base(7, false), at(7, 7));
+        assert_eq!(to_base(at(7, 7), false), 7);
+        assert_eq!(from_base(0x8005_8006, true), at(0x8006, 0x8005));
+        assert_eq!(to_base(at(0x8006, 0x8005), true), 0x8005_8006);
+        assert_eq!(from_base(0x0000_8000, true), at(0x8000, 0x8000));
+        assert_eq!(to_base(QueueState::start(true), true), 0x8000_8000);
+        assert_eq!(to_base(QueueState::start(false), false), 0);
     }
 }

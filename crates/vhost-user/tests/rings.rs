@@ -5,7 +5,7 @@
 
 mod support;
 
-use manifold_vhost_user::Position;
+use manifold_vhost_user::QueueState;
 use manifold_vhost_user::spec::{request, status};
 use support::{Call, Fixture, addresses, pair, region};
 
@@ -17,7 +17,7 @@ fn started(ring: u16, next: u16) -> Call {
         ring,
         at: [GUEST, GUEST + 0x1000, GUEST + 0x2000],
         size: 256,
-        position: Position { next_available: next, next_used: next },
+        position: QueueState { next_avail: next, next_used: next },
         kick: true,
         tracked: false,
     }
@@ -55,7 +55,7 @@ fn a_ring_pauses_and_goes_on_where_it_was() {
     client.set_up_ring(1, USER);
     client.kick(1);
     client.enable(1, 1);
-    *fixture.dummy.position.lock() = Position { next_available: 9, next_used: 9 };
+    *fixture.dummy.position.lock() = QueueState { next_avail: 9, next_used: 9 };
     fixture.dummy.take();
     // The ring is disabled and enabled again, kicked another way, and has other memory.
     client.enable(1, 0);

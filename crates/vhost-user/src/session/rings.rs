@@ -4,12 +4,13 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use manifold_socket::EventFd;
+use manifold_virtio::ring::QueueState;
 
 use super::state::Session;
 use crate::codec::{Malformed, RingAddresses};
 use crate::device::RingSetup;
 use crate::refusal::Refusal;
-use crate::ring::{Kick, Position, Ring};
+use crate::ring::{Kick, Ring, from_base, to_base};
 use crate::spec::{protocol_feature, status};
 
 impl Session {
@@ -151,9 +152,8 @@ impl Session {
             return Ok(());
         }
         let [descriptors, driver, device] = self.translate(&addresses)?;
-        let position = ring
-            .base
-            .map_or_else(|| Position::start(packed), |base| Position::from_base(base, packed));
+        let position =
+            ring.base.map_or_else(|| QueueState::start(packed), |base| from_base(base, packed));
         let kick = match &ring.kick {
             Kick::By(fd) => Some(fd.as_fd().try_clone_to_owned().map_err(Refusal::EventFd)?),
             Kick::Stopped | Kick::Polled => None,
@@ -184,7 +184,7 @@ impl Session {
         if let Some(ring) = self.rings.get_mut(usize::from(index))
             && std::mem::replace(&mut ring.running, false)
         {
-            ring.base = Some(self.device.stop_ring(index).to_base(packed));
+            ring.base = Some(to_base(self.device.stop_ring(index), packed));
         }
     }
 
@@ -196,7 +196,7 @@ impl Session {
         }
         self.settle(index)?;
         let base = self.rings.get(usize::from(index)).and_then(|ring| ring.base);
-        Ok(base.unwrap_or_else(|| Position::start(self.is_packed()).to_base(self.is_packed())))
+        Ok(base.unwrap_or_else(|| to_base(QueueState::start(self.is_packed()), self.is_packed())))
     }
 
     /// Ends serving all rings while the memory changes.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use manifold_vhost_user::spec::{F_PROTOCOL_FEATURES, protocol_feature, request};
 use manifold_vhost_user::{
-    Capabilities, Config, Device, DeviceStatus, Disconnect, Endpoint, Failure, Peer, Position,
+    Capabilities, Config, Device, DeviceStatus, Disconnect, Endpoint, Failure, Peer, QueueState,
     Region, RingFds, RingSetup, Server, VhostUser,
 };
 use parking_lot::Mutex;
@@ -34,7 +34,7 @@ pub enum Call {
     Detached(Disconnect),
     Map(Region),
     Unmap(Region),
-    Start { ring: u16, at: [u64; 3], size: u16, position: Position, kick: bool, tracked: bool },
+    Start { ring: u16, at: [u64; 3], size: u16, position: QueueState, kick: bool, tracked: bool },
     Stop(u16),
     Pairs(u16),
     Announce([u8; 6]),
@@ -46,7 +46,7 @@ pub struct Dummy {
     pub calls: Mutex<Vec<Call>>,
     pub fds: Mutex<Vec<Arc<RingFds>>>,
     pub status: Mutex<Option<Arc<DeviceStatus>>>,
-    pub position: Mutex<Position>,
+    pub position: Mutex<QueueState>,
     pub refuses: AtomicBool,
     pub panics: AtomicBool,
 }
@@ -118,7 +118,7 @@ impl Device for Dummy {
         Ok(())
     }
 
-    fn stop_ring(&self, ring: u16) -> Position {
+    fn stop_ring(&self, ring: u16) -> QueueState {
         self.told(Call::Stop(ring));
         *self.position.lock()
     }
