@@ -85,14 +85,12 @@ impl Egress {
     /// Returns a receive queue if this worker serves it.
     #[inline]
     pub(crate) fn local(&mut self, function: usize, pair: u16) -> Option<&mut RxQueue> {
-        match self.owners.get_mut(function)?.get_mut(usize::from(pair))? {
-            RxOwner::Local(queue) => Some(queue),
-            _ => None,
-        }
+        self.local_with_context(function, pair).map(|(queue, ..)| queue)
     }
 
     /// Returns a receive queue if this worker serves it, with what a delivery needs.
-    pub(crate) fn local_with_tools(
+    #[inline]
+    pub(crate) fn local_with_context(
         &mut self,
         function: usize,
         pair: u16,

@@ -95,7 +95,8 @@ fn deliver(switch: &Switch, egress: &mut Egress, frames: &mut [HandoverFrame]) {
     // A function that is gone has no counters to count in, and another may have its index.
     let Some(function) = switch.instance(to) else { return };
     let Some(counters) = function.counters.pair(pair) else { return };
-    let Some((queue, scratch, timer)) = egress.local_with_tools(usize::from(to.index), pair) else {
+    let Some((queue, scratch, timer)) = egress.local_with_context(usize::from(to.index), pair)
+    else {
         counters.no_driver(frames.len() as u32);
         return;
     };

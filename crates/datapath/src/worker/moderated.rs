@@ -56,18 +56,18 @@ impl Queues {
     }
 
     fn raise(&mut self, (function, pair, direction): QueueId) {
-        let Some((known, _)) = self.switch.queue(function.index(), pair) else { return };
-        let counters = known.counters.clone();
-        let Some(counters) = counters.pair(pair) else { return };
+        let Queues { switch, egress, transmit, .. } = self;
+        let Some((_, counters)) = switch.queue(function.index(), pair) else { return };
         match direction {
             Direction::Receive => {
-                if let Some(queue) = self.egress.local(function.index(), pair) {
+                if let Some(queue) = egress.local(function.index(), pair) {
                     queue.raise(counters);
                 }
             }
             Direction::Transmit => {
-                if let Some((_, place)) = self.transmit_slot(function, pair) {
-                    place.queue.raise(counters);
+                let mut slots = transmit.iter().flatten();
+                if let Some(slot) = slots.find(|slot| slot.is(function, pair)) {
+                    slot.queue.raise(counters);
                 }
             }
         }

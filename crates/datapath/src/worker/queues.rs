@@ -44,7 +44,8 @@ impl TxSlot {
         TxSlot { queue, kick, active: true, empty_since: None, stopping: None }
     }
 
-    fn is(&self, function: FunctionId, pair: u16) -> bool {
+    /// Returns true if this is the transmit queue of a function's pair.
+    pub(crate) fn is(&self, function: FunctionId, pair: u16) -> bool {
         self.queue.function == function && self.queue.pair == pair
     }
 }
