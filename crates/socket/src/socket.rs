@@ -153,7 +153,7 @@ impl Socket {
     /// Sends a message if there is room for it now.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// The errors are those of [`send`](Self::send).
     pub fn try_send(&self, bytes: &[u8]) -> io::Result<()> {
         self.send(bytes, &[], Some(Instant::now()))
     }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Control, MAC, QueueMemory, Rig, Told, config, drive_to_features_ok};
+use common::{Control, HostEvent, MAC, QueueMemory, Rig, config, drive_to_features_ok};
 use manifold_pci::DeviceModel;
 use manifold_virtio::net::{Role, Steering};
 use manifold_virtio::spec::net::{config as net_config, ctrl, feature as net_feature};
@@ -128,19 +128,21 @@ fn capabilities_describe_the_layout() {
 fn linux_brings_the_device_up() {
     let (mut rig, _, control) = live();
     assert_eq!(rig.status(), 15);
-    let told = rig.host.take();
-    let Told::Filters(filters) = &told[0] else { panic!("filters first: {told:?}") };
+    let host_events = rig.host.take();
+    let HostEvent::Filters(filters) = &host_events[0] else {
+        panic!("filters first: {host_events:?}")
+    };
     assert_eq!(filters.mac.octets(), MAC);
     assert!(filters.vlan_filtering && !filters.all_multicast && !filters.promiscuous);
     assert_eq!(
-        told[1..],
+        host_events[1..],
         [
-            Told::Steering(Steering::default()),
-            Told::Offloads(net_feature::GUEST_OFFLOADS),
-            Told::Start(0, Role::Rx(0)),
-            Told::Start(1, Role::Tx(0)),
-            Told::Start(2, Role::Rx(1)),
-            Told::Start(3, Role::Tx(1)),
+            HostEvent::Steering(Steering::default()),
+            HostEvent::Offloads(net_feature::GUEST_OFFLOADS),
+            HostEvent::Start(0, Role::Rx(0)),
+            HostEvent::Start(1, Role::Tx(0)),
+            HostEvent::Start(2, Role::Rx(1)),
+            HostEvent::Start(3, Role::Tx(1)),
         ]
     );
     control.ok(&mut rig, ctrl::MQ, ctrl::MQ_VQ_PAIRS_SET, &2u16.to_le_bytes());
@@ -148,7 +150,7 @@ fn linux_brings_the_device_up() {
     rig.host.take();
     rig.ring_doorbell(0);
     rig.ring_doorbell(3);
-    assert_eq!(rig.host.take(), [Told::Notify(0), Told::Notify(3)]);
+    assert_eq!(rig.host.take(), [HostEvent::Notify(0), HostEvent::Notify(3)]);
 }
 
 #[test]
@@ -208,9 +210,14 @@ fn a_reset_stops_everything() {
     assert_eq!(rig.status(), 0);
     assert_eq!(rig.read::<1>(layout::ISR), [0]);
     assert!(rig.host.running().is_empty());
-    let told = rig.host.take();
-    assert_eq!(told[..4], [Told::Stop(0), Told::Stop(1), Told::Stop(2), Told::Stop(3)]);
-    assert!(matches!(&told[4..], [Told::Filters(f), Told::Offloads(0)] if !f.vlan_filtering));
+    let host_events = rig.host.take();
+    assert_eq!(
+        host_events[..4],
+        [HostEvent::Stop(0), HostEvent::Stop(1), HostEvent::Stop(2), HostEvent::Stop(3)]
+    );
+    assert!(
+        matches!(&host_events[4..], [HostEvent::Filters(f), HostEvent::Offloads(0)] if !f.vlan_filtering)
+    );
     assert_eq!(rig.read16(reg::CONFIG_MSIX_VECTOR), NO_VECTOR);
     rig.select(0);
     assert_eq!(rig.read16(reg::QUEUE_MSIX_VECTOR), NO_VECTOR);
@@ -233,13 +240,13 @@ fn one_queue_is_reset_and_enabled_again() {
     assert_eq!(rig.read16(reg::QUEUE_RESET), 0);
     assert_eq!(rig.read16(reg::QUEUE_ENABLE), 0);
     assert_eq!(rig.read16(reg::QUEUE_MSIX_VECTOR), NO_VECTOR);
-    assert_eq!(rig.host.take(), [Told::Stop(2)]);
+    assert_eq!(rig.host.take(), [HostEvent::Stop(2)]);
     rig.ring_doorbell(2);
     assert_eq!(rig.host.take(), [], "a reset queue hears nothing");
     let smaller = QueueMemory::new(&mut rig.memory, 64);
     smaller.configure(&mut rig, 2);
     rig.write16(reg::QUEUE_ENABLE, 1);
-    assert_eq!(rig.host.take(), [Told::Start(2, Role::Rx(1))]);
+    assert_eq!(rig.host.take(), [HostEvent::Start(2, Role::Rx(1))]);
     assert_eq!(rig.host.running()[&2].addresses.size, 64);
     assert_eq!(rig.host.running()[&2].resume, None, "from the beginning");
 }
@@ -288,7 +295,7 @@ fn queues_run_only_with_bus_master_enable() {
     rig.ring_doorbell(4);
     rig.host.take();
     rig.set_bus_master(true);
-    let commands = rig.host.take().iter().filter(|t| matches!(t, Told::Steering(_))).count();
+    let commands = rig.host.take().iter().filter(|t| matches!(t, HostEvent::Steering(_))).count();
     assert_eq!(commands, 1, "the first command is not done again");
     let resume = rig.host.running()[&3].resume;
     assert_eq!(resume, Some(QueueState { next_avail: 103, next_used: 203 }), "goes on");
@@ -433,7 +440,7 @@ fn a_queue_that_cannot_start_asks_for_a_reset() {
     probe(&mut rig);
     assert_eq!(rig.status(), 15 | status::DEVICE_NEEDS_RESET);
     assert_eq!(rig.messages(0), 1);
-    assert!(rig.device.state().failure.unwrap().contains("told to refuse"));
+    assert!(rig.device.state().failure.unwrap().contains("host_events to refuse"));
     rig.write8(reg::DEVICE_STATUS, 0);
     *rig.host.refuse.lock().unwrap() = false;
     probe(&mut rig);
@@ -486,7 +493,7 @@ fn doorbells_are_found_by_address_alone() {
     for data in [&[][..], &[9], &[0xff, 0xff], &[0; 4], &[0; 8]] {
         rig.device.write(layout::BAR, layout::doorbell_offset(2), data);
     }
-    assert_eq!(rig.host.take(), vec![Told::Notify(2); 4]);
+    assert_eq!(rig.host.take(), vec![HostEvent::Notify(2); 4]);
     for queue in [5, 100, 1023] {
         rig.ring_doorbell(queue);
     }

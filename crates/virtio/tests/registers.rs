@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Control, QueueMemory, Rig, Told, config, drive_to_features_ok};
+use common::{Control, HostEvent, QueueMemory, Rig, config, drive_to_features_ok};
 use manifold_pci::DeviceModel;
 use manifold_virtio::spec::pci::common as reg;
 use manifold_virtio::spec::{feature, status};
@@ -232,12 +232,12 @@ proptest! {
         rig.select(1);
         rig.write16(reg::QUEUE_ENABLE, 1);
         rig.add_status(status::DRIVER_OK);
-        let told = rig.host.take();
+        let host_events = rig.host.take();
         let expected = matches!(
-            told[..],
-            [Told::Filters(_), Told::Steering(_), Told::Offloads(_), Told::Start(1, _)]
+            host_events[..],
+            [HostEvent::Filters(_), HostEvent::Steering(_), HostEvent::Offloads(_), HostEvent::Start(1, _)]
         );
-        prop_assert!(expected, "{:?}", told);
+        prop_assert!(expected, "{:?}", host_events);
         prop_assert_eq!(rig.status(), 15);
     }
 

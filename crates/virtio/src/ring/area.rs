@@ -111,7 +111,7 @@ impl Area {
     /// Reads a 16-byte descriptor, each half exactly once.
     ///
     /// # Safety
-    /// As [`Area::u16`]; the area must be 16-aligned and `offset` a multiple of 16.
+    /// The conditions of [`Area::u16`] hold, with 16 for 2.
     #[inline]
     pub(super) unsafe fn descriptor(&self, offset: usize) -> [u64; 2] {
         let ptr: *const u64 = self.at(offset, 16).cast();
@@ -123,7 +123,7 @@ impl Area {
     /// pages).
     ///
     /// # Safety
-    /// As [`Area::u16`]; the area must be 4-aligned, writable, and `offset` a multiple of 4.
+    /// The conditions of [`Area::u16`] hold, with 4 for 2, and the area is writable.
     #[inline]
     pub(super) unsafe fn write_pair(&self, offset: usize, low: u32, high: u32) {
         let pair = u64::from(low) | u64::from(high) << 32;

@@ -27,7 +27,7 @@ pub const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
 /// An event that the device told its host of.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
+pub enum HostEvent {
     Start(u16, Role),
     Stop(u16),
     Notify(u16),
@@ -59,19 +59,19 @@ impl Default for View {
 }
 
 impl View {
-    fn learn(&mut self, told: &Told) {
-        match told {
-            Told::Start(index, _) => {
+    fn learn(&mut self, host_events: &HostEvent) {
+        match host_events {
+            HostEvent::Start(index, _) => {
                 self.coalescing.insert(*index, Coalescing::default());
             }
-            Told::Stop(index) => {
+            HostEvent::Stop(index) => {
                 self.coalescing.remove(index);
             }
-            Told::Notify(_) => {}
-            Told::Filters(filters) => self.filters = (**filters).clone(),
-            Told::Steering(steering) => self.steering = steering.clone(),
-            Told::Offloads(offloads) => self.offloads = *offloads,
-            Told::Coalescing(index, coalescing) => {
+            HostEvent::Notify(_) => {}
+            HostEvent::Filters(filters) => self.filters = (**filters).clone(),
+            HostEvent::Steering(steering) => self.steering = steering.clone(),
+            HostEvent::Offloads(offloads) => self.offloads = *offloads,
+            HostEvent::Coalescing(index, coalescing) => {
                 self.coalescing.insert(*index, *coalescing);
             }
         }
@@ -82,7 +82,7 @@ impl View {
 /// contract.
 #[derive(Default)]
 pub struct Host {
-    told: Mutex<Vec<Told>>,
+    host_events: Mutex<Vec<HostEvent>>,
     view: Mutex<View>,
     running: Mutex<BTreeMap<u16, QueueSetup>>,
     pub refuse: Mutex<bool>,
@@ -96,8 +96,8 @@ pub struct Host {
 pub type Hook = Box<dyn FnMut() + Send>;
 
 impl Host {
-    pub fn take(&self) -> Vec<Told> {
-        std::mem::take(&mut self.told.lock().unwrap())
+    pub fn take(&self) -> Vec<HostEvent> {
+        std::mem::take(&mut self.host_events.lock().unwrap())
     }
 
     pub fn running(&self) -> MutexGuard<'_, BTreeMap<u16, QueueSetup>> {
@@ -106,24 +106,24 @@ impl Host {
 
     /// The filters told last, if any were told since the last [`Host::take`].
     pub fn last_filters(&self) -> Option<Filters> {
-        self.told.lock().unwrap().iter().rev().find_map(|told| match told {
-            Told::Filters(filters) => Some((**filters).clone()),
+        self.host_events.lock().unwrap().iter().rev().find_map(|host_events| match host_events {
+            HostEvent::Filters(filters) => Some((**filters).clone()),
             _ => None,
         })
     }
 
     /// The steering told last, if any was told since the last [`Host::take`].
     pub fn last_steering(&self) -> Option<Steering> {
-        self.told.lock().unwrap().iter().rev().find_map(|told| match told {
-            Told::Steering(steering) => Some(steering.clone()),
+        self.host_events.lock().unwrap().iter().rev().find_map(|host_events| match host_events {
+            HostEvent::Steering(steering) => Some(steering.clone()),
             _ => None,
         })
     }
 
     /// The receive offloads told last, if any were told since the last [`Host::take`].
     pub fn last_offloads(&self) -> Option<u64> {
-        self.told.lock().unwrap().iter().rev().find_map(|told| match told {
-            Told::Offloads(offloads) => Some(*offloads),
+        self.host_events.lock().unwrap().iter().rev().find_map(|host_events| match host_events {
+            HostEvent::Offloads(offloads) => Some(*offloads),
             _ => None,
         })
     }
@@ -133,13 +133,13 @@ impl Host {
         self.view.lock().unwrap().clone()
     }
 
-    fn note(&self, told: Told) {
-        self.view.lock().unwrap().learn(&told);
-        self.told.lock().unwrap().push(told);
+    fn note(&self, host_events: HostEvent) {
+        self.view.lock().unwrap().learn(&host_events);
+        self.host_events.lock().unwrap().push(host_events);
     }
 
-    fn tell(&self, told: Told) {
-        self.note(told);
+    fn tell(&self, host_events: HostEvent) {
+        self.note(host_events);
         if let Some(hook) = &mut *self.hook.lock().unwrap() {
             hook();
         }
@@ -172,15 +172,15 @@ impl QueueHost for Host {
         };
         assert_eq!(index, expected, "role and number agree");
         if *self.refuse.lock().unwrap() {
-            return Err(QueueError::Unserved("told to refuse".into()));
+            return Err(QueueError::Unserved("host_events to refuse".into()));
         }
-        self.note(Told::Start(index, role));
+        self.note(HostEvent::Start(index, role));
         assert!(self.running().insert(index, setup).is_none(), "queue {index} started twice");
         Ok(())
     }
 
     fn stop(&self, index: u16) -> QueueState {
-        self.note(Told::Stop(index));
+        self.note(HostEvent::Stop(index));
         let setup = self.running().remove(&index);
         let setup = setup.unwrap_or_else(|| panic!("queue {index} stopped while stopped"));
         if *self.break_on_stop.lock().unwrap() {
@@ -195,24 +195,24 @@ impl QueueHost for Host {
 
     fn notify(&self, index: u16) {
         assert!(self.running().contains_key(&index), "queue {index} notified while stopped");
-        self.note(Told::Notify(index));
+        self.note(HostEvent::Notify(index));
     }
 
     fn filters_changed(&self, filters: &Filters) {
-        self.tell(Told::Filters(Box::new(filters.clone())));
+        self.tell(HostEvent::Filters(Box::new(filters.clone())));
     }
 
     fn steering_changed(&self, steering: &Steering) {
-        self.tell(Told::Steering(steering.clone()));
+        self.tell(HostEvent::Steering(steering.clone()));
     }
 
     fn offloads_changed(&self, offloads: u64) {
-        self.tell(Told::Offloads(offloads));
+        self.tell(HostEvent::Offloads(offloads));
     }
 
     fn coalescing_changed(&self, index: u16, coalescing: Coalescing) {
         assert!(self.running().contains_key(&index), "queue {index} coalesced while stopped");
-        self.tell(Told::Coalescing(index, coalescing));
+        self.tell(HostEvent::Coalescing(index, coalescing));
     }
 
     fn statistics(&self, index: u16) -> QueueStatistics {

@@ -1,7 +1,7 @@
 //! These tests check notification coalescing (5.1.6.5.9).
 
 use super::*;
-use common::Told;
+use common::HostEvent;
 use manifold_virtio::net::Coalescing;
 
 const NONE: Coalescing = Coalescing { max_packets: 0, max_usecs: 0 };
@@ -52,17 +52,23 @@ fn the_last_command_for_a_queue_counts() {
     let (mut rig, control) = two_pairs();
     let values = [coalescing(15, 10), coalescing(1, 2), coalescing(3, 4), coalescing(u32::MAX, 5)];
     set_all(&mut rig, &control, ctrl::NOTF_COAL_RX_SET, values[0]);
-    assert_eq!(rig.host.take(), [Told::Coalescing(0, values[0]), Told::Coalescing(2, values[0])]);
+    assert_eq!(
+        rig.host.take(),
+        [HostEvent::Coalescing(0, values[0]), HostEvent::Coalescing(2, values[0])]
+    );
     set(&mut rig, &control, 0, values[1]);
-    assert_eq!(rig.host.take(), [Told::Coalescing(0, values[1])]);
+    assert_eq!(rig.host.take(), [HostEvent::Coalescing(0, values[1])]);
     assert_eq!(get(&mut rig, &control, 0), values[1]);
     assert_eq!(get(&mut rig, &control, 2), values[0]);
     assert_eq!((get(&mut rig, &control, 1), get(&mut rig, &control, 3)), (NONE, NONE));
     set(&mut rig, &control, 1, values[2]);
-    assert_eq!(rig.host.take(), [Told::Coalescing(1, values[2])]);
+    assert_eq!(rig.host.take(), [HostEvent::Coalescing(1, values[2])]);
     assert_eq!(get(&mut rig, &control, 3), NONE);
     set_all(&mut rig, &control, ctrl::NOTF_COAL_TX_SET, values[3]);
-    assert_eq!(rig.host.take(), [Told::Coalescing(1, values[3]), Told::Coalescing(3, values[3])]);
+    assert_eq!(
+        rig.host.take(),
+        [HostEvent::Coalescing(1, values[3]), HostEvent::Coalescing(3, values[3])]
+    );
     assert_eq!(get(&mut rig, &control, 1), values[3]);
     assert_eq!(rig.host.take(), [], "asking changes nothing");
 }
@@ -105,7 +111,7 @@ fn a_queue_that_was_reset_has_what_was_set_for_all() {
         rig.host.take();
         rig.select(index);
         rig.write16(reg::QUEUE_RESET, 1);
-        assert_eq!(rig.host.take(), [Told::Stop(index)]);
+        assert_eq!(rig.host.take(), [HostEvent::Stop(index)]);
         let data = index.to_le_bytes();
         refused(&mut rig, &control, ctrl::NOTF_COAL, ctrl::NOTF_COAL_VQ_GET, &data);
         QueueMemory::new(&mut rig.memory, 32).configure(&mut rig, index);
@@ -113,10 +119,10 @@ fn a_queue_that_was_reset_has_what_was_set_for_all() {
     }
     assert_eq!(get(&mut rig, &control, 0), NONE);
     assert_eq!(get(&mut rig, &control, 3), coalescing(9, 9));
-    let told = rig.host.take();
+    let host_events = rig.host.take();
     assert!(
-        matches!(told[..], [Told::Start(3, _), Told::Coalescing(3, c)] if c == coalescing(9, 9)),
-        "nothing of queue 0, which starts without: {told:?}"
+        matches!(host_events[..], [HostEvent::Start(3, _), HostEvent::Coalescing(3, c)] if c == coalescing(9, 9)),
+        "nothing of queue 0, which starts without: {host_events:?}"
     );
 }
 
@@ -127,9 +133,10 @@ fn a_queue_that_goes_on_keeps_its_own() {
     rig.set_bus_master(false);
     rig.host.take();
     rig.set_bus_master(true);
-    let told = rig.host.take();
-    let coalesced: Vec<_> = told.iter().filter(|t| matches!(t, Told::Coalescing(..))).collect();
-    assert_eq!(coalesced, [&Told::Coalescing(1, coalescing(7, 8))]);
+    let host_events = rig.host.take();
+    let coalesced: Vec<_> =
+        host_events.iter().filter(|t| matches!(t, HostEvent::Coalescing(..))).collect();
+    assert_eq!(coalesced, [&HostEvent::Coalescing(1, coalescing(7, 8))]);
     assert_eq!(get(&mut rig, &control, 1), coalescing(7, 8));
 }
 
@@ -138,11 +145,11 @@ fn queues_enabled_later_start_with_what_was_set_for_all() {
     let (mut rig, control) = live_with(config(), 0, &[0, 1]);
     rig.host.take();
     set_all(&mut rig, &control, ctrl::NOTF_COAL_RX_SET, coalescing(3, 3));
-    assert_eq!(rig.host.take(), [Told::Coalescing(0, coalescing(3, 3))]);
+    assert_eq!(rig.host.take(), [HostEvent::Coalescing(0, coalescing(3, 3))]);
     QueueMemory::new(&mut rig.memory, 64).configure(&mut rig, 2);
     rig.write16(reg::QUEUE_ENABLE, 1);
-    let told = rig.host.take();
-    assert_eq!(told[1..], [Told::Coalescing(2, coalescing(3, 3))]);
+    let host_events = rig.host.take();
+    assert_eq!(host_events[1..], [HostEvent::Coalescing(2, coalescing(3, 3))]);
 }
 
 #[test]
@@ -158,5 +165,7 @@ fn a_reset_ends_all_coalescing() {
     QueueMemory::new(&mut rig.memory, 64).configure(&mut rig, 0);
     rig.write16(reg::QUEUE_ENABLE, 1);
     rig.add_status(status::DRIVER_OK);
-    assert!(!rig.host.take().iter().any(|told| matches!(told, Told::Coalescing(..))));
+    assert!(
+        !rig.host.take().iter().any(|host_events| matches!(host_events, HostEvent::Coalescing(..)))
+    );
 }

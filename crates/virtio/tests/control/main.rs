@@ -51,7 +51,10 @@ fn live_with(config: NetConfig, without: u64, data: &[u16]) -> (Rig, Control) {
 
 fn filters(rig: &Rig) -> Filters {
     let filters = rig.device.filters().clone();
-    assert!(rig.host.last_filters().is_none_or(|told| told == filters), "the host knows");
+    assert!(
+        rig.host.last_filters().is_none_or(|host_events| host_events == filters),
+        "the host knows"
+    );
     filters
 }
 

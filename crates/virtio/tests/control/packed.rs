@@ -1,7 +1,7 @@
 //! These tests run the control queue as a packed queue (2.8), with and without VIRTIO_F_IN_ORDER.
 
 use super::*;
-use common::Told;
+use common::HostEvent;
 use common::driver::WRITE;
 use common::memory::SIZE;
 use common::packed::PackedMemory;
@@ -98,8 +98,8 @@ fn several_commands_are_used_together_and_in_order() {
                 control.offer(&rig, id, &[ctrl::VLAN, ctrl::VLAN_ADD, vid, round], 0);
             }
             rig.ring_doorbell(control.index);
-            let told = rig.host.take();
-            assert!(matches!(told[..], [Told::Filters(_)]), "once: {told:?}");
+            let host_events = rig.host.take();
+            assert!(matches!(host_events[..], [HostEvent::Filters(_)]), "once: {host_events:?}");
             for _ in 0..15 {
                 assert_eq!(control.answer(&rig), Some(vec![ctrl::OK]));
             }

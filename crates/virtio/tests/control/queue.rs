@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use common::Told;
+use common::HostEvent;
 use common::driver::{INDIRECT, NEXT, WRITE, write_descriptor};
 use common::memory::{BASE, READ_ONLY, READ_ONLY_SIZE, SIZE};
 use manifold_virtio::net::Coalescing;
@@ -104,14 +104,16 @@ fn the_host_is_told_once_of_each_kind_of_change() {
     let acks: Vec<u8> =
         (0..9).map(|n| rig.memory.read::<1>(control.buffer + 0x200 * n + 0x1ff)[0]).collect();
     assert_eq!(acks, [0, 0, 0, 1, 0, 0, 0, 0, 0]);
-    let told = rig.host.take();
-    let [Told::Filters(filters), Told::Steering(steering), coalesced @ ..] = &told[..] else {
-        panic!("{told:?}")
+    let host_events = rig.host.take();
+    let [HostEvent::Filters(filters), HostEvent::Steering(steering), coalesced @ ..] =
+        &host_events[..]
+    else {
+        panic!("{host_events:?}")
     };
     assert_eq!(filters.vlans.iter().collect::<Vec<_>>(), [2]);
     assert_eq!((steering.pairs, steering.table.is_some()), (2, true), "the last command's");
     let one = |packets| Coalescing { max_packets: packets, max_usecs: 1 };
-    assert_eq!(coalesced, [Told::Coalescing(0, one(1)), Told::Coalescing(2, one(2))]);
+    assert_eq!(coalesced, [HostEvent::Coalescing(0, one(1)), HostEvent::Coalescing(2, one(2))]);
 }
 
 #[test]
@@ -269,12 +271,12 @@ fn broken_chains_end_in_needs_reset() {
         break_it(&rig, &control);
         rig.ring_doorbell(control.index);
         assert!(needs_reset(&mut rig), "{what}");
-        assert_eq!(rig.messages(0), 1, "{what}: the driver is told");
+        assert_eq!(rig.messages(0), 1, "{what}: the driver is host_events");
         assert!(rig.device.state().failure.is_some_and(|f| f.starts_with("queue 4: ")), "{what}");
         assert_eq!(control.queue.used_index(&rig.memory), 0, "{what}: nothing is used");
         assert_eq!(filters(&rig), before, "{what}");
         rig.ring_doorbell(control.index);
-        assert_eq!(rig.messages(0), 0, "{what}: told once");
+        assert_eq!(rig.messages(0), 0, "{what}: host_events once");
 
         rig.write8(reg::DEVICE_STATUS, 0);
         let features = rig.offered() & !common_feature::RING_PACKED;
